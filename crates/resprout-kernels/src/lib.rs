@@ -1,0 +1,58 @@
+//! CPU kernels on slices and shapes: no graph, no files, no threads of their own.
+//!
+//! Letters used throughout: `N` images, `C` input channels, `M` output channels or output
+//! features, `K` length of a dot product, `P` output positions (`out_h * out_w`).
+//! All buffers are row-major `f32`; images are `NCHW`.
+//!
+//! Every fast kernel has a naive twin in [`reference`], which is its specification. A kernel that
+//! needs an instruction set can only be constructed where the CPU has it: see [`table::KERNELS`].
+//!
+//! Each output element is one sum in ascending `K`, whatever the tile, so the result depends
+//! neither on the number of threads nor on how the work is cut into tiles.
+
+pub mod conv;
+pub mod dense;
+pub mod depthwise;
+pub mod linear;
+pub mod reference;
+pub mod table;
+
+pub use conv::{ConvShape, PackedConv};
+pub use depthwise::PackedDepthwise;
+pub use linear::PackedLinear;
+pub use table::{KERNELS, Kernel};
+
+/// What happens to an output value before it is stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// `y = x`
+    None,
+    /// `y = min(max(x, low), high)`; ReLU is `low = 0`, `high = +inf`.
+    Clamp {
+        /// Lower bound.
+        low: f32,
+        /// Upper bound.
+        high: f32,
+    },
+}
+
+impl Activation {
+    /// The activation of one value. `NaN` stays `NaN`: a broken network must not look healthy.
+    #[inline(always)]
+    pub fn apply(self, x: f32) -> f32 {
+        match self {
+            Activation::None => x,
+            Activation::Clamp { low, high } => {
+                let y = if x < low { low } else { x };
+                if y > high { high } else { y }
+            }
+        }
+    }
+
+    /// Applies the activation to every element.
+    pub fn apply_to(self, values: &mut [f32]) {
+        if let Activation::Clamp { .. } = self {
+            values.iter_mut().for_each(|v| *v = self.apply(*v));
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The table of dense kernels, best first: one row per instruction set.
+
+use crate::dense::{self, Tile};
+
+/// A dense micro-kernel that this CPU can run. The only way to get one is [`Row::open`], so holding
+/// a value is the proof that the instructions are there.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel {
+    isa: Isa,
+}
+
+/// One row of [`KERNELS`].
+#[derive(Debug)]
+pub struct Row {
+    /// Layout, instruction set and tile, as in the file's name.
+    pub name: &'static str,
+    /// What the CPU must have.
+    pub about: &'static str,
+    isa: Isa,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Isa {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+/// All dense kernels of this build, best first.
+pub static KERNELS: &[Row] = &[
+    #[cfg(target_arch = "x86_64")]
+    Row { name: "dense_avx512_8x32", about: "x86-64 with AVX-512F", isa: Isa::Avx512 },
+    #[cfg(target_arch = "x86_64")]
+    Row { name: "dense_avx2_4x16", about: "x86-64 with AVX2 and FMA", isa: Isa::Avx2 },
+    Row { name: "dense_portable_8x16", about: "any CPU", isa: Isa::Portable },
+];
+
+impl Row {
+    /// The kernel, if this CPU has its instructions.
+    pub fn open(&self) -> Option<Kernel> {
+        let present = match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Isa::Portable => true,
+        };
+        present.then_some(Kernel { isa: self.isa })
+    }
+}
+
+impl Kernel {
+    /// The best kernel for this CPU.
+    pub fn best() -> Kernel {
+        KERNELS.iter().find_map(Row::open).unwrap_or(Kernel { isa: Isa::Portable })
+    }
+
+    /// The row's name.
+    pub fn name(self) -> &'static str {
+        KERNELS.iter().find(|row| row.isa == self.isa).map_or("dense_portable_8x16", |row| row.name)
+    }
+
+    pub(crate) fn isa(self) -> Isa {
+        self.isa
+    }
+
+    /// Computes one tile: `out[r][j] = sum_k a[k][r] * b[k][j]` for `r < rows`, `j < cols`.
+    /// Values outside are unspecified. `a: [k][ROWS]`, `b: [k][COLS]`.
+    ///
+    /// # Panics
+    /// If a panel is shorter than `k` steps or the tile is out of range.
+    #[inline]
+    pub fn tile(self, k: usize, rows: usize, cols: usize, a: &[f32], b: &[f32], out: &mut Tile) {
+        dense::assert_panels(k, rows, cols, a, b);
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `open` has found the instructions and the panels were checked above.
+            Isa::Avx512 => unsafe { dense::dense_avx512_8x32::run(k, rows, cols, a.as_ptr(), b.as_ptr(), out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { dense::dense_avx2_4x16::run(k, rows, cols, a.as_ptr(), b.as_ptr(), out) },
+            Isa::Portable => dense::dense_portable_8x16::run(k, rows, cols, a, b, out),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Files that appear whole or not at all.
+
+use crate::error::{Error, Result};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A file under a temporary name beside its target. Dropped without [`commit`](Self::commit), it is removed.
+pub struct PendingFile {
+    target: PathBuf,
+    file: tempfile::NamedTempFile,
+}
+
+impl PendingFile {
+    /// Writes `bytes` to a temporary file in the target's folder.
+    pub fn write(target: &Path, bytes: &[u8]) -> Result<PendingFile> {
+        let folder = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        if target.is_dir() {
+            return Err(Error::option(format!("{}: is a folder, a file name is needed", target.display())));
+        }
+        let mut file = tempfile::Builder::new()
+            .prefix(".resprout-")
+            .tempfile_in(folder)
+            .map_err(|e| Error::io(target, e).at("cannot write"))?;
+        file.write_all(bytes)
+            .and_then(|()| file.as_file().sync_all())
+            .map_err(|e| Error::io(target, e).at("cannot write"))?;
+        Ok(PendingFile { target: target.to_path_buf(), file })
+    }
+
+    /// Where the bytes lie until then.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Gives the file its name, replacing an older one.
+    pub fn commit(self) -> Result<()> {
+        let PendingFile { target, file } = self;
+        set_usual_permissions(file.path());
+        file.persist(&target).map_err(|e| Error::io(&target, e.error).at("cannot write"))?;
+        Ok(())
+    }
+}
+
+/// Temporary files are private; a result should have the permissions of any new file.
+#[cfg(unix)]
+fn set_usual_permissions(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    // Failing here leaves a file that is merely more private than usual.
+    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644));
+}
+
+#[cfg(not(unix))]
+fn set_usual_permissions(_path: &Path) {}
+
+/// Writes a whole file, or leaves what was there.
+pub fn write(target: &Path, bytes: &[u8]) -> Result<()> {
+    PendingFile::write(target, bytes)?.commit()
+}

@@ -1,0 +1,8 @@
+//! ONNX files: read into a model, and written back with only the changed tensors replaced.
+
+mod proto;
+mod read;
+mod write;
+
+pub use read::{OnnxSource, parse, read};
+pub use write::{encode, write};

@@ -1,0 +1,228 @@
+//! A model back into ONNX: the bytes of the file that was read, with the changed tensors spliced in.
+//!
+//! Everything else, known to this crate or not, is copied byte for byte.
+
+use super::proto::{AttributeProto, NodeProto, TensorProto, data_type};
+use super::read::{OnnxSource, Place};
+use crate::error::{Error, Result};
+use crate::formats::atomic::PendingFile;
+use crate::model::{Model, Param};
+use crate::tensor::{Tensor, Value};
+use prost::Message;
+use prost::bytes::{Buf, Bytes};
+use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Protobuf messages end at two gigabytes.
+const LARGEST_FILE: usize = i32::MAX as usize;
+
+/// Field numbers that are rewritten; see `onnx.proto`.
+mod field {
+    pub const MODEL_GRAPH: u32 = 7;
+    pub const GRAPH_NODE: u32 = 1;
+    pub const GRAPH_INITIALIZER: u32 = 5;
+    pub const NODE_ATTRIBUTE: u32 = 5;
+    pub const ATTRIBUTE_TENSOR: u32 = 5;
+    pub const TENSOR_FLOAT_DATA: u32 = 4;
+    pub const TENSOR_RAW_DATA: u32 = 9;
+    pub const TENSOR_EXTERNAL_DATA: u32 = 13;
+    pub const TENSOR_DATA_LOCATION: u32 = 14;
+}
+
+/// Writes the model to a temporary file, reads it back, hands what was read to `verify`, and only
+/// then gives the file its name.
+pub fn write(model: &Model, path: &Path, verify: impl FnOnce(&Model) -> Result<()>) -> Result<()> {
+    let pending = PendingFile::write(path, &encode(model)?)?;
+    let back = super::read(pending.path())?;
+    check_same(model, &back).map_err(|e| e.at(path.display()))?;
+    verify(&back).map_err(|e| e.at(path.display()))?;
+    pending.commit()
+}
+
+/// The bytes of the model as an ONNX file.
+pub fn encode(model: &Model) -> Result<Vec<u8>> {
+    let source = model.source.as_ref().ok_or_else(|| Error::unsupported("this model was not read from an ONNX file"))?;
+    let changes = changes(model, source)?;
+    let bytes = rewrite(&source.bytes, |number, _, content| {
+        if number == field::MODEL_GRAPH { rewrite_graph(content, &changes, source).map(Some) } else { Ok(None) }
+    })?;
+    if bytes.len() > LARGEST_FILE {
+        return Err(Error::unsupported(format!("the model has {} bytes; an ONNX file ends at 2 GiB", bytes.len())));
+    }
+    Ok(bytes)
+}
+
+/// What has to be replaced in the graph.
+#[derive(Default)]
+struct Changes<'a> {
+    initializers: HashMap<usize, &'a Tensor>,
+    constants: HashMap<usize, &'a Tensor>,
+    filled: HashMap<usize, &'a Tensor>,
+}
+
+fn changes<'a>(model: &'a Model, source: &OnnxSource) -> Result<Changes<'a>> {
+    let mut changes = Changes::default();
+    for (name, param) in model.params.iter() {
+        let old = source.original.get(name).ok_or_else(|| Error::unsupported(format!("parameter {name:?} is not in the file")))?;
+        let Some(tensor) = param.f32().filter(|_| !same(param, old)) else { continue };
+        if param.shape != old.shape || tensor.shape != old.shape {
+            return Err(Error::unsupported(format!("parameter {name:?} has changed its shape")));
+        }
+        match source.places[name] {
+            Place::Initializer(index) => changes.initializers.insert(index, tensor),
+            Place::ConstantNode(index) => changes.constants.insert(index, tensor),
+            Place::FilledNode(index) => changes.filled.insert(index, tensor),
+        };
+    }
+    Ok(changes)
+}
+
+/// Same numbers, to the bit.
+fn same(a: &Param, b: &Param) -> bool {
+    match (a.value(), b.value()) {
+        (Some(a), Some(b)) if std::sync::Arc::ptr_eq(a, b) => true,
+        (Some(a), Some(b)) => match (&**a, &**b) {
+            (Value::F32(a), Value::F32(b)) => {
+                a.shape == b.shape && a.data.iter().zip(&b.data).all(|(x, y)| x.to_bits() == y.to_bits())
+            }
+            (a, b) => a == b,
+        },
+        _ => a.shape == b.shape,
+    }
+}
+
+fn check_same(model: &Model, back: &Model) -> Result<()> {
+    for (name, param) in model.params.iter() {
+        if !back.params.get(name).is_some_and(|other| same(param, other)) {
+            return Err(Error::format(format!("parameter {name:?} was not read back as it was written")));
+        }
+    }
+    Ok(())
+}
+
+fn rewrite_graph(graph: &Bytes, changes: &Changes, source: &OnnxSource) -> Result<Vec<u8>> {
+    rewrite(graph, |number, index, content| match number {
+        field::GRAPH_INITIALIZER => match (changes.initializers.get(&index), source.external.get(&index)) {
+            (Some(tensor), _) => rewrite_tensor(content, tensor).map(Some),
+            // Other files are not carried along, so what lay in them moves into this one.
+            (None, Some(bytes)) => embed(content, bytes).map(Some),
+            (None, None) => Ok(None),
+        },
+        field::GRAPH_NODE => match (changes.constants.get(&index), changes.filled.get(&index)) {
+            (Some(tensor), _) => rewrite_constant(content, tensor).map(Some),
+            (None, Some(tensor)) => spell_out(content, tensor).map(Some),
+            (None, None) => Ok(None),
+        },
+        _ => Ok(None),
+    })
+}
+
+fn rewrite_constant(node: &Bytes, tensor: &Tensor) -> Result<Vec<u8>> {
+    rewrite(node, |number, _, attribute| match number {
+        field::NODE_ATTRIBUTE => rewrite(attribute, |number, _, content| match number {
+            field::ATTRIBUTE_TENSOR => rewrite_tensor(content, tensor).map(Some),
+            _ => Ok(None),
+        })
+        .map(Some),
+        _ => Ok(None),
+    })
+}
+
+/// A ConstantOfShape node whose elements are no longer all the same becomes a Constant.
+fn spell_out(node: &Bytes, tensor: &Tensor) -> Result<Vec<u8>> {
+    let old = NodeProto::decode(node.clone()).map_err(|e| Error::format(format!("a node cannot be read again: {e}")))?;
+    let value = TensorProto {
+        dims: tensor.shape.iter().map(|&dim| dim as i64).collect(),
+        data_type: data_type::FLOAT,
+        raw_data: Bytes::from(raw(tensor)),
+        ..Default::default()
+    };
+    let attribute = AttributeProto { name: "value".into(), t: Some(value), r#type: 4, ..Default::default() };
+    let node = NodeProto { input: vec![], op_type: "Constant".into(), attribute: vec![attribute], ..old };
+    Ok(node.encode_to_vec())
+}
+
+/// Replaces the numbers of a tensor, in the encoding they had.
+fn rewrite_tensor(tensor: &Bytes, new: &Tensor) -> Result<Vec<u8>> {
+    let (mut out, typed) = without_data(tensor)?;
+    let tag = if typed { field::TENSOR_FLOAT_DATA } else { field::TENSOR_RAW_DATA };
+    append(&mut out, tag, &raw(new));
+    Ok(out)
+}
+
+fn embed(tensor: &Bytes, data: &Bytes) -> Result<Vec<u8>> {
+    let (mut out, _) = without_data(tensor)?;
+    append(&mut out, field::TENSOR_RAW_DATA, data);
+    Ok(out)
+}
+
+/// The tensor's fields but for its numbers, and whether these were typed rather than raw.
+fn without_data(tensor: &Bytes) -> Result<(Vec<u8>, bool)> {
+    let mut out = Vec::new();
+    let mut typed = false;
+    each_field(tensor, |number, _, whole, _| {
+        typed |= number == field::TENSOR_FLOAT_DATA;
+        let numbers = matches!(
+            number,
+            field::TENSOR_FLOAT_DATA | field::TENSOR_RAW_DATA | field::TENSOR_EXTERNAL_DATA | field::TENSOR_DATA_LOCATION
+        );
+        if !numbers {
+            out.extend_from_slice(whole);
+        }
+        Ok(())
+    })?;
+    Ok((out, typed))
+}
+
+/// Little-endian bytes: the same for raw data and for packed floats.
+fn raw(tensor: &Tensor) -> Vec<u8> {
+    tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn append(out: &mut Vec<u8>, number: u32, content: &[u8]) {
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(content.len() as u64, out);
+    out.extend_from_slice(content);
+}
+
+/// Copies a message, replacing the length-delimited fields for which `change(number, index among
+/// fields of that number, content)` returns something.
+fn rewrite(message: &Bytes, mut change: impl FnMut(u32, usize, &Bytes) -> Result<Option<Vec<u8>>>) -> Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(message.len());
+    each_field(message, |number, index, whole, content| {
+        match content.map(|content| change(number, index, content)).transpose()?.flatten() {
+            Some(new) => append(&mut out, number, &new),
+            None => out.extend_from_slice(whole),
+        }
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// Calls `visit(number, index among fields of that number, whole field, content if length-delimited)`.
+fn each_field(message: &Bytes, mut visit: impl FnMut(u32, usize, &[u8], Option<&Bytes>) -> Result<()>) -> Result<()> {
+    let broken = |what: &str| Error::format(format!("the file's structure is broken: {what}"));
+    let mut rest = message.clone();
+    let mut counts: HashMap<u32, usize> = HashMap::new();
+    while rest.has_remaining() {
+        let start = message.len() - rest.remaining();
+        let (number, wire) = decode_key(&mut rest).map_err(|e| broken(&e.to_string()))?;
+        let length = match wire {
+            WireType::Varint => decode_varint(&mut rest).map(|_| 0).map_err(|e| broken(&e.to_string()))?,
+            WireType::ThirtyTwoBit => 4,
+            WireType::SixtyFourBit => 8,
+            WireType::LengthDelimited => decode_varint(&mut rest).map_err(|e| broken(&e.to_string()))? as usize,
+            WireType::StartGroup | WireType::EndGroup => return Err(broken("a group")),
+        };
+        if length > rest.remaining() {
+            return Err(broken("a field runs past the end"));
+        }
+        let content = rest.split_to(length);
+        let end = message.len() - rest.remaining();
+        let index = counts.entry(number).or_insert(0);
+        visit(number, *index, &message[start..end], (wire == WireType::LengthDelimited).then_some(&content))?;
+        *index += 1;
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! Any number of images through a plan for a small chunk of them.
+
+use super::{Plan, PlanOptions, Slots};
+use crate::error::{Error, Result};
+use crate::model::{Dim, Model};
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+use resprout_kernels::Kernel;
+use std::sync::Mutex;
+
+/// The largest value of a chunk should fit the second-level cache beside another one.
+const CHUNK_BYTES: usize = 512 * 1024;
+/// More images than this at once bring nothing.
+const LARGEST_CHUNK: usize = 16;
+
+/// A model ready to run on images of one size. Results do not depend on the number of threads: the
+/// chunk is chosen from the model and the image size alone.
+pub struct Network {
+    plan: Plan,
+    kernel: Kernel,
+    spaces: Mutex<Vec<Slots>>,
+}
+
+impl Network {
+    /// Prepares `model` for images of shape `[C, H, W]`.
+    pub fn new(model: &Model, image: &[usize], options: &PlanOptions) -> Result<Network> {
+        let plan = Plan::new(model, &with_batch(model, image), options)?;
+        let chunk = chunk_size(model, &plan);
+        let plan = if chunk == plan.input_shape[0] { plan } else { Plan::new(model, &[&[chunk], image].concat(), options)? };
+        for (shape, name) in plan.result_shapes.iter().zip(model.graph.outputs.iter().chain(&options.taps)) {
+            if shape.first() != Some(&plan.input_shape[0]) {
+                return Err(Error::unsupported(format!("output {name:?} of shape {shape:?} does not keep the images apart along its first axis")));
+            }
+        }
+        Ok(Network { plan, kernel: Kernel::best(), spaces: Mutex::new(Vec::new()) })
+    }
+
+    /// The plan for one chunk.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Multiply-accumulate operations for one image.
+    pub fn macs(&self) -> u64 {
+        self.plan.macs() / self.plan.input_shape[0] as u64
+    }
+
+    /// Runs `images: [N, C, H, W]` on the threads of the current rayon pool; returns the outputs and
+    /// then the taps, each with `N` as its first axis.
+    pub fn run(&self, images: &Tensor) -> Result<Vec<Tensor>> {
+        if images.shape.get(1..) != self.plan.input_shape.get(1..) {
+            return Err(Error::data(format!("images of shape {:?}, prepared for {:?}", images.shape, self.plan.input_shape)));
+        }
+        let count = images.shape[0];
+        let chunk = self.plan.input_shape[0];
+        let image_len: usize = images.shape[1..].iter().product();
+        let chunks: Vec<&[f32]> = images.data.chunks((chunk * image_len).max(1)).collect();
+        let spread = chunks.len() < rayon::current_num_threads();
+        let parts: Vec<Vec<Tensor>> = chunks.into_par_iter().map(|part| self.run_chunk(part, spread)).collect();
+        Ok((0..self.plan.result_shapes.len()).map(|i| join(&parts, i, &self.plan.result_shapes[i], count)).collect())
+    }
+
+    /// A last, shorter chunk is filled up with zeros whose results are dropped.
+    fn run_chunk(&self, images: &[f32], spread: bool) -> Vec<Tensor> {
+        let mut slots = self.spaces.lock().map(|mut spaces| spaces.pop()).ok().flatten().unwrap_or_default();
+        let mut input = slots.take(&self.plan.input_shape);
+        input.data[..images.len()].copy_from_slice(images);
+        input.data[images.len()..].fill(0.0);
+        let results = self.plan.run(input, &mut slots, self.kernel, spread);
+        if let Ok(mut spaces) = self.spaces.lock() {
+            spaces.push(slots);
+        }
+        results
+    }
+}
+
+fn join(parts: &[Vec<Tensor>], index: usize, shape: &[usize], count: usize) -> Tensor {
+    let row: usize = shape[1..].iter().product();
+    let mut data = Vec::with_capacity(count * row);
+    parts.iter().for_each(|part| data.extend_from_slice(&part[index].data));
+    data.truncate(count * row);
+    Tensor::new([&[count], &shape[1..]].concat(), data)
+}
+
+/// One image, or the batch that the model insists on.
+pub(crate) fn with_batch(model: &Model, image: &[usize]) -> Vec<usize> {
+    [&[fixed_batch(model).unwrap_or(1)], image].concat()
+}
+
+fn fixed_batch(model: &Model) -> Option<usize> {
+    match model.graph.inputs.first().and_then(|input| input.shape.first()) {
+        Some(Dim::Fixed(batch)) => Some(*batch),
+        _ => None,
+    }
+}
+
+fn chunk_size(model: &Model, plan: &Plan) -> usize {
+    if let Some(batch) = fixed_batch(model) {
+        return batch;
+    }
+    let largest = plan.steps.iter().map(|step| step.shape.iter().product::<usize>() * 4).max().unwrap_or(1);
+    (CHUNK_BYTES / largest.max(1)).clamp(1, LARGEST_CHUNK)
+}

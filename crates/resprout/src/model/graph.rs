@@ -1,0 +1,64 @@
+//! The graph: named layers, connected by named values.
+
+use crate::ops::Op;
+
+/// One axis of an input: a number, or free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dim {
+    /// A fixed length.
+    Fixed(usize),
+    /// Any length; the name it has in the file, if any.
+    Free(String),
+}
+
+/// An input that the caller supplies.
+#[derive(Clone, Debug)]
+pub struct GraphInput {
+    /// Name of the value.
+    pub name: String,
+    /// Its axes.
+    pub shape: Vec<Dim>,
+}
+
+/// One operation with the names of the values it reads and writes.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Unique name; made from the first output where the file gives none.
+    pub name: String,
+    /// What it computes.
+    pub op: Op,
+    /// Values read, in the operation's order; empty where an optional one is left out.
+    pub inputs: Vec<String>,
+    /// Values written.
+    pub outputs: Vec<String>,
+}
+
+impl Layer {
+    /// The `index`-th input's name, if it is there.
+    pub fn input(&self, index: usize) -> Option<&str> {
+        self.inputs.get(index).map(String::as_str).filter(|name| !name.is_empty())
+    }
+}
+
+/// Layers in an order in which they can be computed.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    /// What the caller supplies.
+    pub inputs: Vec<GraphInput>,
+    /// Names of the results.
+    pub outputs: Vec<String>,
+    /// The layers.
+    pub layers: Vec<Layer>,
+}
+
+impl Graph {
+    /// How many layers (and graph outputs) read each value.
+    pub fn reader_counts(&self) -> std::collections::HashMap<&str, usize> {
+        let mut counts = std::collections::HashMap::new();
+        let read = self.layers.iter().flat_map(|layer| &layer.inputs).chain(&self.outputs);
+        for name in read.filter(|name| !name.is_empty()) {
+            *counts.entry(name.as_str()).or_insert(0) += 1;
+        }
+        counts
+    }
+}

@@ -1,0 +1,44 @@
+//! Masks: which weights of a parameter are kept.
+
+use std::collections::BTreeMap;
+
+/// One flag per weight: true = kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask(pub Vec<bool>);
+
+impl Mask {
+    /// The number of kept weights.
+    pub fn kept(&self) -> usize {
+        self.0.iter().filter(|&&kept| kept).count()
+    }
+
+    /// Sets pruned weights to exactly 0.0.
+    pub fn apply(&self, weights: &mut [f32]) {
+        for (weight, &kept) in weights.iter_mut().zip(&self.0) {
+            if !kept {
+                *weight = 0.0;
+            }
+        }
+    }
+}
+
+/// Masks by parameter name. A parameter without one is dense.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MaskTable(BTreeMap<String, Mask>);
+
+impl MaskTable {
+    /// Sets the mask of a parameter.
+    pub fn insert(&mut self, name: String, mask: Mask) {
+        self.0.insert(name, mask);
+    }
+
+    /// The mask of a parameter.
+    pub fn get(&self, name: &str) -> Option<&Mask> {
+        self.0.get(name)
+    }
+
+    /// All masks, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Mask)> {
+        self.0.iter().map(|(name, mask)| (name.as_str(), mask))
+    }
+}

@@ -1,0 +1,98 @@
+//! The parameter table: every constant tensor of the graph, by name, in file order.
+
+use crate::tensor::{Array, Tensor, Value};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The numbers of one parameter.
+#[derive(Clone, Debug)]
+pub enum ParamData {
+    /// A value that the forward can use. Shared, so that cloning a model copies no weights.
+    Value(Arc<Value>),
+    /// A type that passes through unread, by its name.
+    Opaque(&'static str),
+}
+
+/// A constant tensor.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// Its shape, also where the numbers are opaque.
+    pub shape: Vec<usize>,
+    /// Its numbers.
+    pub data: ParamData,
+}
+
+impl Param {
+    /// A floating-point parameter.
+    pub fn from_tensor(tensor: Tensor) -> Param {
+        Param { shape: tensor.shape.clone(), data: ParamData::Value(Arc::new(Value::F32(tensor))) }
+    }
+
+    /// The tensor, if it is floating-point.
+    pub fn f32(&self) -> Option<&Tensor> {
+        self.value().and_then(|value| value.as_f32())
+    }
+
+    /// The value, unless it is opaque.
+    pub fn value(&self) -> Option<&Arc<Value>> {
+        match &self.data {
+            ParamData::Value(value) => Some(value),
+            ParamData::Opaque(_) => None,
+        }
+    }
+}
+
+/// Parameters by name, in the order in which they were added.
+#[derive(Clone, Debug, Default)]
+pub struct ParamTable {
+    names: Vec<String>,
+    by_name: HashMap<String, Param>,
+}
+
+impl ParamTable {
+    /// Adds a parameter; returns false, and changes nothing, if the name is taken.
+    pub fn insert(&mut self, name: String, param: Param) -> bool {
+        if self.by_name.contains_key(&name) {
+            return false;
+        }
+        self.names.push(name.clone());
+        self.by_name.insert(name, param);
+        true
+    }
+
+    /// The parameter of that name.
+    pub fn get(&self, name: &str) -> Option<&Param> {
+        self.by_name.get(name)
+    }
+
+    /// The floating-point tensor of that name.
+    pub fn f32(&self, name: &str) -> Option<&Tensor> {
+        self.get(name).and_then(Param::f32)
+    }
+
+    /// The whole numbers of that name.
+    pub fn i64(&self, name: &str) -> Option<&Array<i64>> {
+        self.get(name).and_then(Param::value).and_then(|value| value.as_i64())
+    }
+
+    /// The floating-point tensor of that name, to be changed. Its shape must stay.
+    pub fn f32_mut(&mut self, name: &str) -> Option<&mut Tensor> {
+        match &mut self.by_name.get_mut(name)?.data {
+            ParamData::Value(value) => match Arc::make_mut(value) {
+                Value::F32(tensor) => Some(tensor),
+                Value::I64(_) => None,
+            },
+            ParamData::Opaque(_) => None,
+        }
+    }
+
+    /// All parameters in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Param)> {
+        self.names.iter().map(|name| (name.as_str(), &self.by_name[name]))
+    }
+
+    /// The number of elements of all floating-point parameters.
+    pub fn float_count(&self) -> usize {
+        self.iter().filter_map(|(_, param)| param.f32()).map(Tensor::len).sum()
+    }
+}

@@ -1,0 +1,160 @@
+//! Attributes of a node, independent of the file format.
+
+use crate::error::{Error, Result};
+use crate::tensor::Value;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// One attribute.
+#[derive(Clone, Debug)]
+pub enum Attribute {
+    /// A number.
+    Float(f32),
+    /// A whole number.
+    Int(i64),
+    /// Text.
+    Text(String),
+    /// Numbers.
+    Floats(Vec<f32>),
+    /// Whole numbers.
+    Ints(Vec<i64>),
+    /// A tensor.
+    Tensor(Arc<Value>),
+}
+
+/// All attributes of a node, and the operator set that gives them their meaning.
+#[derive(Clone, Debug)]
+pub struct Attributes {
+    /// Version of the standard operator set.
+    pub opset: i64,
+    values: HashMap<String, Attribute>,
+}
+
+impl Attributes {
+    /// No attributes.
+    pub fn new(opset: i64) -> Attributes {
+        Attributes { opset, values: HashMap::new() }
+    }
+
+    /// Adds one.
+    pub fn insert(&mut self, name: String, value: Attribute) {
+        self.values.insert(name, value);
+    }
+
+    fn read<T>(&self, name: &str, kind: &str, read: impl Fn(&Attribute) -> Option<T>) -> Result<Option<T>> {
+        let Some(value) = self.values.get(name) else { return Ok(None) };
+        read(value).map(Some).ok_or_else(|| Error::format(format!("attribute {name:?} is not {kind}")))
+    }
+
+    pub(crate) fn optional_float(&self, name: &str) -> Result<Option<f32>> {
+        self.read(name, "a number", |value| match value {
+            Attribute::Float(number) => Some(*number),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn float(&self, name: &str, default: f32) -> Result<f32> {
+        Ok(self.optional_float(name)?.unwrap_or(default))
+    }
+
+    pub(crate) fn optional_int(&self, name: &str) -> Result<Option<i64>> {
+        self.read(name, "a whole number", |value| match value {
+            Attribute::Int(number) => Some(*number),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn int(&self, name: &str, default: i64) -> Result<i64> {
+        Ok(self.optional_int(name)?.unwrap_or(default))
+    }
+
+    pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool> {
+        Ok(self.optional_int(name)?.map_or(default, |number| number != 0))
+    }
+
+    pub(crate) fn ints(&self, name: &str) -> Result<Option<Vec<i64>>> {
+        self.read(name, "a list of whole numbers", |value| match value {
+            Attribute::Ints(numbers) => Some(numbers.clone()),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Result<Option<String>> {
+        self.read(name, "a text", |value| match value {
+            Attribute::Text(text) => Some(text.clone()),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn tensor(&self, name: &str) -> Result<Option<Arc<Value>>> {
+        self.read(name, "a tensor", |value| match value {
+            Attribute::Tensor(tensor) => Some(tensor.clone()),
+            _ => None,
+        })
+    }
+
+    /// Two positive numbers for height and width, each 1 if absent.
+    pub(crate) fn pair(&self, name: &str) -> Result<[usize; 2]> {
+        match self.ints(name)? {
+            None => Ok([1, 1]),
+            Some(numbers) => window_pair(name, &numbers),
+        }
+    }
+
+    /// Border widths (top, left, bottom, right) or a rule that finds them.
+    pub(crate) fn padding(&self) -> Result<Padding> {
+        match self.text("auto_pad")?.as_deref() {
+            None | Some("" | "NOTSET") => {}
+            Some("VALID") => return Ok(Padding::Fixed([0; 4])),
+            Some("SAME_UPPER") => return Ok(Padding::Same { extra_first: false }),
+            Some("SAME_LOWER") => return Ok(Padding::Same { extra_first: true }),
+            Some(other) => return Err(Error::format(format!("auto_pad {other:?}"))),
+        }
+        let pads = self.ints("pads")?.unwrap_or(vec![0; 4]);
+        let pads: Vec<usize> = pads.iter().filter_map(|&p| usize::try_from(p).ok().filter(|&p| p <= LARGEST_WINDOW)).collect();
+        let pads = pads.try_into().map_err(|_| Error::unsupported("pads: four numbers from 0 on are needed (images of two dimensions)"))?;
+        Ok(Padding::Fixed(pads))
+    }
+}
+
+/// Kernels, strides and pads beyond this are no network but an attack on the arithmetic.
+const LARGEST_WINDOW: usize = 1 << 16;
+
+pub(crate) fn window_pair(name: &str, numbers: &[i64]) -> Result<[usize; 2]> {
+    let valid = |n: &i64| usize::try_from(*n).ok().filter(|&n| (1..=LARGEST_WINDOW).contains(&n));
+    match numbers.iter().filter_map(valid).collect::<Vec<_>>()[..] {
+        [h, w] if numbers.len() == 2 => Ok([h, w]),
+        _ => Err(Error::unsupported(format!("{name} {numbers:?}: two positive numbers are needed (images of two dimensions)"))),
+    }
+}
+
+/// How a window operation pads its input.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Padding {
+    /// Top, left, bottom, right.
+    Fixed([usize; 4]),
+    /// So that the output has `ceil(input / stride)` positions.
+    Same {
+        /// Whether an odd pixel goes to the top and left.
+        extra_first: bool,
+    },
+}
+
+impl Padding {
+    /// The border widths for an input of a given size.
+    pub fn resolve(&self, input: [usize; 2], kernel: [usize; 2], stride: [usize; 2], dilation: [usize; 2]) -> [usize; 4] {
+        let extra_first = match self {
+            Padding::Fixed(pads) => return *pads,
+            Padding::Same { extra_first } => *extra_first,
+        };
+        let mut pads = [0; 4];
+        for axis in 0..2 {
+            let extent = (kernel[axis] - 1) * dilation[axis] + 1;
+            let covered = (input[axis].div_ceil(stride[axis]).max(1) - 1) * stride[axis] + extent;
+            let total = covered.saturating_sub(input[axis]);
+            let (small, large) = (total / 2, total - total / 2);
+            (pads[axis], pads[axis + 2]) = if extra_first { (large, small) } else { (small, large) };
+        }
+        pads
+    }
+}

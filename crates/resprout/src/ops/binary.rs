@@ -1,0 +1,152 @@
+//! Two operands with broadcasting.
+
+use crate::error::{Error, Result};
+use crate::tensor::{Array, strides};
+
+/// An arithmetic operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BinaryOp {
+    /// `a + b`
+    Add,
+    /// `a - b`
+    Sub,
+    /// `a * b`
+    Mul,
+    /// `a / b`
+    Div,
+}
+
+impl BinaryOp {
+    /// The operation's name in ONNX.
+    pub fn name(self) -> &'static str {
+        match self {
+            BinaryOp::Add => "Add",
+            BinaryOp::Sub => "Sub",
+            BinaryOp::Mul => "Mul",
+            BinaryOp::Div => "Div",
+        }
+    }
+
+    /// Into `out`, whose shape is the broadcast shape.
+    pub fn run_f32(self, a: &Array<f32>, b: &Array<f32>, out: &mut Array<f32>) {
+        match self {
+            BinaryOp::Add => broadcast(a, b, out, |x, y| x + y),
+            BinaryOp::Sub => broadcast(a, b, out, |x, y| x - y),
+            BinaryOp::Mul => broadcast(a, b, out, |x, y| x * y),
+            BinaryOp::Div => broadcast(a, b, out, |x, y| x / y),
+        }
+    }
+
+    /// `a[i] = a[i] op b[i]` for operands of the same shape.
+    pub fn run_in_place(self, a: &mut [f32], b: &[f32]) {
+        let pairs = a.iter_mut().zip(b);
+        match self {
+            BinaryOp::Add => pairs.for_each(|(x, y)| *x += y),
+            BinaryOp::Sub => pairs.for_each(|(x, y)| *x -= y),
+            BinaryOp::Mul => pairs.for_each(|(x, y)| *x *= y),
+            BinaryOp::Div => pairs.for_each(|(x, y)| *x /= y),
+        }
+    }
+
+    /// The same for whole numbers; division by zero is an error, overflow wraps.
+    pub fn run_i64(self, a: &Array<i64>, b: &Array<i64>) -> Result<Array<i64>> {
+        if self == BinaryOp::Div && b.data.contains(&0) {
+            return Err(Error::data("a shape computation divides by zero"));
+        }
+        let shape = broadcast_shape(&a.shape, &b.shape)?;
+        let mut out = Array { data: vec![0; crate::tensor::element_count(&shape)?], shape };
+        broadcast(a, b, &mut out, |x: i64, y: i64| match self {
+            BinaryOp::Add => x.wrapping_add(y),
+            BinaryOp::Sub => x.wrapping_sub(y),
+            BinaryOp::Mul => x.wrapping_mul(y),
+            BinaryOp::Div => x.wrapping_div(y),
+        });
+        Ok(out)
+    }
+}
+
+/// The shape of two operands together, after NumPy's rules.
+pub fn broadcast_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
+    let rank = a.len().max(b.len());
+    let dim = |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |i| shape[i]);
+    (0..rank)
+        .map(|axis| match (dim(a, axis), dim(b, axis)) {
+            (x, y) if x == y || y == 1 => Ok(x),
+            (1, y) => Ok(y),
+            _ => Err(Error::data(format!("shapes {a:?} and {b:?} do not fit together"))),
+        })
+        .collect()
+}
+
+/// Strides of an operand inside the broadcast shape: 0 along axes that are repeated.
+fn broadcast_strides(shape: &[usize], out: &[usize]) -> Vec<usize> {
+    let own = strides(shape);
+    let skipped = out.len() - shape.len();
+    (0..out.len()).map(|axis| if axis < skipped || shape[axis - skipped] == 1 { 0 } else { own[axis - skipped] }).collect()
+}
+
+fn broadcast<T: Copy>(a: &Array<T>, b: &Array<T>, out: &mut Array<T>, op: impl Fn(T, T) -> T + Copy) {
+    if a.shape == out.shape && b.shape == out.shape {
+        let pairs = a.data.iter().zip(&b.data);
+        out.data.iter_mut().zip(pairs).for_each(|(o, (&x, &y))| *o = op(x, y));
+        return;
+    }
+    if out.data.is_empty() {
+        return;
+    }
+    let Some(&inner) = out.shape.last() else {
+        out.data[0] = op(a.data[0], b.data[0]);
+        return;
+    };
+    let (steps_a, steps_b) = (broadcast_strides(&a.shape, &out.shape), broadcast_strides(&b.shape, &out.shape));
+    let last = out.shape.len() - 1;
+    let mut index = vec![0usize; last];
+    for row in out.data.chunks_exact_mut(inner) {
+        let start = |steps: &[usize]| index.iter().zip(steps).map(|(i, s)| i * s).sum::<usize>();
+        let (at_a, at_b) = (start(&steps_a), start(&steps_b));
+        match (steps_a[last], steps_b[last]) {
+            (1, 1) => {
+                let pairs = a.data[at_a..].iter().zip(&b.data[at_b..]);
+                row.iter_mut().zip(pairs).for_each(|(o, (&x, &y))| *o = op(x, y));
+            }
+            (1, 0) => row.iter_mut().zip(&a.data[at_a..]).for_each(|(o, &x)| *o = op(x, b.data[at_b])),
+            (0, 1) => row.iter_mut().zip(&b.data[at_b..]).for_each(|(o, &y)| *o = op(a.data[at_a], y)),
+            _ => row.fill(op(a.data[at_a], b.data[at_b])),
+        }
+        advance(&mut index, &out.shape[..last]);
+    }
+}
+
+/// Counts an index up by one, last axis first.
+pub(crate) fn advance(index: &mut [usize], shape: &[usize]) {
+    for axis in (0..index.len()).rev() {
+        index[axis] += 1;
+        if index[axis] < shape[axis] {
+            return;
+        }
+        index[axis] = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broadcasts_like_numpy() {
+        let a = Array::new(vec![2, 1, 2], vec![1.0, 2.0, 3.0, 4.0]);
+        let b = Array::new(vec![3, 1], vec![10.0, 20.0, 30.0]);
+        let mut out = Array::new(broadcast_shape(&a.shape, &b.shape).unwrap(), vec![0.0; 12]);
+        BinaryOp::Add.run_f32(&a, &b, &mut out);
+        assert_eq!(out.data, [11.0, 12.0, 21.0, 22.0, 31.0, 32.0, 13.0, 14.0, 23.0, 24.0, 33.0, 34.0]);
+        assert!(broadcast_shape(&[2], &[3]).is_err());
+    }
+
+    #[test]
+    fn whole_numbers_do_not_panic() {
+        let one = |v: i64| Array::new(vec![], vec![v]);
+        assert!(BinaryOp::Div.run_i64(&one(1), &one(0)).is_err());
+        assert_eq!(BinaryOp::Div.run_i64(&one(i64::MIN), &one(-1)).unwrap().data, [i64::MIN]);
+        assert_eq!(BinaryOp::Div.run_i64(&one(-7), &one(2)).unwrap().data, [-3], "truncates towards zero");
+    }
+}

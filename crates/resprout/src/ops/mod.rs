@@ -1,0 +1,277 @@
+//! The operations: attributes, shape rules, forward.
+//!
+//! [`Op::parse`] reads attributes once. [`resolve`] turns an operation and what is known about its
+//! inputs into a [`Compute`] with the output's shape: the shape rule and the forward in one place,
+//! so they cannot disagree.
+
+pub mod attributes;
+mod binary;
+pub mod conv;
+mod layout;
+mod matrix;
+mod pool;
+mod reduce;
+mod remap;
+mod resolve;
+mod unary;
+
+pub use attributes::{Attribute, Attributes};
+pub use binary::BinaryOp;
+pub use conv::{ConvAttributes, ConvTransposeAttributes};
+pub use pool::PoolAttributes;
+pub use remap::{PadMode, ResizeAttributes};
+pub use resolve::{Compute, Fact, Fused, Resolved, fold, resolve};
+pub(crate) use resolve::batch_norm_affine;
+pub use unary::UnaryOp;
+
+use crate::error::{Error, Result};
+use crate::tensor::Value;
+use std::sync::Arc;
+
+/// An operation with its attributes. Inputs that may be attributes in older opsets are options here.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// Convolution of two-dimensional images.
+    Conv(ConvAttributes),
+    /// Its transpose.
+    ConvTranspose(ConvTransposeAttributes),
+    /// `alpha * A' * B' + beta * C`
+    Gemm {
+        /// Factor of the product.
+        alpha: f32,
+        /// Factor of the bias.
+        beta: f32,
+        /// Whether `A` is transposed.
+        trans_a: bool,
+        /// Whether `B` is transposed.
+        trans_b: bool,
+    },
+    /// Matrix product over the last two axes.
+    MatMul,
+    /// `gamma * (x - mean) / sqrt(var + epsilon) + beta`, per channel.
+    BatchNorm {
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// One value in, one value out.
+    Unary(UnaryOp),
+    /// Limits: attributes before opset 11, inputs since.
+    Clip {
+        /// Lower and upper attribute.
+        bounds: [Option<f32>; 2],
+    },
+    /// Two operands with broadcasting; `Sum` is a chain of `Add`.
+    Binary(BinaryOp),
+    /// Joins along an axis.
+    Concat {
+        /// May be negative.
+        axis: i64,
+    },
+    /// Cuts out; attributes before opset 10.
+    Slice {
+        /// Starts, ends, axes.
+        attributes: Option<[Vec<i64>; 3]>,
+    },
+    /// Adds a border; attributes before opset 11.
+    Pad {
+        /// How the border is filled.
+        mode: PadMode,
+        /// Pads and value.
+        attributes: Option<(Vec<i64>, f32)>,
+    },
+    /// Largest value of each window.
+    MaxPool(PoolAttributes),
+    /// Mean of each window.
+    AveragePool(PoolAttributes),
+    /// Mean over height and width.
+    GlobalAveragePool,
+    /// Mean over axes.
+    ReduceMean {
+        /// Attribute before opset 18.
+        axes: Option<Vec<i64>>,
+        /// Whether reduced axes stay with length 1.
+        keep_dims: bool,
+        /// Whether no axes means none rather than all.
+        noop_with_empty_axes: bool,
+    },
+    /// To a matrix.
+    Flatten {
+        /// First axis of the second dimension.
+        axis: i64,
+    },
+    /// To a shape given as input.
+    Reshape {
+        /// Whether 0 means 0 rather than "as it was".
+        allow_zero: bool,
+    },
+    /// Permutes axes.
+    Transpose {
+        /// Reversed if absent.
+        perm: Option<Vec<i64>>,
+    },
+    /// Drops axes of length 1.
+    Squeeze {
+        /// Attribute before opset 13.
+        axes: Option<Vec<i64>>,
+    },
+    /// Adds axes of length 1.
+    Unsqueeze {
+        /// Attribute before opset 13.
+        axes: Option<Vec<i64>>,
+    },
+    /// Scales images.
+    Resize(ResizeAttributes),
+    /// `exp(x) / sum exp(x)`, or its logarithm.
+    Softmax {
+        /// Axis, or the first of the flattened axes before opset 13.
+        axis: i64,
+        /// Whether all axes from `axis` on count as one (before opset 13).
+        flatten: bool,
+        /// Whether the logarithm is taken.
+        log: bool,
+    },
+    /// The input as it is: Identity, and Dropout at inference.
+    Identity,
+    /// A constant that is not a parameter (text, sparse).
+    OpaqueConstant,
+    /// A tensor of one value, of a computed shape.
+    ConstantOfShape {
+        /// Zero if absent.
+        value: Option<Arc<Value>>,
+    },
+    /// The input's shape.
+    Shape {
+        /// First axis.
+        start: i64,
+        /// Past the last axis.
+        end: Option<i64>,
+    },
+    /// Elements by index along an axis.
+    Gather {
+        /// May be negative.
+        axis: i64,
+    },
+    /// To another type.
+    Cast {
+        /// ONNX type code.
+        to: i64,
+    },
+    /// Anything else: passed through when writing, an error when computing.
+    Unknown(String),
+}
+
+impl Op {
+    /// Reads a standard operation. One that is not known here is [`Op::Unknown`]; one whose
+    /// attributes make no sense is an error.
+    pub fn parse(kind: &str, attributes: &Attributes) -> Result<Op> {
+        let a = attributes;
+        Ok(match kind {
+            "Conv" => Op::Conv(ConvAttributes::parse(a)?),
+            "ConvTranspose" => Op::ConvTranspose(ConvTransposeAttributes::parse(a)?),
+            "Gemm" => Op::Gemm {
+                alpha: a.float("alpha", 1.0)?,
+                beta: a.float("beta", 1.0)?,
+                trans_a: a.flag("transA", false)?,
+                trans_b: a.flag("transB", false)?,
+            },
+            "MatMul" => Op::MatMul,
+            "BatchNormalization" if a.flag("training_mode", false)? || !a.flag("spatial", true)? => {
+                Op::Unknown("BatchNormalization in training mode or without spatial".into())
+            }
+            "BatchNormalization" => Op::BatchNorm { epsilon: a.float("epsilon", 1e-5)? },
+            "Relu" => Op::Unary(UnaryOp::Relu),
+            "LeakyRelu" => Op::Unary(UnaryOp::LeakyRelu { alpha: a.float("alpha", 0.01)? }),
+            "Sigmoid" => Op::Unary(UnaryOp::Sigmoid),
+            "HardSigmoid" => Op::Unary(UnaryOp::HardSigmoid { alpha: a.float("alpha", 0.2)?, beta: a.float("beta", 0.5)? }),
+            "HardSwish" => Op::Unary(UnaryOp::HardSwish),
+            "Clip" => Op::Clip { bounds: [a.optional_float("min")?, a.optional_float("max")?] },
+            "Add" | "Sum" => Op::Binary(BinaryOp::Add),
+            "Sub" => Op::Binary(BinaryOp::Sub),
+            "Mul" => Op::Binary(BinaryOp::Mul),
+            "Div" => Op::Binary(BinaryOp::Div),
+            "Concat" => Op::Concat { axis: a.int("axis", 1)? },
+            "Slice" if a.opset < 10 => {
+                let (starts, ends) = (a.ints("starts")?.unwrap_or_default(), a.ints("ends")?.unwrap_or_default());
+                let axes = a.ints("axes")?.unwrap_or_else(|| (0..starts.len() as i64).collect());
+                Op::Slice { attributes: Some([starts, ends, axes]) }
+            }
+            "Slice" => Op::Slice { attributes: None },
+            "Pad" => Op::Pad {
+                mode: PadMode::parse(a.text("mode")?.as_deref())?,
+                attributes: a.ints("pads")?.map(|pads| Ok::<_, Error>((pads, a.float("value", 0.0)?))).transpose()?,
+            },
+            "MaxPool" => Op::MaxPool(PoolAttributes::parse(a)?),
+            "AveragePool" => Op::AveragePool(PoolAttributes::parse(a)?),
+            "GlobalAveragePool" => Op::GlobalAveragePool,
+            "ReduceMean" => Op::ReduceMean {
+                axes: a.ints("axes")?,
+                keep_dims: a.flag("keepdims", true)?,
+                noop_with_empty_axes: a.flag("noop_with_empty_axes", false)?,
+            },
+            "Flatten" => Op::Flatten { axis: a.int("axis", 1)? },
+            "Reshape" => Op::Reshape { allow_zero: a.flag("allowzero", false)? },
+            "Transpose" => Op::Transpose { perm: a.ints("perm")? },
+            "Squeeze" => Op::Squeeze { axes: a.ints("axes")? },
+            "Unsqueeze" => Op::Unsqueeze { axes: a.ints("axes")? },
+            "Resize" => Op::Resize(ResizeAttributes::parse(a)?),
+            "Softmax" | "LogSoftmax" => {
+                let flatten = a.opset < 13;
+                let axis = a.int("axis", if flatten { 1 } else { -1 })?;
+                Op::Softmax { axis, flatten, log: kind == "LogSoftmax" }
+            }
+            "Identity" => Op::Identity,
+            "Dropout" => Op::Identity,
+            "Constant" => Op::OpaqueConstant,
+            "ConstantOfShape" => Op::ConstantOfShape { value: a.tensor("value")? },
+            "Shape" => Op::Shape { start: a.int("start", 0)?, end: a.optional_int("end")? },
+            "Gather" => Op::Gather { axis: a.int("axis", 0)? },
+            "Cast" => Op::Cast { to: a.int("to", 1)? },
+            other => Op::Unknown(other.to_string()),
+        })
+    }
+
+    /// The operation's name in ONNX, for tables and messages.
+    pub fn name(&self) -> &str {
+        match self {
+            Op::Conv(_) => "Conv",
+            Op::ConvTranspose(_) => "ConvTranspose",
+            Op::Gemm { .. } => "Gemm",
+            Op::MatMul => "MatMul",
+            Op::BatchNorm { .. } => "BatchNormalization",
+            Op::Unary(op) => op.name(),
+            Op::Clip { .. } => "Clip",
+            Op::Binary(op) => op.name(),
+            Op::Concat { .. } => "Concat",
+            Op::Slice { .. } => "Slice",
+            Op::Pad { .. } => "Pad",
+            Op::MaxPool(_) => "MaxPool",
+            Op::AveragePool(_) => "AveragePool",
+            Op::GlobalAveragePool => "GlobalAveragePool",
+            Op::ReduceMean { .. } => "ReduceMean",
+            Op::Flatten { .. } => "Flatten",
+            Op::Reshape { .. } => "Reshape",
+            Op::Transpose { .. } => "Transpose",
+            Op::Squeeze { .. } => "Squeeze",
+            Op::Unsqueeze { .. } => "Unsqueeze",
+            Op::Resize(_) => "Resize",
+            Op::Softmax { log: false, .. } => "Softmax",
+            Op::Softmax { log: true, .. } => "LogSoftmax",
+            Op::Identity => "Identity",
+            Op::OpaqueConstant => "Constant",
+            Op::ConstantOfShape { .. } => "ConstantOfShape",
+            Op::Shape { .. } => "Shape",
+            Op::Gather { .. } => "Gather",
+            Op::Cast { .. } => "Cast",
+            Op::Unknown(name) => name,
+        }
+    }
+}
+
+/// Counts an axis from the front; an error if it is outside a shape of `rank` axes.
+pub(crate) fn axis_index(axis: i64, rank: usize) -> Result<usize> {
+    let from_front = if axis < 0 { axis + rank as i64 } else { axis };
+    usize::try_from(from_front)
+        .ok()
+        .filter(|&index| index < rank)
+        .ok_or_else(|| Error::data(format!("axis {axis} of a tensor with {rank} axes")))
+}

@@ -1,0 +1,95 @@
+//! Dense arrays with a shape, row-major.
+
+use crate::error::{Error, Result};
+
+/// A row-major array.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Array<T> {
+    /// Length of each axis; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// `shape.iter().product()` elements.
+    pub data: Vec<T>,
+}
+
+/// An array of `f32`: weights, activations, images (`NCHW`).
+pub type Tensor = Array<f32>;
+
+impl<T> Array<T> {
+    /// An array of the given shape.
+    ///
+    /// # Panics
+    /// If the number of elements is not the product of the shape.
+    pub fn new(shape: Vec<usize>, data: Vec<T>) -> Array<T> {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "elements of shape {shape:?}");
+        Array { shape, data }
+    }
+
+    /// A one-dimensional array.
+    pub fn vector(data: Vec<T>) -> Array<T> {
+        Array { shape: vec![data.len()], data }
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+}
+
+/// What flows through a graph: numbers, or whole numbers that describe shapes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// 32-bit floating point.
+    F32(Tensor),
+    /// Whole numbers of any width, and truth values as 0 and 1.
+    I64(Array<i64>),
+}
+
+impl Value {
+    /// The shape.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Value::F32(array) => &array.shape,
+            Value::I64(array) => &array.shape,
+        }
+    }
+
+    /// The tensor, if these are floating-point numbers.
+    pub fn as_f32(&self) -> Option<&Tensor> {
+        match self {
+            Value::F32(array) => Some(array),
+            Value::I64(_) => None,
+        }
+    }
+
+    /// The whole numbers, if these are some.
+    pub fn as_i64(&self) -> Option<&Array<i64>> {
+        match self {
+            Value::I64(array) => Some(array),
+            Value::F32(_) => None,
+        }
+    }
+}
+
+/// The number of elements of a shape, or an error where it overflows.
+pub fn element_count(shape: &[usize]) -> Result<usize> {
+    shape
+        .iter()
+        .try_fold(1usize, |product, &dim| product.checked_mul(dim))
+        // Vec refuses allocations above isize::MAX bytes: elements have at most 8.
+        .filter(|&count| count <= isize::MAX as usize / 8)
+        .ok_or_else(|| Error::format(format!("a shape of {shape:?} has more elements than fit in memory")))
+}
+
+/// Row-major strides in elements.
+pub fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for axis in (0..shape.len().saturating_sub(1)).rev() {
+        strides[axis] = strides[axis + 1] * shape[axis + 1];
+    }
+    strides
+}
