@@ -24,9 +24,7 @@ impl PendingFile {
             .prefix(".resprout-")
             .tempfile_in(folder)
             .map_err(|e| Error::io(target, e).at("cannot write"))?;
-        file.write_all(bytes)
-            .and_then(|()| file.as_file().sync_all())
-            .map_err(|e| Error::io(target, e).at("cannot write"))?;
+        file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(|e| Error::io(target, e).at("cannot write"))?;
         Ok(PendingFile { target: target.to_path_buf(), file })
     }
 

@@ -1,1 +1,77 @@
-//! x
+//! safetensors: weights plus masks, in and out.
+//!
+//! A mask of parameter `NAME` is stored as the boolean tensor `NAME.mask`.
+
+use crate::error::{Error, Result};
+use crate::formats::atomic;
+use crate::model::{Mask, Model};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::path::Path;
+
+/// What is appended to a parameter's name to name its mask.
+pub const MASK_SUFFIX: &str = ".mask";
+
+/// Writes every floating-point parameter and every mask.
+pub fn write(model: &Model, path: &Path) -> Result<()> {
+    let bytes = encode(model).map_err(|e| e.at(path.display()))?;
+    atomic::write(path, &bytes)
+}
+
+/// The bytes of the file.
+pub fn encode(model: &Model) -> Result<Vec<u8>> {
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    for (name, param) in model.params.iter() {
+        if let Some(tensor) = param.f32() {
+            let bytes = tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect();
+            tensors.push((name.to_string(), Dtype::F32, tensor.shape.clone(), bytes));
+        }
+    }
+    for (name, mask) in model.masks.iter() {
+        let shape = model.params.get(name).map(|param| param.shape.clone()).unwrap_or_default();
+        tensors.push((format!("{name}{MASK_SUFFIX}"), Dtype::BOOL, shape, mask.0.iter().map(|&kept| u8::from(kept)).collect()));
+    }
+    let mut views = Vec::with_capacity(tensors.len());
+    for (name, dtype, shape, bytes) in &tensors {
+        let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| Error::format(format!("{name:?}: {e}")))?;
+        views.push((name.clone(), view));
+    }
+    safetensors::serialize(views, None).map_err(|e| Error::format(e.to_string()))
+}
+
+/// Replaces parameters of `model` by those of the file, and takes over its masks. Names and shapes
+/// must be the model's; parameters that the file does not hold stay.
+pub fn read_into(model: &mut Model, path: &Path) -> Result<()> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    decode_into(model, &bytes).map_err(|e| e.at(path.display()))
+}
+
+/// As [`read_into`], from memory. Nothing is changed unless all of it fits.
+pub fn decode_into(model: &mut Model, bytes: &[u8]) -> Result<()> {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| Error::format(format!("not a safetensors file: {e}")))?;
+    let mut next = model.clone();
+    for (name, view) in file.iter() {
+        place(&mut next, name, &view).map_err(|e| e.at(format!("tensor {name:?}")))?;
+    }
+    next.apply_masks();
+    *model = next;
+    Ok(())
+}
+
+fn place(model: &mut Model, name: &str, view: &TensorView) -> Result<()> {
+    let masked = name.strip_suffix(MASK_SUFFIX).filter(|_| view.dtype() == Dtype::BOOL);
+    let target = masked.unwrap_or(name);
+    let tensor =
+        model.params.f32_mut(target).ok_or_else(|| Error::data("the model has no 32-bit float parameter of this name"))?;
+    if tensor.shape != view.shape() {
+        return Err(Error::data(format!("shape {:?} in the file, {:?} in the model", view.shape(), tensor.shape)));
+    }
+    match (masked, view.dtype()) {
+        (Some(_), _) => model.masks.insert(target.to_string(), Mask(view.data().iter().map(|&byte| byte != 0).collect())),
+        (None, Dtype::F32) => {
+            let (chunks, _) = view.data().as_chunks::<4>();
+            tensor.data = chunks.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect();
+        }
+        (None, other) => return Err(Error::unsupported(format!("type {other:?}, 32-bit floats are needed"))),
+    }
+    Ok(())
+}

@@ -4,5 +4,6 @@
 mod network;
 mod plan;
 
-pub use network::Network;
+pub(crate) use network::with_batch;
+pub use network::{Network, calibration_shape};
 pub use plan::{BatchNormStep, Plan, PlanOptions, Slots, Step};

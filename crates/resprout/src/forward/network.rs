@@ -29,7 +29,9 @@ impl Network {
         let plan = if chunk == plan.input_shape[0] { plan } else { Plan::new(model, &[&[chunk], image].concat(), options)? };
         for (shape, name) in plan.result_shapes.iter().zip(model.graph.outputs.iter().chain(&options.taps)) {
             if shape.first() != Some(&plan.input_shape[0]) {
-                return Err(Error::unsupported(format!("output {name:?} of shape {shape:?} does not keep the images apart along its first axis")));
+                return Err(Error::unsupported(format!(
+                    "output {name:?} of shape {shape:?} does not keep the images apart along its first axis"
+                )));
             }
         }
         Ok(Network { plan, kernel: Kernel::best(), spaces: Mutex::new(Vec::new()) })
@@ -80,6 +82,13 @@ fn join(parts: &[Vec<Tensor>], index: usize, shape: &[usize], count: usize) -> T
     parts.iter().for_each(|part| data.extend_from_slice(&part[index].data));
     data.truncate(count * row);
     Tensor::new([&[count], &shape[1..]].concat(), data)
+}
+
+/// The input shape for a calibration sweep over images of shape `[C, H, W]`: the chunk a [`Network`] would use.
+pub fn calibration_shape(model: &Model, image: &[usize]) -> Result<Vec<usize>> {
+    let shape = with_batch(model, image);
+    let plan = Plan::new(model, &shape, &PlanOptions::default())?;
+    Ok([&[chunk_size(model, &plan)], image].concat())
 }
 
 /// One image, or the batch that the model insists on.

@@ -199,7 +199,10 @@ impl<'a> Builder<'a> {
     fn new(model: &'a Model, input_shape: &[usize], options: &'a PlanOptions) -> Result<Builder<'a>> {
         let [input] = &model.graph.inputs[..] else {
             let names: Vec<&str> = model.graph.inputs.iter().map(|input| input.name.as_str()).collect();
-            return Err(Error::unsupported(format!("the forward needs exactly one input, the model has {}: {names:?}", names.len())));
+            return Err(Error::unsupported(format!(
+                "the forward needs exactly one input, the model has {}: {names:?}",
+                names.len()
+            )));
         };
         check_input(&input.shape, input_shape)?;
         let known = |tap: &&String| model.graph.layers.iter().any(|layer| layer.outputs.contains(tap));
@@ -256,7 +259,9 @@ impl<'a> Builder<'a> {
             "" => Ok(None),
             name => match self.facts.get(name) {
                 Some(fact) => Ok(Some(fact.clone())),
-                None if self.model.params.get(name).is_some() => Err(Error::unsupported(format!("parameter {name:?} has a type that cannot be computed with"))),
+                None if self.model.params.get(name).is_some() => {
+                    Err(Error::unsupported(format!("parameter {name:?} has a type that cannot be computed with")))
+                }
                 None => Err(Error::unsupported(format!("reads {name:?}, a secondary output that is not computed"))),
             },
         };
@@ -266,10 +271,12 @@ impl<'a> Builder<'a> {
     fn operands(&self, layer: &Layer, count: usize) -> Result<Vec<Operand>> {
         let names = layer.inputs.iter().take(count).filter(|name| !name.is_empty());
         names
-            .map(|name| match (self.slots.get(name.as_str()), self.facts.get(name.as_str()).and_then(|fact| fact.value.clone())) {
-                (Some(&slot), _) => Ok(Operand::Slot(slot)),
-                (None, Some(value)) if value.as_f32().is_some() => Ok(Operand::Constant(value)),
-                _ => Err(Error::unsupported(format!("operand {name:?} is not a tensor of numbers"))),
+            .map(|name| {
+                match (self.slots.get(name.as_str()), self.facts.get(name.as_str()).and_then(|fact| fact.value.clone())) {
+                    (Some(&slot), _) => Ok(Operand::Slot(slot)),
+                    (None, Some(value)) if value.as_f32().is_some() => Ok(Operand::Constant(value)),
+                    _ => Err(Error::unsupported(format!("operand {name:?} is not a tensor of numbers"))),
+                }
             })
             .collect()
     }
@@ -314,7 +321,8 @@ impl<'a> Builder<'a> {
         if self.readers.get(value) != Some(&1) || self.model.graph.outputs.iter().any(|output| output == value) {
             return None;
         }
-        let position = self.model.graph.layers.iter().position(|layer| layer.inputs.first().is_some_and(|input| input == value))?;
+        let position =
+            self.model.graph.layers.iter().position(|layer| layer.inputs.first().is_some_and(|input| input == value))?;
         Some((position, &self.model.graph.layers[position]))
     }
 
@@ -342,7 +350,8 @@ impl<'a> Builder<'a> {
         let mut results = Vec::new();
         let mut result_shapes = Vec::new();
         for name in self.model.graph.outputs.iter().chain(&self.options.taps) {
-            let fact = self.facts.get(name.as_str()).ok_or_else(|| Error::unsupported(format!("output {name:?} is not computed")))?;
+            let fact =
+                self.facts.get(name.as_str()).ok_or_else(|| Error::unsupported(format!("output {name:?} is not computed")))?;
             result_shapes.push(fact.shape.clone());
             results.push(match (self.slots.get(name.as_str()), &fact.value) {
                 (Some(&slot), _) => Operand::Slot(slot),
@@ -350,12 +359,21 @@ impl<'a> Builder<'a> {
                 _ => return Err(Error::unsupported(format!("output {name:?} is not a tensor of numbers"))),
             });
         }
-        let kept = results.iter().filter_map(|result| if let Operand::Slot(slot) = result { Some(*slot) } else { None }).collect();
+        let kept =
+            results.iter().filter_map(|result| if let Operand::Slot(slot) = result { Some(*slot) } else { None }).collect();
         let slot_count = self.slots.len();
         release_dead(&mut self.steps, slot_count, &kept);
         let writer = |name: &String| self.model.graph.layers.iter().find(|layer| layer.outputs.contains(name));
-        let output_ops = self.model.graph.outputs.iter().map(|name| writer(name).map_or(String::new(), |layer| layer.op.name().into()));
-        Ok(Plan { output_ops: output_ops.collect(), steps: self.steps, input_shape: input_shape.to_vec(), result_shapes, results, slot_count })
+        let output_ops =
+            self.model.graph.outputs.iter().map(|name| writer(name).map_or(String::new(), |layer| layer.op.name().into()));
+        Ok(Plan {
+            output_ops: output_ops.collect(),
+            steps: self.steps,
+            input_shape: input_shape.to_vec(),
+            result_shapes,
+            results,
+            slot_count,
+        })
     }
 }
 
@@ -401,7 +419,8 @@ fn needed_values<'a>(model: &'a Model, options: &'a PlanOptions) -> HashSet<&'a 
 }
 
 fn check_input(expected: &[Dim], given: &[usize]) -> Result<()> {
-    let fits = expected.len() == given.len() && expected.iter().zip(given).all(|(e, g)| !matches!(e, Dim::Fixed(dim) if dim != g));
+    let fits =
+        expected.len() == given.len() && expected.iter().zip(given).all(|(e, g)| !matches!(e, Dim::Fixed(dim) if dim != g));
     if fits || expected.is_empty() {
         return Ok(());
     }
@@ -410,5 +429,8 @@ fn check_input(expected: &[Dim], given: &[usize]) -> Result<()> {
         Dim::Free(_) => "any".to_string(),
     };
     let expected: Vec<String> = expected.iter().map(text).collect();
-    Err(Error::data(format!("the model takes images of shape [{}], these have {given:?} (batch, channels, height, width)", expected.join(", "))))
+    Err(Error::data(format!(
+        "the model takes images of shape [{}], these have {given:?} (batch, channels, height, width)",
+        expected.join(", ")
+    )))
 }

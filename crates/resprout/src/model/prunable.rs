@@ -117,7 +117,10 @@ impl Model {
             } else if let Some(reason) = unsuitable(&layer.op, tensor.shape.len(), rule) {
                 leave(reason);
             } else if tensor.is_empty() {
-                return Err(Error::data(format!("layer {:?}: weight {param:?} has the shape {:?}, no elements", layer.name, tensor.shape)));
+                return Err(Error::data(format!(
+                    "layer {:?}: weight {param:?} has the shape {:?}, no elements",
+                    layer.name, tensor.shape
+                )));
             } else {
                 let out_axis = out_axis(&layer.op);
                 prunable.push(Prunable { param: param.into(), layer: layer.name.clone(), shape: tensor.shape.clone(), out_axis });

@@ -112,7 +112,9 @@ impl Attributes {
         }
         let pads = self.ints("pads")?.unwrap_or(vec![0; 4]);
         let pads: Vec<usize> = pads.iter().filter_map(|&p| usize::try_from(p).ok().filter(|&p| p <= LARGEST_WINDOW)).collect();
-        let pads = pads.try_into().map_err(|_| Error::unsupported("pads: four numbers from 0 on are needed (images of two dimensions)"))?;
+        let pads = pads
+            .try_into()
+            .map_err(|_| Error::unsupported("pads: four numbers from 0 on are needed (images of two dimensions)"))?;
         Ok(Padding::Fixed(pads))
     }
 }

@@ -38,7 +38,9 @@ impl ConvAttributes {
     pub(super) fn shape(&self, input: &[usize], weight: &[usize]) -> Result<(ConvShape, Vec<usize>)> {
         let wrong = || Error::data(format!("input {input:?}, weight {weight:?} and {} groups do not fit together", self.groups));
         let (&[n, in_channels, in_h, in_w], &[out_channels, group_in, kh, kw]) = (input, weight) else {
-            return Err(Error::unsupported(format!("input {input:?} and weight {weight:?}: images of two dimensions are needed")));
+            return Err(Error::unsupported(format!(
+                "input {input:?} and weight {weight:?}: images of two dimensions are needed"
+            )));
         };
         let groups = self.groups;
         if out_channels % groups != 0 || group_in.checked_mul(groups) != Some(in_channels) || weight.contains(&0) {
@@ -46,7 +48,17 @@ impl ConvAttributes {
         }
         let kernel = [kh, kw];
         let pads = self.padding.resolve([in_h, in_w], kernel, self.stride, self.dilation);
-        let shape = ConvShape { in_channels, in_h, in_w, out_channels, kernel, stride: self.stride, dilation: self.dilation, pads, groups };
+        let shape = ConvShape {
+            in_channels,
+            in_h,
+            in_w,
+            out_channels,
+            kernel,
+            stride: self.stride,
+            dilation: self.dilation,
+            pads,
+            groups,
+        };
         let (out_h, out_w) = shape.out_size();
         if out_h == 0 || out_w == 0 || in_h == 0 || in_w == 0 {
             return Err(wrong());
@@ -89,7 +101,8 @@ impl Conv {
         let images = input.data.chunks_exact(image).zip(out.data.chunks_exact_mut(shape.out_channels * plane));
         for (image, out) in images {
             if spread {
-                let share = shape.out_channels.div_ceil(rayon::current_num_threads()).next_multiple_of(resprout_kernels::dense::ROWS);
+                let share =
+                    shape.out_channels.div_ceil(rayon::current_num_threads()).next_multiple_of(resprout_kernels::dense::ROWS);
                 out.par_chunks_mut(share * plane).enumerate().for_each(|(i, out)| {
                     let first = i * share;
                     self.run_channels(image, first..first + out.len() / plane, out, kernel);
@@ -131,7 +144,12 @@ impl ConvTransposeAttributes {
         }
         let output_padding = match a.ints("output_padding")?.as_deref() {
             None => [0, 0],
-            Some(&[h, w]) if h >= 0 && w >= 0 && (h as usize) < conv.stride[0].max(conv.dilation[0]) && (w as usize) < conv.stride[1].max(conv.dilation[1]) => {
+            Some(&[h, w])
+                if h >= 0
+                    && w >= 0
+                    && (h as usize) < conv.stride[0].max(conv.dilation[0])
+                    && (w as usize) < conv.stride[1].max(conv.dilation[1]) =>
+            {
                 [h as usize, w as usize]
             }
             Some(other) => return Err(Error::format(format!("output_padding {other:?}"))),
@@ -154,11 +172,19 @@ pub struct ConvTranspose {
 
 impl ConvTranspose {
     /// `input: [N, C, H, W]`, `weight: [C, M / groups, kh, kw]`.
-    pub(super) fn resolve(a: &ConvTransposeAttributes, input: &[usize], weight: &Tensor, bias: &[f32]) -> Result<(ConvTranspose, Vec<usize>)> {
+    pub(super) fn resolve(
+        a: &ConvTransposeAttributes,
+        input: &[usize],
+        weight: &Tensor,
+        bias: &[f32],
+    ) -> Result<(ConvTranspose, Vec<usize>)> {
         let groups = a.conv.groups;
         let wrong = || Error::data(format!("input {input:?}, weight {:?} and {groups} groups do not fit together", weight.shape));
         let (&[n, channels, h, w], &[weight_in, group_out, kh, kw]) = (input, &weight.shape[..]) else {
-            return Err(Error::unsupported(format!("input {input:?} and weight {:?}: images of two dimensions are needed", weight.shape)));
+            return Err(Error::unsupported(format!(
+                "input {input:?} and weight {:?}: images of two dimensions are needed",
+                weight.shape
+            )));
         };
         if weight_in != channels || channels % groups != 0 || weight.is_empty() || h == 0 || w == 0 {
             return Err(wrong());

@@ -20,8 +20,8 @@ pub use binary::BinaryOp;
 pub use conv::{ConvAttributes, ConvTransposeAttributes};
 pub use pool::PoolAttributes;
 pub use remap::{PadMode, ResizeAttributes};
-pub use resolve::{Compute, Fact, Fused, Resolved, fold, resolve};
 pub(crate) use resolve::batch_norm_affine;
+pub use resolve::{Compute, Fact, Fused, Resolved, fold, resolve};
 pub use unary::UnaryOp;
 
 use crate::error::{Error, Result};

@@ -57,7 +57,8 @@ impl Pool {
         for axis in 0..2 {
             let padded = [h, w][axis] + pads[axis] + pads[axis + 2];
             let extent = (a.kernel[axis] - 1) * a.dilation[axis] + 1;
-            let room = padded.checked_sub(extent).ok_or_else(|| Error::data(format!("a window of {extent} on {padded} pixels")))?;
+            let room =
+                padded.checked_sub(extent).ok_or_else(|| Error::data(format!("a window of {extent} on {padded} pixels")))?;
             output[axis] = if a.ceil_mode { room.div_ceil(a.stride[axis]) } else { room / a.stride[axis] } + 1;
             // A window that starts in the far border would see no pixel at all.
             if a.ceil_mode && (output[axis] - 1) * a.stride[axis] >= [h, w][axis] + pads[axis] {

@@ -122,7 +122,9 @@ impl PadMode {
             _ if (0..dim).contains(&at) => Some(at as usize),
             PadMode::Constant => Some(FILL),
             PadMode::Edge => (dim > 0).then(|| at.clamp(0, dim - 1) as usize),
-            PadMode::Reflect => Some(if at < 0 { -at } else { 2 * (dim - 1) - at }).filter(|at| (0..dim).contains(at)).map(|at| at as usize),
+            PadMode::Reflect => {
+                Some(if at < 0 { -at } else { 2 * (dim - 1) - at }).filter(|at| (0..dim).contains(at)).map(|at| at as usize)
+            }
         };
         let map: Option<Vec<usize>> = (0..len).map(|i| source(i - before)).collect();
         map.ok_or_else(|| Error::data(format!("pads {before} and {after} are too wide for {dim} elements in mode {self:?}")))
@@ -160,7 +162,10 @@ impl ResizeAttributes {
         let old = a.opset < 11;
         let text = |name: &str, default: &str| Ok::<_, Error>(a.text(name)?.unwrap_or_else(|| default.to_string()));
         let wrong = |name: &str, value: &str| Error::unsupported(format!("Resize with {name} {value:?}"));
-        if a.flag("antialias", false)? || a.ints("axes")?.is_some() || a.text("keep_aspect_ratio_policy")?.is_some_and(|p| p != "stretch") {
+        if a.flag("antialias", false)?
+            || a.ints("axes")?.is_some()
+            || a.text("keep_aspect_ratio_policy")?.is_some_and(|p| p != "stretch")
+        {
             return Err(Error::unsupported("Resize with antialias, axes or an aspect ratio policy"));
         }
         let linear = match text("mode", "nearest")?.as_str() {

@@ -286,7 +286,9 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
             let (axes, out) = reduce::reduce_shape(shape, axes.as_deref().filter(|a| !a.is_empty()), *keep_dims)?;
             plain(out, Compute::Mean(axes))
         }
-        Op::Softmax { axis, flatten, log } => plain(shape.clone(), Compute::Softmax(Softmax::resolve(shape, *axis, *flatten, *log)?)),
+        Op::Softmax { axis, flatten, log } => {
+            plain(shape.clone(), Compute::Softmax(Softmax::resolve(shape, *axis, *flatten, *log)?))
+        }
         Op::Resize(attributes) => {
             let scales = optional_f32(inputs, attributes.scales_input())?.map_or(&[][..], |t| &t.data);
             let sizes = optional_i64(inputs, attributes.scales_input() + 1)?.unwrap_or_default();
@@ -309,7 +311,9 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
         Op::Cast { .. } | Op::Shape { .. } | Op::ConstantOfShape { .. } => {
             Err(Error::unsupported("whole numbers that depend on the image's content"))
         }
-        Op::OpaqueConstant | Op::Unknown(_) => Err(Error::unsupported(format!("{} is not among the supported operations", op.name()))),
+        Op::OpaqueConstant | Op::Unknown(_) => {
+            Err(Error::unsupported(format!("{} is not among the supported operations", op.name())))
+        }
     }
 }
 
@@ -458,7 +462,8 @@ fn gather(axis: i64, inputs: &[Option<Fact>]) -> Result<(usize, Vec<usize>, Vec<
     let shape = &operand(inputs, 0)?.shape;
     let axis = axis_index(axis, shape.len())?;
     let indices = operand(inputs, 1)?;
-    let values = indices.value.as_ref().and_then(|v| v.as_i64()).ok_or_else(|| Error::unsupported("Gather with computed indices"))?;
+    let values =
+        indices.value.as_ref().and_then(|v| v.as_i64()).ok_or_else(|| Error::unsupported("Gather with computed indices"))?;
     let picked = layout::gather_indices(&values.data, shape[axis])?;
     Ok((axis, picked, layout::gather_shape(shape, axis, &indices.shape)))
 }
@@ -525,7 +530,9 @@ fn operand(inputs: &[Option<Fact>], index: usize) -> Result<&Fact> {
 
 fn constant_f32<'a>(inputs: &'a [Option<Fact>], index: usize, what: &str) -> Result<&'a Tensor> {
     let value = operand(inputs, index)?.value.as_ref();
-    value.and_then(|v| v.as_f32()).ok_or_else(|| Error::unsupported(format!("a {what} that is computed, not a constant of 32-bit floats")))
+    value
+        .and_then(|v| v.as_f32())
+        .ok_or_else(|| Error::unsupported(format!("a {what} that is computed, not a constant of 32-bit floats")))
 }
 
 fn optional_f32(inputs: &[Option<Fact>], index: usize) -> Result<Option<&Tensor>> {
@@ -546,7 +553,9 @@ fn bias_of(inputs: &[Option<Fact>], index: usize, channels: usize) -> Result<&[f
 fn optional_i64(inputs: &[Option<Fact>], index: usize) -> Result<Option<Vec<i64>>> {
     let Some(fact) = inputs.get(index).and_then(Option::as_ref) else { return Ok(None) };
     let value = fact.value.as_ref().and_then(|v| v.as_i64());
-    value.map(|v| Some(v.data.clone())).ok_or_else(|| Error::unsupported(format!("input {index} is computed from the image's content")))
+    value
+        .map(|v| Some(v.data.clone()))
+        .ok_or_else(|| Error::unsupported(format!("input {index} is computed from the image's content")))
 }
 
 fn required_i64(inputs: &[Option<Fact>], index: usize, what: &str) -> Result<Vec<i64>> {

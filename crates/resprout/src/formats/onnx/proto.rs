@@ -145,8 +145,23 @@ pub mod data_type {
     /// The name of any type, for messages.
     pub fn name(code: i32) -> &'static str {
         const NAMES: [&str; 17] = [
-            "undefined", "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool", "float16",
-            "float64", "uint32", "uint64", "complex64", "complex128", "bfloat16",
+            "undefined",
+            "float32",
+            "uint8",
+            "int8",
+            "uint16",
+            "int16",
+            "int32",
+            "int64",
+            "string",
+            "bool",
+            "float16",
+            "float64",
+            "uint32",
+            "uint64",
+            "complex64",
+            "complex128",
+            "bfloat16",
         ];
         usize::try_from(code).ok().and_then(|i| NAMES.get(i).copied()).unwrap_or("a type that is not known here")
     }

@@ -57,7 +57,8 @@ pub fn parse(bytes: Vec<u8>, folder: Option<&Path>) -> Result<Model> {
     if graph.node.is_empty() {
         return Err(Error::format("the graph has no nodes"));
     }
-    let opset = proto.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx").map_or(1, |set| set.version);
+    let opset =
+        proto.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx").map_or(1, |set| set.version);
     let mut reader = Reader { folder, opset, params: ParamTable::default(), places: HashMap::new(), external: HashMap::new() };
     reader.initializers(graph)?;
     let layers = reader.layers(graph)?;
@@ -109,7 +110,9 @@ impl Reader<'_> {
         }
         let entry = |key: &str| tensor.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
         let number = |key: &str| -> Result<Option<usize>> {
-            entry(key).map(|v| v.parse().map_err(|_| Error::format(format!("external data: {key} {v:?} is not a number")))).transpose()
+            entry(key)
+                .map(|v| v.parse().map_err(|_| Error::format(format!("external data: {key} {v:?} is not a number"))))
+                .transpose()
         };
         let location = entry("location").ok_or_else(|| Error::format("external data without a location"))?;
         let folder = self.folder.ok_or_else(|| Error::unsupported("external data, but the model is not in a folder"))?;

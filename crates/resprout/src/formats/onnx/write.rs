@@ -64,7 +64,8 @@ struct Changes<'a> {
 fn changes<'a>(model: &'a Model, source: &OnnxSource) -> Result<Changes<'a>> {
     let mut changes = Changes::default();
     for (name, param) in model.params.iter() {
-        let old = source.original.get(name).ok_or_else(|| Error::unsupported(format!("parameter {name:?} is not in the file")))?;
+        let old =
+            source.original.get(name).ok_or_else(|| Error::unsupported(format!("parameter {name:?} is not in the file")))?;
         let Some(tensor) = param.f32().filter(|_| !same(param, old)) else { continue };
         if param.shape != old.shape || tensor.shape != old.shape {
             return Err(Error::unsupported(format!("parameter {name:?} has changed its shape")));

@@ -1,0 +1,185 @@
+//! What can be typed. No work is done here.
+
+use clap::{Args, Parser, Subcommand};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// Prune trained vision networks, repair them without labels, and tell the truth about the result.
+#[derive(Parser, Debug)]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "Try `resprout demo`: it needs nothing but this program.\n\nExit codes: 0 done, 1 failed, 2 wrong usage."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Threads to use [default: all cores]; the result does not depend on it
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// No progress bars
+    #[arg(long, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Prune a model, repair it without labels, write it, and report
+    #[command(
+        after_help = "Example:\n  resprout prune model.onnx --sparsity 0.8 --allocation lamp --repair bn --calibration images/ -o sparse.onnx"
+    )]
+    Prune(PruneArgs),
+    /// Measure a model, alone or against the dense one
+    #[command(
+        after_help = "Example:\n  resprout eval sparse.onnx --reference model.onnx --data test_images/ --labels labels.csv"
+    )]
+    Eval(EvalArgs),
+    /// Show a model's layers, what can be pruned, and what the forward cannot compute
+    #[command(after_help = "Example:\n  resprout inspect model.onnx --input-shape 3,224,224")]
+    Inspect(InspectArgs),
+    /// Show every criterion, allocation, repair, kind of data, preset and kernel
+    #[command(after_help = "Example:\n  resprout list --json")]
+    List(ListArgs),
+    /// Prune an embedded network at several sparsities and show collapse and recovery, offline
+    #[command(after_help = "Example:\n  resprout demo --output resprout-demo")]
+    Demo(DemoArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct PruneArgs {
+    /// The trained model, .onnx
+    pub model: PathBuf,
+    /// Where to write: .onnx, or .safetensors for weights and masks
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Share of the prunable weights to remove, from 0 up to but not including 1
+    #[arg(short, long, value_name = "S", allow_negative_numbers = true)]
+    pub sparsity: f64,
+    /// How weights are scored (see `resprout list`); options as name:option=value
+    #[arg(long, default_value = "magnitude", value_name = "NAME")]
+    pub criterion: String,
+    /// How many weights each layer keeps (see `resprout list`)
+    #[arg(long, default_value = "lamp", value_name = "NAME")]
+    pub allocation: String,
+    /// What is done afterwards with the calibration images (see `resprout list`)
+    #[arg(long, default_value = "none", value_name = "NAME")]
+    pub repair: String,
+    /// Unlabelled images for the repair
+    #[arg(long, value_name = "PATH")]
+    pub calibration: Option<PathBuf>,
+    /// How many of them to use, from the first on
+    #[arg(long, default_value = "1024", value_name = "N")]
+    pub calibration_images: NonZeroUsize,
+    /// Images to measure on; without them the calibration images serve, and the report says so
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub images: ImageArgs,
+    /// Leave these layers dense: name of a layer or weight, or re:REGEX; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub ignore: Vec<String>,
+    /// A sparsity of its own for a layer: NAME=S, or re:REGEX=S; may be given several times
+    #[arg(long, value_name = "NAME=S")]
+    pub layer: Vec<String>,
+    /// Every layer keeps at least this many weights
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub min_per_layer: usize,
+    /// Every output channel keeps at least this many weights
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub min_per_channel: usize,
+    /// Prune depthwise and grouped convolutions too
+    #[arg(long)]
+    pub include_grouped: bool,
+    /// Replace the model's weights by these (and take over masks), .safetensors
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
+    /// Write the report as JSON; - prints it instead of the tables
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct ImageArgs {
+    /// Labels of --data: auto (class folders, labels.csv, fields of the file), none, or a .csv, .npy or IDX file
+    #[arg(long, default_value = "auto", value_name = "WHERE")]
+    pub labels: String,
+    /// Measure on this many images, from the first on [default: all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<NonZeroUsize>,
+    /// Preprocessing (see `resprout list`) [default: chosen by the model's input, and reported]
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// Mean per channel, after scaling
+    #[arg(long, value_name = "M,..", value_delimiter = ',', allow_hyphen_values = true)]
+    pub mean: Option<Vec<f32>>,
+    /// Standard deviation per channel, after scaling
+    #[arg(long, value_name = "D,..", value_delimiter = ',')]
+    pub std: Option<Vec<f32>>,
+    /// Factor of every pixel, before mean and deviation
+    #[arg(long, value_name = "F")]
+    pub scale: Option<f32>,
+    /// Resize the shorter side to this many pixels first; 0 for no resize
+    #[arg(long, value_name = "PIXELS")]
+    pub resize: Option<usize>,
+    /// Then cut out the centre: SIZE or HEIGHTxWIDTH; 0 for no crop
+    #[arg(long, value_name = "SIZE")]
+    pub crop: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct EvalArgs {
+    /// The model to measure, .onnx
+    pub model: PathBuf,
+    /// Images to measure on
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+    /// The dense model to compare with, .onnx
+    #[arg(long, value_name = "FILE")]
+    pub reference: Option<PathBuf>,
+    /// Replace the model's weights by these, .safetensors
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    #[command(flatten)]
+    pub images: ImageArgs,
+    /// Write the result as JSON; - prints it instead of the table
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct InspectArgs {
+    /// The model, .onnx
+    pub model: PathBuf,
+    /// Channels, height and width of an image, where the model leaves them free
+    #[arg(long, value_name = "C,H,W", value_delimiter = ',')]
+    pub input_shape: Option<Vec<usize>>,
+    /// Replace the model's weights by these (and take over masks), .safetensors
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Count depthwise and grouped convolutions as prunable
+    #[arg(long)]
+    pub include_grouped: bool,
+    /// Write the result as JSON; - prints it instead of the table
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct DemoArgs {
+    /// Folder for the sparse models and the report
+    #[arg(short, long, default_value = "resprout-demo", value_name = "FOLDER")]
+    pub output: PathBuf,
+    /// Print the report as JSON instead of the table
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,128 @@
+//! `resprout demo`: collapse and recovery on an embedded network, offline.
+
+use super::write_json;
+use crate::args::DemoArgs;
+use crate::render::text;
+use resprout::data::{ImageSet, Preprocess};
+use resprout::eval::{self, Evaluation};
+use resprout::formats::onnx;
+use resprout::forward::{Network, PlanOptions};
+use resprout::model::Model;
+use resprout::progress::{Progress, Quiet};
+use resprout::prune::{PruneOptions, prune};
+use resprout::repair::REPAIRS;
+use resprout::report::{self, SCHEMA_VERSION, SparsityInfo};
+use resprout::{Error, Result, table};
+use serde::Serialize;
+
+/// A residual BatchNorm network; made by testdata/gen/digits.py.
+const MODEL: &[u8] = include_bytes!("../../assets/digits.onnx");
+/// UCI handwritten digits, CC BY 4.0; see assets/NOTICE.
+const IMAGES: &[u8] = include_bytes!("../../assets/digits-images-idx3-ubyte.gz");
+const LABELS: &[u8] = include_bytes!("../../assets/digits-labels-idx1-ubyte.gz");
+
+/// Images before this one trained the network; the ones behind are for testing.
+const TRAINED: usize = 1000;
+/// Of the training images, unlabelled.
+const CALIBRATION: usize = 256;
+const SPARSITIES: [f64; 6] = [0.5, 0.7, 0.8, 0.9, 0.93, 0.95];
+const ALLOCATION: &str = "lamp";
+
+/// What `demo` shows.
+#[derive(Serialize)]
+pub struct DemoReport {
+    pub schema_version: u32,
+    pub tool_version: &'static str,
+    pub allocation: &'static str,
+    pub calibration_images: usize,
+    pub test_images: usize,
+    pub dense: Evaluation,
+    pub rows: Vec<DemoRow>,
+}
+
+#[derive(Serialize)]
+pub struct DemoRow {
+    pub sparsity: SparsityInfo,
+    pub pruned: Evaluation,
+    pub recalibrated: Evaluation,
+    pub file: String,
+    pub gzip_bytes: u64,
+}
+
+pub fn run(args: &DemoArgs, progress: &dyn Progress) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&args.output).map_err(|e| Error::io(&args.output, e))?;
+    let dense = onnx::parse(MODEL.to_vec(), None)?;
+    let (calibration, test) = data()?;
+    progress.begin("demo", SPARSITIES.len() as u64);
+    let mut rows = Vec::new();
+    let mut dense_evaluation = None;
+    for sparsity in SPARSITIES {
+        progress.check()?;
+        let (row, evaluation) = one(&dense, sparsity, &calibration, &test, args)?;
+        dense_evaluation = Some(evaluation);
+        rows.push(row);
+        progress.advance(1);
+    }
+    progress.end();
+    let report = DemoReport {
+        schema_version: SCHEMA_VERSION,
+        tool_version: env!("CARGO_PKG_VERSION"),
+        allocation: ALLOCATION,
+        calibration_images: CALIBRATION,
+        test_images: test.len(),
+        dense: dense_evaluation.ok_or_else(|| anyhow::anyhow!("no sparsities"))?,
+        rows,
+    };
+    write_json(&report, Some(&args.output.join("report.json")))?;
+    if write_json(&report, args.json.then_some("-".as_ref()))? {
+        text::demo(&report, &args.output);
+    }
+    Ok(())
+}
+
+/// Mean and deviation of the pixels, 0 to 16, as in training.
+fn preprocess() -> Preprocess {
+    Preprocess { resize: None, crop: None, scale: 1.0, mean: vec![4.884], std: vec![6.017] }
+}
+
+fn data() -> Result<(resprout::tensor::Tensor, ImageSet)> {
+    let mut test = ImageSet::from_idx("embedded digits", IMAGES, LABELS)?;
+    let calibration = test.load(0..CALIBRATION, 1, &preprocess())?;
+    test.skip(TRAINED);
+    Ok((calibration, test))
+}
+
+fn one(
+    dense: &Model,
+    sparsity: f64,
+    calibration: &resprout::tensor::Tensor,
+    test: &ImageSet,
+    args: &DemoArgs,
+) -> Result<(DemoRow, Evaluation)> {
+    let mut pruned = dense.clone();
+    let options = PruneOptions { sparsity, allocation: ALLOCATION.into(), ..PruneOptions::default() };
+    let outcome = prune(&mut pruned, &options, &Quiet)?;
+    let mut repaired = pruned.clone();
+    let (entry, options) = table::find(REPAIRS, "repair", "bn")?;
+    (entry.build)(&options)?.repair(&mut repaired, calibration, &Quiet)?;
+
+    let image = &calibration.shape[1..];
+    let networks: Result<Vec<Network>> =
+        [dense, &pruned, &repaired].map(|model| Network::new(model, image, &PlanOptions::default())).into_iter().collect();
+    let networks = networks?;
+    let run = eval::evaluate(&networks.iter().collect::<Vec<_>>(), test, &preprocess(), true, &Quiet)?;
+    let path = args.output.join(format!("digits-{:.0}.onnx", sparsity * 100.0));
+    onnx::write(&repaired, &path, |_| Ok(()))?;
+    let (rows, macs) = report::layer_rows(&repaired, &outcome.layers, Some(image))?;
+    let mut evaluations = run.networks.into_iter();
+    let mut next = || evaluations.next().ok_or_else(|| Error::new(resprout::ErrorKind::Data, "an evaluation is missing"));
+    let (dense, pruned, recalibrated) = (next()?, next()?, next()?);
+    let row = DemoRow {
+        sparsity: report::sparsity_info(&repaired, &rows, sparsity, macs),
+        pruned,
+        recalibrated,
+        file: path.display().to_string(),
+        gzip_bytes: report::sizes(&repaired, &onnx::encode(&repaired)?)?.gzip,
+    };
+    Ok((row, dense))
+}

@@ -1,0 +1,56 @@
+//! `resprout eval`: measure a model, alone or against the dense one.
+
+use super::{check_json_target, file_info, images, read_model, write_json};
+use crate::args::EvalArgs;
+use crate::render::text;
+use resprout::eval;
+use resprout::forward::{Network, PlanOptions};
+use resprout::progress::Progress;
+use resprout::report::{EvaluationReport, FileInfo, SCHEMA_VERSION};
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Output {
+    schema_version: u32,
+    tool_version: &'static str,
+    model: FileInfo,
+    reference: Option<FileInfo>,
+    preprocess: resprout::data::Preprocess,
+    evaluation: EvaluationReport,
+    images_per_second: f64,
+    warnings: Vec<String>,
+}
+
+pub fn run(args: &EvalArgs, progress: &dyn Progress) -> anyhow::Result<()> {
+    check_json_target(args.json.as_deref())?;
+    let model = read_model(&args.model, args.weights.as_deref())?;
+    let reference = args.reference.as_ref().map(|path| read_model(path, None)).transpose()?;
+    let set = images::open(&args.data, &args.images)?;
+    let (preprocess, note) = images::preprocess(&args.images, &model)?;
+    let image = set.load(0..1, images::channels(&model), &preprocess)?.shape[1..].to_vec();
+    let network = |model| Network::new(model, &image, &PlanOptions::default());
+    let dense = reference.as_ref().map(network).transpose()?;
+    let network = network(&model)?;
+
+    let networks: Vec<&Network> = dense.iter().chain([&network]).collect();
+    let names = if dense.is_some() { &["reference", "model"][..] } else { &["model"] };
+    let start = std::time::Instant::now();
+    let run = eval::evaluate(&networks, &set, &preprocess, dense.is_some(), progress)?;
+    let images_per_second = (run.images * networks.len()) as f64 / start.elapsed().as_secs_f64();
+    let output = Output {
+        schema_version: SCHEMA_VERSION,
+        tool_version: env!("CARGO_PKG_VERSION"),
+        model: file_info(&args.model)?.0,
+        reference: args.reference.as_ref().map(|path| Ok::<_, anyhow::Error>(file_info(path)?.0)).transpose()?,
+        preprocess,
+        evaluation: EvaluationReport::new(run, names, set.path().display().to_string(), false),
+        images_per_second,
+        warnings: note.into_iter().collect(),
+    };
+    if write_json(&output, args.json.as_deref())? {
+        text::evaluation(&output.evaluation);
+        println!("{images_per_second:.0} images/s, decoding included");
+        text::warnings(&output.warnings);
+    }
+    Ok(())
+}

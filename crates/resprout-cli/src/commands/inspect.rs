@@ -1,0 +1,78 @@
+//! `resprout inspect`: a model's layers, what can be pruned, what the forward cannot compute.
+
+use super::{check_json_target, file_info, images, read_model, write_json};
+use crate::args::InspectArgs;
+use crate::render::text;
+use resprout::Result;
+use resprout::forward::{Plan, PlanOptions};
+use resprout::model::{Dim, LeftDense, Model, PrunableRule};
+use resprout::report::{self, FileInfo, LayerRow, SCHEMA_VERSION, SparsityInfo};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// What `inspect` shows.
+#[derive(Serialize)]
+pub struct Inspection {
+    pub schema_version: u32,
+    pub model: FileInfo,
+    pub inputs: Vec<(String, Vec<String>)>,
+    pub outputs: Vec<String>,
+    pub operations: BTreeMap<String, usize>,
+    pub layers: Vec<LayerRow>,
+    pub left_dense: Vec<LeftDense>,
+    pub sparsity: SparsityInfo,
+    /// The image shape that operations are counted for.
+    pub image: Option<Vec<usize>>,
+    /// Why the model cannot be computed here, if so.
+    pub forward_error: Option<String>,
+}
+
+pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
+    check_json_target(args.json.as_deref())?;
+    let model = read_model(&args.model, args.weights.as_deref())?;
+    let inspection = inspect(args, &model)?;
+    if write_json(&inspection, args.json.as_deref())? {
+        text::inspection(&inspection);
+    }
+    Ok(())
+}
+
+fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
+    let rule = PrunableRule { ignore: vec![], include_grouped: args.include_grouped };
+    let (prunable, left_dense) = model.prunable(&rule)?;
+    let image = args.input_shape.clone().or_else(|| report::fixed_image(model)).or_else(|| usual_image(model));
+    let (layers, macs) = report::layer_rows(model, &prunable, image.as_deref())?;
+    let mut operations = BTreeMap::new();
+    model.graph.layers.iter().for_each(|layer| *operations.entry(layer.op.name().to_string()).or_insert(0) += 1);
+    let dim = |dim: &Dim| match dim {
+        Dim::Fixed(dim) => dim.to_string(),
+        Dim::Free(name) if name.is_empty() => "?".into(),
+        Dim::Free(name) => name.clone(),
+    };
+    Ok(Inspection {
+        schema_version: SCHEMA_VERSION,
+        model: file_info(&args.model)?.0,
+        inputs: model.graph.inputs.iter().map(|input| (input.name.clone(), input.shape.iter().map(dim).collect())).collect(),
+        outputs: model.graph.outputs.clone(),
+        operations,
+        sparsity: report::sparsity_info(model, &layers, 0.0, macs),
+        layers,
+        left_dense,
+        forward_error: image.as_ref().and_then(|image| forward_error(model, image)),
+        image,
+    })
+}
+
+fn forward_error(model: &Model, image: &[usize]) -> Option<String> {
+    let batch = match model.graph.inputs.first().and_then(|input| input.shape.first()) {
+        Some(Dim::Fixed(batch)) => *batch,
+        _ => 1,
+    };
+    Plan::new(model, &[&[batch], image].concat(), &PlanOptions::default()).err().map(|error| error.to_string())
+}
+
+/// Height and width are free: count for the usual 224.
+fn usual_image(model: &Model) -> Option<Vec<usize>> {
+    let rank = model.graph.inputs.first()?.shape.len();
+    (rank == 4).then(|| vec![images::channels(model), 224, 224])
+}

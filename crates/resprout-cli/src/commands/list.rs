@@ -1,0 +1,73 @@
+//! `resprout list`: every table.
+
+use crate::args::ListArgs;
+use resprout::allocation::ALLOCATIONS;
+use resprout::criteria::CRITERIA;
+use resprout::data::{DATASETS, PRESETS};
+use resprout::repair::REPAIRS;
+use resprout::table::Entry;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// One row of a table.
+#[derive(Serialize)]
+struct Row {
+    name: &'static str,
+    about: &'static str,
+    paper: &'static str,
+    options: Vec<OptionRow>,
+}
+
+#[derive(Serialize)]
+struct OptionRow {
+    name: &'static str,
+    about: &'static str,
+    default: &'static str,
+}
+
+pub fn run(args: &ListArgs) -> anyhow::Result<()> {
+    let tables = [
+        ("criteria", rows(CRITERIA)),
+        ("allocations", rows(ALLOCATIONS)),
+        ("repairs", rows(REPAIRS)),
+        ("datasets", rows(DATASETS)),
+        ("presets", PRESETS.iter().map(|preset| plain(preset.name, preset.about)).collect()),
+        ("kernels", resprout::kernels().map(|(name, about, _)| plain(name, about)).collect()),
+    ];
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&BTreeMap::from(tables))?);
+        return Ok(());
+    }
+    for (table, rows) in tables {
+        println!("{table}");
+        rows.iter().for_each(print);
+    }
+    let usable = resprout::kernels().filter(|(_, _, usable)| *usable).map(|(name, _, _)| name);
+    println!("kernels that this CPU can run, best first: {}", usable.collect::<Vec<_>>().join(", "));
+    Ok(())
+}
+
+fn rows<B>(table: &'static [Entry<B>]) -> Vec<Row> {
+    let option = |o: &'static resprout::table::OptionSpec| OptionRow { name: o.name, about: o.about, default: o.default };
+    let row = |e: &'static Entry<B>| Row {
+        name: e.name,
+        about: e.about,
+        paper: e.paper,
+        options: e.options.iter().map(option).collect(),
+    };
+    table.iter().map(row).collect()
+}
+
+fn plain(name: &'static str, about: &'static str) -> Row {
+    Row { name, about, paper: "", options: vec![] }
+}
+
+fn print(row: &Row) {
+    println!("  {:20} {}", row.name, row.about);
+    if !row.paper.is_empty() {
+        println!("  {:20} [{}]", "", row.paper);
+    }
+    for option in &row.options {
+        println!("  {:20} :{}=  {} (default {})", "", option.name, option.about, option.default);
+    }
+}

@@ -1,0 +1,42 @@
+//! The command `resprout`: a map of what it can do, one function per command.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod progress;
+mod render;
+
+use anyhow::Context;
+use args::{Cli, Command};
+use clap::Parser;
+use resprout::{Error, ErrorKind};
+use std::process::ExitCode;
+
+/// Exit codes: 0 done, 1 failed, 2 wrong usage.
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let usage = error.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::Option);
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    let progress = progress::Terminal::new(cli.quiet)?;
+    let mut pool = rayon::ThreadPoolBuilder::new();
+    if let Some(threads) = cli.threads {
+        pool = pool.num_threads(threads.get());
+    }
+    let pool = pool.build().context("cannot start threads")?;
+    pool.install(|| match &cli.command {
+        Command::Prune(args) => commands::prune::run(args, &progress),
+        Command::Eval(args) => commands::eval::run(args, &progress),
+        Command::Inspect(args) => commands::inspect::run(args),
+        Command::List(args) => commands::list::run(args),
+        Command::Demo(args) => commands::demo::run(args, &progress),
+    })
+}

@@ -1,0 +1,199 @@
+//! Tables for people.
+
+use crate::commands::demo::DemoReport;
+use crate::commands::inspect::Inspection;
+use resprout::eval::{Estimate, Evaluation};
+use resprout::model::LeftDense;
+use resprout::report::{EvaluationReport, LayerRow, Report, SparsityInfo};
+use std::path::Path;
+
+/// Prints rows under a header: text to the left, numbers (all columns but the first) to the right.
+fn table(header: &[&str], rows: &[Vec<String>]) {
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).chain([header[column].len()]).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let line = |cells: &[String]| {
+        let cell = |(i, text): (usize, &String)| {
+            if i == 0 { format!("{text:<0$}", widths[0]) } else { format!("{text:>0$}", widths[i]) }
+        };
+        println!("  {}", cells.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ").trim_end());
+    };
+    line(&header.iter().map(|name| name.to_string()).collect::<Vec<_>>());
+    rows.iter().for_each(|row| line(row));
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", share * 100.0)
+}
+
+fn percent_estimate(estimate: Option<Estimate>) -> String {
+    estimate.map_or("-".into(), |e| format!("{:.2} % [{:.2}, {:.2}]", e.value * 100.0, e.low * 100.0, e.high * 100.0))
+}
+
+fn number_estimate(estimate: Option<Estimate>) -> String {
+    estimate.map_or("-".into(), |e| format!("{:.4} [{:.4}, {:.4}]", e.value, e.low, e.high))
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        0..10_000 => format!("{count} B"),
+        10_000..10_000_000 => format!("{:.1} kB", count as f64 / 1e3),
+        _ => format!("{:.1} MB", count as f64 / 1e6),
+    }
+}
+
+fn macs(count: Option<u64>) -> String {
+    count.map_or("-".into(), |count| format!("{:.2} M", count as f64 / 1e6))
+}
+
+pub fn report(report: &Report) {
+    layers(&report.layers);
+    left_dense(&report.left_dense);
+    sparsity(&report.sparsity);
+    if let Some(size) = &report.size {
+        println!();
+        let row = |name: &str, b: &resprout::report::Bytes| vec![name.to_string(), bytes(b.raw), bytes(b.nonzero), bytes(b.gzip)];
+        table(&["size", "raw", "nonzero", "gzip"], &[row("dense", &size.dense), row("sparse", &size.sparse)]);
+    }
+    if let Some(run) = &report.evaluation {
+        println!();
+        evaluation(run);
+    }
+    warnings(&report.warnings);
+    if let Some(output) = &report.output {
+        let seconds: f64 = report.seconds.iter().map(|(_, seconds)| seconds).sum();
+        println!("\nwrote {} in {seconds:.1} s", output.path);
+    }
+}
+
+fn layers(rows: &[LayerRow]) {
+    let row = |row: &LayerRow| {
+        vec![
+            row.param.clone(),
+            row.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x"),
+            format!("{:.4}", row.density),
+            row.kept.to_string(),
+            row.effective.to_string(),
+            macs(row.macs),
+            format!("{}/{}", row.dead_channels, row.channels),
+        ]
+    };
+    table(
+        &["weight", "shape", "density", "kept", "effective", "MACs", "dead channels"],
+        &rows.iter().map(row).collect::<Vec<_>>(),
+    );
+}
+
+/// One line per reason.
+fn left_dense(left: &[LeftDense]) {
+    let mut reasons: Vec<&str> = left.iter().map(|l| l.reason.as_str()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    for reason in reasons {
+        let names: Vec<&str> = left.iter().filter(|l| l.reason == reason).map(|l| l.param.as_str()).collect();
+        let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
+        println!("  left dense ({reason}): {}{more}", names[..names.len().min(3)].join(", "));
+    }
+}
+
+fn sparsity(s: &SparsityInfo) {
+    println!(
+        "\n  sparsity: {} of {} prunable weights, {} of all {} parameters, effective {}",
+        percent(s.of_prunable),
+        s.prunable,
+        percent(s.of_all_parameters),
+        s.parameters,
+        percent(s.effective)
+    );
+    let speedup = s
+        .theoretical_speedup
+        .map_or("unknown (input size)".into(), |x| format!("{x:.2}x (MACs {} -> {})", macs(s.macs_dense), macs(s.macs_sparse)));
+    println!(
+        "  compression ratio {:.2}x, theoretical speed-up {speedup}; measured latency: not part of this version",
+        s.compression_ratio
+    );
+}
+
+pub fn evaluation(run: &EvaluationReport) {
+    let note = if run.on_calibration_images { ", the calibration images themselves: too good to be true for others" } else { "" };
+    println!("  {} images of {}{note}; in brackets 95 % intervals", run.images, run.path);
+    let row = |(name, e): &(String, Evaluation)| {
+        vec![
+            name.clone(),
+            percent_estimate(e.top1),
+            percent_estimate(e.top5),
+            percent_estimate(e.agreement),
+            number_estimate(e.kl),
+            number_estimate(e.relative_error),
+        ]
+    };
+    let rows: Vec<Vec<String>> = run.networks.iter().map(row).collect();
+    table(&["network", "top-1", "top-5", "agreement", "KL (nats)", "relative error"], &rows);
+    for (name, e) in run.networks.iter().filter(|(_, e)| e.broken_images > 0) {
+        println!("  {name}: NaN or infinite outputs for {} images", e.broken_images);
+    }
+}
+
+pub fn warnings(warnings: &[String]) {
+    if !warnings.is_empty() {
+        println!();
+    }
+    warnings.iter().for_each(|warning| println!("  note: {warning}"));
+}
+
+pub fn inspection(inspection: &Inspection) {
+    println!("{} ({}, sha256 {})", inspection.model.path, bytes(inspection.model.bytes), inspection.model.sha256);
+    for (name, shape) in &inspection.inputs {
+        println!("  input {name} [{}]", shape.join(", "));
+    }
+    println!("  output {}", inspection.outputs.join(", "));
+    let operations = inspection.operations.iter().map(|(name, count)| format!("{name} {count}"));
+    println!("  operations: {}\n", operations.collect::<Vec<_>>().join(", "));
+    layers(&inspection.layers);
+    left_dense(&inspection.left_dense);
+    println!("\n  {} prunable of {} parameters", inspection.sparsity.prunable, inspection.sparsity.parameters);
+    if inspection.sparsity.kept < inspection.sparsity.prunable {
+        sparsity(&inspection.sparsity);
+    }
+    match (&inspection.image, &inspection.forward_error) {
+        (None, _) => println!("  operations are not counted: the image size is free; give --input-shape"),
+        (Some(_), Some(error)) => println!("  cannot be computed here (pruning without repair works): {error}"),
+        (Some(image), None) => {
+            println!("  {} multiply-accumulates for an image of {image:?}", macs(inspection.sparsity.macs_dense))
+        }
+    }
+}
+
+pub fn demo(report: &DemoReport, folder: &Path) {
+    let top1 = |e: &Evaluation| e.top1.map_or(0.0, |t| t.value * 100.0);
+    println!(
+        "Handwritten digits, {} test images; dense network: {:.1} % correct. Magnitude pruning, {} allocation,",
+        report.test_images,
+        top1(&report.dense),
+        report.allocation
+    );
+    println!("then BatchNorm recalibration on {} unlabelled images.\n", report.calibration_images);
+    let rows: Vec<Vec<String>> = report
+        .rows
+        .iter()
+        .map(|row| {
+            vec![
+                percent(row.sparsity.of_prunable),
+                format!("{:.1}x", row.sparsity.compression_ratio),
+                bytes(row.gzip_bytes),
+                format!("{:.1} %", top1(&row.pruned)),
+                format!("{:.1} %", top1(&row.recalibrated)),
+                format!("{:<25}", bar(top1(&row.pruned), top1(&row.recalibrated))),
+            ]
+        })
+        .collect();
+    table(&["sparsity", "smaller", "gzip", "pruned", "recalibrated", "# pruned, + recovered"], &rows);
+    println!("\nThe sparse models and report.json are in {}.", folder.display());
+}
+
+/// `#` for what pruning left, `+` for what recalibration brought back; one character is four points.
+fn bar(before: f64, after: f64) -> String {
+    let cells = |value: f64| (value / 4.0).round() as usize;
+    let gained = cells(after).saturating_sub(cells(before));
+    format!("{}{}", "#".repeat(cells(before)), "+".repeat(gained))
+}

@@ -1,0 +1,35 @@
+//! One threshold for all layers.
+
+use super::{Allocation, Budget, Build, LayerScores};
+use crate::error::Result;
+use crate::select::global_counts;
+use crate::table::Entry;
+
+pub(super) const ENTRY: Entry<Build> = Entry {
+    name: "global",
+    about: "the highest scores of the whole network",
+    paper: "Frankle and Carbin, The lottery ticket hypothesis, ICLR 2019 (global magnitude)",
+    options: &[],
+    build: |_| Ok(Box::new(Global)),
+};
+
+struct Global;
+
+impl Allocation for Global {
+    fn allocate(&self, layers: &[LayerScores], budget: Budget) -> Result<Vec<usize>> {
+        let scores: Vec<&[f64]> = layers.iter().map(|layer| layer.scores).collect();
+        Ok(global_counts(&scores, budget.keep))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_the_highest_of_all() {
+        let layer = |scores| LayerScores { name: "w", shape: &[2], scores };
+        let counts = Global.allocate(&[layer(&[1.0, 4.0]), layer(&[3.0, 2.0])], Budget { sparsity: 0.5, keep: 2 }).unwrap();
+        assert_eq!(counts, [1, 1]);
+    }
+}

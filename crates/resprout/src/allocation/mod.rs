@@ -1,0 +1,43 @@
+//! Allocations: how many weights each layer keeps.
+
+mod erk;
+mod global;
+mod lamp;
+mod uniform;
+mod uniform_plus;
+
+use crate::error::Result;
+use crate::table::{Entry, Options};
+
+/// One prunable layer, as an allocation sees it.
+#[derive(Clone, Debug)]
+pub struct LayerScores<'a> {
+    /// The weight's name.
+    pub name: &'a str,
+    /// The weight's shape as stored.
+    pub shape: &'a [usize],
+    /// One score per weight; a high score = keep.
+    pub scores: &'a [f64],
+}
+
+/// What has to be distributed.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// The asked sparsity of these layers, in `[0, 1)`.
+    pub sparsity: f64,
+    /// The number of weights to keep in all of them.
+    pub keep: usize,
+}
+
+/// Decides how many weights each layer keeps.
+pub trait Allocation: Sync {
+    /// One count per layer, none larger than the layer. The sum is `budget.keep`, but for `uniform`,
+    /// which rounds layer by layer.
+    fn allocate(&self, layers: &[LayerScores], budget: Budget) -> Result<Vec<usize>>;
+}
+
+/// Builds an allocation from its options.
+pub type Build = fn(&Options) -> Result<Box<dyn Allocation>>;
+
+/// All allocations.
+pub static ALLOCATIONS: &[Entry<Build>] = &[uniform::ENTRY, uniform_plus::ENTRY, global::ENTRY, erk::ENTRY, lamp::ENTRY];

@@ -1,0 +1,35 @@
+//! The same sparsity in every layer.
+
+use super::{Allocation, Budget, Build, LayerScores};
+use crate::error::Result;
+use crate::table::Entry;
+
+pub(super) const ENTRY: Entry<Build> = Entry {
+    name: "uniform",
+    about: "the same sparsity in every layer, each rounded on its own",
+    paper: "baseline; Zhu and Gupta, To prune, or not to prune, 2017",
+    options: &[],
+    build: |_| Ok(Box::new(Uniform)),
+};
+
+struct Uniform;
+
+impl Allocation for Uniform {
+    fn allocate(&self, layers: &[LayerScores], budget: Budget) -> Result<Vec<usize>> {
+        let kept = |n: usize| n - (budget.sparsity * n as f64).round_ties_even() as usize;
+        Ok(layers.iter().map(|layer| kept(layer.scores.len())).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_each_layer_half_to_even() {
+        let scores = [0.0; 7];
+        let layer = |n| LayerScores { name: "w", shape: &[], scores: &scores[..n] };
+        let counts = Uniform.allocate(&[layer(4), layer(5), layer(7)], Budget { sparsity: 0.5, keep: 8 }).unwrap();
+        assert_eq!(counts, [2, 3, 3], "2.5 removed is 2, 3.5 removed is 4");
+    }
+}

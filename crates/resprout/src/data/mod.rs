@@ -1,0 +1,216 @@
+//! Images from files: decoded, preprocessed, `NCHW`. Labels only where somebody asks for them.
+
+mod cifar;
+mod folder;
+mod idx;
+mod labels;
+mod npy;
+pub mod preprocess;
+
+pub use preprocess::{PRESETS, Preprocess};
+
+use crate::error::{Error, Result};
+use crate::table::Entry;
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// One picture before preprocessing, channels first.
+pub(crate) struct RawImage {
+    pub channels: usize,
+    pub height: usize,
+    pub width: usize,
+    pub pixels: Pixels,
+}
+
+pub(crate) enum Pixels {
+    Bytes(Vec<u8>),
+    Floats(Vec<f32>),
+}
+
+/// Where images lie.
+enum Source {
+    /// One file each, decoded when asked for.
+    Files(Vec<PathBuf>),
+    /// All in memory: `[N, C, H, W]`.
+    Bytes(Vec<u8>, [usize; 4]),
+    /// All in memory: `[N, C, H, W]`.
+    Floats(Vec<f32>, [usize; 4]),
+}
+
+/// A set of images, and their labels if there are any.
+pub struct ImageSet {
+    path: PathBuf,
+    source: Source,
+    /// One class per image.
+    labels: Option<Vec<usize>>,
+}
+
+/// Where labels come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LabelSource {
+    /// Whatever lies with the images: class folders, `labels.csv`, fields of the file.
+    #[default]
+    Auto,
+    /// None, even if there are some.
+    None,
+    /// A CSV file of `file,class` or one class per line, or an IDX or .npy file of classes.
+    File(PathBuf),
+}
+
+/// Recognises a kind of data at a path; `None` if it is another kind.
+pub type Open = fn(&Path) -> Result<Option<ImageSet>>;
+
+/// All kinds of data; a path is read by the first that recognises it.
+pub static DATASETS: &[Entry<Open>] = &[cifar::ENTRY, idx::ENTRY, npy::ENTRY, folder::ENTRY];
+
+impl ImageSet {
+    /// Opens the images at `path`, whatever kind they are.
+    pub fn open(path: &Path, labels: &LabelSource) -> Result<ImageSet> {
+        if !path.exists() {
+            return Err(Error::data(format!("{}: there is no such file or folder", path.display())));
+        }
+        for entry in DATASETS {
+            if let Some(mut set) = (entry.build)(path)? {
+                if set.is_empty() {
+                    return Err(Error::data(format!("{}: holds no images", path.display())));
+                }
+                set.set_labels(labels)?;
+                return Ok(set);
+            }
+        }
+        let kinds: Vec<&str> = DATASETS.iter().map(|entry| entry.name).collect();
+        Err(Error::data(format!("{}: none of the known kinds of images ({})", path.display(), kinds.join(", "))))
+    }
+
+    /// Images in memory: `pixels: [N, C, H, W]`, one byte each.
+    pub fn from_bytes(name: &str, pixels: Vec<u8>, shape: [usize; 4], labels: Option<Vec<usize>>) -> Result<ImageSet> {
+        let set = ImageSet { path: PathBuf::from(name), source: Source::Bytes(pixels, shape), labels };
+        let fits = matches!(&set.source, Source::Bytes(data, shape) if data.len() == shape.iter().product::<usize>());
+        if !fits || set.labels.as_ref().is_some_and(|labels| labels.len() != shape[0]) {
+            return Err(Error::data(format!("{name}: pixels and labels do not fit the shape {shape:?}")));
+        }
+        Ok(set)
+    }
+
+    /// An IDX file in memory (gzip or not), with its labels.
+    pub fn from_idx(name: &str, images: &[u8], labels: &[u8]) -> Result<ImageSet> {
+        let (pixels, shape) = idx::images(images).map_err(|e| e.at(name))?;
+        let labels = idx::labels(labels).map_err(|e| e.at(name))?;
+        ImageSet::from_bytes(name, pixels, shape, Some(labels))
+    }
+
+    fn set_labels(&mut self, labels: &LabelSource) -> Result<()> {
+        match labels {
+            LabelSource::Auto => {}
+            LabelSource::None => self.labels = None,
+            LabelSource::File(path) => self.labels = Some(labels::read(path, self)?),
+        }
+        match &self.labels {
+            Some(labels) if labels.len() != self.len() => {
+                Err(Error::data(format!("{}: {} labels for {} images", self.path.display(), labels.len(), self.len())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The number of images.
+    pub fn len(&self) -> usize {
+        match &self.source {
+            Source::Files(files) => files.len(),
+            Source::Bytes(_, shape) | Source::Floats(_, shape) => shape[0],
+        }
+    }
+
+    /// Whether there are no images.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Keeps the first `count` images.
+    pub fn truncate(&mut self, count: usize) {
+        match &mut self.source {
+            Source::Files(files) => files.truncate(count),
+            Source::Bytes(_, shape) | Source::Floats(_, shape) => shape[0] = shape[0].min(count),
+        }
+        if let Some(labels) = &mut self.labels {
+            labels.truncate(count);
+        }
+    }
+
+    /// Keeps the images from `start` on.
+    pub fn skip(&mut self, start: usize) {
+        let start = start.min(self.len());
+        match &mut self.source {
+            Source::Files(files) => drop(files.drain(..start)),
+            Source::Bytes(data, shape) => drop(data.drain(..take_from_front(shape, start))),
+            Source::Floats(data, shape) => drop(data.drain(..take_from_front(shape, start))),
+        }
+        if let Some(labels) = &mut self.labels {
+            labels.drain(..start);
+        }
+    }
+
+    /// One class per image, if known.
+    pub fn labels(&self) -> Option<&[usize]> {
+        self.labels.as_deref()
+    }
+
+    /// The path they came from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Preprocessed images `[len, C, H, W]`, decoded on all threads. `channels` is what the model takes.
+    pub fn load(&self, range: Range<usize>, channels: usize, preprocess: &Preprocess) -> Result<Tensor> {
+        let images: Result<Vec<(Vec<f32>, [usize; 3])>> = range
+            .clone()
+            .into_par_iter()
+            .map(|i| preprocess.apply(self.raw(i, channels)?).map_err(|e| e.at(self.name(i))))
+            .collect();
+        let images = images?;
+        let Some(&(_, shape)) = images.first() else { return Err(Error::data(format!("{}: no images", self.path.display()))) };
+        if let Some(i) = images.iter().position(|(_, other)| *other != shape) {
+            let ([_, h, w], [_, h2, w2]) = (shape, images[i].1);
+            return Err(Error::data(format!(
+                "images of different sizes: {} is {w}x{h}, {} is {w2}x{h2}; give --resize or --crop",
+                self.name(range.start),
+                self.name(range.start + i)
+            )));
+        }
+        let data: Vec<f32> = images.into_iter().flat_map(|(data, _)| data).collect();
+        Ok(Tensor::new([&[range.len()], &shape[..]].concat(), data))
+    }
+
+    fn name(&self, index: usize) -> String {
+        match &self.source {
+            Source::Files(files) => files[index].display().to_string(),
+            _ => format!("{}, image {index}", self.path.display()),
+        }
+    }
+
+    fn raw(&self, index: usize, channels: usize) -> Result<RawImage> {
+        let part = |&[_, c, h, w]: &[usize; 4]| (c, h, w, index * c * h * w..(index + 1) * c * h * w);
+        let image = match &self.source {
+            Source::Files(files) => folder::decode(&files[index], channels)?,
+            Source::Bytes(data, shape) => {
+                let (channels, height, width, range) = part(shape);
+                RawImage { channels, height, width, pixels: Pixels::Bytes(data[range].to_vec()) }
+            }
+            Source::Floats(data, shape) => {
+                let (channels, height, width, range) = part(shape);
+                RawImage { channels, height, width, pixels: Pixels::Floats(data[range].to_vec()) }
+            }
+        };
+        if image.channels != channels {
+            return Err(Error::data(format!("{} colour channels, the model takes {channels}", image.channels)));
+        }
+        Ok(image)
+    }
+}
+
+fn take_from_front(shape: &mut [usize; 4], count: usize) -> usize {
+    shape[0] -= count;
+    count * shape[1..].iter().product::<usize>()
+}

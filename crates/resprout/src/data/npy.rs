@@ -1,0 +1,134 @@
+//! NumPy arrays: .npy, and .npz with one array of images and perhaps one of labels.
+
+use super::{ImageSet, Open, Source};
+use crate::error::{Error, Result};
+use crate::table::Entry;
+use npyz::{NpyFile, npz::NpzArchive};
+use std::io::Read;
+use std::path::Path;
+
+pub(super) const ENTRY: Entry<Open> = Entry {
+    name: "npy",
+    about: ".npy or .npz: [N, C, H, W], [N, H, W, C] with 1 or 3 channels, or [N, H, W]; labels in an array y or labels",
+    paper: "NumPy enhancement proposal 1",
+    options: &[],
+    build: open,
+};
+
+fn open(path: &Path) -> Result<Option<ImageSet>> {
+    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    if !path.is_file() || !["npy", "npz"].contains(&extension.as_str()) {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let set = if extension == "npy" { from_npy(&bytes) } else { from_npz(&bytes) };
+    let (source, labels) = set.map_err(|e| e.at(path.display()))?;
+    Ok(Some(ImageSet { path: path.into(), source, labels }))
+}
+
+fn from_npy(bytes: &[u8]) -> Result<(Source, Option<Vec<usize>>)> {
+    let array = Array::read(bytes, bytes.len() as u64)?;
+    Ok((array.into_images()?, None))
+}
+
+fn from_npz(bytes: &[u8]) -> Result<(Source, Option<Vec<usize>>)> {
+    let broken = |e: std::io::Error| Error::format(format!("not an .npz file: {e}"));
+    let mut archive = NpzArchive::new(std::io::Cursor::new(bytes)).map_err(broken)?;
+    let names: Vec<String> = archive.array_names().map(str::to_string).collect();
+    let label_name = names.iter().find(|name| ["y", "labels", "label"].contains(&name.as_str())).cloned();
+    let images: Vec<&String> = names.iter().filter(|name| Some(*name) != label_name.as_ref()).collect();
+    let [name] = images[..] else {
+        return Err(Error::format(format!("one array of images is needed (and perhaps y or labels), the file holds {names:?}")));
+    };
+    let mut read = |name: &str| -> Result<Array> {
+        let mut entry = archive.zip_archive().by_name(&format!("{name}.npy")).map_err(|e| Error::format(e.to_string()))?;
+        let size = entry.size();
+        let mut data = Vec::new();
+        entry.read_to_end(&mut data).map_err(broken)?;
+        Array::read(&data, size).map_err(|e| e.at(format!("array {name:?}")))
+    };
+    let images = read(name)?.into_images()?;
+    let labels = label_name.map(|name| read(&name)?.into_labels()).transpose()?;
+    Ok((images, labels))
+}
+
+pub(super) fn labels(bytes: &[u8]) -> Result<Vec<usize>> {
+    Array::read(bytes, bytes.len() as u64)?.into_labels()
+}
+
+enum Numbers {
+    Bytes(Vec<u8>),
+    Floats(Vec<f32>),
+    Ints(Vec<i64>),
+}
+
+struct Array {
+    shape: Vec<usize>,
+    numbers: Numbers,
+}
+
+impl Array {
+    fn read(bytes: &[u8], size: u64) -> Result<Array> {
+        let broken = |e: std::io::Error| Error::format(format!("not a NumPy array, or cut off: {e}"));
+        let open = || NpyFile::new(bytes).map_err(broken);
+        let file = open()?;
+        let shape: Vec<usize> = file.shape().iter().map(|&dim| dim as usize).collect();
+        // Checked before anything is allocated: the header may claim any size.
+        if !file.shape().iter().try_fold(1u64, |product, &dim| product.checked_mul(dim)).is_some_and(|count| count <= size) {
+            return Err(Error::format(format!("shape {shape:?} has more elements than the file has bytes")));
+        }
+        if file.order() != npyz::Order::C {
+            return Err(Error::unsupported("a Fortran-ordered array; save numpy.ascontiguousarray of it"));
+        }
+        let kind = file.dtype().descr();
+        let numbers = match kind.trim_matches('\'') {
+            "|u1" => Numbers::Bytes(file.into_vec().map_err(broken)?),
+            "<f4" => Numbers::Floats(file.into_vec().map_err(broken)?),
+            "<f8" => Numbers::Floats(file.into_vec::<f64>().map_err(broken)?.into_iter().map(|v| v as f32).collect()),
+            "<i4" => Numbers::Ints(file.into_vec::<i32>().map_err(broken)?.into_iter().map(i64::from).collect()),
+            "<i8" => Numbers::Ints(file.into_vec().map_err(broken)?),
+            other => {
+                return Err(Error::unsupported(format!(
+                    "element type {other}; uint8, int32, int64, float32 or float64 are read"
+                )));
+            }
+        };
+        Ok(Array { shape, numbers })
+    }
+
+    fn into_labels(self) -> Result<Vec<usize>> {
+        let class = |v: i64| usize::try_from(v).map_err(|_| Error::data(format!("label {v} is negative")));
+        match self.numbers {
+            _ if self.shape.len() != 1 => Err(Error::data(format!("labels of shape {:?}, one axis is needed", self.shape))),
+            Numbers::Bytes(values) => Ok(values.into_iter().map(usize::from).collect()),
+            Numbers::Ints(values) => values.into_iter().map(class).collect(),
+            Numbers::Floats(_) => Err(Error::data("labels are floating-point numbers")),
+        }
+    }
+
+    fn into_images(self) -> Result<Source> {
+        let Array { shape, numbers } = self;
+        let (shape, channels_last) = match shape[..] {
+            [n, h, w] => ([n, 1, h, w], false),
+            [n, h, w, c @ (1 | 3)] if !matches!(h, 1 | 3) => ([n, c, h, w], true),
+            [n, c, h, w] => ([n, c, h, w], false),
+            _ => return Err(Error::data(format!("images of shape {shape:?}, three or four axes are needed"))),
+        };
+        Ok(match numbers {
+            Numbers::Bytes(data) => Source::Bytes(channels_first(data, shape, channels_last), shape),
+            Numbers::Floats(data) => Source::Floats(channels_first(data, shape, channels_last), shape),
+            Numbers::Ints(data) => {
+                let data = data.into_iter().map(|v| v as f32).collect();
+                Source::Floats(channels_first(data, shape, channels_last), shape)
+            }
+        })
+    }
+}
+
+fn channels_first<T: Copy>(data: Vec<T>, [n, c, h, w]: [usize; 4], channels_last: bool) -> Vec<T> {
+    if !channels_last || c == 1 {
+        return data;
+    }
+    let pixels = h * w;
+    (0..n).flat_map(|i| (0..c).flat_map(move |k| (0..pixels).map(move |p| (i * pixels + p) * c + k))).map(|at| data[at]).collect()
+}

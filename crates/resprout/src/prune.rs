@@ -1,0 +1,179 @@
+//! The driver: score, allocate, select, set to zero.
+
+use crate::allocation::{ALLOCATIONS, Budget, LayerScores};
+use crate::criteria::{CRITERIA, ScoreInput};
+use crate::error::{Error, Result};
+use crate::model::prunable::NamePattern;
+use crate::model::{LeftDense, Mask, Model, Prunable, PrunableRule};
+use crate::progress::Progress;
+use crate::select::{apply_floors, mask_with_floor};
+use crate::table;
+use rayon::prelude::*;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct PruneOptions {
+    /// Share of the prunable weights to remove, in `[0, 1)`.
+    pub sparsity: f64,
+    /// A row of [`CRITERIA`], with options.
+    pub criterion: String,
+    /// A row of [`ALLOCATIONS`], with options.
+    pub allocation: String,
+    /// Which layers are taken.
+    pub rule: PrunableRule,
+    /// Layers with a sparsity of their own: name or `re:` pattern, sparsity.
+    pub layers: Vec<(String, f64)>,
+    /// Every layer keeps at least this many weights (or all it has).
+    pub min_per_layer: usize,
+    /// Every output channel keeps at least this many weights (or all it has).
+    pub min_per_channel: usize,
+    /// For criteria that draw random numbers.
+    pub seed: u64,
+}
+
+impl Default for PruneOptions {
+    fn default() -> PruneOptions {
+        PruneOptions {
+            sparsity: 0.8,
+            criterion: "magnitude".into(),
+            allocation: "lamp".into(),
+            rule: PrunableRule::default(),
+            layers: Vec::new(),
+            min_per_layer: 0,
+            min_per_channel: 0,
+            seed: 0,
+        }
+    }
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub struct PruneOutcome {
+    /// The pruned layers, in order.
+    pub layers: Vec<Prunable>,
+    /// Kept weights per pruned layer.
+    pub kept: Vec<usize>,
+    /// Layers with weights that were left dense.
+    pub left_dense: Vec<LeftDense>,
+}
+
+/// Prunes the model in place: fills its mask table and sets pruned weights to 0.0.
+pub fn prune(model: &mut Model, options: &PruneOptions, progress: &dyn Progress) -> Result<PruneOutcome> {
+    check_sparsity(options.sparsity, "--sparsity")?;
+    model.check_finite()?;
+    let (layers, left_dense) = model.prunable(&options.rule)?;
+    if layers.is_empty() {
+        return Err(Error::option("no layer is left to prune: every layer with weights is ignored or cannot be pruned"));
+    }
+    let scores = score(model, &layers, options, progress)?;
+    let kept = counts(&layers, &scores, options)?;
+    let jobs = layers.par_iter().zip(&scores).zip(&kept);
+    let masks: Vec<Mask> =
+        jobs.map(|((layer, scores), &kept)| mask_with_floor(layer, scores, kept, options.min_per_channel)).collect();
+    for (layer, mask) in layers.iter().zip(masks) {
+        model.masks.insert(layer.param.clone(), mask);
+    }
+    model.apply_masks();
+    Ok(PruneOutcome { layers, kept, left_dense })
+}
+
+/// Fails unless the sparsity lies in `[0, 1)`.
+pub fn check_sparsity(sparsity: f64, option: &str) -> Result<()> {
+    if !(0.0..1.0).contains(&sparsity) {
+        return Err(Error::option(format!("{option} {sparsity}: a number from 0 up to, but not including, 1 is needed")));
+    }
+    Ok(())
+}
+
+fn score(model: &Model, layers: &[Prunable], options: &PruneOptions, progress: &dyn Progress) -> Result<Vec<Vec<f64>>> {
+    let (entry, method_options) = table::find(CRITERIA, "--criterion", &options.criterion)?;
+    let criterion = (entry.build)(&method_options, options.seed)?;
+    progress.begin("score", layers.len() as u64);
+    let score = |(index, layer): (usize, &Prunable)| {
+        let weights = &model.weight(&layer.param)?.data;
+        progress.advance(1);
+        Ok(criterion.score(&ScoreInput { weights, index }))
+    };
+    let scores: Result<Vec<Vec<f64>>> = layers.par_iter().enumerate().map(score).collect();
+    progress.end();
+    scores
+}
+
+/// How many weights each layer keeps: overrides first, then the allocation, then the floors.
+fn counts(layers: &[Prunable], scores: &[Vec<f64>], options: &PruneOptions) -> Result<Vec<usize>> {
+    let (entry, method_options) = table::find(ALLOCATIONS, "--allocation", &options.allocation)?;
+    let allocation = (entry.build)(&method_options)?;
+    let fixed = overrides(layers, &options.layers)?;
+    let total: usize = layers.iter().map(Prunable::len).sum();
+    let keep = ((1.0 - options.sparsity) * total as f64).round_ties_even() as usize;
+    let open: Vec<usize> = (0..layers.len()).filter(|&i| fixed[i].is_none()).collect();
+    let budget = open_budget(layers, &fixed, &open, keep, options)?;
+    let views: Vec<LayerScores> =
+        open.iter().map(|&i| LayerScores { name: &layers[i].param, shape: &layers[i].shape, scores: &scores[i] }).collect();
+    let allocated = allocation.allocate(&views, budget)?;
+    let floors: Vec<usize> = open.iter().map(|&i| floor(&layers[i], options)).collect();
+    let allocated = apply_floors(&allocated, &floors)?;
+    let mut kept: Vec<usize> = fixed.iter().map(|count| count.unwrap_or(0)).collect();
+    open.iter().zip(allocated).for_each(|(&i, count)| kept[i] = count);
+    check_channel_floor(layers, &kept, options.min_per_channel)?;
+    Ok(kept)
+}
+
+/// What the layers without a sparsity of their own have to share.
+fn open_budget(
+    layers: &[Prunable],
+    fixed: &[Option<usize>],
+    open: &[usize],
+    keep: usize,
+    options: &PruneOptions,
+) -> Result<Budget> {
+    let taken: usize = fixed.iter().flatten().sum();
+    if taken == 0 && open.len() == layers.len() {
+        return Ok(Budget { sparsity: options.sparsity, keep });
+    }
+    let size: usize = open.iter().map(|&i| layers[i].len()).sum();
+    match keep.checked_sub(taken) {
+        Some(rest) if rest <= size => Ok(Budget { sparsity: 1.0 - rest as f64 / size.max(1) as f64, keep: rest }),
+        _ => Err(Error::option(format!(
+            "--layer: the layers with a sparsity of their own keep {taken} weights and the others have {size}; \
+             --sparsity {} asks for {keep} in all",
+            options.sparsity
+        ))),
+    }
+}
+
+fn overrides(layers: &[Prunable], wanted: &[(String, f64)]) -> Result<Vec<Option<usize>>> {
+    let mut fixed = vec![None; layers.len()];
+    for (text, sparsity) in wanted {
+        check_sparsity(*sparsity, &format!("--layer {text}="))?;
+        let pattern = NamePattern::parse(text, "--layer")?;
+        let hits: Vec<usize> = (0..layers.len()).filter(|&i| pattern.matches(&layers[i].layer, &layers[i].param)).collect();
+        if hits.is_empty() {
+            return Err(Error::option(format!(
+                "--layer {text:?}: no prunable layer or weight has this name; see `resprout inspect`"
+            )));
+        }
+        for i in hits {
+            let size = layers[i].len();
+            fixed[i] = Some(size - (sparsity * size as f64).round_ties_even() as usize);
+        }
+    }
+    Ok(fixed)
+}
+
+fn floor(layer: &Prunable, options: &PruneOptions) -> usize {
+    options.min_per_layer.max(options.min_per_channel.saturating_mul(layer.channels())).min(layer.len())
+}
+
+fn check_channel_floor(layers: &[Prunable], kept: &[usize], per_channel: usize) -> Result<()> {
+    let short =
+        layers.iter().zip(kept).find(|(layer, kept)| **kept < per_channel.saturating_mul(layer.channels()).min(layer.len()));
+    match short {
+        Some((layer, kept)) => Err(Error::option(format!(
+            "--min-per-channel {per_channel}: layer {:?} keeps {kept} weights for {} channels",
+            layer.layer,
+            layer.channels()
+        ))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,286 @@
+//! The report: everything that is printed, as data. Its JSON form is versioned.
+
+use crate::data::Preprocess;
+use crate::error::{Error, Result};
+use crate::eval::{Evaluation, EvaluationRun, OutputKind};
+use crate::forward::{Plan, PlanOptions};
+use crate::model::effective::effective_counts;
+use crate::model::{Dim, LeftDense, Model, Prunable};
+use crate::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::io::Write;
+
+/// Raised whenever a field changes its meaning or goes away.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What was pruned, how, and what is left.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// See [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Version of the library that wrote the report.
+    pub tool_version: String,
+    /// The model that was read.
+    pub model: FileInfo,
+    /// The model that was written.
+    pub output: Option<FileInfo>,
+    /// Every option, as given or by default.
+    pub options: serde_json::Value,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Calibration images, if any were used.
+    pub calibration: Option<Calibration>,
+    /// Realised sparsity.
+    pub sparsity: SparsityInfo,
+    /// One row per pruned layer.
+    pub layers: Vec<LayerRow>,
+    /// Layers with weights that were left dense.
+    pub left_dense: Vec<LeftDense>,
+    /// Bytes of the model before and after.
+    pub size: Option<SizeInfo>,
+    /// How the networks do.
+    pub evaluation: Option<EvaluationReport>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// Seconds per stage.
+    pub seconds: Vec<(String, f64)>,
+}
+
+/// A file and its contents' hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileInfo {
+    /// As given.
+    pub path: String,
+    /// Of the whole file.
+    pub sha256: String,
+    /// Length.
+    pub bytes: u64,
+}
+
+/// Which images a repair has seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Where they came from.
+    pub path: String,
+    /// How many.
+    pub images: usize,
+    /// Of the preprocessed images.
+    pub images_sha256: String,
+    /// What was done to them first.
+    pub preprocess: Preprocess,
+}
+
+/// Realised sparsity with both denominators, and what it means in theory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SparsityInfo {
+    /// Asked for.
+    pub requested: f64,
+    /// Share of the prunable weights that is pruned.
+    pub of_prunable: f64,
+    /// Share of all floating-point parameters that is pruned.
+    pub of_all_parameters: f64,
+    /// Share of the prunable weights that is zero or lies on no path from input to output.
+    pub effective: f64,
+    /// Weights in prunable layers.
+    pub prunable: usize,
+    /// Of these, kept.
+    pub kept: usize,
+    /// All floating-point parameters.
+    pub parameters: usize,
+    /// All parameters by those that are left.
+    pub compression_ratio: f64,
+    /// Multiply-accumulate operations per image before, if the input size is known.
+    pub macs_dense: Option<u64>,
+    /// The same with pruned weights left out.
+    pub macs_sparse: Option<u64>,
+    /// Their ratio: what a perfect sparse machine would gain.
+    pub theoretical_speedup: Option<f64>,
+}
+
+/// One pruned layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerRow {
+    /// The layer's name.
+    pub layer: String,
+    /// The weight's name.
+    pub param: String,
+    /// The weight's shape.
+    pub shape: Vec<usize>,
+    /// Number of weights.
+    pub weights: usize,
+    /// Of these, kept.
+    pub kept: usize,
+    /// `kept / weights`
+    pub density: f64,
+    /// Of the kept, those on a path from the input to an output.
+    pub effective: usize,
+    /// Multiply-accumulate operations per image before.
+    pub macs: Option<u64>,
+    /// Output channels without a single weight.
+    pub dead_channels: usize,
+    /// Output channels.
+    pub channels: usize,
+}
+
+/// Bytes of the model file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SizeInfo {
+    /// The file that was read.
+    pub dense: Bytes,
+    /// The file that was written.
+    pub sparse: Bytes,
+}
+
+/// Bytes of one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bytes {
+    /// As it is.
+    pub raw: u64,
+    /// Four bytes for each parameter that is not zero, without any index.
+    pub nonzero: u64,
+    /// After gzip, level 6.
+    pub gzip: u64,
+}
+
+/// How the dense, the pruned and the repaired network do on the same images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationReport {
+    /// Where the images came from.
+    pub path: String,
+    /// Whether these are the very images that the repair has seen: then the numbers are too good.
+    pub on_calibration_images: bool,
+    /// How many.
+    pub images: usize,
+    /// Of the preprocessed images.
+    pub images_sha256: String,
+    /// What the outputs are.
+    pub output: OutputKind,
+    /// Name of the network and how it did.
+    pub networks: Vec<(String, Evaluation)>,
+}
+
+impl EvaluationReport {
+    /// Names the networks of a run.
+    pub fn new(run: EvaluationRun, names: &[&str], path: String, on_calibration_images: bool) -> EvaluationReport {
+        let names = names.iter().map(|name| name.to_string());
+        EvaluationReport {
+            path,
+            on_calibration_images,
+            images: run.images,
+            images_sha256: run.images_sha256,
+            output: run.output,
+            networks: names.zip(run.networks).collect(),
+        }
+    }
+}
+
+/// A table of the model's prunable layers, and what is noteworthy about them. `image: [C, H, W]`
+/// gives the operations; without it (or where the model cannot be computed) they stay unknown.
+pub fn layer_rows(model: &Model, layers: &[Prunable], image: Option<&[usize]>) -> Result<(Vec<LayerRow>, Option<u64>)> {
+    let macs = image.and_then(|image| macs_by_layer(model, image).ok());
+    let effective = effective_counts(model, layers);
+    let row = |(layer, effective): (&Prunable, usize)| -> Result<LayerRow> {
+        let weight = model.weight(&layer.param)?;
+        let kept = model.masks.get(&layer.param).map_or_else(|| nonzero(weight), |mask| mask.kept());
+        Ok(LayerRow {
+            layer: layer.layer.clone(),
+            param: layer.param.clone(),
+            shape: layer.shape.clone(),
+            weights: layer.len(),
+            kept,
+            density: kept as f64 / layer.len() as f64,
+            effective,
+            macs: macs.as_ref().and_then(|macs| macs.get(&layer.layer).copied()),
+            dead_channels: dead_channels(layer, weight),
+            channels: layer.channels(),
+        })
+    };
+    let rows: Result<Vec<LayerRow>> = layers.iter().zip(effective).map(row).collect();
+    Ok((rows?, macs.map(|macs| macs.values().sum())))
+}
+
+/// Sums over the rows. `macs_dense` counts all layers, also those that were not pruned.
+pub fn sparsity_info(model: &Model, rows: &[LayerRow], requested: f64, macs_dense: Option<u64>) -> SparsityInfo {
+    let sum = |field: fn(&LayerRow) -> usize| rows.iter().map(field).sum::<usize>();
+    let (prunable, kept, effective) = (sum(|r| r.weights), sum(|r| r.kept), sum(|r| r.effective));
+    let parameters = model.params.float_count();
+    let pruned = prunable - kept;
+    let saved = |row: &LayerRow| row.macs.map(|macs| (macs as f64 * (1.0 - row.density)).round() as u64);
+    let macs_sparse = macs_dense.map(|dense| dense - rows.iter().filter_map(saved).sum::<u64>().min(dense));
+    let ratio = |part: usize, whole: usize| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+    SparsityInfo {
+        requested,
+        of_prunable: ratio(pruned, prunable),
+        of_all_parameters: ratio(pruned, parameters),
+        effective: 1.0 - ratio(effective, prunable),
+        prunable,
+        kept,
+        parameters,
+        compression_ratio: ratio(parameters, (parameters - pruned).max(1)),
+        macs_dense,
+        macs_sparse,
+        theoretical_speedup: macs_dense.zip(macs_sparse).map(|(dense, sparse)| dense as f64 / sparse.max(1) as f64),
+    }
+}
+
+/// Emptied layers and dead channels, in words.
+pub fn layer_warnings(rows: &[LayerRow]) -> Vec<String> {
+    let emptied = rows.iter().filter(|row| row.kept == 0).map(|row| format!("{}: emptied, no weight is left", row.layer));
+    let dead: usize = rows.iter().map(|row| row.dead_channels).sum();
+    let channels: usize = rows.iter().map(|row| row.channels).sum();
+    let layers = rows.iter().filter(|row| row.dead_channels > 0).count();
+    let summary = (dead > 0).then(|| format!("{dead} of {channels} output channels have no weight left (in {layers} layers)"));
+    emptied.chain(summary).collect()
+}
+
+fn nonzero(tensor: &Tensor) -> usize {
+    tensor.data.iter().filter(|&&v| v != 0.0).count()
+}
+
+fn dead_channels(layer: &Prunable, weight: &Tensor) -> usize {
+    let mut alive = vec![false; layer.channels()];
+    weight.data.iter().enumerate().filter(|(_, w)| **w != 0.0).for_each(|(i, _)| alive[layer.channel_of(i)] = true);
+    alive.iter().filter(|&&alive| !alive).count()
+}
+
+fn macs_by_layer(model: &Model, image: &[usize]) -> Result<HashMap<String, u64>> {
+    let input = crate::forward::with_batch(model, image);
+    let plan = Plan::new(model, &input, &PlanOptions::default())?;
+    let batch = input[0].max(1) as u64;
+    Ok(plan.steps.iter().map(|step| (model.graph.layers[step.layer].name.clone(), step.macs / batch)).collect())
+}
+
+/// The image shape `[C, H, W]` that the model itself fixes, if it does.
+pub fn fixed_image(model: &Model) -> Option<Vec<usize>> {
+    let [input] = &model.graph.inputs[..] else { return None };
+    let fixed = |dim: &Dim| match dim {
+        Dim::Fixed(dim) => Some(*dim),
+        Dim::Free(_) => None,
+    };
+    let axes: Option<Vec<usize>> = input.shape.get(1..)?.iter().map(fixed).collect();
+    axes.filter(|axes| !axes.is_empty())
+}
+
+/// Bytes of a model in its file.
+pub fn sizes(model: &Model, file: &[u8]) -> Result<Bytes> {
+    let nonzero: usize = model.params.iter().filter_map(|(_, param)| param.f32()).map(nonzero).sum();
+    let mut gzip = flate2::write::GzEncoder::new(Counter(0), flate2::Compression::new(6));
+    let counted = gzip.write_all(file).and_then(|()| gzip.finish());
+    let gzip = counted.map_err(|e| Error::data(format!("gzip: {e}")))?.0;
+    Ok(Bytes { raw: file.len() as u64, nonzero: 4 * nonzero as u64, gzip })
+}
+
+/// Counts bytes and drops them.
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

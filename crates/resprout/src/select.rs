@@ -1,0 +1,147 @@
+//! Exact-K selection: the asked number of weights, to the weight, the same everywhere.
+
+use crate::error::{Error, Result};
+use crate::model::{Mask, Prunable};
+
+/// How many of each list stay when the `keep` highest of all scores stay. Among equal scores the
+/// first in (list, index) order go first.
+pub fn global_counts(scores: &[&[f64]], keep: usize) -> Vec<usize> {
+    let total: usize = scores.iter().map(|list| list.len()).sum();
+    let removed = total - keep.min(total);
+    let Some(threshold) = threshold(scores, removed) else { return scores.iter().map(|list| list.len()).collect() };
+    let below: usize = scores.iter().map(|list| list.iter().filter(|s| s.total_cmp(&&threshold).is_lt()).count()).sum();
+    let mut ties = removed - below;
+    let count = |list: &&[f64]| {
+        let higher = list.iter().filter(|s| s.total_cmp(&&threshold).is_gt()).count();
+        let equal = list.iter().filter(|s| s.total_cmp(&&threshold).is_eq()).count();
+        let dropped = equal.min(ties);
+        ties -= dropped;
+        higher + equal - dropped
+    };
+    scores.iter().map(count).collect()
+}
+
+/// The mask that keeps the `keep` highest scores; among equal scores the first go first.
+pub fn mask(scores: &[f64], keep: usize) -> Mask {
+    let removed = scores.len() - keep.min(scores.len());
+    let Some(threshold) = threshold(&[scores], removed) else { return Mask(vec![true; scores.len()]) };
+    let below = scores.iter().filter(|s| s.total_cmp(&&threshold).is_lt()).count();
+    let mut ties = removed - below;
+    let kept = |score: &f64| match score.total_cmp(&threshold) {
+        std::cmp::Ordering::Less => false,
+        std::cmp::Ordering::Equal if ties > 0 => {
+            ties -= 1;
+            false
+        }
+        _ => true,
+    };
+    Mask(scores.iter().map(kept).collect())
+}
+
+/// The mask that keeps the highest scores, but at least `floor` in every output channel.
+pub fn mask_with_floor(layer: &Prunable, scores: &[f64], keep: usize, floor: usize) -> Mask {
+    if floor == 0 {
+        return mask(scores, keep);
+    }
+    let mut by_channel: Vec<Vec<usize>> = vec![Vec::new(); layer.channels()];
+    (0..scores.len()).for_each(|index| by_channel[layer.channel_of(index)].push(index));
+    let mut raised = scores.to_vec();
+    for channel in &mut by_channel {
+        // Highest first; among equals the last, as elsewhere.
+        channel.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(b.cmp(&a)));
+        channel.iter().take(floor).for_each(|&index| raised[index] = f64::INFINITY);
+    }
+    mask(&raised, keep)
+}
+
+/// The highest of the `removed` lowest scores; `None` if none is removed.
+fn threshold(scores: &[&[f64]], removed: usize) -> Option<f64> {
+    let last = removed.checked_sub(1)?;
+    let mut all: Vec<f64> = scores.concat();
+    Some(*all.select_nth_unstable_by(last, f64::total_cmp).1)
+}
+
+/// Raises every count to its floor and takes what that costs from the others, in proportion to what
+/// they have above their own floor. The sum stays.
+pub fn apply_floors(counts: &[usize], floors: &[usize]) -> Result<Vec<usize>> {
+    let total: usize = counts.iter().sum();
+    let needed: usize = floors.iter().sum();
+    if needed > total {
+        return Err(Error::option(format!("the floors ask for {needed} weights, the sparsity leaves {total}")));
+    }
+    let raised: Vec<usize> = counts.iter().zip(floors).map(|(&count, &floor)| count.max(floor)).collect();
+    let excess = raised.iter().sum::<usize>() - total;
+    let room: Vec<f64> = raised.iter().zip(floors).map(|(&count, &floor)| (count - floor) as f64).collect();
+    let all_room: f64 = room.iter().sum();
+    if excess == 0 {
+        return Ok(raised);
+    }
+    let shares: Vec<f64> = room.iter().map(|room| room * excess as f64 / all_room).collect();
+    let cuts = largest_remainder(&shares, excess);
+    Ok(raised.iter().zip(cuts).map(|(count, cut)| count - cut).collect())
+}
+
+/// Rounds shares to whole numbers of the given sum: down first, then the largest remainders up.
+pub fn largest_remainder(shares: &[f64], total: usize) -> Vec<usize> {
+    let mut rounded: Vec<usize> = shares.iter().map(|share| share.floor() as usize).collect();
+    let missing = total.saturating_sub(rounded.iter().sum());
+    let mut order: Vec<usize> = (0..shares.len()).collect();
+    let remainder = |i: usize| shares[i] - shares[i].floor();
+    order.sort_by(|&a, &b| remainder(b).total_cmp(&remainder(a)));
+    order.into_iter().take(missing).for_each(|i| rounded[i] += 1);
+    rounded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ties_go_by_layer_then_index() {
+        assert_eq!(global_counts(&[&[1.0, 1.0], &[1.0, 2.0]], 2), [0, 2]);
+        assert_eq!(mask(&[1.0, 2.0, 1.0, 1.0], 2), Mask(vec![false, true, false, true]));
+        assert_eq!(mask(&[0.0; 3], 0).kept(), 0);
+        assert_eq!(mask(&[0.0; 3], 3).kept(), 3);
+    }
+
+    #[test]
+    fn floors_keep_the_sum() {
+        assert_eq!(apply_floors(&[0, 10, 20], &[3, 1, 1]).unwrap(), [3, 9, 18]);
+        assert!(apply_floors(&[1, 1], &[2, 1]).is_err());
+    }
+
+    #[test]
+    fn channel_floor_keeps_the_best_of_each_channel() {
+        let layer = Prunable { param: "w".into(), layer: "l".into(), shape: vec![2, 2], out_axis: 0 };
+        assert_eq!(mask_with_floor(&layer, &[9.0, 8.0, 1.0, 2.0], 2, 1), Mask(vec![true, false, false, true]));
+        let transposed = Prunable { out_axis: 1, ..layer };
+        assert_eq!(mask_with_floor(&transposed, &[9.0, 1.0, 8.0, 2.0], 2, 1), Mask(vec![true, false, false, true]));
+    }
+
+    proptest! {
+        #[test]
+        fn counts_are_exact_and_agree_with_a_full_sort(
+            lists in prop::collection::vec(prop::collection::vec(0u8..6, 1..20), 1..5), share in 0.0f64..1.0,
+        ) {
+            let lists: Vec<Vec<f64>> = lists.into_iter().map(|l| l.into_iter().map(f64::from).collect()).collect();
+            let views: Vec<&[f64]> = lists.iter().map(Vec::as_slice).collect();
+            let total: usize = lists.iter().map(Vec::len).sum();
+            let keep = (share * total as f64) as usize;
+            let mut order: Vec<(usize, usize)> = (0..lists.len()).flat_map(|l| (0..lists[l].len()).map(move |i| (l, i))).collect();
+            order.sort_by(|a, b| lists[a.0][a.1].total_cmp(&lists[b.0][b.1]));
+            let mut expected = vec![0; lists.len()];
+            order[total - keep..].iter().for_each(|(l, _)| expected[*l] += 1);
+            prop_assert_eq!(global_counts(&views, keep), expected);
+        }
+
+        #[test]
+        fn floors_hold_for_any_counts(pairs in prop::collection::vec((0usize..50, 0usize..10), 1..8)) {
+            let (counts, floors): (Vec<usize>, Vec<usize>) = pairs.into_iter().unzip();
+            if let Ok(out) = apply_floors(&counts, &floors) {
+                prop_assert_eq!(out.iter().sum::<usize>(), counts.iter().sum::<usize>());
+                prop_assert!(out.iter().zip(&floors).all(|(o, f)| o >= f));
+            }
+        }
+    }
+}
