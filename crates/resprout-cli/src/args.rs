@@ -73,6 +73,9 @@ pub struct PruneArgs {
     /// Images to measure on; without them the calibration images serve, and the report says so
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
+    /// Measure nothing: only prune, repair and write
+    #[arg(long, conflicts_with = "data")]
+    pub no_evaluation: bool,
     #[command(flatten)]
     pub images: ImageArgs,
     /// Leave these layers dense: name of a layer or weight, or re:REGEX; may be given several times

@@ -133,7 +133,7 @@ impl Data {
         progress: &dyn Progress,
     ) -> Result<Option<EvaluationReport>> {
         let Some((preprocess, _)) = &self.preprocess else { return Ok(None) };
-        let fallback = self.calibration.as_ref().map(|(_, set)| set);
+        let fallback = self.calibration.as_ref().map(|(_, set)| set).filter(|_| !args.no_evaluation);
         let Some(set) = self.evaluation.as_ref().or(fallback) else { return Ok(None) };
         let image = set.load(0..1, images::channels(dense), preprocess)?.shape[1..].to_vec();
         let mut models = vec![("dense", dense), ("pruned", pruned)];
@@ -226,6 +226,7 @@ fn options_json(args: &PruneArgs, preprocess: Option<&Preprocess>) -> serde_json
         "calibration": args.calibration,
         "calibration_images": args.calibration_images,
         "data": args.data,
+        "no_evaluation": args.no_evaluation,
         "labels": args.images.labels,
         "limit": args.images.limit,
         "preset": args.images.preset,
