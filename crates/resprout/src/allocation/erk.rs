@@ -1,7 +1,7 @@
 //! Erdős–Rényi–Kernel: density in proportion to (sum of dimensions) / (product of dimensions).
 
 use super::{Allocation, Budget, Build, LayerScores};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::select::largest_remainder;
 use crate::table::{Entry, OptionSpec};
 
@@ -24,18 +24,7 @@ impl Allocation for Erk {
     fn allocate(&self, layers: &[LayerScores], budget: Budget) -> Result<Vec<usize>> {
         let sizes: Vec<f64> = layers.iter().map(|layer| layer.scores.len() as f64).collect();
         let raw: Vec<f64> = layers.iter().map(|layer| self.raw_density(layer.shape)).collect();
-        let densities = solve(&sizes, &raw, 1.0 - budget.sparsity).map_err(|e| match e {
-            Overfull(dense) => {
-                let names: Vec<&str> = dense.iter().map(|&i| layers[i].name).collect();
-                Error::option(format!(
-                    "erk: sparsity {} cannot be met: the layers that stay dense ({}) hold more than {} weights; choose a lower \
-                     sparsity, another allocation, or a sparsity of their own for these layers",
-                    budget.sparsity,
-                    names.join(", "),
-                    budget.keep
-                ))
-            }
-        })?;
+        let densities = solve(&sizes, &raw, 1.0 - budget.sparsity);
         let shares: Vec<f64> = densities.iter().zip(&sizes).map(|(density, size)| density * size).collect();
         Ok(largest_remainder(&shares, budget.keep))
     }
@@ -48,25 +37,23 @@ impl Erk {
     }
 }
 
-/// These layers are capped at density 1 and already hold more than the whole budget.
-struct Overfull(Vec<usize>);
-
-/// `d_l = min(1, eps * raw_l)` with `sum d_l n_l = density * sum n_l`. All layers that share the
-/// largest raw density are capped together, so every pass makes progress.
-fn solve(sizes: &[f64], raw: &[f64], density: f64) -> Result<Vec<f64>, Overfull> {
+/// `d_l = min(1, eps * raw_l)` with `sum d_l n_l = density * sum n_l`.
+///
+/// All layers that share the largest raw density are capped together, so every pass makes progress.
+/// The capped layers never hold more than the budget: a layer is capped only when its share
+/// `eps * raw_l * n_l` exceeds its size `n_l`, so what is left for the others grows with each cap.
+fn solve(sizes: &[f64], raw: &[f64], density: f64) -> Vec<f64> {
     let mut capped = vec![false; sizes.len()];
     loop {
         let capped_size: f64 = (0..sizes.len()).filter(|&i| capped[i]).map(|i| sizes[i]).sum();
         let room = density * sizes.iter().sum::<f64>() - capped_size;
         let open = || (0..sizes.len()).filter(|&i| !capped[i]);
         let weight: f64 = open().map(|i| raw[i] * sizes[i]).sum();
-        if room < 0.0 {
-            return Err(Overfull((0..sizes.len()).filter(|&i| capped[i]).collect()));
-        }
         let largest = open().map(|i| raw[i]).fold(0.0, f64::max);
-        let epsilon = room / weight;
-        if weight == 0.0 || epsilon * largest <= 1.0 {
-            return Ok((0..sizes.len()).map(|i| if capped[i] { 1.0 } else { epsilon * raw[i] }).collect());
+        // Everything may be capped at sparsity 0; then there is nothing to divide by.
+        let epsilon = if weight > 0.0 { room / weight } else { 0.0 };
+        if epsilon * largest <= 1.0 {
+            return (0..sizes.len()).map(|i| if capped[i] { 1.0 } else { epsilon * raw[i] }).collect();
         }
         let newly: Vec<usize> = open().filter(|&i| raw[i] == largest).collect();
         newly.into_iter().for_each(|i| capped[i] = true);
@@ -99,7 +86,7 @@ mod tests {
     fn epsilon(shapes: &[Vec<usize>], sparsity: f64) -> (f64, usize) {
         let sizes: Vec<f64> = shapes.iter().map(|s| s.iter().product::<usize>() as f64).collect();
         let raw: Vec<f64> = shapes.iter().map(|s| Erk { power: 1.0 }.raw_density(s)).collect();
-        let densities = solve(&sizes, &raw, 1.0 - sparsity).ok().unwrap();
+        let densities = solve(&sizes, &raw, 1.0 - sparsity);
         let capped = densities.iter().filter(|&&d| d == 1.0).count();
         let open = (0..raw.len()).find(|&i| densities[i] < 1.0).unwrap();
         (densities[open] / raw[open], capped)
@@ -122,14 +109,13 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_below_the_capped_layers_is_an_error() {
+    fn small_layers_stay_dense_and_the_sum_is_exact() {
         let scores = vec![0.0; 10_000];
         let layer = |shape, n| LayerScores { name: "w", shape, scores: &scores[..n] };
-        // 1x1 has raw density 2; capped, it takes more than the one weight there is... for a pair of them.
         let layers = [layer(&[2, 2], 4), layer(&[100, 100], 10_000)];
-        let ok = Erk { power: 1.0 }.allocate(&layers, Budget { sparsity: 0.9, keep: 1000 }).unwrap();
-        assert_eq!(ok.iter().sum::<usize>(), 1000);
-        let error = Erk { power: 9.0 }.allocate(&layers, Budget { sparsity: 0.9997, keep: 3 }).unwrap_err();
-        assert!(error.to_string().contains("cannot be met"), "{error}");
+        // Raw densities 1 and 0.02; their square roots leave the small layer open at 0.74.
+        for (power, expected) in [(0.5, [3, 997]), (1.0, [4, 996]), (9.0, [4, 996])] {
+            assert_eq!(Erk { power }.allocate(&layers, Budget { sparsity: 0.9, keep: 1000 }).unwrap(), expected);
+        }
     }
 }
