@@ -97,7 +97,10 @@ impl PackedConv {
     /// # Panics
     /// If the lengths do not match the shape or groups do not divide the channels.
     pub fn new(shape: ConvShape, weight: &[f32], bias: &[f32], activation: Activation) -> PackedConv {
-        assert!(shape.in_channels % shape.groups == 0 && shape.out_channels % shape.groups == 0, "groups must divide channels");
+        assert!(
+            shape.in_channels.is_multiple_of(shape.groups) && shape.out_channels.is_multiple_of(shape.groups),
+            "groups must divide channels"
+        );
         assert_eq!(weight.len(), shape.out_channels * shape.dot_length(), "weight length of {shape:?}");
         assert!(bias.is_empty() || bias.len() == shape.out_channels, "bias length of {shape:?}");
         let (_, out_w) = shape.out_size();

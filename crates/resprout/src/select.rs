@@ -9,11 +9,11 @@ pub fn global_counts(scores: &[&[f64]], keep: usize) -> Vec<usize> {
     let total: usize = scores.iter().map(|list| list.len()).sum();
     let removed = total - keep.min(total);
     let Some(threshold) = threshold(scores, removed) else { return scores.iter().map(|list| list.len()).collect() };
-    let below: usize = scores.iter().map(|list| list.iter().filter(|s| s.total_cmp(&&threshold).is_lt()).count()).sum();
+    let below: usize = scores.iter().map(|list| list.iter().filter(|s| s.total_cmp(&threshold).is_lt()).count()).sum();
     let mut ties = removed - below;
     let count = |list: &&[f64]| {
-        let higher = list.iter().filter(|s| s.total_cmp(&&threshold).is_gt()).count();
-        let equal = list.iter().filter(|s| s.total_cmp(&&threshold).is_eq()).count();
+        let higher = list.iter().filter(|s| s.total_cmp(&threshold).is_gt()).count();
+        let equal = list.iter().filter(|s| s.total_cmp(&threshold).is_eq()).count();
         let dropped = equal.min(ties);
         ties -= dropped;
         higher + equal - dropped
@@ -25,7 +25,7 @@ pub fn global_counts(scores: &[&[f64]], keep: usize) -> Vec<usize> {
 pub fn mask(scores: &[f64], keep: usize) -> Mask {
     let removed = scores.len() - keep.min(scores.len());
     let Some(threshold) = threshold(&[scores], removed) else { return Mask(vec![true; scores.len()]) };
-    let below = scores.iter().filter(|s| s.total_cmp(&&threshold).is_lt()).count();
+    let below = scores.iter().filter(|s| s.total_cmp(&threshold).is_lt()).count();
     let mut ties = removed - below;
     let kept = |score: &f64| match score.total_cmp(&threshold) {
         std::cmp::Ordering::Less => false,

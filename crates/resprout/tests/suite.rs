@@ -274,7 +274,7 @@ fn overrides_floors_and_ignore_lists() {
 
     for (options, part) in [
         (PruneOptions { layers: vec![("nowhere".into(), 0.5)], ..base.clone() }, "no prunable layer or weight has this name"),
-        (PruneOptions { layers: vec![("re:(".into(), 0.5)], ..base.clone() }, "regex"),
+        (PruneOptions { layers: vec![("re:(".into(), 0.5)], ..base.clone() }, "regular expression"),
         (PruneOptions { layers: vec![("fc".into(), f64::NAN)], ..base.clone() }, "--layer fc= NaN"),
         (PruneOptions { allocation: "erk".into(), layers: vec![("re:layer3".into(), 0.0)], ..base.clone() }, "asks for"),
         (PruneOptions { min_per_layer: 10_000, ..base.clone() }, "the floors ask for"),

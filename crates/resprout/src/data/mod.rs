@@ -164,11 +164,8 @@ impl ImageSet {
 
     /// Preprocessed images `[len, C, H, W]`, decoded on all threads. `channels` is what the model takes.
     pub fn load(&self, range: Range<usize>, channels: usize, preprocess: &Preprocess) -> Result<Tensor> {
-        let images: Result<Vec<(Vec<f32>, [usize; 3])>> = range
-            .clone()
-            .into_par_iter()
-            .map(|i| preprocess.apply(self.raw(i, channels)?).map_err(|e| e.at(self.name(i))))
-            .collect();
+        let one = |i: usize| self.raw(i, channels).and_then(|raw| preprocess.apply(raw)).map_err(|e| e.at(self.name(i)));
+        let images: Result<Vec<(Vec<f32>, [usize; 3])>> = range.clone().into_par_iter().map(one).collect();
         let images = images?;
         let Some(&(_, shape)) = images.first() else { return Err(Error::data(format!("{}: no images", self.path.display()))) };
         if let Some(i) = images.iter().position(|(_, other)| *other != shape) {

@@ -74,7 +74,7 @@ impl Array {
         let file = open()?;
         let shape: Vec<usize> = file.shape().iter().map(|&dim| dim as usize).collect();
         // Checked before anything is allocated: the header may claim any size.
-        if !file.shape().iter().try_fold(1u64, |product, &dim| product.checked_mul(dim)).is_some_and(|count| count <= size) {
+        if file.shape().iter().try_fold(1u64, |product, &dim| product.checked_mul(dim)).is_none_or(|count| count > size) {
             return Err(Error::format(format!("shape {shape:?} has more elements than the file has bytes")));
         }
         if file.order() != npyz::Order::C {

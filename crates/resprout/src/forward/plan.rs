@@ -386,17 +386,19 @@ fn release_dead(steps: &mut [Step], slot_count: usize, kept: &HashSet<usize>) {
             step.release.push(step.output);
         }
         for input in &step.inputs {
-            if let Operand::Slot(slot) = *input {
-                if !std::mem::replace(&mut seen[slot], true) && !kept.contains(&slot) {
-                    step.release.push(slot);
-                }
+            if let Operand::Slot(slot) = *input
+                && !std::mem::replace(&mut seen[slot], true)
+                && !kept.contains(&slot)
+            {
+                step.release.push(slot);
             }
         }
         let commutes = matches!(step.compute, Compute::Binary { op: BinaryOp::Add | BinaryOp::Mul, .. });
-        if let (true, &[Operand::Slot(first), Operand::Slot(second)]) = (commutes, &step.inputs[..]) {
-            if !step.release.contains(&first) && step.release.contains(&second) {
-                step.inputs.swap(0, 1);
-            }
+        if let (true, &[Operand::Slot(first), Operand::Slot(second)]) = (commutes, &step.inputs[..])
+            && !step.release.contains(&first)
+            && step.release.contains(&second)
+        {
+            step.inputs.swap(0, 1);
         }
     }
 }

@@ -67,7 +67,7 @@ impl WeightView {
 
     /// Whether input `channel` is alive. A flattened image has several inputs per channel.
     fn has(&self, live: Option<&Vec<bool>>, channel: usize) -> bool {
-        let Some(live) = live.filter(|live| !live.is_empty() && self.inputs() % live.len() == 0) else { return true };
+        let Some(live) = live.filter(|live| !live.is_empty() && self.inputs().is_multiple_of(live.len())) else { return true };
         live[channel / (self.inputs() / live.len())]
     }
 }

@@ -72,7 +72,9 @@ impl NamePattern {
     /// Reads a pattern; `option` is named in the error.
     pub fn parse(text: &str, option: &str) -> Result<NamePattern> {
         let regex = text.strip_prefix("re:").map(Regex::new).transpose();
-        let regex = regex.map_err(|e| Error::option(format!("{option} {text:?}: {e}")))?;
+        // The last line says what is wrong; the others draw the pattern.
+        let reason = |e: regex::Error| e.to_string().lines().last().unwrap_or_default().to_string();
+        let regex = regex.map_err(|e| Error::option(format!("{option} {text:?}: regular expression: {}", reason(e))))?;
         Ok(NamePattern { text: text.to_string(), regex })
     }
 

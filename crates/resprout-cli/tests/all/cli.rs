@@ -1,0 +1,129 @@
+//! What works, from the outside.
+
+use crate::util::{DIGITS_NORM, Scratch};
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap()
+}
+
+fn top1(evaluation: &serde_json::Value, network: usize) -> f64 {
+    evaluation["networks"][network][1]["top1"]["value"].as_f64().unwrap()
+}
+
+#[test]
+fn the_demo_collapses_and_recovers() {
+    let scratch = Scratch::new();
+    let table = scratch.ok(&["demo", "--output", "demo"]);
+    assert!(table.contains("recalibrated"), "{table}");
+    let report = json(&std::fs::read_to_string(scratch.path("demo/report.json")).unwrap());
+    let top1 = |e: &serde_json::Value| e["top1"]["value"].as_f64().unwrap();
+    assert!(top1(&report["dense"]) > 0.97);
+    let row = &report["rows"][3];
+    assert_eq!(row["sparsity"]["requested"], 0.9);
+    assert!(top1(&row["pruned"]) < 0.3 && top1(&row["recalibrated"]) > 0.9, "{row}");
+    let again = scratch.ok(&["inspect", row["file"].as_str().unwrap(), "--json", "-"]);
+    assert_eq!(json(&again)["sparsity"]["kept"], row["sparsity"]["kept"]);
+}
+
+#[test]
+fn prune_then_eval_tell_the_same() {
+    let scratch = Scratch::new();
+    let data = [&["--data", "digits-images-idx3-ubyte.gz"][..], &DIGITS_NORM, &["--json", "-"]].concat();
+    let prune =
+        ["prune", "digits.onnx", "-o", "out.onnx", "-s", "0.9", "--repair", "bn", "--calibration", "digits-images-idx3-ubyte.gz"];
+    let report = json(&scratch.ok(&[&prune[..], &["--calibration-images", "256"], &data].concat()));
+    assert_eq!(report["schema_version"], 1);
+    assert_eq!(report["calibration"]["images"], 256);
+    assert_eq!(report["evaluation"]["images"], 1797);
+    assert_eq!(
+        report["sparsity"]["kept"],
+        report["layers"].as_array().unwrap().iter().map(|l| l["kept"].as_u64().unwrap()).sum::<u64>()
+    );
+    let eval = json(&scratch.ok(&[&["eval", "out.onnx", "--reference", "digits.onnx"][..], &data].concat()));
+    assert_eq!(
+        eval["evaluation"]["networks"][1][1], report["evaluation"]["networks"][2][1],
+        "the written file does what was measured"
+    );
+    assert_eq!(eval["evaluation"]["images_sha256"], report["evaluation"]["images_sha256"]);
+    assert!(top1(&report["evaluation"], 0) > 0.98 && top1(&report["evaluation"], 2) > 0.9);
+    assert_eq!(eval["model"]["sha256"], report["output"]["sha256"]);
+}
+
+#[test]
+fn without_test_images_the_report_says_what_was_measured_on() {
+    let scratch = Scratch::new();
+    let prune =
+        ["prune", "digits.onnx", "-o", "out.onnx", "-s", "0.8", "--repair", "bn", "--calibration", "digits-images-idx3-ubyte.gz"];
+    let table = scratch.ok(&[&prune[..], &DIGITS_NORM].concat());
+    assert!(table.contains("the calibration images themselves"), "{table}");
+    assert!(!table.contains("top-1  %"), "labels of calibration images are never read");
+    let quiet = scratch.ok(&[&prune[..], &DIGITS_NORM, &["--no-evaluation"]].concat());
+    assert!(!quiet.contains("agreement"), "{quiet}");
+}
+
+#[test]
+fn every_kind_of_data_gives_the_same_pixels() {
+    let scratch = Scratch::new();
+    let pixels: Vec<u8> = (0..6 * 64u32).map(|i| (i * 37 % 251) as u8).collect();
+    for (i, image) in pixels.chunks(64).enumerate() {
+        let path = scratch.file(&format!("pngs/{i}.png"), b"");
+        image::GrayImage::from_raw(8, 8, image.to_vec()).unwrap().save(path).unwrap();
+        std::fs::create_dir_all(scratch.path(&format!("classes/c{}", i / 3))).unwrap();
+        std::fs::copy(scratch.path(&format!("pngs/{i}.png")), scratch.path(&format!("classes/c{}/{i}.png", i / 3))).unwrap();
+    }
+    scratch.file("six-images-idx3-ubyte", &[&[0, 0, 8, 3, 0, 0, 0, 6, 0, 0, 0, 8, 0, 0, 0, 8][..], &pixels].concat());
+    for (name, shape) in [("chw.npy", "(6, 1, 8, 8)"), ("hw.npy", "(6, 8, 8)"), ("hwc.npy", "(6, 8, 8, 1)")] {
+        let header = format!("{:<117}\n", format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"));
+        scratch.file(name, &[b"\x93NUMPY\x01\x00\x76\x00", header.as_bytes(), &pixels].concat());
+    }
+    let hash = |data: &str| {
+        let run = json(&scratch.ok(&[&["eval", "digits.onnx", "--data", data][..], &DIGITS_NORM, &["--json", "-"]].concat()));
+        (run["evaluation"]["images_sha256"].clone(), run["evaluation"]["networks"][0][1]["top1"].is_null())
+    };
+    let (expected, unlabelled) = hash("pngs");
+    assert!(unlabelled);
+    for data in ["six-images-idx3-ubyte", "chw.npy", "hw.npy", "hwc.npy"] {
+        assert_eq!(hash(data), (expected.clone(), true), "{data}");
+    }
+    assert_eq!(hash("classes"), (expected, false), "class folders are labels");
+}
+
+#[test]
+fn threads_do_not_change_the_file() {
+    let scratch = Scratch::new();
+    let run = |threads: &str, output: &str| {
+        let prune = [
+            "--threads",
+            threads,
+            "prune",
+            "digits.onnx",
+            "-o",
+            output,
+            "-s",
+            "0.9",
+            "--repair",
+            "bn",
+            "--calibration",
+            "digits-images-idx3-ubyte.gz",
+        ];
+        scratch.ok(&[&prune[..], &DIGITS_NORM].concat());
+        std::fs::read(scratch.path(output)).unwrap()
+    };
+    assert_eq!(run("1", "one.onnx"), run("2", "two.onnx"));
+}
+
+#[test]
+fn weights_go_out_and_in_again() {
+    let scratch = Scratch::new();
+    scratch.ok(&["prune", "digits.onnx", "-o", "w.safetensors", "-s", "0.75"]);
+    scratch.ok(&["prune", "digits.onnx", "-o", "w.onnx", "-s", "0.75"]);
+    let from = |args: &[&str]| json(&scratch.ok(&[args, &["--json", "-"]].concat()))["layers"].clone();
+    assert_eq!(from(&["inspect", "w.onnx"]), from(&["inspect", "digits.onnx", "--weights", "w.safetensors"]));
+}
+
+#[test]
+fn a_hint_where_the_preprocessing_was_chosen() {
+    let scratch = Scratch::new();
+    let table = scratch.ok(&["eval", "digits.onnx", "--data", "digits-images-idx3-ubyte.gz"]);
+    assert!(table.contains("no --preset was given: \"raw\" was chosen"), "{table}");
+}

@@ -1,0 +1,7 @@
+//! The program as a person uses it: one binary of all its tests.
+
+mod bad_input;
+mod cli;
+mod real_data;
+mod tidy;
+mod util;
