@@ -3,9 +3,10 @@
 use super::{ImageSet, Open, Source};
 use crate::error::{Error, Result};
 use crate::table::Entry;
-use npyz::{NpyFile, npz::NpzArchive};
+use npyz::NpyFile;
 use std::io::Read;
 use std::path::Path;
+use zip::ZipArchive;
 
 pub(super) const ENTRY: Entry<Open> = Entry {
     name: "npy",
@@ -14,6 +15,9 @@ pub(super) const ENTRY: Entry<Open> = Entry {
     options: &[],
     build: open,
 };
+
+/// No array is unpacked beyond this: a small hostile file can unpack to anything.
+const LARGEST: u64 = 16 << 30;
 
 fn open(path: &Path) -> Result<Option<ImageSet>> {
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
@@ -32,20 +36,20 @@ fn from_npy(bytes: &[u8]) -> Result<(Source, Option<Vec<usize>>)> {
 }
 
 fn from_npz(bytes: &[u8]) -> Result<(Source, Option<Vec<usize>>)> {
-    let broken = |e: std::io::Error| Error::format(format!("not an .npz file: {e}"));
-    let mut archive = NpzArchive::new(std::io::Cursor::new(bytes)).map_err(broken)?;
-    let names: Vec<String> = archive.array_names().map(str::to_string).collect();
+    let broken = |e: &dyn std::fmt::Display| Error::format(format!("not an .npz file: {e}"));
+    let mut archive = ZipArchive::new(std::io::Cursor::new(bytes)).map_err(|e| broken(&e))?;
+    let names: Vec<String> = archive.file_names().map(|name| name.trim_end_matches(".npy").to_string()).collect();
     let label_name = names.iter().find(|name| ["y", "labels", "label"].contains(&name.as_str())).cloned();
     let images: Vec<&String> = names.iter().filter(|name| Some(*name) != label_name.as_ref()).collect();
     let [name] = images[..] else {
         return Err(Error::format(format!("one array of images is needed (and perhaps y or labels), the file holds {names:?}")));
     };
     let mut read = |name: &str| -> Result<Array> {
-        let mut entry = archive.zip_archive().by_name(&format!("{name}.npy")).map_err(|e| Error::format(e.to_string()))?;
-        let size = entry.size();
+        let entry = archive.by_name(&format!("{name}.npy")).map_err(|e| broken(&e))?;
         let mut data = Vec::new();
-        entry.read_to_end(&mut data).map_err(broken)?;
-        Array::read(&data, size).map_err(|e| e.at(format!("array {name:?}")))
+        // The sizes in the archive are claims; the limit is not.
+        entry.take(LARGEST).read_to_end(&mut data).map_err(|e| broken(&e))?;
+        Array::read(&data, data.len() as u64).map_err(|e| e.at(format!("array {name:?}")))
     };
     let images = read(name)?.into_images()?;
     let labels = label_name.map(|name| read(&name)?.into_labels()).transpose()?;
@@ -131,4 +135,53 @@ fn channels_first<T: Copy>(data: Vec<T>, [n, c, h, w]: [usize; 4], channels_last
     }
     let pixels = h * w;
     (0..n).flat_map(|i| (0..c).flat_map(move |k| (0..pixels).map(move |p| (i * pixels + p) * c + k))).map(|at| data[at]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+        [b"\x93NUMPY\x01\x00\x76\x00", format!("{header:<117}\n").as_bytes(), data].concat()
+    }
+
+    fn npz(arrays: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for (name, bytes) in arrays {
+            writer.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
+            writer.write_all(bytes).unwrap();
+        }
+        writer.finish().unwrap().into_inner()
+    }
+
+    #[test]
+    fn reads_an_archive_with_labels() {
+        let images = npy("<f4", "(2, 1, 1, 2)", &[1.0f32, 2.0, 3.0, 4.0].map(f32::to_le_bytes).concat());
+        let labels = npy("<i8", "(2,)", &[3i64, 1].map(i64::to_le_bytes).concat());
+        let (source, labels) = from_npz(&npz(&[("x", images.clone()), ("y", labels)])).unwrap();
+        assert!(matches!(source, Source::Floats(data, [2, 1, 1, 2]) if data == [1.0, 2.0, 3.0, 4.0]));
+        assert_eq!(labels, Some(vec![3, 1]));
+        assert!(from_npz(&npz(&[("a", images.clone()), ("b", images)])).is_err(), "which of the two?");
+        assert!(from_npz(b"PK nothing").is_err());
+    }
+
+    #[test]
+    fn channels_come_first() {
+        let (source, _) = from_npy(&npy("|u1", "(1, 2, 1, 3)", &[1, 2, 3, 4, 5, 6])).unwrap();
+        assert!(matches!(source, Source::Bytes(data, [1, 3, 2, 1]) if data == [1, 4, 2, 5, 3, 6]));
+    }
+
+    #[test]
+    fn lies_are_refused() {
+        for bad in [
+            npy("|u1", "(9, 9, 9)", &[0; 3]),
+            npy("|u1", "(99999999999, 99999999999, 99999999999)", &[]),
+            npy("<c8", "(1, 1, 1)", &[0; 8]),
+            npy("|u1", "(4,)", &[0; 4]),
+        ] {
+            assert!(from_npy(&bad).is_err());
+        }
+    }
 }

@@ -6,7 +6,11 @@ use crate::ops::{BinaryOp, Compute, Fact, Fused, Op, batch_norm_affine, fold, re
 use crate::tensor::{Tensor, Value};
 use resprout_kernels::{Activation, Kernel};
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+
+/// Versions of the standard operator set whose rules are implemented.
+const OPSETS: RangeInclusive<i64> = 7..=21;
 
 /// How a plan is made.
 #[derive(Clone, Debug)]
@@ -197,6 +201,13 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(model: &'a Model, input_shape: &[usize], options: &'a PlanOptions) -> Result<Builder<'a>> {
+        if !OPSETS.contains(&model.opset) {
+            let (first, last) = (OPSETS.start(), OPSETS.end());
+            return Err(Error::unsupported(format!(
+                "the model uses opset {}; opset {first} to {last} can be computed",
+                model.opset
+            )));
+        }
         let [input] = &model.graph.inputs[..] else {
             let names: Vec<&str> = model.graph.inputs.iter().map(|input| input.name.as_str()).collect();
             return Err(Error::unsupported(format!(

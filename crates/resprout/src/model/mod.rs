@@ -22,6 +22,8 @@ pub struct Model {
     pub graph: Graph,
     /// Every constant of the graph, by name.
     pub params: ParamTable,
+    /// Version of the standard operator set that gives the layers their meaning.
+    pub opset: i64,
     /// The masks of pruned weights, by parameter name.
     pub masks: MaskTable,
     /// Where the model came from, for writing it back unchanged but for its tensors.

@@ -206,7 +206,9 @@ impl ResizeAttributes {
             return Err(wrong());
         };
         let limit = 1 << 24;
-        if shape.contains(&0) || targets.iter().any(|&(size, scale)| !(1..limit).contains(&size) || !(scale > 0.0)) {
+        if shape.contains(&0)
+            || targets.iter().any(|&(size, scale)| !(1..limit).contains(&size) || scale.is_nan() || scale <= 0.0)
+        {
             return Err(wrong());
         }
         let axes = shape.iter().zip(&targets).map(|(&dim, &(size, scale))| self.axis(dim, size, scale)).collect();

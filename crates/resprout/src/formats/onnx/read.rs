@@ -65,9 +65,15 @@ pub fn parse(bytes: Vec<u8>, folder: Option<&Path>) -> Result<Model> {
     let inputs = reader.inputs(graph)?;
     let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
     check_order(&inputs, &layers, &outputs, &reader.params)?;
-    let Reader { params, places, external, .. } = reader;
+    let Reader { params, places, external, opset, .. } = reader;
     let source = OnnxSource { bytes, places, original: params.clone(), external };
-    Ok(Model { graph: Graph { inputs, outputs, layers }, params, masks: MaskTable::default(), source: Some(Arc::new(source)) })
+    Ok(Model {
+        graph: Graph { inputs, outputs, layers },
+        params,
+        opset,
+        masks: MaskTable::default(),
+        source: Some(Arc::new(source)),
+    })
 }
 
 struct Reader<'a> {
