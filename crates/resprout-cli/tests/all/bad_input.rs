@@ -123,7 +123,7 @@ fn unknown_names() {
         ("--ignore", "nowhere", "matches no layer with weights"),
         ("--ignore", "re:[", "regular expression"),
         ("--allocation", "fair", "there are uniform, uniform+, global, erk, lamp"),
-        ("--criterion", "luck", "there are magnitude, random"),
+        ("--criterion", "luck", "there are magnitude, rms, random"),
         ("--repair", "glue", "there are none, bn"),
     ] {
         refuses(&scratch, 2, "digits.onnx", &[option, value], &[option, part]);

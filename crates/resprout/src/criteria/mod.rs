@@ -2,6 +2,7 @@
 
 mod magnitude;
 mod random;
+mod rms;
 
 use crate::error::Result;
 use crate::table::{Entry, Options};
@@ -24,4 +25,4 @@ pub trait Criterion: Sync {
 pub type Build = fn(&Options, u64) -> Result<Box<dyn Criterion>>;
 
 /// All criteria.
-pub static CRITERIA: &[Entry<Build>] = &[magnitude::ENTRY, random::ENTRY];
+pub static CRITERIA: &[Entry<Build>] = &[magnitude::ENTRY, rms::ENTRY, random::ENTRY];
