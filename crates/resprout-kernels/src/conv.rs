@@ -84,7 +84,8 @@ pub struct PackedConv {
     row_width: usize,
 }
 
-/// A run of output positions in one row, as it lies in a panel and in the padded input.
+/// A run of output positions in one row, as it lies in a panel and in the padded input. Its length
+/// is a power of two, so that it is copied by a loop made for that length.
 struct Segment {
     column: usize,
     source: usize,
@@ -153,8 +154,8 @@ impl PackedConv {
         let positions = output.len() / rows.len().max(1);
         let panel_len = (k * COLS).max(1);
         let panels_together = (GATHER_BYTES / 4 / panel_len).max(1);
-        // Slack: a copy of LANES values may run past the last panel, and the start is aligned.
-        panels.resize(panels_together * panel_len + 2 * LANES, 0.0);
+        // Room to start at a cache line.
+        panels.resize(panels_together * panel_len + LANES, 0.0);
         let aligned = panels.as_ptr().align_offset(64).min(LANES);
         let panels = &mut panels[aligned..];
         for first in (0..positions).step_by(panels_together * COLS) {
@@ -208,7 +209,8 @@ impl PackedConv {
         let mut at = positions.start;
         while at < positions.end {
             let (row, column) = (at / self.row_width, at % self.row_width);
-            let len = (self.row_width - column).min(positions.end - at);
+            let room = (self.row_width - column).min(positions.end - at).min(COLS);
+            let len = 1 << room.ilog2();
             let source = row * stride_h * padded_w + column * stride_w;
             segments.push(Segment { column: at - positions.start, source, len });
             at += len;
@@ -218,34 +220,32 @@ impl PackedConv {
 
     /// Fills one panel `[K][COLS]`; columns past the last segment are left as they are.
     fn gather(&self, source: &[f32], segments: &[Segment], panel: &mut [f32]) {
+        let (rows, _) = panel.as_chunks_mut::<COLS>();
         let stride = self.shape.stride[1];
-        for (k, &tap) in self.tap_offsets.iter().enumerate() {
-            for segment in segments {
-                let target = &mut panel[k * COLS + segment.column..];
-                let source = &source[tap + segment.source..];
-                if stride == 1 {
-                    copy_run(source, target, segment.len);
-                } else {
-                    for (to, from) in target[..segment.len].iter_mut().zip(source.iter().step_by(stride)) {
-                        *to = *from;
-                    }
-                }
+        for segment in segments {
+            match segment.len {
+                _ if stride > 1 => self.gather_strided(source, segment, stride, rows),
+                32 => self.gather_run::<32>(source, segment, rows),
+                16 => self.gather_run::<16>(source, segment, rows),
+                8 => self.gather_run::<8>(source, segment, rows),
+                4 => self.gather_run::<4>(source, segment, rows),
+                2 => self.gather_run::<2>(source, segment, rows),
+                _ => self.gather_run::<1>(source, segment, rows),
             }
         }
     }
-}
 
-/// Copies at least `len` values, in whole vectors where both sides have room: what is written too
-/// far is overwritten by the next segment or never read.
-#[inline(always)]
-fn copy_run(source: &[f32], target: &mut [f32], len: usize) {
-    let mut at = 0;
-    while at < len {
-        match (source.get(at..at + LANES), target.get_mut(at..at + LANES)) {
-            (Some(from), Some(to)) => to.copy_from_slice(from),
-            _ => target[at..len].copy_from_slice(&source[at..len]),
+    fn gather_run<const LEN: usize>(&self, source: &[f32], segment: &Segment, rows: &mut [[f32; COLS]]) {
+        for (row, &tap) in rows.iter_mut().zip(&self.tap_offsets) {
+            row[segment.column..][..LEN].copy_from_slice(&source[tap + segment.source..][..LEN]);
         }
-        at += LANES;
+    }
+
+    fn gather_strided(&self, source: &[f32], segment: &Segment, stride: usize, rows: &mut [[f32; COLS]]) {
+        for (row, &tap) in rows.iter_mut().zip(&self.tap_offsets) {
+            let values = source[tap + segment.source..].iter().step_by(stride);
+            row[segment.column..][..segment.len].iter_mut().zip(values).for_each(|(to, from)| *to = *from);
+        }
     }
 }
 
@@ -258,11 +258,11 @@ pub(crate) fn store(sums: &[f32], bias: f32, activation: Activation, out: &mut [
     }
 }
 
-/// Writes one group with its zero border into `padded`, with room for a whole vector behind it.
+/// Writes one group with its zero border into `padded`.
 fn pad<'a>(shape: &ConvShape, image: &[f32], padded: &'a mut Vec<f32>) -> &'a [f32] {
     let (padded_h, padded_w) = shape.padded_size();
     padded.clear();
-    padded.resize(shape.group_in() * padded_h * padded_w + LANES, 0.0);
+    padded.resize(shape.group_in() * padded_h * padded_w, 0.0);
     for (channel, plane) in image.chunks_exact((shape.in_h * shape.in_w).max(1)).enumerate() {
         for (y, row) in plane.chunks_exact(shape.in_w).enumerate() {
             let at = (channel * padded_h + y + shape.pads[0]) * padded_w + shape.pads[1];

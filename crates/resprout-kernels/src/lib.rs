@@ -4,7 +4,7 @@
 //! features, `K` length of a dot product, `P` output positions (`out_h * out_w`).
 //! All buffers are row-major `f32`; images are `NCHW`.
 //!
-//! Every fast kernel has a naive twin in [`reference`], which is its specification. A kernel that
+//! Every fast kernel has a naive twin in [`mod@reference`], which is its specification. A kernel that
 //! needs an instruction set can only be constructed where the CPU has it: see [`table::KERNELS`].
 //!
 //! Each output element is one sum in ascending `K`, whatever the tile, so the result depends
