@@ -100,9 +100,12 @@ impl PackedDepthwise {
                 phases[start + shape.pads[1]..][..shape.in_w].copy_from_slice(row);
                 continue;
             }
-            for (x, &value) in row.iter().enumerate() {
-                let column = x + shape.pads[1];
-                phases[(column % stride) * phase_plane + start + column / stride] = value;
+            for phase in 0..stride {
+                // The row's first pixel whose padded column belongs to this phase, and where it goes.
+                let first = (phase + stride - shape.pads[1] % stride) % stride;
+                let target = &mut phases[phase * phase_plane + start + (first + shape.pads[1]) / stride..];
+                let values = row.get(first..).unwrap_or_default().iter().step_by(stride);
+                target.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
             }
         }
     }

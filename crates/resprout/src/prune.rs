@@ -57,7 +57,8 @@ pub struct PruneOutcome {
     pub left_dense: Vec<LeftDense>,
 }
 
-/// Prunes the model in place: fills its mask table and sets pruned weights to 0.0.
+/// Prunes the model in place: fills its mask table and sets pruned weights to 0.0. Weights that an
+/// earlier mask has pruned stay so, and count.
 pub fn prune(model: &mut Model, options: &PruneOptions, progress: &dyn Progress) -> Result<PruneOutcome> {
     check_sparsity(options.sparsity, "--sparsity")?;
     model.check_finite()?;
@@ -66,11 +67,16 @@ pub fn prune(model: &mut Model, options: &PruneOptions, progress: &dyn Progress)
         return Err(Error::option("no layer is left to prune: every layer with weights is ignored or cannot be pruned"));
     }
     let scores = score(model, &layers, options, progress)?;
-    let kept = counts(&layers, &scores, options)?;
-    let jobs = layers.par_iter().zip(&scores).zip(&kept);
+    let budget = counts(&layers, &scores, options)?;
+    let jobs = layers.par_iter().zip(&scores).zip(&budget);
     let masks: Vec<Mask> =
         jobs.map(|((layer, scores), &kept)| mask_with_floor(layer, scores, kept, options.min_per_channel)).collect();
-    for (layer, mask) in layers.iter().zip(masks) {
+    let mut kept = Vec::with_capacity(layers.len());
+    for (layer, mut mask) in layers.iter().zip(masks) {
+        if let Some(older) = model.masks.get(&layer.param) {
+            mask.intersect(older);
+        }
+        kept.push(mask.kept());
         model.masks.insert(layer.param.clone(), mask);
     }
     model.apply_masks();
@@ -90,9 +96,13 @@ fn score(model: &Model, layers: &[Prunable], options: &PruneOptions, progress: &
     let criterion = (entry.build)(&method_options, options.seed)?;
     progress.begin("score", layers.len() as u64);
     let score = |(index, layer): (usize, &Prunable)| {
-        let weights = &model.weight(&layer.param)?.data;
+        let mut scores = criterion.score(&ScoreInput { weights: &model.weight(&layer.param)?.data, index });
+        if let Some(mask) = model.masks.get(&layer.param) {
+            // What an earlier mask has pruned goes first again, whatever the criterion says.
+            scores.iter_mut().zip(&mask.0).filter(|(_, kept)| !**kept).for_each(|(score, _)| *score = 0.0);
+        }
         progress.advance(1);
-        Ok(criterion.score(&ScoreInput { weights, index }))
+        Ok(scores)
     };
     let scores: Result<Vec<Vec<f64>>> = layers.par_iter().enumerate().map(score).collect();
     progress.end();

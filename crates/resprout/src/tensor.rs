@@ -85,6 +85,15 @@ pub fn element_count(shape: &[usize]) -> Result<usize> {
         .ok_or_else(|| Error::format(format!("a shape of {shape:?} has more elements than fit in memory")))
 }
 
+/// More elements than this (16 GiB of f32) in one value are a mistake or an attack, not a network.
+pub(crate) const LARGEST_VALUE: usize = 1 << 32;
+
+/// The number of elements of a value that is about to be computed; an error if it is absurd.
+pub(crate) fn value_count(shape: &[usize]) -> Result<usize> {
+    let count = element_count(shape).ok().filter(|&count| count <= LARGEST_VALUE);
+    count.ok_or_else(|| Error::data(format!("a value of shape {shape:?} is larger than memory")))
+}
+
 /// Row-major strides in elements.
 pub fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];

@@ -294,6 +294,25 @@ fn overrides_floors_and_ignore_lists() {
 }
 
 #[test]
+fn an_earlier_mask_stays() {
+    let mut twice = pruned(&options(0.5));
+    let first = twice.masks.clone();
+    let random = |sparsity| PruneOptions { criterion: "random".into(), allocation: "global".into(), ..options(sparsity) };
+    let outcome = prune(&mut twice, &random(0.8), &Quiet).unwrap();
+    let total: usize = outcome.layers.iter().map(|layer| layer.len()).sum();
+    assert_eq!(outcome.kept.iter().sum::<usize>(), (0.2 * total as f64).round_ties_even() as usize);
+    for (name, mask) in twice.masks.iter() {
+        assert!(
+            mask.0.iter().zip(&first.get(name).unwrap().0).all(|(now, before)| *before || !now),
+            "{name}: a pruned weight came back"
+        );
+    }
+    // A lower sparsity cannot bring anything back either.
+    let outcome = prune(&mut twice, &random(0.3), &Quiet).unwrap();
+    assert_eq!(outcome.kept.iter().sum::<usize>(), (0.2 * total as f64).round_ties_even() as usize);
+}
+
+#[test]
 fn only_the_changed_tensors_differ_in_the_file() {
     assert_eq!(onnx::encode(&model()).unwrap(), MODEL, "an unchanged model is the same file");
     let pruned = pruned(&options(0.5));

@@ -21,7 +21,7 @@ pub(super) const ENTRY: Entry<Open> = Entry {
 };
 
 /// No array is unpacked beyond this: a small hostile file can unpack to anything.
-const LARGEST: u64 = 16 << 30;
+const LARGEST: u64 = 4 << 30;
 
 fn open(path: &Path) -> Result<Option<ImageSet>> {
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();

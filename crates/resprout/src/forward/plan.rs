@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::model::{Dim, Layer, Model};
 use crate::ops::{BinaryOp, Compute, Fact, Fused, Op, batch_norm_affine, fold, resolve};
-use crate::tensor::{Tensor, Value};
+use crate::tensor::{Tensor, Value, value_count};
 use resprout_kernels::{Activation, Kernel};
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -216,6 +216,7 @@ impl<'a> Builder<'a> {
             )));
         };
         check_input(&input.shape, input_shape)?;
+        value_count(input_shape)?;
         let known = |tap: &&String| model.graph.layers.iter().any(|layer| layer.outputs.contains(tap));
         if let Some(tap) = options.taps.iter().find(|tap| !known(tap)) {
             return Err(Error::option(format!("tap {tap:?}: no layer writes such a value")));
@@ -248,6 +249,7 @@ impl<'a> Builder<'a> {
         }
         let (fused, output) = self.fuse(layer, output)?;
         let resolved = resolve(&layer.op, &inputs, &fused)?;
+        value_count(&resolved.shape)?;
         let operands = self.operands(layer, resolved.compute.operand_count(layer.inputs.len()))?;
         let slot = self.slots.len();
         self.slots.insert(output, slot);

@@ -12,6 +12,11 @@ impl Mask {
         self.0.iter().filter(|&&kept| kept).count()
     }
 
+    /// Prunes what `other` prunes as well.
+    pub fn intersect(&mut self, other: &Mask) {
+        self.0.iter_mut().zip(&other.0).for_each(|(kept, &other)| *kept &= other);
+    }
+
     /// Sets pruned weights to exactly 0.0.
     pub fn apply(&self, weights: &mut [f32]) {
         for (weight, &kept) in weights.iter_mut().zip(&self.0) {

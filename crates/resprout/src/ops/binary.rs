@@ -54,7 +54,7 @@ impl BinaryOp {
             return Err(Error::data("a shape computation divides by zero"));
         }
         let shape = broadcast_shape(&a.shape, &b.shape)?;
-        let mut out = Array { data: vec![0; crate::tensor::element_count(&shape)?], shape };
+        let mut out = Array { data: vec![0; crate::tensor::value_count(&shape)?], shape };
         broadcast(a, b, &mut out, |x: i64, y: i64| match self {
             BinaryOp::Add => x.wrapping_add(y),
             BinaryOp::Sub => x.wrapping_sub(y),

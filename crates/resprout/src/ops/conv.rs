@@ -129,17 +129,12 @@ pub struct ConvTransposeAttributes {
 }
 
 impl ConvTransposeAttributes {
-    /// Channel groups.
-    pub fn groups(&self) -> usize {
-        self.conv.groups
-    }
-
     pub(super) fn parse(a: &Attributes) -> Result<ConvTransposeAttributes> {
         if a.ints("output_shape")?.is_some() {
             return Err(Error::unsupported("ConvTranspose with output_shape"));
         }
         let conv = ConvAttributes::parse(a)?;
-        if conv.padding != Padding::Fixed([0; 4]) && !matches!(conv.padding, Padding::Fixed(_)) {
+        if !matches!(conv.padding, Padding::Fixed(_)) {
             return Err(Error::unsupported("ConvTranspose with auto_pad"));
         }
         let output_padding = match a.ints("output_padding")?.as_deref() {

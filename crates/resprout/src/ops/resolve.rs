@@ -7,7 +7,7 @@ use super::reduce::Softmax;
 use super::remap::{Remap, Resize};
 use super::{BinaryOp, Op, UnaryOp, axis_index, layout, matrix, reduce};
 use crate::error::{Error, Result};
-use crate::tensor::{Array, Tensor, Value, element_count};
+use crate::tensor::{Array, Tensor, Value, element_count, value_count};
 use resprout_kernels::{Activation, Kernel, PackedLinear};
 use std::sync::Arc;
 
@@ -337,7 +337,7 @@ pub fn fold(op: &Op, inputs: &[Option<Fact>], kernel: Kernel) -> Result<Option<V
             let operands: Option<Vec<&Tensor>> =
                 values[..resolved.compute.operand_count(values.len())].iter().map(|value| value.as_f32()).collect();
             let operands = operands.ok_or_else(|| Error::data("numbers and whole numbers are mixed"))?;
-            let mut out = Tensor::new(resolved.shape.clone(), vec![0.0; element_count(&resolved.shape)?]);
+            let mut out = Tensor::new(resolved.shape.clone(), vec![0.0; value_count(&resolved.shape)?]);
             resolved.compute.run(&operands, &mut out, kernel, false);
             Ok(Some(Value::F32(out)))
         }
@@ -349,7 +349,7 @@ fn fold_i64(op: &Op, inputs: &[Option<Fact>], values: &[&Value]) -> Result<Array
     let arrays: Option<Vec<&Array<i64>>> = values.iter().map(|value| value.as_i64()).collect();
     let first = values[0].as_i64().ok_or_else(|| Error::data("whole numbers are needed"))?;
     let all = || arrays.clone().ok_or_else(|| Error::data("numbers and whole numbers are mixed"));
-    let empty = |shape: Vec<usize>| Ok::<_, Error>(Array { data: vec![0; element_count(&shape)?], shape });
+    let empty = |shape: Vec<usize>| Ok::<_, Error>(Array { data: vec![0; value_count(&shape)?], shape });
     match op {
         Op::Binary(op) => {
             let arrays = all()?;
@@ -393,7 +393,7 @@ fn constant_of_shape(values: &[&Value], fill: Option<&Value>) -> Result<Value> {
     let dims = values[0].as_i64().ok_or_else(|| Error::data("a shape of whole numbers is needed"))?;
     let shape: Option<Vec<usize>> = dims.data.iter().map(|&dim| usize::try_from(dim).ok()).collect();
     let shape = shape.ok_or_else(|| Error::data(format!("a shape of {:?}", dims.data)))?;
-    let count = element_count(&shape)?;
+    let count = value_count(&shape)?;
     match fill {
         None => Ok(Value::F32(Tensor::new(shape, vec![0.0; count]))),
         Some(Value::F32(one)) if one.len() == 1 => Ok(Value::F32(Tensor::new(shape, vec![one.data[0]; count]))),
