@@ -1,6 +1,12 @@
 //! The command `resprout`: a map of what it can do, one function per command.
 #![forbid(unsafe_code)]
 
+/// As `println!`, but a reader that has had enough (`| head`) is no reason to panic.
+macro_rules! outln {
+    () => { $crate::print_line(format_args!("")) };
+    ($($text:tt)+) => { $crate::print_line(format_args!($($text)+)) };
+}
+
 mod args;
 mod commands;
 mod progress;
@@ -22,6 +28,13 @@ fn main() -> ExitCode {
             let usage = error.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::Option);
             ExitCode::from(if usage { 2 } else { 1 })
         }
+    }
+}
+
+fn print_line(text: std::fmt::Arguments) {
+    use std::io::Write;
+    if writeln!(std::io::stdout(), "{text}").is_err() {
+        std::process::exit(1);
     }
 }
 

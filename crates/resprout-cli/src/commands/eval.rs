@@ -49,7 +49,7 @@ pub fn run(args: &EvalArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     };
     if write_json(&output, args.json.as_deref())? {
         text::evaluation(&output.evaluation);
-        println!("{images_per_second:.0} images/s, decoding included");
+        outln!("{images_per_second:.0} images/s, decoding included");
         text::warnings(&output.warnings);
     }
     Ok(())

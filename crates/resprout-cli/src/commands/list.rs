@@ -35,15 +35,15 @@ pub fn run(args: &ListArgs) -> anyhow::Result<()> {
         ("kernels", resprout::kernels().map(|(name, about, _)| plain(name, about)).collect()),
     ];
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&BTreeMap::from(tables))?);
+        outln!("{}", serde_json::to_string_pretty(&BTreeMap::from(tables))?);
         return Ok(());
     }
     for (table, rows) in tables {
-        println!("{table}");
+        outln!("{table}");
         rows.iter().for_each(print);
     }
     let usable = resprout::kernels().filter(|(_, _, usable)| *usable).map(|(name, _, _)| name);
-    println!("kernels that this CPU can run, best first: {}", usable.collect::<Vec<_>>().join(", "));
+    outln!("kernels that this CPU can run, best first: {}", usable.collect::<Vec<_>>().join(", "));
     Ok(())
 }
 
@@ -63,11 +63,11 @@ fn plain(name: &'static str, about: &'static str) -> Row {
 }
 
 fn print(row: &Row) {
-    println!("  {:20} {}", row.name, row.about);
+    outln!("  {:20} {}", row.name, row.about);
     if !row.paper.is_empty() {
-        println!("  {:20} [{}]", "", row.paper);
+        outln!("  {:20} [{}]", "", row.paper);
     }
     for option in &row.options {
-        println!("  {:20} :{}=  {} (default {})", "", option.name, option.about, option.default);
+        outln!("  {:20} :{}=  {} (default {})", "", option.name, option.about, option.default);
     }
 }

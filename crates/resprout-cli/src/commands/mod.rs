@@ -42,7 +42,7 @@ fn write_json<T: Serialize>(value: &T, target: Option<&Path>) -> anyhow::Result<
     let Some(path) = target else { return Ok(true) };
     let text = serde_json::to_string_pretty(value)?;
     if path == Path::new("-") {
-        println!("{text}");
+        outln!("{text}");
         return Ok(false);
     }
     resprout::formats::atomic::write(path, format!("{text}\n").as_bytes())?;

@@ -33,13 +33,17 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let calibration = data.calibration.as_ref().map_or(&empty, |(images, _)| images);
     let repair_outcome = repair.repair(&mut repaired, calibration, progress)?;
     clock.lap("repair");
-    let evaluation = data.evaluate(&dense, &pruned, &repaired, args, progress)?;
+    let mut networks = vec![("dense", &dense), ("pruned", &pruned)];
+    if repair.needs_images() {
+        networks.push(("repaired", &repaired));
+    }
+    let evaluation = if args.no_evaluation { None } else { data.evaluate(&networks, progress)? };
     clock.lap("evaluate");
 
     progress.check()?;
     write_model(&repaired, &args.output, data.calibration.as_ref().map(|(images, _)| images))?;
     clock.lap("write");
-    let mut report = build_report(args, &repaired, &outcome, &repair_outcome, data, evaluation)?;
+    let mut report = build_report(args, (&dense, &repaired), &outcome, &repair_outcome, data, evaluation)?;
     clock.lap("report");
     report.seconds = clock.laps;
     if write_json(&report, args.json.as_deref())? {
@@ -101,19 +105,21 @@ struct Data {
     preprocess: Option<(Preprocess, Option<String>)>,
     calibration: Option<(Tensor, ImageSet)>,
     evaluation: Option<ImageSet>,
+    /// Whether the calibration images are more than a check of the written file.
+    repair_uses_images: bool,
 }
 
 impl Data {
-    fn open(args: &PruneArgs, model: &Model, needed: bool) -> Result<Data> {
+    fn open(args: &PruneArgs, model: &Model, repair_uses_images: bool) -> Result<Data> {
         if args.calibration.is_none() && args.data.is_none() {
-            return Ok(Data { preprocess: None, calibration: None, evaluation: None });
+            return Ok(Data { preprocess: None, calibration: None, evaluation: None, repair_uses_images });
         }
         let (preprocess, note) = images::preprocess(&args.images, model)?;
         let calibration = args.calibration.as_ref().map(|path| {
             // Labels are not even read: nothing behind this line could use them.
             let mut set = ImageSet::open(path, &LabelSource::None)?;
             set.truncate(args.calibration_images.get());
-            let count = if needed { set.len() } else { set.len().min(VERIFY_IMAGES) };
+            let count = if repair_uses_images { set.len() } else { set.len().min(VERIFY_IMAGES) };
             Ok((set.load(0..count, images::channels(model), &preprocess)?, set))
         });
         let evaluation = args.data.as_ref().map(|path| images::open(path, &args.images));
@@ -121,30 +127,20 @@ impl Data {
             preprocess: Some((preprocess, note)),
             calibration: calibration.transpose()?,
             evaluation: evaluation.transpose()?,
+            repair_uses_images,
         })
     }
 
-    fn evaluate(
-        &self,
-        dense: &Model,
-        pruned: &Model,
-        repaired: &Model,
-        args: &PruneArgs,
-        progress: &dyn Progress,
-    ) -> Result<Option<EvaluationReport>> {
+    /// Measures the networks, the first of which is the dense one, where there are images.
+    fn evaluate(&self, networks: &[(&str, &Model)], progress: &dyn Progress) -> Result<Option<EvaluationReport>> {
         let Some((preprocess, _)) = &self.preprocess else { return Ok(None) };
-        let fallback = self.calibration.as_ref().map(|(_, set)| set).filter(|_| !args.no_evaluation);
+        let fallback = self.calibration.as_ref().map(|(_, set)| set);
         let Some(set) = self.evaluation.as_ref().or(fallback) else { return Ok(None) };
-        let image = set.load(0..1, images::channels(dense), preprocess)?.shape[1..].to_vec();
-        let mut models = vec![("dense", dense), ("pruned", pruned)];
-        if args.repair != "none" {
-            models.push(("repaired", repaired));
-        }
-        let networks: Result<Vec<Network>> =
-            models.iter().map(|(_, model)| Network::new(model, &image, &PlanOptions::default())).collect();
-        let networks = networks?;
-        let run = eval::evaluate(&networks.iter().collect::<Vec<_>>(), set, preprocess, true, progress)?;
-        let names: Vec<&str> = models.iter().map(|(name, _)| *name).collect();
+        let image = set.load(0..1, images::channels(networks[0].1), preprocess)?.shape[1..].to_vec();
+        let (names, models): (Vec<&str>, Vec<&Model>) = networks.iter().copied().unzip();
+        let ready: Result<Vec<Network>> =
+            models.iter().map(|model| Network::new(model, &image, &PlanOptions::default())).collect();
+        let run = eval::evaluate(&ready?.iter().collect::<Vec<_>>(), set, preprocess, true, progress)?;
         Ok(Some(EvaluationReport::new(run, &names, set.path().display().to_string(), self.evaluation.is_none())))
     }
 }
@@ -174,7 +170,7 @@ fn write_model(model: &Model, path: &Path, images: Option<&Tensor>) -> Result<()
 
 fn build_report(
     args: &PruneArgs,
-    model: &Model,
+    (dense, model): (&Model, &Model),
     outcome: &PruneOutcome,
     repair: &RepairOutcome,
     data: Data,
@@ -184,7 +180,6 @@ fn build_report(
     let (layers, macs) = report::layer_rows(model, &outcome.layers, image.as_deref())?;
     let (dense_file, dense_bytes) = file_info(&args.model)?;
     let (sparse_file, sparse_bytes) = file_info(&args.output)?;
-    let dense_model = read_model(&args.model, args.weights.as_deref())?;
     let mut warnings = report::layer_warnings(&layers);
     warnings.extend(repair.warnings.iter().cloned());
     let (preprocess, note) = data.preprocess.unzip();
@@ -197,17 +192,16 @@ fn build_report(
             preprocess: preprocess.clone()?,
         })
     };
-    let needs_images = args.repair != "none";
     Ok(Report {
         schema_version: report::SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION").into(),
         sparsity: report::sparsity_info(model, &layers, args.sparsity, macs),
-        size: Some(SizeInfo { dense: report::sizes(&dense_model, &dense_bytes)?, sparse: report::sizes(model, &sparse_bytes)? }),
+        size: Some(SizeInfo { dense: report::sizes(dense, &dense_bytes)?, sparse: report::sizes(model, &sparse_bytes)? }),
         model: dense_file,
         output: Some(sparse_file),
         options: options_json(args, preprocess.as_ref()),
         seed: args.seed,
-        calibration: data.calibration.filter(|_| needs_images).and_then(used),
+        calibration: data.calibration.filter(|_| data.repair_uses_images).and_then(used),
         layers,
         left_dense: outcome.left_dense.clone(),
         evaluation,

@@ -16,7 +16,7 @@ fn table(header: &[&str], rows: &[Vec<String>]) {
         let cell = |(i, text): (usize, &String)| {
             if i == 0 { format!("{text:<0$}", widths[0]) } else { format!("{text:>0$}", widths[i]) }
         };
-        println!("  {}", cells.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ").trim_end());
+        outln!("  {}", cells.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ").trim_end());
     };
     line(&header.iter().map(|name| name.to_string()).collect::<Vec<_>>());
     rows.iter().for_each(|row| line(row));
@@ -51,18 +51,18 @@ pub fn report(report: &Report) {
     left_dense(&report.left_dense);
     sparsity(&report.sparsity);
     if let Some(size) = &report.size {
-        println!();
+        outln!();
         let row = |name: &str, b: &resprout::report::Bytes| vec![name.to_string(), bytes(b.raw), bytes(b.nonzero), bytes(b.gzip)];
         table(&["size", "raw", "nonzero", "gzip"], &[row("dense", &size.dense), row("sparse", &size.sparse)]);
     }
     if let Some(run) = &report.evaluation {
-        println!();
+        outln!();
         evaluation(run);
     }
     warnings(&report.warnings);
     if let Some(output) = &report.output {
         let seconds: f64 = report.seconds.iter().map(|(_, seconds)| seconds).sum();
-        println!("\nwrote {} in {seconds:.1} s", output.path);
+        outln!("\nwrote {} in {seconds:.1} s", output.path);
     }
 }
 
@@ -92,12 +92,12 @@ fn left_dense(left: &[LeftDense]) {
     for reason in reasons {
         let names: Vec<&str> = left.iter().filter(|l| l.reason == reason).map(|l| l.param.as_str()).collect();
         let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
-        println!("  left dense ({reason}): {}{more}", names[..names.len().min(3)].join(", "));
+        outln!("  left dense ({reason}): {}{more}", names[..names.len().min(3)].join(", "));
     }
 }
 
 fn sparsity(s: &SparsityInfo) {
-    println!(
+    outln!(
         "\n  sparsity: {} of {} prunable weights, {} of all {} parameters, effective {}",
         percent(s.of_prunable),
         s.prunable,
@@ -108,7 +108,7 @@ fn sparsity(s: &SparsityInfo) {
     let speedup = s
         .theoretical_speedup
         .map_or("unknown (input size)".into(), |x| format!("{x:.2}x (MACs {} -> {})", macs(s.macs_dense), macs(s.macs_sparse)));
-    println!(
+    outln!(
         "  compression ratio {:.2}x, theoretical speed-up {speedup}; measured latency: not part of this version",
         s.compression_ratio
     );
@@ -116,7 +116,7 @@ fn sparsity(s: &SparsityInfo) {
 
 pub fn evaluation(run: &EvaluationReport) {
     let note = if run.on_calibration_images { ", the calibration images themselves: too good to be true for others" } else { "" };
-    println!("  {} images of {}{note}; in brackets 95 % intervals", run.images, run.path);
+    outln!("  {} images of {}{note}; in brackets 95 % intervals", run.images, run.path);
     let row = |(name, e): &(String, Evaluation)| {
         vec![
             name.clone(),
@@ -130,49 +130,49 @@ pub fn evaluation(run: &EvaluationReport) {
     let rows: Vec<Vec<String>> = run.networks.iter().map(row).collect();
     table(&["network", "top-1", "top-5", "agreement", "KL (nats)", "relative error"], &rows);
     for (name, e) in run.networks.iter().filter(|(_, e)| e.broken_images > 0) {
-        println!("  {name}: NaN or infinite outputs for {} images", e.broken_images);
+        outln!("  {name}: NaN or infinite outputs for {} images", e.broken_images);
     }
 }
 
 pub fn warnings(warnings: &[String]) {
     if !warnings.is_empty() {
-        println!();
+        outln!();
     }
-    warnings.iter().for_each(|warning| println!("  note: {warning}"));
+    warnings.iter().for_each(|warning| outln!("  note: {warning}"));
 }
 
 pub fn inspection(inspection: &Inspection) {
-    println!("{} ({}, sha256 {})", inspection.model.path, bytes(inspection.model.bytes), inspection.model.sha256);
+    outln!("{} ({}, sha256 {})", inspection.model.path, bytes(inspection.model.bytes), inspection.model.sha256);
     for (name, shape) in &inspection.inputs {
-        println!("  input {name} [{}]", shape.join(", "));
+        outln!("  input {name} [{}]", shape.join(", "));
     }
-    println!("  output {}", inspection.outputs.join(", "));
+    outln!("  output {}", inspection.outputs.join(", "));
     let operations = inspection.operations.iter().map(|(name, count)| format!("{name} {count}"));
-    println!("  operations: {}\n", operations.collect::<Vec<_>>().join(", "));
+    outln!("  operations: {}\n", operations.collect::<Vec<_>>().join(", "));
     layers(&inspection.layers);
     left_dense(&inspection.left_dense);
-    println!("\n  {} prunable of {} parameters", inspection.sparsity.prunable, inspection.sparsity.parameters);
+    outln!("\n  {} prunable of {} parameters", inspection.sparsity.prunable, inspection.sparsity.parameters);
     if inspection.sparsity.kept < inspection.sparsity.prunable {
         sparsity(&inspection.sparsity);
     }
     match (&inspection.image, &inspection.forward_error) {
-        (None, _) => println!("  operations are not counted: the image size is free; give --input-shape"),
-        (Some(_), Some(error)) => println!("  cannot be computed here (pruning without repair works): {error}"),
+        (None, _) => outln!("  operations are not counted: the image size is free; give --input-shape"),
+        (Some(_), Some(error)) => outln!("  cannot be computed here (pruning without repair works): {error}"),
         (Some(image), None) => {
-            println!("  {} multiply-accumulates for an image of {image:?}", macs(inspection.sparsity.macs_dense))
+            outln!("  {} multiply-accumulates for an image of {image:?}", macs(inspection.sparsity.macs_dense))
         }
     }
 }
 
 pub fn demo(report: &DemoReport, folder: &Path) {
     let top1 = |e: &Evaluation| e.top1.map_or(0.0, |t| t.value * 100.0);
-    println!(
+    outln!(
         "Handwritten digits, {} test images; dense network: {:.1} % correct. Magnitude pruning, {} allocation,",
         report.test_images,
         top1(&report.dense),
         report.allocation
     );
-    println!("then BatchNorm recalibration on {} unlabelled images.\n", report.calibration_images);
+    outln!("then BatchNorm recalibration on {} unlabelled images.\n", report.calibration_images);
     let rows: Vec<Vec<String>> = report
         .rows
         .iter()
@@ -188,7 +188,7 @@ pub fn demo(report: &DemoReport, folder: &Path) {
         })
         .collect();
     table(&["sparsity", "smaller", "gzip", "pruned", "recalibrated", "# pruned, + recovered"], &rows);
-    println!("\nThe sparse models and report.json are in {}.", folder.display());
+    outln!("\nThe sparse models and report.json are in {}.", folder.display());
 }
 
 /// `#` for what pruning left, `+` for what recalibration brought back; one character is four points.

@@ -1,6 +1,6 @@
 //! A folder of JPEG, PNG or WebP files, or a single one; class folders or a `labels.csv` give labels.
 
-use super::{ImageSet, Open, Pixels, RawImage, Source, labels};
+use super::{ImageSet, Open, Pixels, RawImage, Source};
 use crate::error::{Error, Result};
 use crate::table::Entry;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,12 @@ pub(super) const ENTRY: Entry<Open> = Entry {
 
 fn open(path: &Path) -> Result<Option<ImageSet>> {
     if path.is_file() && is_image(path) {
-        return Ok(Some(ImageSet { path: path.into(), source: Source::Files(vec![path.into()]), labels: None }));
+        return Ok(Some(ImageSet {
+            path: path.into(),
+            source: Source::Files(vec![path.into()]),
+            labels: None,
+            label_file: None,
+        }));
     }
     if !path.is_dir() {
         return Ok(None);
@@ -23,12 +28,8 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
     let entries = sorted(path)?;
     let files: Vec<PathBuf> = entries.iter().filter(|p| p.is_file() && is_image(p)).cloned().collect();
     if !files.is_empty() {
-        let table = path.join("labels.csv");
-        let mut set = ImageSet { path: path.into(), source: Source::Files(files), labels: None };
-        if table.is_file() {
-            set.labels = Some(labels::read(&table, &set)?);
-        }
-        return Ok(Some(set));
+        let label_file = Some(path.join("labels.csv")).filter(|file| file.is_file());
+        return Ok(Some(ImageSet { path: path.into(), source: Source::Files(files), labels: None, label_file }));
     }
     let (mut files, mut classes) = (Vec::new(), Vec::new());
     for (class, folder) in entries.iter().filter(|p| p.is_dir()).enumerate() {
@@ -40,7 +41,7 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
     if files.is_empty() {
         return Err(Error::data(format!("{}: holds no .jpg, .jpeg, .png or .webp files", path.display())));
     }
-    Ok(Some(ImageSet { path: path.into(), source: Source::Files(files), labels: Some(classes) }))
+    Ok(Some(ImageSet { path: path.into(), source: Source::Files(files), labels: Some(classes), label_file: None }))
 }
 
 fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -22,14 +22,11 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
     if !path.is_file() || !name.contains("idx3") {
         return Ok(None);
     }
-    let read = |path: &Path| std::fs::read(path).map_err(|e| Error::io(path, e));
-    let (pixels, shape) = images(&read(path)?).map_err(|e| e.at(path.display()))?;
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let (pixels, shape) = images(&bytes).map_err(|e| e.at(path.display()))?;
     let beside: PathBuf = path.with_file_name(name.replace("images", "labels").replace("idx3", "idx1"));
-    let labels = match beside.is_file() {
-        true => Some(labels(&read(&beside)?).map_err(|e| e.at(beside.display()))?),
-        false => None,
-    };
-    Ok(Some(ImageSet { path: path.into(), source: Source::Bytes(pixels, shape), labels }))
+    let label_file = Some(beside).filter(|file| file.is_file());
+    Ok(Some(ImageSet { path: path.into(), source: Source::Bytes(pixels, shape), labels: None, label_file }))
 }
 
 /// `[N, 1, H, W]`.

@@ -45,6 +45,8 @@ pub struct ImageSet {
     source: Source,
     /// One class per image.
     labels: Option<Vec<usize>>,
+    /// A file of labels that lies with the images; read only if somebody wants labels.
+    label_file: Option<PathBuf>,
 }
 
 /// Where labels come from.
@@ -86,7 +88,7 @@ impl ImageSet {
 
     /// Images in memory: `pixels: [N, C, H, W]`, one byte each.
     pub fn from_bytes(name: &str, pixels: Vec<u8>, shape: [usize; 4], labels: Option<Vec<usize>>) -> Result<ImageSet> {
-        let set = ImageSet { path: PathBuf::from(name), source: Source::Bytes(pixels, shape), labels };
+        let set = ImageSet { path: PathBuf::from(name), source: Source::Bytes(pixels, shape), labels, label_file: None };
         let fits = matches!(&set.source, Source::Bytes(data, shape) if data.len() == shape.iter().product::<usize>());
         if !fits || set.labels.as_ref().is_some_and(|labels| labels.len() != shape[0]) {
             return Err(Error::data(format!("{name}: pixels and labels do not fit the shape {shape:?}")));
@@ -103,7 +105,11 @@ impl ImageSet {
 
     fn set_labels(&mut self, labels: &LabelSource) -> Result<()> {
         match labels {
-            LabelSource::Auto => {}
+            LabelSource::Auto => {
+                if let Some(file) = self.label_file.take() {
+                    self.labels = Some(labels::read(&file, self)?);
+                }
+            }
             LabelSource::None => self.labels = None,
             LabelSource::File(path) => self.labels = Some(labels::read(path, self)?),
         }

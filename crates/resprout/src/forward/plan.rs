@@ -303,7 +303,8 @@ impl<'a> Builder<'a> {
         while let Some((index, next)) = self.only_reader(output) {
             match &next.op {
                 Op::BatchNorm { epsilon } if foldable && fused.affine.is_none() => {
-                    let inputs = self.input_facts_but_first(next)?;
+                    // Its parameters may be computed only after this layer; then it stays a step of its own.
+                    let Ok(inputs) = self.input_facts_but_first(next) else { break };
                     let channels = inputs.get(1).and_then(Option::as_ref).map_or(0, |fact| fact.shape.iter().product());
                     let Ok(affine) = batch_norm_affine(&inputs, *epsilon, channels) else { break };
                     if self.out_channels(layer) != Some(channels) {
