@@ -1,6 +1,6 @@
 //! Bad input: one clear message that names the culprit, an exit code other than 0, nothing written.
 
-use crate::util::{DIGITS, DIGITS_NORM, Scratch, field, files, model, node, number, tensor, text};
+use crate::util::{DIGITS, DIGITS_NORM, Scratch, field, files, model, node, number, skipped, tensor, text};
 use std::process::Stdio;
 
 /// Prunes `name` and expects a message with all of `parts`.
@@ -248,7 +248,7 @@ fn a_full_disk() {
     std::fs::create_dir(&full).unwrap();
     let mount = |args: &[&str]| std::process::Command::new(args[0]).args(&args[1..]).arg(&full).stderr(Stdio::null()).status();
     if !mount(&["mount", "-t", "tmpfs", "-o", "size=64k", "none"]).is_ok_and(|status| status.success()) {
-        eprintln!("skipped: a_full_disk needs the right to mount a small tmpfs");
+        skipped("a_full_disk", "the right to mount a small tmpfs");
         return;
     }
     let output = scratch.run(&["prune", "digits.onnx", "-o", "full/out.onnx", "-s", "0.5"]);

@@ -1,7 +1,7 @@
 //! Real models and data, where they are at hand: `RESPROUT_DATA` names the folder. Without it these
 //! tests say that they were skipped.
 
-use crate::util::Scratch;
+use crate::util::{Scratch, skipped};
 use image::ImageReader;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 fn data(test: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("RESPROUT_DATA").map(PathBuf::from);
     if folder.is_none() {
-        eprintln!("skipped: {test} needs RESPROUT_DATA");
+        skipped(test, "RESPROUT_DATA");
     }
     folder
 }

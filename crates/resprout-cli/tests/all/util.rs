@@ -63,6 +63,12 @@ impl Scratch {
     }
 }
 
+/// Says that a test did not run, where the test harness does not hide it.
+pub fn skipped(test: &str, needs: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "skipped: {test} needs {needs}");
+}
+
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

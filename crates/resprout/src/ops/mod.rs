@@ -7,6 +7,7 @@
 pub mod attributes;
 mod binary;
 pub mod conv;
+mod fold;
 mod layout;
 mod matrix;
 mod pool;
@@ -18,10 +19,11 @@ mod unary;
 pub use attributes::{Attribute, Attributes};
 pub use binary::BinaryOp;
 pub use conv::{ConvAttributes, ConvTransposeAttributes};
+pub use fold::fold;
 pub use pool::PoolAttributes;
 pub use remap::{PadMode, ResizeAttributes};
 pub(crate) use resolve::batch_norm_affine;
-pub use resolve::{Compute, Fact, Fused, Resolved, fold, resolve};
+pub use resolve::{Compute, Fact, Fused, Resolved, resolve};
 pub use unary::UnaryOp;
 
 use crate::error::{Error, Result};
