@@ -66,7 +66,8 @@ impl Scratch {
 /// Says that a test did not run, where the test harness does not hide it.
 pub fn skipped(test: &str, needs: &str) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "skipped: {test} needs {needs}");
+    // One write, so that the lines of tests that run at once do not mix.
+    let _ = std::io::stderr().write_all(format!("skipped: {test} needs {needs}\n").as_bytes());
 }
 
 pub fn text(bytes: &[u8]) -> String {
