@@ -9,6 +9,16 @@
 //!
 //! Each output element is one sum in ascending `K`, whatever the tile, so the result depends
 //! neither on the number of threads nor on how the work is cut into tiles.
+//!
+//! ```
+//! use resprout_kernels::{Activation, Kernel, PackedLinear};
+//!
+//! // y = max(W x + b, 0) for one row x.
+//! let layer = PackedLinear::new(2, 2, &[1.0, 2.0, 3.0, -4.0], &[0.5, 0.0], Activation::Clamp { low: 0.0, high: f32::INFINITY });
+//! let mut y = [0.0; 2];
+//! layer.run(Kernel::best(), &[1.0, 1.0], &mut y);
+//! assert_eq!(y, [3.5, 0.0]);
+//! ```
 
 pub mod conv;
 pub mod dense;

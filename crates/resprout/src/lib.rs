@@ -1,4 +1,27 @@
 //! Prune trained vision networks, repair them without labels, and report what is left.
+//!
+//! A [`model::Model`] is a graph, a table of parameters and a table of masks; every method is a step
+//! on it. Pruning and recalibrating a network takes a few lines:
+//!
+//! ```
+//! use resprout::{data::*, formats::onnx, progress::Quiet, prune::*, repair::REPAIRS, table};
+//!
+//! # fn main() -> resprout::Result<()> {
+//! # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../resprout-cli/assets");
+//! let mut model = onnx::read(&folder.join("digits.onnx"))?;
+//! let options = PruneOptions { sparsity: 0.9, allocation: "erk".into(), ..PruneOptions::default() };
+//! let outcome = prune(&mut model, &options, &Quiet)?;
+//! assert_eq!(outcome.kept.iter().sum::<usize>(), 7707); // a tenth of 77,072
+//!
+//! let images = ImageSet::open(&folder.join("digits-images-idx3-ubyte.gz"), &LabelSource::None)?;
+//! let images = images.load(0..256, 1, &Preprocess::preset("raw")?)?;
+//! let (bn, options) = table::find(REPAIRS, "repair", "bn")?;
+//! (bn.build)(&options)?.repair(&mut model, &images, &Quiet)?;
+//! let bytes = onnx::encode(&model)?;
+//! # assert!(!bytes.is_empty());
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod allocation;
