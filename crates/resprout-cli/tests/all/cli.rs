@@ -1,6 +1,6 @@
 //! What works, from the outside.
 
-use crate::util::{DIGITS_NORM, Scratch};
+use crate::util::{DIGITS_NORM, Scratch, field, model, node, number};
 
 fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap()
@@ -126,4 +126,33 @@ fn a_hint_where_the_preprocessing_was_chosen() {
     let scratch = Scratch::new();
     let table = scratch.ok(&["eval", "digits.onnx", "--data", "digits-images-idx3-ubyte.gz"]);
     assert!(table.contains("no --preset was given: \"raw\" was chosen"), "{table}");
+}
+
+#[test]
+fn typed_data_and_fills_are_written_back_in_kind() {
+    let scratch = Scratch::new();
+    let floats: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let typed =
+        [number(1, 1), number(1, 1), number(1, 1), number(1, 4), number(2, 1), field(8, b"w"), field(4, &floats)].concat();
+    let before = model(&[node("Conv", &["x", "w"], "y")], &[typed]);
+    scratch.file("typed.onnx", &before);
+    scratch.ok(&["prune", "typed.onnx", "-o", "out.onnx", "-s", "0.5", "--allocation", "global"]);
+    let after = std::fs::read(scratch.path("out.onnx")).unwrap();
+    let changed = before.iter().zip(&after).filter(|(a, b)| a != b).count();
+    assert_eq!(after.len(), before.len(), "still typed data");
+    // 1.0 is 00 00 80 3f and 2.0 is 00 00 00 40: three bytes become zero.
+    assert_eq!(changed, 3);
+
+    // A weight that a node fills with zeros is spelled out only if it changes.
+    let shape: Vec<u8> = [1u64, 1, 1, 4].iter().flat_map(|dim| dim.to_le_bytes()).collect();
+    let shape = [number(1, 4), number(2, 7), field(8, b"shape"), field(9, &shape)].concat();
+    let one = [number(1, 1), number(2, 1), field(9, &1.5f32.to_le_bytes())].concat();
+    let value = [field(1, b"value"), field(5, &one), number(20, 4)].concat();
+    let fill = [node("ConstantOfShape", &["shape"], "w"), field(5, &value)].concat();
+    scratch.file("filled.onnx", &model(&[fill, node("Conv", &["x", "w"], "y")], &[shape]));
+    scratch.ok(&["prune", "filled.onnx", "-o", "same.onnx", "-s", "0"]);
+    assert_eq!(std::fs::read(scratch.path("same.onnx")).unwrap(), std::fs::read(scratch.path("filled.onnx")).unwrap());
+    scratch.ok(&["prune", "filled.onnx", "-o", "half.onnx", "-s", "0.5", "--allocation", "global"]);
+    let layers = json(&scratch.ok(&["inspect", "half.onnx", "--json", "-"]))["layers"].clone();
+    assert_eq!((&layers[0]["kept"], &layers[0]["weights"]), (&2.into(), &4.into()));
 }
