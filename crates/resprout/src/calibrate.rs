@@ -59,7 +59,11 @@ impl Sweep {
     pub fn run_each<'a>(&mut self, step: &Step, compute: impl Fn(usize) -> &'a Compute + Sync) {
         let spread = self.chunks.len() < rayon::current_num_threads();
         let kernel = self.kernel;
-        self.chunks.par_iter_mut().enumerate().for_each(|(i, chunk)| step.run(compute(i), &mut chunk.slots, kernel, spread));
+        self.chunks.par_iter_mut().enumerate().for_each(|(i, chunk)| {
+            step.run(compute(i), &mut chunk.slots, kernel, spread);
+            // With all images at one layer, memory is scarcer than the time to ask for it again.
+            chunk.slots.free_spare();
+        });
     }
 
     /// Statistics of the value in `slot`, `[N, C, ...]`, per chunk.

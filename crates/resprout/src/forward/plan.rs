@@ -87,6 +87,11 @@ impl Slots {
         self.values[slot].as_ref().expect("a plan reads a value only while it is alive")
     }
 
+    /// Gives the buffers of dead values back.
+    pub fn free_spare(&mut self) {
+        self.spare.clear();
+    }
+
     fn release(&mut self, slot: usize) {
         if let Some(tensor) = self.values[slot].take() {
             self.spare.push(tensor.data);
