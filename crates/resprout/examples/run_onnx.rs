@@ -13,6 +13,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let images = Tensor::new(shape, bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect());
     let model = resprout::formats::onnx::read(model.as_ref())?;
     let results = Network::new(&model, &images.shape[1..], &PlanOptions::default())?.run(&images)?;
-    std::fs::write(output, results[0].data.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
+    std::fs::write(output, results[0].to_le_bytes())?;
     Ok(())
 }

@@ -108,7 +108,7 @@ pub fn evaluate(
     for start in (0..set.len()).step_by(BATCH) {
         let range = start..set.len().min(start + BATCH);
         let images = set.load(range.clone(), channels, preprocess)?;
-        hash_images(&mut hash, &images);
+        hash.update(images.to_le_bytes());
         let labels = set.labels().map(|labels| &labels[range]);
         let mut dense = None;
         for (network, tally) in networks.iter().zip(&mut tallies) {
@@ -130,20 +130,12 @@ pub fn evaluate(
 
 /// SHA-256 of an image tensor, as [`EvaluationRun::images_sha256`].
 pub fn images_sha256(images: &Tensor) -> String {
-    let mut hash = Sha256::new();
-    hash_images(&mut hash, images);
-    hex(&hash.finalize())
+    sha256(&images.to_le_bytes())
 }
 
 /// SHA-256 of bytes, in hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
-}
-
-fn hash_images(hash: &mut Sha256, images: &Tensor) {
-    let mut bytes = Vec::with_capacity(images.len() * 4);
-    images.data.iter().for_each(|v| bytes.extend_from_slice(&v.to_le_bytes()));
-    hash.update(&bytes);
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::prunable::NamePattern;
 use crate::model::{LeftDense, Mask, Model, Prunable, PrunableRule};
 use crate::progress::Progress;
-use crate::select::{apply_floors, mask_with_floor};
+use crate::select::{apply_floors, kept_alone, mask_with_floor};
 use crate::table;
 use rayon::prelude::*;
 
@@ -164,20 +164,22 @@ fn overrides(layers: &[Prunable], wanted: &[(String, f64)]) -> Result<Vec<Option
             )));
         }
         for i in hits {
-            let size = layers[i].len();
-            fixed[i] = Some(size - (sparsity * size as f64).round_ties_even() as usize);
+            fixed[i] = Some(kept_alone(layers[i].len(), *sparsity));
         }
     }
     Ok(fixed)
 }
 
 fn floor(layer: &Prunable, options: &PruneOptions) -> usize {
-    options.min_per_layer.max(options.min_per_channel.saturating_mul(layer.channels())).min(layer.len())
+    options.min_per_layer.min(layer.len()).max(channel_floor(layer, options.min_per_channel))
+}
+
+fn channel_floor(layer: &Prunable, per_channel: usize) -> usize {
+    per_channel.saturating_mul(layer.channels()).min(layer.len())
 }
 
 fn check_channel_floor(layers: &[Prunable], kept: &[usize], per_channel: usize) -> Result<()> {
-    let short =
-        layers.iter().zip(kept).find(|(layer, kept)| **kept < per_channel.saturating_mul(layer.channels()).min(layer.len()));
+    let short = layers.iter().zip(kept).find(|(layer, kept)| **kept < channel_floor(layer, per_channel));
     match short {
         Some((layer, kept)) => Err(Error::option(format!(
             "--min-per-channel {per_channel}: layer {:?} keeps {kept} weights for {} channels",

@@ -3,7 +3,7 @@
 use crate::data::Preprocess;
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, EvaluationRun, OutputKind};
-use crate::forward::{Plan, PlanOptions};
+use crate::forward::{Plan, PlanOptions, with_batch};
 use crate::model::effective::effective_counts;
 use crate::model::{Dim, LeftDense, Model, Prunable};
 use crate::tensor::Tensor;
@@ -175,10 +175,19 @@ impl EvaluationReport {
     }
 }
 
-/// A table of the model's prunable layers, and what is noteworthy about them. `image: [C, H, W]`
-/// gives the operations; without it (or where the model cannot be computed) they stay unknown.
-pub fn layer_rows(model: &Model, layers: &[Prunable], image: Option<&[usize]>) -> Result<(Vec<LayerRow>, Option<u64>)> {
-    let macs = image.and_then(|image| macs_by_layer(model, image).ok());
+/// Multiply-accumulates per image of every layer, by name.
+pub type LayerMacs = HashMap<String, u64>;
+
+/// Counts the operations for images of shape `[C, H, W]`; an error where the model cannot be computed.
+pub fn layer_macs(model: &Model, image: &[usize]) -> Result<LayerMacs> {
+    let input = with_batch(model, image);
+    let plan = Plan::new(model, &input, &PlanOptions::default())?;
+    let batch = input[0].max(1) as u64;
+    Ok(plan.steps.iter().map(|step| (model.graph.layers[step.layer].name.clone(), step.macs / batch)).collect())
+}
+
+/// A table of the model's prunable layers; without `macs` the operations stay unknown.
+pub fn layer_rows(model: &Model, layers: &[Prunable], macs: Option<&LayerMacs>) -> Result<Vec<LayerRow>> {
     let effective = effective_counts(model, layers);
     let row = |(layer, effective): (&Prunable, usize)| -> Result<LayerRow> {
         let weight = model.weight(&layer.param)?;
@@ -191,17 +200,17 @@ pub fn layer_rows(model: &Model, layers: &[Prunable], image: Option<&[usize]>) -
             kept,
             density: kept as f64 / layer.len() as f64,
             effective,
-            macs: macs.as_ref().and_then(|macs| macs.get(&layer.layer).copied()),
+            macs: macs.and_then(|macs| macs.get(&layer.layer).copied()),
             dead_channels: dead_channels(layer, weight),
             channels: layer.channels(),
         })
     };
-    let rows: Result<Vec<LayerRow>> = layers.iter().zip(effective).map(row).collect();
-    Ok((rows?, macs.map(|macs| macs.values().sum())))
+    layers.iter().zip(effective).map(row).collect()
 }
 
-/// Sums over the rows. `macs_dense` counts all layers, also those that were not pruned.
-pub fn sparsity_info(model: &Model, rows: &[LayerRow], requested: f64, macs_dense: Option<u64>) -> SparsityInfo {
+/// Sums over the rows; `macs` holds all layers, also those that were not pruned.
+pub fn sparsity_info(model: &Model, rows: &[LayerRow], requested: f64, macs: Option<&LayerMacs>) -> SparsityInfo {
+    let macs_dense: Option<u64> = macs.map(|macs| macs.values().sum());
     let sum = |field: fn(&LayerRow) -> usize| rows.iter().map(field).sum::<usize>();
     let (prunable, kept, effective) = (sum(|r| r.weights), sum(|r| r.kept), sum(|r| r.effective));
     let parameters = model.params.float_count();
@@ -242,13 +251,6 @@ fn dead_channels(layer: &Prunable, weight: &Tensor) -> usize {
     let mut alive = vec![false; layer.channels()];
     weight.data.iter().enumerate().filter(|(_, w)| **w != 0.0).for_each(|(i, _)| alive[layer.channel_of(i)] = true);
     alive.iter().filter(|&&alive| !alive).count()
-}
-
-fn macs_by_layer(model: &Model, image: &[usize]) -> Result<HashMap<String, u64>> {
-    let input = crate::forward::with_batch(model, image);
-    let plan = Plan::new(model, &input, &PlanOptions::default())?;
-    let batch = input[0].max(1) as u64;
-    Ok(plan.steps.iter().map(|step| (model.graph.layers[step.layer].name.clone(), step.macs / batch)).collect())
 }
 
 /// The image shape `[C, H, W]` that the model itself fixes, if it does.

@@ -3,6 +3,11 @@
 use crate::error::{Error, Result};
 use crate::model::{Mask, Prunable};
 
+/// How many of `size` weights stay at a sparsity of their own: what goes is rounded, half to even.
+pub fn kept_alone(size: usize, sparsity: f64) -> usize {
+    size - (sparsity * size as f64).round_ties_even() as usize
+}
+
 /// How many of each list stay when the `keep` highest of all scores stay. Among equal scores the
 /// first in (list, index) order go first.
 pub fn global_counts(scores: &[&[f64]], keep: usize) -> Vec<usize> {

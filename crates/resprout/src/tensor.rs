@@ -40,6 +40,20 @@ impl<T> Array<T> {
     }
 }
 
+impl Tensor {
+    /// Whether shape and elements are the same, to the bit.
+    pub fn same_bits(&self, other: &Tensor) -> bool {
+        self.shape == other.shape && self.data.iter().zip(&other.data).all(|(a, b)| a.to_bits() == b.to_bits())
+    }
+
+    /// The elements as little-endian bytes, as files hold them.
+    pub fn to_le_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.data.len() * 4);
+        self.data.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+        bytes
+    }
+}
+
 /// What flows through a graph: numbers, or whole numbers that describe shapes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -50,6 +64,17 @@ pub enum Value {
 }
 
 impl Value {
+    /// A value of the given shape whose elements all equal the one of `fill`, or 0.0 without it.
+    pub(crate) fn filled(shape: Vec<usize>, fill: Option<&Value>) -> Result<Value> {
+        let count = value_count(&shape)?;
+        match fill {
+            None => Ok(Value::F32(Tensor::new(shape, vec![0.0; count]))),
+            Some(Value::F32(one)) if one.len() == 1 => Ok(Value::F32(Tensor::new(shape, vec![one.data[0]; count]))),
+            Some(Value::I64(one)) if one.len() == 1 => Ok(Value::I64(Array::new(shape, vec![one.data[0]; count]))),
+            Some(_) => Err(Error::format("a ConstantOfShape whose value has not exactly one element")),
+        }
+    }
+
     /// The shape.
     pub fn shape(&self) -> &[usize] {
         match self {

@@ -113,12 +113,13 @@ fn one(
     let run = eval::evaluate(&networks.iter().collect::<Vec<_>>(), test, &preprocess(), true, &Quiet)?;
     let path = args.output.join(format!("digits-{:.0}.onnx", sparsity * 100.0));
     onnx::write(&repaired, &path, |_| Ok(()))?;
-    let (rows, macs) = report::layer_rows(&repaired, &outcome.layers, Some(image))?;
+    let macs = report::layer_macs(&repaired, image)?;
+    let rows = report::layer_rows(&repaired, &outcome.layers, Some(&macs))?;
     let mut evaluations = run.networks.into_iter();
     let mut next = || evaluations.next().ok_or_else(|| Error::new(resprout::ErrorKind::Data, "an evaluation is missing"));
     let (dense, pruned, recalibrated) = (next()?, next()?, next()?);
     let row = DemoRow {
-        sparsity: report::sparsity_info(&repaired, &rows, sparsity, macs),
+        sparsity: report::sparsity_info(&repaired, &rows, sparsity, Some(&macs)),
         pruned,
         recalibrated,
         file: path.display().to_string(),

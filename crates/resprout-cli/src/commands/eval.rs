@@ -27,7 +27,7 @@ pub fn run(args: &EvalArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let reference = args.reference.as_ref().map(|path| read_model(path, None)).transpose()?;
     let set = images::open(&args.data, &args.images)?;
     let (preprocess, note) = images::preprocess(&args.images, &model)?;
-    let image = set.load(0..1, images::channels(&model), &preprocess)?.shape[1..].to_vec();
+    let image = images::shape(&set, &model, &preprocess)?;
     let network = |model| Network::new(model, &image, &PlanOptions::default());
     let dense = reference.as_ref().map(network).transpose()?;
     let network = network(&model)?;

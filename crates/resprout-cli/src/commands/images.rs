@@ -56,6 +56,11 @@ pub fn channels(model: &Model) -> usize {
     }
 }
 
+/// Shape `[C, H, W]` of the set's images after preprocessing, by the first one.
+pub fn shape(set: &ImageSet, model: &Model, preprocess: &Preprocess) -> Result<Vec<usize>> {
+    Ok(set.load(0..1, channels(model), preprocess)?.shape[1..].to_vec())
+}
+
 fn suitable(model: &Model) -> Result<(Preprocess, Option<String>)> {
     let size = resprout::report::fixed_image(model);
     let name = match (channels(model), size.as_deref()) {

@@ -4,7 +4,6 @@ use super::{check_json_target, file_info, images, read_model, write_json};
 use crate::args::InspectArgs;
 use crate::render::text;
 use resprout::Result;
-use resprout::forward::{Plan, PlanOptions};
 use resprout::model::{Dim, LeftDense, Model, PrunableRule};
 use resprout::report::{self, FileInfo, LayerRow, SCHEMA_VERSION, SparsityInfo};
 use serde::Serialize;
@@ -41,7 +40,11 @@ fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
     let rule = PrunableRule { ignore: vec![], include_grouped: args.include_grouped };
     let (prunable, left_dense) = model.prunable(&rule)?;
     let image = args.input_shape.clone().or_else(|| report::fixed_image(model)).or_else(|| usual_image(model));
-    let (layers, macs) = report::layer_rows(model, &prunable, image.as_deref())?;
+    let (macs, forward_error) = match image.as_ref().map(|image| report::layer_macs(model, image)).transpose() {
+        Ok(macs) => (macs, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let layers = report::layer_rows(model, &prunable, macs.as_ref())?;
     let mut operations = BTreeMap::new();
     model.graph.layers.iter().for_each(|layer| *operations.entry(layer.op.name().to_string()).or_insert(0) += 1);
     let dim = |dim: &Dim| match dim {
@@ -55,20 +58,12 @@ fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
         inputs: model.graph.inputs.iter().map(|input| (input.name.clone(), input.shape.iter().map(dim).collect())).collect(),
         outputs: model.graph.outputs.clone(),
         operations,
-        sparsity: report::sparsity_info(model, &layers, 0.0, macs),
+        sparsity: report::sparsity_info(model, &layers, 0.0, macs.as_ref()),
         layers,
         left_dense,
-        forward_error: image.as_ref().and_then(|image| forward_error(model, image)),
+        forward_error,
         image,
     })
-}
-
-fn forward_error(model: &Model, image: &[usize]) -> Option<String> {
-    let batch = match model.graph.inputs.first().and_then(|input| input.shape.first()) {
-        Some(Dim::Fixed(batch)) => *batch,
-        _ => 1,
-    };
-    Plan::new(model, &[&[batch], image].concat(), &PlanOptions::default()).err().map(|error| error.to_string())
 }
 
 /// Height and width are free: count for the usual 224.

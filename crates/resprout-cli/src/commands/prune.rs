@@ -136,7 +136,7 @@ impl Data {
         let Some((preprocess, _)) = &self.preprocess else { return Ok(None) };
         let fallback = self.calibration.as_ref().map(|(_, set)| set);
         let Some(set) = self.evaluation.as_ref().or(fallback) else { return Ok(None) };
-        let image = set.load(0..1, images::channels(networks[0].1), preprocess)?.shape[1..].to_vec();
+        let image = images::shape(set, networks[0].1, preprocess)?;
         let (names, models): (Vec<&str>, Vec<&Model>) = networks.iter().copied().unzip();
         let ready: Result<Vec<Network>> =
             models.iter().map(|model| Network::new(model, &image, &PlanOptions::default())).collect();
@@ -160,8 +160,7 @@ fn write_model(model: &Model, path: &Path, images: Option<&Tensor>) -> Result<()
         let shape = [&[count], &images.shape[1..]].concat();
         let some = Tensor::new(shape, images.data[..count * image_len].to_vec());
         let run = |model: &Model| Network::new(model, &images.shape[1..], &PlanOptions::default())?.run(&some);
-        let same = |a: &Tensor, b: &Tensor| a.data.iter().zip(&b.data).all(|(x, y)| x.to_bits() == y.to_bits());
-        match run(model)?.iter().zip(&run(back)?).all(|(a, b)| same(a, b)) {
+        match run(model)?.iter().zip(&run(back)?).all(|(a, b)| a.same_bits(b)) {
             true => Ok(()),
             false => Err(Error::new(ErrorKind::Format, "the written model does not compute what was measured; nothing was kept")),
         }
@@ -177,7 +176,8 @@ fn build_report(
     evaluation: Option<EvaluationReport>,
 ) -> Result<Report> {
     let image = data.calibration.as_ref().map(|(images, _)| images.shape[1..].to_vec()).or_else(|| report::fixed_image(model));
-    let (layers, macs) = report::layer_rows(model, &outcome.layers, image.as_deref())?;
+    let macs = image.and_then(|image| report::layer_macs(model, &image).ok());
+    let layers = report::layer_rows(model, &outcome.layers, macs.as_ref())?;
     let (dense_file, dense_bytes) = file_info(&args.model)?;
     let (sparse_file, sparse_bytes) = file_info(&args.output)?;
     let mut warnings = report::layer_warnings(&layers);
@@ -195,7 +195,7 @@ fn build_report(
     Ok(Report {
         schema_version: report::SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION").into(),
-        sparsity: report::sparsity_info(model, &layers, args.sparsity, macs),
+        sparsity: report::sparsity_info(model, &layers, args.sparsity, macs.as_ref()),
         size: Some(SizeInfo { dense: report::sizes(dense, &dense_bytes)?, sparse: report::sizes(model, &sparse_bytes)? }),
         model: dense_file,
         output: Some(sparse_file),

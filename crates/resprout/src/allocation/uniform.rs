@@ -2,6 +2,7 @@
 
 use super::{Allocation, Budget, Build, LayerScores};
 use crate::error::Result;
+use crate::select::kept_alone;
 use crate::table::Entry;
 
 pub(super) const ENTRY: Entry<Build> = Entry {
@@ -16,8 +17,7 @@ struct Uniform;
 
 impl Allocation for Uniform {
     fn allocate(&self, layers: &[LayerScores], budget: Budget) -> Result<Vec<usize>> {
-        let kept = |n: usize| n - (budget.sparsity * n as f64).round_ties_even() as usize;
-        Ok(layers.iter().map(|layer| kept(layer.scores.len())).collect())
+        Ok(layers.iter().map(|layer| kept_alone(layer.scores.len(), budget.sparsity)).collect())
     }
 }
 

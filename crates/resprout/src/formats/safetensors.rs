@@ -22,8 +22,7 @@ pub fn encode(model: &Model) -> Result<Vec<u8>> {
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
     for (name, param) in model.params.iter() {
         if let Some(tensor) = param.f32() {
-            let bytes = tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect();
-            tensors.push((name.to_string(), Dtype::F32, tensor.shape.clone(), bytes));
+            tensors.push((name.to_string(), Dtype::F32, tensor.shape.clone(), tensor.to_le_bytes()));
         }
     }
     for (name, mask) in model.masks.iter() {

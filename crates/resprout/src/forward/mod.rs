@@ -5,5 +5,5 @@ mod network;
 mod plan;
 
 pub(crate) use network::with_batch;
-pub use network::{Network, calibration_shape};
+pub use network::{Network, plan_chunk};
 pub use plan::{BatchNormStep, Plan, PlanOptions, Slots, Step};

@@ -24,9 +24,7 @@ pub struct Network {
 impl Network {
     /// Prepares `model` for images of shape `[C, H, W]`.
     pub fn new(model: &Model, image: &[usize], options: &PlanOptions) -> Result<Network> {
-        let plan = Plan::new(model, &with_batch(model, image), options)?;
-        let chunk = chunk_size(model, &plan);
-        let plan = if chunk == plan.input_shape[0] { plan } else { Plan::new(model, &[&[chunk], image].concat(), options)? };
+        let plan = plan_chunk(model, image, options)?;
         for (shape, name) in plan.result_shapes.iter().zip(model.graph.outputs.iter().chain(&options.taps)) {
             if shape.first() != Some(&plan.input_shape[0]) {
                 return Err(Error::unsupported(format!(
@@ -40,11 +38,6 @@ impl Network {
     /// The plan for one chunk.
     pub fn plan(&self) -> &Plan {
         &self.plan
-    }
-
-    /// Multiply-accumulate operations for one image.
-    pub fn macs(&self) -> u64 {
-        self.plan.macs() / self.plan.input_shape[0] as u64
     }
 
     /// Runs `images: [N, C, H, W]` on the threads of the current rayon pool; returns the outputs and
@@ -84,11 +77,11 @@ fn join(parts: &[Vec<Tensor>], index: usize, shape: &[usize], count: usize) -> T
     Tensor::new([&[count], &shape[1..]].concat(), data)
 }
 
-/// The input shape for a calibration sweep over images of shape `[C, H, W]`: the chunk a [`Network`] would use.
-pub fn calibration_shape(model: &Model, image: &[usize]) -> Result<Vec<usize>> {
-    let shape = with_batch(model, image);
-    let plan = Plan::new(model, &shape, &PlanOptions::default())?;
-    Ok([&[chunk_size(model, &plan)], image].concat())
+/// Plans `model` for as many images of shape `[C, H, W]` as are best run together.
+pub fn plan_chunk(model: &Model, image: &[usize], options: &PlanOptions) -> Result<Plan> {
+    let plan = Plan::new(model, &with_batch(model, image), options)?;
+    let chunk = chunk_size(model, &plan);
+    if chunk == plan.input_shape[0] { Ok(plan) } else { Plan::new(model, &[&[chunk], image].concat(), options) }
 }
 
 /// One image, or the batch that the model insists on.

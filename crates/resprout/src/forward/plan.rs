@@ -180,11 +180,6 @@ impl Plan {
         results
     }
 
-    /// Multiply-accumulate operations of the whole plan.
-    pub fn macs(&self) -> u64 {
-        self.steps.iter().map(|step| step.macs).sum()
-    }
-
     /// Runs every step on one input.
     pub fn run(&self, input: Tensor, slots: &mut Slots, kernel: Kernel, spread: bool) -> Vec<Tensor> {
         self.start(slots, input);
@@ -246,7 +241,7 @@ impl<'a> Builder<'a> {
     }
 
     fn step(&mut self, index: usize, layer: &'a Layer) -> Result<()> {
-        let inputs = self.input_facts(layer)?;
+        let inputs = self.input_facts(&layer.inputs)?;
         let output = layer.outputs.first().map(String::as_str).unwrap_or_default();
         if let Some(value) = fold(&layer.op, &inputs, Kernel::best())? {
             self.facts.insert(output, Fact::constant(Arc::new(value)));
@@ -272,7 +267,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn input_facts(&self, layer: &Layer) -> Result<Vec<Option<Fact>>> {
+    fn input_facts(&self, names: &[String]) -> Result<Vec<Option<Fact>>> {
         let fact = |name: &String| match name.as_str() {
             "" => Ok(None),
             name => match self.facts.get(name) {
@@ -283,7 +278,7 @@ impl<'a> Builder<'a> {
                 None => Err(Error::unsupported(format!("reads {name:?}, a secondary output that is not computed"))),
             },
         };
-        layer.inputs.iter().map(fact).collect()
+        names.iter().map(fact).collect()
     }
 
     fn operands(&self, layer: &Layer, count: usize) -> Result<Vec<Operand>> {
@@ -346,8 +341,7 @@ impl<'a> Builder<'a> {
     }
 
     fn input_facts_but_first(&self, layer: &Layer) -> Result<Vec<Option<Fact>>> {
-        let rest = Layer { inputs: layer.inputs.iter().skip(1).cloned().collect(), ..layer.clone() };
-        Ok(std::iter::once(None).chain(self.input_facts(&rest)?).collect())
+        Ok(std::iter::once(None).chain(self.input_facts(&layer.inputs[1..])?).collect())
     }
 
     /// The layer as an activation that a kernel applies, if it is one with constant bounds.

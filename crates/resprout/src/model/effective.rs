@@ -175,11 +175,11 @@ fn widths(model: &Model) -> HashMap<&str, usize> {
     let mut widths: HashMap<&str, usize> = HashMap::new();
     for layer in &model.graph.layers {
         let of = |index: usize| layer.input(index).and_then(|name| widths.get(name)).copied();
-        let width = match &layer.op {
-            _ if weights(model, layer).is_some() => weights(model, layer).map(|(view, _)| view.outs),
-            op if keeps_channels(op) => of(0),
-            Op::Binary(_) => (0..layer.inputs.len()).find_map(of),
-            Op::Concat { axis: 1 } => (0..layer.inputs.len()).map(of).sum(),
+        let width = match (weights(model, layer), &layer.op) {
+            (Some((view, _)), _) => Some(view.outs),
+            (None, op) if keeps_channels(op) => of(0),
+            (None, Op::Binary(_)) => (0..layer.inputs.len()).find_map(of),
+            (None, Op::Concat { axis: 1 }) => (0..layer.inputs.len()).map(of).sum(),
             _ => None,
         };
         if let (Some(width), Some(name)) = (width, layer.outputs.first()) {

@@ -82,13 +82,7 @@ fn constant_of_shape(values: &[&Value], fill: Option<&Value>) -> Result<Value> {
     let dims = values[0].as_i64().ok_or_else(|| Error::data("a shape of whole numbers is needed"))?;
     let shape: Option<Vec<usize>> = dims.data.iter().map(|&dim| usize::try_from(dim).ok()).collect();
     let shape = shape.ok_or_else(|| Error::data(format!("a shape of {:?}", dims.data)))?;
-    let count = value_count(&shape)?;
-    match fill {
-        None => Ok(Value::F32(Tensor::new(shape, vec![0.0; count]))),
-        Some(Value::F32(one)) if one.len() == 1 => Ok(Value::F32(Tensor::new(shape, vec![one.data[0]; count]))),
-        Some(Value::I64(one)) if one.len() == 1 => Ok(Value::I64(Array::new(shape, vec![one.data[0]; count]))),
-        Some(_) => Err(Error::data("a value of one element is needed")),
-    }
+    Value::filled(shape, fill)
 }
 
 fn cast(value: &Value, to: i64) -> Result<Value> {

@@ -3,7 +3,7 @@
 use super::{Build, Repair, RepairOutcome};
 use crate::calibrate::{ChannelStats, Sweep};
 use crate::error::{Error, Result};
-use crate::forward::{BatchNormStep, Plan, PlanOptions, Step};
+use crate::forward::{BatchNormStep, Plan, PlanOptions, Step, plan_chunk};
 use crate::model::Model;
 use crate::ops::Compute;
 use crate::progress::Progress;
@@ -98,7 +98,7 @@ impl BatchNormRecalibration {
         let image = images.shape.get(1..).unwrap_or_default();
         let options = PlanOptions { fold_batch_norm: false, taps: vec![] };
         match self.variant {
-            Variant::Exact => Plan::new(model, &crate::forward::calibration_shape(model, image)?, &options),
+            Variant::Exact => plan_chunk(model, image, &options),
             Variant::Batches { batch, .. } => {
                 let rest = images.shape[0] % batch;
                 if rest == 1 {

@@ -279,19 +279,14 @@ fn constant_param(attribute: &AttributeProto) -> Result<Option<Param>> {
 /// The tensor of a ConstantOfShape; `None` where its type is opaque or it is too large to spell out.
 fn filled(shape: &[i64], fill: Option<Param>) -> Result<Option<Param>> {
     let shape = read_dims(shape)?;
-    let count = element_count(&shape)?;
-    if count > LARGEST_FILLED {
+    if element_count(&shape)? > LARGEST_FILLED {
         return Err(Error::format(format!("a ConstantOfShape of shape {shape:?} is larger than a gigabyte of numbers")));
     }
-    let value = match fill.as_ref().map(|param| param.value()) {
-        None => Value::F32(Tensor::new(shape.clone(), vec![0.0; count])),
-        Some(None) => return Ok(None),
-        Some(Some(value)) => match &**value {
-            Value::F32(one) if one.len() == 1 => Value::F32(Tensor::new(shape.clone(), vec![one.data[0]; count])),
-            Value::I64(one) if one.len() == 1 => Value::I64(Array::new(shape.clone(), vec![one.data[0]; count])),
-            _ => return Err(Error::format("a ConstantOfShape whose value has not exactly one element")),
-        },
+    let fill = match &fill {
+        Some(Param { data: ParamData::Opaque(_), .. }) => return Ok(None),
+        other => other.as_ref().and_then(Param::value),
     };
+    let value = Value::filled(shape.clone(), fill.map(|value| &**value))?;
     Ok(Some(Param { shape, data: ParamData::Value(Arc::new(value)) }))
 }
 

@@ -84,9 +84,7 @@ fn same(a: &Param, b: &Param) -> bool {
     match (a.value(), b.value()) {
         (Some(a), Some(b)) if std::sync::Arc::ptr_eq(a, b) => true,
         (Some(a), Some(b)) => match (&**a, &**b) {
-            (Value::F32(a), Value::F32(b)) => {
-                a.shape == b.shape && a.data.iter().zip(&b.data).all(|(x, y)| x.to_bits() == y.to_bits())
-            }
+            (Value::F32(a), Value::F32(b)) => a.same_bits(b),
             (a, b) => a == b,
         },
         _ => a.shape == b.shape,
@@ -136,7 +134,7 @@ fn spell_out(node: &Bytes, tensor: &Tensor) -> Result<Vec<u8>> {
     let value = TensorProto {
         dims: tensor.shape.iter().map(|&dim| dim as i64).collect(),
         data_type: data_type::FLOAT,
-        raw_data: Bytes::from(raw(tensor)),
+        raw_data: Bytes::from(tensor.to_le_bytes()),
         ..Default::default()
     };
     let attribute = AttributeProto { name: "value".into(), t: Some(value), r#type: 4, ..Default::default() };
@@ -148,7 +146,8 @@ fn spell_out(node: &Bytes, tensor: &Tensor) -> Result<Vec<u8>> {
 fn rewrite_tensor(tensor: &Bytes, new: &Tensor) -> Result<Vec<u8>> {
     let (mut out, typed) = without_data(tensor)?;
     let tag = if typed { field::TENSOR_FLOAT_DATA } else { field::TENSOR_RAW_DATA };
-    append(&mut out, tag, &raw(new));
+    // Raw data and packed floats are the same bytes.
+    append(&mut out, tag, &new.to_le_bytes());
     Ok(out)
 }
 
@@ -174,11 +173,6 @@ fn without_data(tensor: &Bytes) -> Result<(Vec<u8>, bool)> {
         Ok(())
     })?;
     Ok((out, typed))
-}
-
-/// Little-endian bytes: the same for raw data and for packed floats.
-fn raw(tensor: &Tensor) -> Vec<u8> {
-    tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 fn append(out: &mut Vec<u8>, number: u32, content: &[u8]) {
