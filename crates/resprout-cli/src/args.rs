@@ -26,7 +26,7 @@ pub struct Cli {
 pub enum Command {
     /// Prune a model, repair it without labels, write it, and report
     #[command(
-        after_help = "Example:\n  resprout prune model.onnx --sparsity 0.8 --allocation lamp --repair bn --calibration images/ -o sparse.onnx"
+        after_help = "Example:\n  resprout prune model.onnx --sparsity 0.8 --repair auto --calibration images/ -o sparse.onnx\n  resprout prune model.onnx --sparsity 0.9 --allocation global --repair least-squares --steps 10 --calibration images/ -o sparse.onnx"
     )]
     Prune(PruneArgs),
     /// Measure a model, alone or against the dense one
@@ -61,15 +61,28 @@ pub struct PruneArgs {
     /// How many weights each layer keeps (see `resprout list`)
     #[arg(long, default_value = "lamp", value_name = "NAME")]
     pub allocation: String,
-    /// What is done afterwards with the calibration images (see `resprout list`)
-    #[arg(long, default_value = "none", value_name = "NAME")]
+    /// Repairs with the calibration images, in order, as first,second (see `resprout list`); auto tries
+    /// several and takes the one that comes closest to the dense network on images it has not seen
+    #[arg(long, default_value = "none", value_name = "NAME,..")]
     pub repair: String,
-    /// Unlabelled images for the repair
+    /// In how many steps of pruning and repair the sparsity is reached
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub steps: usize,
+    /// Unlabelled images for criterion and repair
     #[arg(long, value_name = "PATH")]
     pub calibration: Option<PathBuf>,
-    /// How many of them to use, from the first on
-    #[arg(long, default_value = "1024", value_name = "N")]
-    pub calibration_images: NonZeroUsize,
+    /// How many of them to use, from the first on; auto: until the network's statistics settle, of up to 4096
+    #[arg(long, default_value = "1024", value_name = "N|auto")]
+    pub calibration_images: CalibrationCount,
+    /// Calibrate on noise where there are no images: a stand-in, clearly worse than real ones
+    #[arg(long, conflicts_with = "calibration")]
+    pub data_free: bool,
+    /// The most memory for the calibration images' values, in GB; fewer images are used if need be
+    #[arg(long, default_value_t = 4.0, value_name = "GB")]
+    pub memory: f64,
+    /// A folder where every step is kept, so that the same command goes on where it was interrupted
+    #[arg(long, value_name = "FOLDER")]
+    pub checkpoint: Option<PathBuf>,
     /// Images to measure on; without them the calibration images serve, and the report says so
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
@@ -102,6 +115,33 @@ pub struct PruneArgs {
     /// Write the report as JSON; - prints it instead of the tables
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+/// A number of calibration images, or as many as it takes.
+#[derive(Clone, Copy, Debug)]
+pub enum CalibrationCount {
+    Auto,
+    Exactly(NonZeroUsize),
+}
+
+impl std::str::FromStr for CalibrationCount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<CalibrationCount, String> {
+        match text {
+            "auto" => Ok(CalibrationCount::Auto),
+            _ => text.parse().map(CalibrationCount::Exactly).map_err(|_| "a number from 1 on, or auto, is needed".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for CalibrationCount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            CalibrationCount::Auto => f.write_str("auto"),
+            CalibrationCount::Exactly(count) => count.fmt(f),
+        }
+    }
 }
 
 #[derive(Args, Debug)]

@@ -259,7 +259,7 @@ pub(crate) fn store(sums: &[f32], bias: f32, activation: Activation, out: &mut [
 }
 
 /// Writes one group with its zero border into `padded`.
-fn pad<'a>(shape: &ConvShape, image: &[f32], padded: &'a mut Vec<f32>) -> &'a [f32] {
+pub(crate) fn pad<'a>(shape: &ConvShape, image: &[f32], padded: &'a mut Vec<f32>) -> &'a [f32] {
     let (padded_h, padded_w) = shape.padded_size();
     padded.clear();
     padded.resize(shape.group_in() * padded_h * padded_w, 0.0);
@@ -287,7 +287,7 @@ fn pack_rows(shape: &ConvShape, weight: &[f32]) -> Vec<f32> {
     packed
 }
 
-fn tap_offsets(shape: &ConvShape) -> Vec<usize> {
+pub(crate) fn tap_offsets(shape: &ConvShape) -> Vec<usize> {
     let (padded_h, padded_w) = shape.padded_size();
     let mut offsets = Vec::with_capacity(shape.dot_length());
     for channel in 0..shape.group_in() {
@@ -301,7 +301,7 @@ fn tap_offsets(shape: &ConvShape) -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{KERNELS, reference};
     use proptest::prelude::*;

@@ -23,6 +23,7 @@
 pub mod conv;
 pub mod dense;
 pub mod depthwise;
+pub mod gram;
 pub mod linear;
 pub mod reference;
 pub mod table;

@@ -2,7 +2,7 @@
 
 use crate::data::{ImageSet, Preprocess};
 use crate::error::{Error, Result};
-use crate::forward::Network;
+use crate::forward::{Network, Plan};
 use crate::progress::Progress;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -101,7 +101,7 @@ pub fn evaluate(
     let first = networks.first().ok_or_else(|| Error::data("no network to evaluate"))?;
     let plan = first.plan();
     let channels = plan.input_shape.get(1).copied().unwrap_or(1);
-    let output = output_kind(&plan.result_shapes[0], plan.output_ops.first().map_or("", String::as_str));
+    let output = output_kind_of(plan);
     let mut tallies: Vec<Tally> = networks.iter().map(|_| Tally::default()).collect();
     let mut hash = Sha256::new();
     progress.begin("evaluate", (set.len() * networks.len()) as u64);
@@ -126,6 +126,18 @@ pub fn evaluate(
         output,
         networks: tallies.iter().map(Tally::finish).collect(),
     })
+}
+
+/// What the first output of a planned network is.
+pub fn output_kind_of(plan: &Plan) -> OutputKind {
+    output_kind(&plan.result_shapes[0], plan.output_ops.first().map_or("", String::as_str))
+}
+
+/// How close outputs are to the dense network's on the same images: agreement, KL, relative error.
+pub fn compare(results: &Tensor, dense: &Tensor, output: OutputKind) -> Result<Evaluation> {
+    let mut tally = Tally::default();
+    tally.add(results, Some(dense), None, output)?;
+    Ok(tally.finish())
 }
 
 /// SHA-256 of an image tensor, as [`EvaluationRun::images_sha256`].

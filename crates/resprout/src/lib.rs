@@ -4,19 +4,19 @@
 //! on it. Pruning and recalibrating a network takes a few lines:
 //!
 //! ```
-//! use resprout::{data::*, formats::onnx, progress::Quiet, prune::*, repair::REPAIRS, table};
+//! use resprout::{data::*, formats::onnx, progress::Quiet, prune::*, repair::*};
 //!
 //! # fn main() -> resprout::Result<()> {
 //! # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../resprout-cli/assets");
-//! let mut model = onnx::read(&folder.join("digits.onnx"))?;
+//! let dense = onnx::read(&folder.join("digits.onnx"))?;
+//! let mut model = dense.clone();
 //! let options = PruneOptions { sparsity: 0.9, allocation: "erk".into(), ..PruneOptions::default() };
-//! let outcome = prune(&mut model, &options, &Quiet)?;
-//! assert_eq!(outcome.kept.iter().sum::<usize>(), 7707); // a tenth of 77,072
-//!
 //! let images = ImageSet::open(&folder.join("digits-images-idx3-ubyte.gz"), &LabelSource::None)?;
 //! let images = images.load(0..256, 1, &Preprocess::preset("raw")?)?;
-//! let (bn, options) = table::find(REPAIRS, "repair", "bn")?;
-//! (bn.build)(&options)?.repair(&mut model, &images, &Quiet)?;
+//!
+//! let outcome = prune(&mut model, &options, &images, &Quiet)?;
+//! assert_eq!(outcome.kept.iter().sum::<usize>(), 7707); // a tenth of 77,072
+//! Chain::parse("least-squares")?.repair(&mut model, &dense, &images, &RepairOptions::default(), &Quiet)?;
 //! let bytes = onnx::encode(&model)?;
 //! # assert!(!bytes.is_empty());
 //! # Ok(())
@@ -32,6 +32,7 @@ pub mod error;
 pub mod eval;
 pub mod formats;
 pub mod forward;
+pub mod linalg;
 pub mod model;
 pub mod ops;
 pub mod progress;
@@ -40,6 +41,7 @@ pub mod random;
 pub mod repair;
 pub mod report;
 pub mod select;
+pub mod sparsify;
 pub mod table;
 pub mod tensor;
 

@@ -1,13 +1,14 @@
 //! The driver: score, allocate, select, set to zero.
 
 use crate::allocation::{ALLOCATIONS, Budget, LayerScores};
-use crate::criteria::{CRITERIA, ScoreInput};
+use crate::criteria::{CRITERIA, ScoreInput, score_with_images};
 use crate::error::{Error, Result};
 use crate::model::prunable::NamePattern;
 use crate::model::{LeftDense, Mask, Model, Prunable, PrunableRule};
 use crate::progress::Progress;
 use crate::select::{apply_floors, kept_alone, mask_with_floor};
 use crate::table;
+use crate::tensor::Tensor;
 use rayon::prelude::*;
 
 /// What is asked for.
@@ -59,14 +60,14 @@ pub struct PruneOutcome {
 
 /// Prunes the model in place: fills its mask table and sets pruned weights to 0.0. Weights that an
 /// earlier mask has pruned stay so, and count.
-pub fn prune(model: &mut Model, options: &PruneOptions, progress: &dyn Progress) -> Result<PruneOutcome> {
+pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progress: &dyn Progress) -> Result<PruneOutcome> {
     check_sparsity(options.sparsity, "--sparsity")?;
     model.check_finite()?;
     let (layers, left_dense) = model.prunable(&options.rule)?;
     if layers.is_empty() {
         return Err(Error::option("no layer is left to prune: every layer with weights is ignored or cannot be pruned"));
     }
-    let scores = score(model, &layers, options, progress)?;
+    let scores = score(model, &layers, options, images, progress)?;
     let budget = counts(&layers, &scores, options)?;
     let jobs = layers.par_iter().zip(&scores).zip(&budget);
     let masks: Vec<Mask> =
@@ -91,22 +92,35 @@ pub fn check_sparsity(sparsity: f64, option: &str) -> Result<()> {
     Ok(())
 }
 
-fn score(model: &Model, layers: &[Prunable], options: &PruneOptions, progress: &dyn Progress) -> Result<Vec<Vec<f64>>> {
+fn score(
+    model: &Model,
+    layers: &[Prunable],
+    options: &PruneOptions,
+    images: &Tensor,
+    progress: &dyn Progress,
+) -> Result<Vec<Vec<f64>>> {
     let (entry, method_options) = table::find(CRITERIA, "--criterion", &options.criterion)?;
     let criterion = (entry.build)(&method_options, options.seed)?;
-    progress.begin("score", layers.len() as u64);
-    let score = |(index, layer): (usize, &Prunable)| {
-        let mut scores = criterion.score(&ScoreInput { weights: &model.weight(&layer.param)?.data, index });
+    let mut scores = if criterion.needs_images() {
+        score_with_images(&*criterion, model, layers, images, progress)?
+    } else {
+        progress.begin("score", layers.len() as u64);
+        let score = |(index, layer): (usize, &Prunable)| {
+            let scores = criterion.score(&ScoreInput { weights: &model.weight(&layer.param)?.data, index });
+            progress.advance(1);
+            Ok(scores)
+        };
+        let scores: Result<Vec<Vec<f64>>> = layers.par_iter().enumerate().map(score).collect();
+        progress.end();
+        scores?
+    };
+    for (layer, scores) in layers.iter().zip(&mut scores) {
         if let Some(mask) = model.masks.get(&layer.param) {
             // What an earlier mask has pruned goes first again, whatever the criterion says.
             scores.iter_mut().zip(&mask.0).filter(|(_, kept)| !**kept).for_each(|(score, _)| *score = 0.0);
         }
-        progress.advance(1);
-        Ok(scores)
-    };
-    let scores: Result<Vec<Vec<f64>>> = layers.par_iter().enumerate().map(score).collect();
-    progress.end();
-    scores
+    }
+    Ok(scores)
 }
 
 /// How many weights each layer keeps: overrides first, then the allocation, then the floors.

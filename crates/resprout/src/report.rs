@@ -1,11 +1,13 @@
 //! The report: everything that is printed, as data. Its JSON form is versioned.
 
+use crate::calibrate::Checkup;
 use crate::data::Preprocess;
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, EvaluationRun, OutputKind};
 use crate::forward::{Plan, PlanOptions, with_batch};
 use crate::model::effective::effective_counts;
 use crate::model::{Dim, LeftDense, Model, Prunable};
+use crate::repair::Candidate;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -31,6 +33,9 @@ pub struct Report {
     pub seed: u64,
     /// Calibration images, if any were used.
     pub calibration: Option<Calibration>,
+    /// What was repaired, and how the choice was made.
+    #[serde(default)]
+    pub repair: Option<RepairReport>,
     /// Realised sparsity.
     pub sparsity: SparsityInfo,
     /// One row per pruned layer.
@@ -58,11 +63,31 @@ pub struct FileInfo {
     pub bytes: u64,
 }
 
+/// How the network was repaired.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RepairReport {
+    /// The repairs, in order.
+    pub chain: String,
+    /// The sparsity of each step of pruning and repair.
+    pub steps: Vec<f64>,
+    /// How often a layer was changed in the last step.
+    pub changed: usize,
+    /// Biases that layers without one were given.
+    pub added_bias: Vec<String>,
+    /// What was tried, where the choice was left to the program.
+    pub candidates: Vec<Candidate>,
+    /// Whether the images fit their purpose.
+    pub checkup: Option<Checkup>,
+}
+
 /// Which images a repair has seen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Where they came from.
     pub path: String,
+    /// Whether they are noise, drawn for want of images.
+    #[serde(default)]
+    pub data_free: bool,
     /// How many.
     pub images: usize,
     /// Of the preprocessed images.

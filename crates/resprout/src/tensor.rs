@@ -41,6 +41,19 @@ impl<T> Array<T> {
 }
 
 impl Tensor {
+    /// The first `count` entries along the first axis.
+    pub fn first(&self, count: usize) -> Tensor {
+        let each: usize = self.shape[1..].iter().product();
+        Tensor::new([&[count], &self.shape[1..]].concat(), self.data[..count * each].to_vec())
+    }
+
+    /// Some entries along the first axis, in the order given.
+    pub fn pick(&self, indices: &[usize]) -> Tensor {
+        let each: usize = self.shape[1..].iter().product();
+        let data = indices.iter().flat_map(|&i| self.data[i * each..][..each].iter().copied()).collect();
+        Tensor::new([&[indices.len()], &self.shape[1..]].concat(), data)
+    }
+
     /// Whether shape and elements are the same, to the bit.
     pub fn same_bits(&self, other: &Tensor) -> bool {
         self.shape == other.shape && self.data.iter().zip(&other.data).all(|(a, b)| a.to_bits() == b.to_bits())

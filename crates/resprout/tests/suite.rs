@@ -9,9 +9,9 @@ use resprout::forward::{Network, PlanOptions};
 use resprout::model::Model;
 use resprout::progress::Quiet;
 use resprout::prune::{PruneOptions, prune};
-use resprout::repair::{REPAIRS, RepairOutcome};
+use resprout::repair::{Chain, REPAIRS, RepairOptions, RepairOutcome};
 use resprout::tensor::Tensor;
-use resprout::{ErrorKind, table};
+use resprout::ErrorKind;
 
 const MODEL: &[u8] = include_bytes!("../../resprout-cli/assets/digits.onnx");
 const IMAGES: &[u8] = include_bytes!("../../resprout-cli/assets/digits-images-idx3-ubyte.gz");
@@ -34,15 +34,19 @@ fn options(sparsity: f64) -> PruneOptions {
     PruneOptions { sparsity, ..PruneOptions::default() }
 }
 
+/// For criteria that score by the weights alone.
+fn no_images() -> Tensor {
+    Tensor::default()
+}
+
 fn pruned(options: &PruneOptions) -> Model {
     let mut model = model();
-    prune(&mut model, options, &Quiet).unwrap();
+    prune(&mut model, options, &no_images(), &Quiet).unwrap();
     model
 }
 
 fn repair(model: &mut Model, text: &str, images: &Tensor) -> resprout::Result<RepairOutcome> {
-    let (entry, options) = table::find(REPAIRS, "repair", text)?;
-    (entry.build)(&options)?.repair(model, images, &Quiet)
+    Chain::parse(text)?.repair(model, &self::model(), images, &RepairOptions::default(), &Quiet)
 }
 
 fn outputs(model: &Model, images: &Tensor, options: &PlanOptions) -> Vec<Tensor> {
@@ -58,7 +62,7 @@ fn every_criterion_and_allocation_keeps_exactly_what_was_asked() {
                     PruneOptions { criterion: criterion.name.into(), allocation: allocation.name.into(), ..options(sparsity) };
                 let place = format!("{} {} {sparsity}", criterion.name, allocation.name);
                 let mut model = model();
-                let outcome = match prune(&mut model, &options, &Quiet) {
+                let outcome = match prune(&mut model, &options, &images(32), &Quiet) {
                     Ok(outcome) => outcome,
                     // The one allocation that can run out of room says so.
                     Err(error) => {
@@ -130,17 +134,17 @@ fn one_image_at_a_time_gives_the_same_bits_as_many() {
 fn folding_batch_norm_and_taps_leave_the_result() {
     let images = images(20);
     let plain = outputs(&model(), &images, &PlanOptions::default()).swap_remove(0);
-    let unfolded = outputs(&model(), &images, &PlanOptions { fold_batch_norm: false, taps: vec![] }).swap_remove(0);
+    let unfolded = outputs(&model(), &images, &PlanOptions { fold_batch_norm: false, ..PlanOptions::default() }).swap_remove(0);
     let close = |a: &Tensor, b: &Tensor| a.data.iter().zip(&b.data).all(|(x, y)| (x - y).abs() < 1e-4);
     assert!(close(&plain, &unfolded));
     // A tap between convolution and BatchNormalization keeps them apart and returns what is between.
     let layers = model().graph.layers;
     let conv = layers.iter().find(|layer| layer.op.name() == "Conv").unwrap().outputs[0].clone();
     let last = layers.last().unwrap().inputs[0].clone();
-    let tapped = outputs(&model(), &images, &PlanOptions { fold_batch_norm: true, taps: vec![conv, last] });
+    let tapped = outputs(&model(), &images, &PlanOptions { taps: vec![conv, last], ..PlanOptions::default() });
     assert!(close(&plain, &tapped[0]));
     assert_eq!((tapped[1].shape.clone(), tapped[2].shape.clone()), (vec![20, 16, 8, 8], vec![20, 64]));
-    let missing = PlanOptions { fold_batch_norm: true, taps: vec!["nowhere".into()] };
+    let missing = PlanOptions { taps: vec!["nowhere".into()], ..PlanOptions::default() };
     assert!(Network::new(&model(), &[1, 8, 8], &missing).is_err());
 }
 
@@ -168,7 +172,7 @@ fn exact_recalibration_is_a_fixed_point() {
     repair(&mut model, "bn", &images).unwrap();
     let norms: Vec<_> = model.graph.layers.iter().filter(|layer| layer.op.name() == "BatchNormalization").cloned().collect();
     let taps: Vec<String> = norms.iter().map(|layer| layer.inputs[0].clone()).collect();
-    let tapped = outputs(&model, &images, &PlanOptions { fold_batch_norm: false, taps });
+    let tapped = outputs(&model, &images, &PlanOptions { fold_batch_norm: false, taps, ..PlanOptions::default() });
     for (norm, value) in norms.iter().zip(&tapped[1..]) {
         let (channels, plane) = (value.shape[1], value.shape[2] * value.shape[3]);
         for c in 0..channels {
@@ -228,7 +232,7 @@ fn recalibration_variants_follow_their_formulas() {
 fn options_of_methods_are_checked() {
     let message = |text: &str| repair(&mut model(), text, &images(4)).unwrap_err().to_string();
     for (text, part) in [
-        ("nothing", "there are none, bn"),
+        ("nothing", "there are none, bn, bias"),
         ("bn:speed=1", "has no option \"speed\"; it has [variant, batch, momentum, reset]"),
         ("bn:variant", "has no value"),
         ("bn:variant=fast", "exact, cumulative or ema is needed"),
@@ -243,7 +247,7 @@ fn options_of_methods_are_checked() {
 
 #[test]
 fn overrides_floors_and_ignore_lists() {
-    let kept = |options: &PruneOptions| prune(&mut model(), options, &Quiet).map(|o| (o.layers, o.kept));
+    let kept = |options: &PruneOptions| prune(&mut model(), options, &no_images(), &Quiet).map(|o| (o.layers, o.kept));
     let base = options(0.9);
     let (layers, plain) = kept(&base).unwrap();
     let total: usize = plain.iter().sum();
@@ -298,7 +302,7 @@ fn an_earlier_mask_stays() {
     let mut twice = pruned(&options(0.5));
     let first = twice.masks.clone();
     let random = |sparsity| PruneOptions { criterion: "random".into(), allocation: "global".into(), ..options(sparsity) };
-    let outcome = prune(&mut twice, &random(0.8), &Quiet).unwrap();
+    let outcome = prune(&mut twice, &random(0.8), &no_images(), &Quiet).unwrap();
     let total: usize = outcome.layers.iter().map(|layer| layer.len()).sum();
     assert_eq!(outcome.kept.iter().sum::<usize>(), (0.2 * total as f64).round_ties_even() as usize);
     for (name, mask) in twice.masks.iter() {
@@ -308,7 +312,7 @@ fn an_earlier_mask_stays() {
         );
     }
     // A lower sparsity cannot bring anything back either.
-    let outcome = prune(&mut twice, &random(0.3), &Quiet).unwrap();
+    let outcome = prune(&mut twice, &random(0.3), &no_images(), &Quiet).unwrap();
     assert_eq!(outcome.kept.iter().sum::<usize>(), (0.2 * total as f64).round_ties_even() as usize);
 }
 
@@ -371,7 +375,7 @@ proptest! {
         }
         bytes.truncate(bytes.len() - if cut > 2000 { cut } else { 0 });
         if let Ok(mut model) = onnx::parse(bytes, None) {
-            let _ = prune(&mut model, &options(0.5), &Quiet);
+            let _ = prune(&mut model, &options(0.5), &no_images(), &Quiet);
             if let Ok(network) = Network::new(&model, &[1, 8, 8], &PlanOptions::default()) {
                 let _ = network.run(&images(2));
             }

@@ -9,10 +9,11 @@ use resprout::formats::onnx;
 use resprout::forward::{Network, PlanOptions};
 use resprout::model::Model;
 use resprout::progress::{Progress, Quiet};
-use resprout::prune::{PruneOptions, prune};
-use resprout::repair::REPAIRS;
+use resprout::prune::PruneOptions;
+use resprout::repair::RepairOptions;
 use resprout::report::{self, SCHEMA_VERSION, SparsityInfo};
-use resprout::{Error, Result, table};
+use resprout::sparsify::{SparsifyOptions, sparsify};
+use resprout::{Error, Result};
 use serde::Serialize;
 
 /// A residual BatchNorm network; made by testdata/gen/digits.py.
@@ -45,6 +46,7 @@ pub struct DemoRow {
     pub sparsity: SparsityInfo,
     pub pruned: Evaluation,
     pub recalibrated: Evaluation,
+    pub least_squares: Evaluation,
     pub file: String,
     pub gzip_bytes: u64,
 }
@@ -99,31 +101,39 @@ fn one(
     test: &ImageSet,
     args: &DemoArgs,
 ) -> Result<(DemoRow, Evaluation)> {
-    let mut pruned = dense.clone();
-    let options = PruneOptions { sparsity, allocation: ALLOCATION.into(), ..PruneOptions::default() };
-    let outcome = prune(&mut pruned, &options, &Quiet)?;
-    let mut repaired = pruned.clone();
-    let (entry, options) = table::find(REPAIRS, "repair", "bn")?;
-    (entry.build)(&options)?.repair(&mut repaired, calibration, &Quiet)?;
+    let prune = PruneOptions { sparsity, allocation: ALLOCATION.into(), ..PruneOptions::default() };
+    let repair = |repair: &str| {
+        let options = SparsifyOptions {
+            prune: prune.clone(),
+            repair: repair.into(),
+            repair_options: RepairOptions::default(),
+            steps: 1,
+            checkpoint: None,
+        };
+        sparsify(dense, calibration, &options, &Quiet)
+    };
+    let (recalibrated, fitted) = (repair("bn")?, repair("least-squares")?);
 
     let image = &calibration.shape[1..];
+    let models = [dense, &fitted.pruned, &recalibrated.repaired, &fitted.repaired];
     let networks: Result<Vec<Network>> =
-        [dense, &pruned, &repaired].map(|model| Network::new(model, image, &PlanOptions::default())).into_iter().collect();
+        models.into_iter().map(|model| Network::new(model, image, &PlanOptions::default())).collect();
     let networks = networks?;
     let run = eval::evaluate(&networks.iter().collect::<Vec<_>>(), test, &preprocess(), true, &Quiet)?;
     let path = args.output.join(format!("digits-{:.0}.onnx", sparsity * 100.0));
-    onnx::write(&repaired, &path, |_| Ok(()))?;
-    let macs = report::layer_macs(&repaired, image)?;
-    let rows = report::layer_rows(&repaired, &outcome.layers, Some(&macs))?;
+    onnx::write(&fitted.repaired, &path, |_| Ok(()))?;
+    let macs = report::layer_macs(&fitted.repaired, image)?;
+    let rows = report::layer_rows(&fitted.repaired, &fitted.outcome.layers, Some(&macs))?;
     let mut evaluations = run.networks.into_iter();
     let mut next = || evaluations.next().ok_or_else(|| Error::new(resprout::ErrorKind::Data, "an evaluation is missing"));
-    let (dense, pruned, recalibrated) = (next()?, next()?, next()?);
+    let (dense, pruned, recalibrated, least_squares) = (next()?, next()?, next()?, next()?);
     let row = DemoRow {
-        sparsity: report::sparsity_info(&repaired, &rows, sparsity, Some(&macs)),
+        sparsity: report::sparsity_info(&fitted.repaired, &rows, sparsity, Some(&macs)),
         pruned,
         recalibrated,
+        least_squares,
         file: path.display().to_string(),
-        gzip_bytes: report::sizes(&repaired, &onnx::encode(&repaired)?)?.gzip,
+        gzip_bytes: report::sizes(&fitted.repaired, &onnx::encode(&fitted.repaired)?)?.gzip,
     };
     Ok((row, dense))
 }

@@ -1,49 +1,49 @@
 //! `resprout prune`: prune, repair, measure, write, report.
 
 use super::{check_json_target, check_writable, file_info, images, read_model, write_json};
-use crate::args::PruneArgs;
+use crate::args::{CalibrationCount, PruneArgs};
 use crate::render::text;
-use resprout::data::{ImageSet, LabelSource, Preprocess};
+use resprout::calibrate::{Checkup, checkup};
+use resprout::criteria::CRITERIA;
+use resprout::data::{ImageSet, LabelSource, Preprocess, gaussian};
 use resprout::forward::{Network, PlanOptions};
 use resprout::model::{Model, PrunableRule};
 use resprout::progress::Progress;
-use resprout::prune::{PruneOptions, PruneOutcome, check_sparsity};
-use resprout::repair::{REPAIRS, Repair, RepairOutcome};
-use resprout::report::{self, Calibration, EvaluationReport, Report, SizeInfo};
+use resprout::prune::{PruneOptions, check_sparsity};
+use resprout::repair::{AUTO, Chain, RepairOptions};
+use resprout::report::{self, Calibration, EvaluationReport, RepairReport, Report, SizeInfo};
+use resprout::sparsify::{self, Sparsified, SparsifyOptions, sparsify};
 use resprout::tensor::Tensor;
 use resprout::{Error, ErrorKind, Result, eval, formats, table};
 use std::path::Path;
 use std::time::Instant;
 
 pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
-    let options = prune_options(args)?;
-    let repair = build_repair(args)?;
+    let options = sparsify_options(args)?;
+    let needs_images = check_images(args)?;
     check_writable(&args.output, "--output")?;
     check_json_target(args.json.as_deref())?;
     let mut clock = Clock::start();
     let dense = read_model(&args.model, args.weights.as_deref())?;
-    let data = Data::open(args, &dense, repair.needs_images())?;
+    let mut data = Data::open(args, &dense, needs_images)?;
     clock.lap("read");
+    let checkup = data.check_up(args, &dense, &options, progress)?;
+    clock.lap("check images");
 
-    let mut pruned = dense.clone();
-    let outcome = resprout::prune::prune(&mut pruned, &options, progress)?;
-    clock.lap("prune");
-    let mut repaired = pruned.clone();
     let empty = Tensor::default();
-    let calibration = data.calibration.as_ref().map_or(&empty, |(images, _)| images);
-    let repair_outcome = repair.repair(&mut repaired, calibration, progress)?;
-    clock.lap("repair");
-    let mut networks = vec![("dense", &dense), ("pruned", &pruned)];
-    if repair.needs_images() {
-        networks.push(("repaired", &repaired));
+    let result = sparsify(&dense, data.images().unwrap_or(&empty), &options, progress)?;
+    clock.lap("prune and repair");
+    let mut networks = vec![("dense", &dense), ("pruned", &result.pruned)];
+    if args.repair != "none" {
+        networks.push(("repaired", &result.repaired));
     }
     let evaluation = if args.no_evaluation { None } else { data.evaluate(&networks, progress)? };
     clock.lap("evaluate");
 
     progress.check()?;
-    write_model(&repaired, &args.output, data.calibration.as_ref().map(|(images, _)| images))?;
+    write_model(&result.repaired, &args.output, data.images())?;
     clock.lap("write");
-    let mut report = build_report(args, (&dense, &repaired), &outcome, &repair_outcome, data, evaluation)?;
+    let mut report = build_report(args, &dense, &result, checkup, data, evaluation)?;
     clock.lap("report");
     report.seconds = clock.laps;
     if write_json(&report, args.json.as_deref())? {
@@ -69,6 +69,25 @@ impl Clock {
     }
 }
 
+fn sparsify_options(args: &PruneArgs) -> Result<SparsifyOptions> {
+    let bytes = args.memory * 1e9;
+    if !(1.0..1e18).contains(&bytes) {
+        return Err(Error::new(ErrorKind::Option, format!("--memory {}: a number of gigabytes above 0 is needed", args.memory)));
+    }
+    let options = SparsifyOptions {
+        prune: prune_options(args)?,
+        repair: args.repair.clone(),
+        repair_options: RepairOptions { memory: bytes as usize },
+        steps: args.steps,
+        checkpoint: args.checkpoint.clone(),
+    };
+    sparsify::schedule(args.sparsity, args.steps)?;
+    if args.checkpoint.is_some() && args.steps < 2 {
+        return Err(Error::new(ErrorKind::Option, "--checkpoint: keeps steps, and there is only one; see --steps"));
+    }
+    Ok(options)
+}
+
 fn prune_options(args: &PruneArgs) -> Result<PruneOptions> {
     check_sparsity(args.sparsity, "--sparsity")?;
     let layer = |text: &String| {
@@ -88,53 +107,95 @@ fn prune_options(args: &PruneArgs) -> Result<PruneOptions> {
     })
 }
 
-fn build_repair(args: &PruneArgs) -> Result<Box<dyn Repair>> {
-    let (entry, options) = table::find(REPAIRS, "--repair", &args.repair)?;
-    let repair = (entry.build)(&options)?;
-    if repair.needs_images() && args.calibration.is_none() {
+/// Whether criterion or repair need images; an error where they are missing.
+fn check_images(args: &PruneArgs) -> Result<bool> {
+    let repair = args.repair == AUTO || Chain::parse(&args.repair)?.needs_images();
+    let (entry, options) = table::find(CRITERIA, "--criterion", &args.criterion)?;
+    let criterion = (entry.build)(&options, args.seed)?.needs_images();
+    if (repair || criterion) && args.calibration.is_none() && !args.data_free {
+        let option = if repair { format!("--repair {}", args.repair) } else { format!("--criterion {}", args.criterion) };
         return Err(Error::new(
             ErrorKind::Option,
-            format!("--repair {}: needs --calibration, a folder of unlabelled images", args.repair),
+            format!("{option}: needs --calibration, a folder of unlabelled images (or --data-free, noise instead)"),
         ));
     }
-    Ok(repair)
+    Ok(repair || criterion)
 }
 
 /// Every image that the command works with.
 struct Data {
     preprocess: Option<(Preprocess, Option<String>)>,
-    calibration: Option<(Tensor, ImageSet)>,
+    calibration: Option<(Tensor, Origin)>,
     evaluation: Option<ImageSet>,
     /// Whether the calibration images are more than a check of the written file.
-    repair_uses_images: bool,
+    used: bool,
 }
 
+/// Where calibration images come from.
+enum Origin {
+    Set(ImageSet),
+    Noise,
+}
+
+/// Of so many images `--calibration-images auto` takes what it needs.
+const MOST_IMAGES: usize = 4096;
+
 impl Data {
-    fn open(args: &PruneArgs, model: &Model, repair_uses_images: bool) -> Result<Data> {
-        if args.calibration.is_none() && args.data.is_none() {
-            return Ok(Data { preprocess: None, calibration: None, evaluation: None, repair_uses_images });
+    fn open(args: &PruneArgs, model: &Model, used: bool) -> Result<Data> {
+        if args.calibration.is_none() && args.data.is_none() && !args.data_free {
+            return Ok(Data { preprocess: None, calibration: None, evaluation: None, used });
         }
         let (preprocess, note) = images::preprocess(&args.images, model)?;
-        let calibration = args.calibration.as_ref().map(|path| {
-            // Labels are not even read: nothing behind this line could use them.
-            let mut set = ImageSet::open(path, &LabelSource::None)?;
-            set.truncate(args.calibration_images.get());
-            let count = if repair_uses_images { set.len() } else { set.len().min(VERIFY_IMAGES) };
-            Ok((set.load(0..count, images::channels(model), &preprocess)?, set))
-        });
+        let count = match args.calibration_images {
+            CalibrationCount::Exactly(count) => count.get(),
+            CalibrationCount::Auto => MOST_IMAGES,
+        };
+        let calibration = match &args.calibration {
+            Some(path) => {
+                // Labels are not even read: nothing behind this line could use them.
+                let mut set = ImageSet::open(path, &LabelSource::None)?;
+                set.truncate(count);
+                let count = if used { set.len() } else { set.len().min(VERIFY_IMAGES) };
+                Some((set.load(0..count, images::channels(model), &preprocess)?, Origin::Set(set)))
+            }
+            None if args.data_free => Some((noise(args, model, &preprocess, count.min(1024))?, Origin::Noise)),
+            None => None,
+        };
         let evaluation = args.data.as_ref().map(|path| images::open(path, &args.images));
-        Ok(Data {
-            preprocess: Some((preprocess, note)),
-            calibration: calibration.transpose()?,
-            evaluation: evaluation.transpose()?,
-            repair_uses_images,
-        })
+        Ok(Data { preprocess: Some((preprocess, note)), calibration, evaluation: evaluation.transpose()?, used })
+    }
+
+    fn images(&self) -> Option<&Tensor> {
+        self.calibration.as_ref().map(|(images, _)| images)
+    }
+
+    /// Looks at the images that will be used, and takes no more of them than it takes, if that is asked.
+    fn check_up(
+        &mut self,
+        args: &PruneArgs,
+        dense: &Model,
+        options: &SparsifyOptions,
+        progress: &dyn Progress,
+    ) -> Result<Option<Checkup>> {
+        let Some((images, origin)) = self.calibration.as_mut().filter(|_| self.used) else { return Ok(None) };
+        if matches!(origin, Origin::Noise) {
+            return Ok(None);
+        }
+        let found = checkup(dense, images, options.repair_options.memory, progress)?;
+        if let (CalibrationCount::Auto, Some(settled)) = (args.calibration_images, found.settled) {
+            // From there to twice as many nothing moved: the larger number is the safe one.
+            *images = images.first((2 * settled).min(images.shape[0]));
+        }
+        Ok(Some(found))
     }
 
     /// Measures the networks, the first of which is the dense one, where there are images.
     fn evaluate(&self, networks: &[(&str, &Model)], progress: &dyn Progress) -> Result<Option<EvaluationReport>> {
         let Some((preprocess, _)) = &self.preprocess else { return Ok(None) };
-        let fallback = self.calibration.as_ref().map(|(_, set)| set);
+        let fallback = match &self.calibration {
+            Some((_, Origin::Set(set))) => Some(set),
+            _ => None,
+        };
         let Some(set) = self.evaluation.as_ref().or(fallback) else { return Ok(None) };
         let image = images::shape(set, networks[0].1, preprocess)?;
         let (names, models): (Vec<&str>, Vec<&Model>) = networks.iter().copied().unzip();
@@ -155,10 +216,7 @@ fn write_model(model: &Model, path: &Path, images: Option<&Tensor>) -> Result<()
     }
     formats::onnx::write(model, path, |back| {
         let Some(images) = images.filter(|images| !images.is_empty()) else { return Ok(()) };
-        let count = images.shape[0].min(VERIFY_IMAGES);
-        let image_len: usize = images.shape[1..].iter().product();
-        let shape = [&[count], &images.shape[1..]].concat();
-        let some = Tensor::new(shape, images.data[..count * image_len].to_vec());
+        let some = images.first(images.shape[0].min(VERIFY_IMAGES));
         let run = |model: &Model| Network::new(model, &images.shape[1..], &PlanOptions::default())?.run(&some);
         match run(model)?.iter().zip(&run(back)?).all(|(a, b)| a.same_bits(b)) {
             true => Ok(()),
@@ -167,31 +225,49 @@ fn write_model(model: &Model, path: &Path, images: Option<&Tensor>) -> Result<()
     })
 }
 
+/// Noise in the shape of the model's images.
+fn noise(args: &PruneArgs, model: &Model, preprocess: &Preprocess, count: usize) -> Result<Tensor> {
+    let channels = images::channels(model);
+    let shape = match (report::fixed_image(model).as_deref(), preprocess.crop) {
+        (Some(&[channels, height, width]), _) => [channels, height, width],
+        (_, Some([height, width])) => [channels, height, width],
+        _ => {
+            let message = "--data-free: the model leaves the size of its images free; give --crop";
+            return Err(Error::new(ErrorKind::Option, message));
+        }
+    };
+    Ok(gaussian(count, shape, preprocess, args.seed))
+}
+
 fn build_report(
     args: &PruneArgs,
-    (dense, model): (&Model, &Model),
-    outcome: &PruneOutcome,
-    repair: &RepairOutcome,
+    dense: &Model,
+    result: &Sparsified,
+    checkup: Option<Checkup>,
     data: Data,
     evaluation: Option<EvaluationReport>,
 ) -> Result<Report> {
-    let image = data.calibration.as_ref().map(|(images, _)| images.shape[1..].to_vec()).or_else(|| report::fixed_image(model));
+    let (model, outcome) = (&result.repaired, &result.outcome);
+    let image = data.images().map(|images| images.shape[1..].to_vec()).or_else(|| report::fixed_image(model));
     let macs = image.and_then(|image| report::layer_macs(model, &image).ok());
     let layers = report::layer_rows(model, &outcome.layers, macs.as_ref())?;
     let (dense_file, dense_bytes) = file_info(&args.model)?;
     let (sparse_file, sparse_bytes) = file_info(&args.output)?;
-    let mut warnings = report::layer_warnings(&layers);
-    warnings.extend(repair.warnings.iter().cloned());
-    let (preprocess, note) = data.preprocess.unzip();
-    warnings.extend(note.flatten());
-    let used = |(images, set): (Tensor, ImageSet)| {
+    let warnings = warnings(args, result, checkup.as_ref(), &data, &layers);
+    let preprocess = data.preprocess.map(|(preprocess, _)| preprocess);
+    let used = |(images, origin): (Tensor, Origin)| {
         Some(Calibration {
-            path: set.path().display().to_string(),
+            path: match &origin {
+                Origin::Set(set) => set.path().display().to_string(),
+                Origin::Noise => "noise".into(),
+            },
+            data_free: matches!(origin, Origin::Noise),
             images: images.shape[0],
             images_sha256: eval::images_sha256(&images),
             preprocess: preprocess.clone()?,
         })
     };
+    let chosen = result.candidates.iter().find(|candidate| candidate.chosen);
     Ok(Report {
         schema_version: report::SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION").into(),
@@ -201,13 +277,43 @@ fn build_report(
         output: Some(sparse_file),
         options: options_json(args, preprocess.as_ref()),
         seed: args.seed,
-        calibration: data.calibration.filter(|_| data.repair_uses_images).and_then(used),
+        calibration: data.calibration.filter(|_| data.used).and_then(used),
+        repair: (args.repair != "none").then(|| RepairReport {
+            chain: chosen.map_or(&args.repair, |candidate| &candidate.repair).clone(),
+            steps: result.steps.clone(),
+            changed: result.repair.changed,
+            added_bias: result.repair.added_bias.clone(),
+            candidates: result.candidates.clone(),
+            checkup,
+        }),
         layers,
         left_dense: outcome.left_dense.clone(),
         evaluation,
         warnings,
         seconds: Vec::new(),
     })
+}
+
+/// What the user should know, in the order in which it came about.
+fn warnings(
+    args: &PruneArgs,
+    result: &Sparsified,
+    checkup: Option<&Checkup>,
+    data: &Data,
+    layers: &[report::LayerRow],
+) -> Vec<String> {
+    let mut warnings = report::layer_warnings(layers);
+    if args.data_free && data.used {
+        warnings.push("DATA-FREE: calibrated on noise, not on images; expect clearly less than with a few real ones".into());
+    }
+    warnings.extend(checkup.into_iter().flat_map(Checkup::warnings));
+    warnings.extend(result.repair.warnings.iter().cloned());
+    let added = &result.repair.added_bias;
+    if !added.is_empty() {
+        warnings.push(format!("{} layers were given a bias: {}", added.len(), added.join(", ")));
+    }
+    warnings.extend(data.preprocess.as_ref().and_then(|(_, note)| note.clone()));
+    warnings
 }
 
 /// Every option, as given or by default.
@@ -218,7 +324,11 @@ fn options_json(args: &PruneArgs, preprocess: Option<&Preprocess>) -> serde_json
         "allocation": args.allocation,
         "repair": args.repair,
         "calibration": args.calibration,
-        "calibration_images": args.calibration_images,
+        "calibration_images": args.calibration_images.to_string(),
+        "data_free": args.data_free,
+        "memory": args.memory,
+        "steps": args.steps,
+        "checkpoint": args.checkpoint,
         "data": args.data,
         "no_evaluation": args.no_evaluation,
         "labels": args.images.labels,

@@ -4,7 +4,8 @@ use crate::commands::demo::DemoReport;
 use crate::commands::inspect::Inspection;
 use resprout::eval::{Estimate, Evaluation};
 use resprout::model::LeftDense;
-use resprout::report::{EvaluationReport, LayerRow, Report, SparsityInfo};
+use resprout::repair::Candidate;
+use resprout::report::{EvaluationReport, LayerRow, RepairReport, Report, SparsityInfo};
 use std::path::Path;
 
 /// Prints rows under a header: text to the left, numbers (all columns but the first) to the right.
@@ -54,6 +55,10 @@ pub fn report(report: &Report) {
         outln!();
         let row = |name: &str, b: &resprout::report::Bytes| vec![name.to_string(), bytes(b.raw), bytes(b.nonzero), bytes(b.gzip)];
         table(&["size", "raw", "nonzero", "gzip"], &[row("dense", &size.dense), row("sparse", &size.sparse)]);
+    }
+    if let Some(made) = &report.repair {
+        outln!();
+        repair(made);
     }
     if let Some(run) = &report.evaluation {
         outln!();
@@ -114,6 +119,27 @@ fn sparsity(s: &SparsityInfo) {
     );
 }
 
+fn repair(repair: &RepairReport) {
+    let steps: Vec<String> = repair.steps.iter().map(|step| percent(*step)).collect();
+    outln!("  repair {}{}", repair.chain, if steps.len() > 1 { format!(", in steps of {}", steps.join(", ")) } else { String::new() });
+    if repair.candidates.is_empty() {
+        return;
+    }
+    outln!("  tried, and judged on every fourth calibration image, which the repair had not seen:");
+    let row = |c: &Candidate| {
+        let mark = if c.chosen { "* " } else { "  " };
+        let of = |e: Option<&Evaluation>| match e {
+            Some(e) => [percent_estimate(e.agreement), number_estimate(e.kl), number_estimate(e.relative_error)],
+            None => ["failed".to_string(), "-".into(), "-".into()],
+        };
+        [vec![format!("{mark}{}", c.repair)], of(c.evaluation.as_ref()).to_vec()].concat()
+    };
+    table(&["repair", "agreement", "KL (nats)", "relative error"], &repair.candidates.iter().map(row).collect::<Vec<_>>());
+    for (name, error) in repair.candidates.iter().filter_map(|c| Some((&c.repair, c.error.as_ref()?))) {
+        outln!("  {name} failed: {error}");
+    }
+}
+
 pub fn evaluation(run: &EvaluationReport) {
     let note = if run.on_calibration_images { ", the calibration images themselves: too good to be true for others" } else { "" };
     outln!("  {} images of {}{note}; in brackets 95 % intervals", run.images, run.path);
@@ -172,7 +198,7 @@ pub fn demo(report: &DemoReport, folder: &Path) {
         top1(&report.dense),
         report.allocation
     );
-    outln!("then BatchNorm recalibration on {} unlabelled images.\n", report.calibration_images);
+    outln!("then a repair on {} unlabelled images: BatchNorm recalibration, or least squares.\n", report.calibration_images);
     let rows: Vec<Vec<String>> = report
         .rows
         .iter()
@@ -183,17 +209,20 @@ pub fn demo(report: &DemoReport, folder: &Path) {
                 bytes(row.gzip_bytes),
                 format!("{:.1} %", top1(&row.pruned)),
                 format!("{:.1} %", top1(&row.recalibrated)),
-                format!("{:<25}", bar(top1(&row.pruned), top1(&row.recalibrated))),
+                format!("{:.1} %", top1(&row.least_squares)),
+                format!("{:<25}", bar(top1(&row.pruned), top1(&row.recalibrated), top1(&row.least_squares))),
             ]
         })
         .collect();
-    table(&["sparsity", "smaller", "gzip", "pruned", "recalibrated", "# pruned, + recovered"], &rows);
+    table(&["sparsity", "smaller", "gzip", "pruned", "recalibrated", "least squares", "# pruned, + recalibrated, * fitted"], &rows);
     outln!("\nThe sparse models and report.json are in {}.", folder.display());
 }
 
-/// `#` for what pruning left, `+` for what recalibration brought back; one character is four points.
-fn bar(before: f64, after: f64) -> String {
+/// `#` for what pruning left, `+` for what recalibration brought back, `*` for what least squares
+/// brought back beyond that; one character is four points.
+fn bar(before: f64, recalibrated: f64, fitted: f64) -> String {
     let cells = |value: f64| (value / 4.0).round() as usize;
-    let gained = cells(after).saturating_sub(cells(before));
-    format!("{}{}", "#".repeat(cells(before)), "+".repeat(gained))
+    let more = |from: f64, to: f64| cells(to).saturating_sub(cells(from));
+    let marks = [("#", cells(before)), ("+", more(before, recalibrated)), ("*", more(before.max(recalibrated), fitted))];
+    marks.into_iter().map(|(mark, count)| mark.repeat(count)).collect()
 }

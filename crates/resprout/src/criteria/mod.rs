@@ -1,11 +1,19 @@
 //! Criteria: how much each weight matters. A high score = keep.
 
 mod magnitude;
+mod obs;
 mod random;
 mod rms;
+mod wanda;
 
-use crate::error::Result;
+use crate::calibrate::{Needs, Visitor, WeightSite, walk};
+use crate::error::{Error, Result};
+use crate::model::{Model, Prunable};
+use crate::progress::Progress;
 use crate::table::{Entry, Options};
+use crate::tensor::Tensor;
+use std::collections::HashMap;
+use std::sync::Mutex;
 
 /// One layer's weights, as a criterion sees them.
 pub struct ScoreInput<'a> {
@@ -17,12 +25,69 @@ pub struct ScoreInput<'a> {
 
 /// Scores weights. Pure: the same input gives the same scores on every machine.
 pub trait Criterion: Sync {
+    /// Whether it scores at the layer, with calibration images ([`Self::score_site`]), rather than by
+    /// the weights alone ([`Self::score`]).
+    fn needs_images(&self) -> bool {
+        false
+    }
+
     /// One finite score per weight, not negative.
-    fn score(&self, layer: &ScoreInput) -> Vec<f64>;
+    fn score(&self, _layer: &ScoreInput) -> Vec<f64> {
+        Vec::new()
+    }
+
+    /// The same from what goes through the layer, in the order of the site's rows; `None` where the
+    /// layer's inputs are not known.
+    fn score_site(&self, _site: &WeightSite) -> Result<Option<Vec<f64>>> {
+        Ok(None)
+    }
 }
 
 /// Builds a criterion from its options and the run's seed.
 pub type Build = fn(&Options, u64) -> Result<Box<dyn Criterion>>;
 
 /// All criteria.
-pub static CRITERIA: &[Entry<Build>] = &[magnitude::ENTRY, rms::ENTRY, random::ENTRY];
+pub static CRITERIA: &[Entry<Build>] = &[magnitude::ENTRY, rms::ENTRY, random::ENTRY, wanda::ENTRY, obs::ENTRY];
+
+/// Scores every layer in one walk of the images through `model`.
+pub(crate) fn score_with_images(
+    criterion: &dyn Criterion,
+    model: &Model,
+    layers: &[Prunable],
+    images: &Tensor,
+    progress: &dyn Progress,
+) -> Result<Vec<Vec<f64>>> {
+    let scorer = Scorer { criterion, scores: Mutex::default() };
+    // Nothing is changed; the walk wants to be able to.
+    let mut model = model.clone();
+    let unchanged = model.clone();
+    walk(&mut model, &unchanged, images, &[&scorer], "score", progress)?;
+    let mut scores = scorer.scores.into_inner().unwrap_or_default();
+    let of_layer = |layer: &Prunable| {
+        let missing = || Error::unsupported(format!("layer {:?}: its inputs cannot be measured; ignore it or score by weights", layer.layer));
+        scores.remove(&layer.layer).ok_or_else(missing)
+    };
+    layers.iter().map(of_layer).collect()
+}
+
+/// Asks the criterion at every layer, and changes nothing.
+struct Scorer<'c> {
+    criterion: &'c dyn Criterion,
+    scores: Mutex<HashMap<String, Vec<f64>>>,
+}
+
+impl Visitor for Scorer<'_> {
+    fn needs(&self) -> Needs {
+        Needs { images: true, weights: true, ..Needs::default() }
+    }
+
+    fn weights(&self, site: &mut WeightSite) -> Result<()> {
+        if let Some(scores) = self.criterion.score_site(site)? {
+            let stored = site.in_file_order(&scores);
+            if let Ok(mut all) = self.scores.lock() {
+                all.insert(site.name.to_string(), stored);
+            }
+        }
+        Ok(())
+    }
+}

@@ -2,11 +2,13 @@
 
 mod cifar;
 mod folder;
+mod gaussian;
 mod idx;
 mod labels;
 mod npy;
 pub mod preprocess;
 
+pub use gaussian::gaussian;
 pub use preprocess::{PRESETS, Preprocess};
 
 use crate::error::{Error, Result};

@@ -17,13 +17,15 @@ const OPSETS: RangeInclusive<i64> = 7..=21;
 pub struct PlanOptions {
     /// Whether a BatchNormalization is multiplied into the convolution before it, where nothing else reads between.
     pub fold_batch_norm: bool,
+    /// Whether an activation is applied by the step before it, where nothing else reads between.
+    pub fuse_activation: bool,
     /// Values to return besides the outputs.
     pub taps: Vec<String>,
 }
 
 impl Default for PlanOptions {
     fn default() -> PlanOptions {
-        PlanOptions { fold_batch_norm: true, taps: Vec::new() }
+        PlanOptions { fold_batch_norm: true, fuse_activation: true, taps: Vec::new() }
     }
 }
 
@@ -64,6 +66,7 @@ enum Operand {
 /// Values on their way through a plan.
 #[derive(Default)]
 pub struct Slots {
+    batch: usize,
     values: Vec<Option<Tensor>>,
     /// Buffers of dead values, to be used again.
     spare: Vec<Vec<f32>>,
@@ -87,6 +90,11 @@ impl Slots {
         self.values[slot].as_ref().expect("a plan reads a value only while it is alive")
     }
 
+    /// Images that run together.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
     /// Gives the buffers of dead values back.
     pub fn free_spare(&mut self) {
         self.spare.clear();
@@ -108,6 +116,33 @@ impl Step {
         }
     }
 
+    /// The slots of all operands that are not constants.
+    pub fn input_slots(&self) -> impl Iterator<Item = usize> {
+        self.inputs.iter().filter_map(|input| match input {
+            Operand::Slot(slot) => Some(*slot),
+            Operand::Constant(_) => None,
+        })
+    }
+
+    /// The slot of the result.
+    pub fn output(&self) -> usize {
+        self.output
+    }
+
+    /// Computes the result and keeps the operands, so that it can be computed again in another way.
+    /// [`release`](Self::release) must follow.
+    pub fn run_keeping(&self, compute: &Compute, slots: &mut Slots, kernel: Kernel, spread: bool) {
+        slots.release(self.output);
+        let mut tensor = slots.take(&self.shape);
+        compute.run(&operands(&self.inputs, &slots.values), &mut tensor, kernel, spread);
+        slots.values[self.output] = Some(tensor);
+    }
+
+    /// Gives the operands up that nobody reads after this step.
+    pub fn release(&self, slots: &mut Slots) {
+        self.release.iter().for_each(|&slot| slots.release(slot));
+    }
+
     /// Runs `compute` (the step's own, or one that stands in for it) on the values in `slots`.
     pub fn run(&self, compute: &Compute, slots: &mut Slots, kernel: Kernel, spread: bool) {
         let dying = self.first_input().filter(|slot| self.release.contains(slot) && self.reads(*slot) == 1);
@@ -127,7 +162,7 @@ impl Step {
             }
         };
         slots.values[self.output] = Some(out);
-        self.release.iter().for_each(|&slot| slots.release(slot));
+        self.release(slots);
     }
 
     fn reads(&self, slot: usize) -> usize {
@@ -170,6 +205,7 @@ impl Plan {
     /// Empty slots with the input in place.
     pub fn start(&self, slots: &mut Slots, input: Tensor) {
         slots.values.resize_with(self.slot_count, || None);
+        slots.batch = input.shape.first().copied().unwrap_or(1);
         slots.values[0] = Some(input);
     }
 
@@ -178,6 +214,26 @@ impl Plan {
         let results = operands(&self.results, &slots.values).into_iter().cloned().collect();
         (0..self.slot_count).for_each(|slot| slots.release(slot));
         results
+    }
+
+    /// Whether a slot holds an output or a tap.
+    pub fn is_result(&self, slot: usize) -> bool {
+        self.results.iter().any(|result| matches!(result, Operand::Slot(s) if *s == slot))
+    }
+
+    /// The most bytes that all values of one chunk take at any step.
+    pub fn peak_bytes(&self) -> usize {
+        let bytes = |shape: &[usize]| shape.iter().product::<usize>() * size_of::<f32>();
+        let mut sizes = vec![0; self.slot_count];
+        sizes[0] = bytes(&self.input_shape);
+        let (mut alive, mut peak) = (sizes[0], sizes[0]);
+        for step in &self.steps {
+            sizes[step.output] = bytes(&step.shape);
+            alive += sizes[step.output];
+            peak = peak.max(alive);
+            alive -= step.release.iter().map(|&slot| sizes[slot]).sum::<usize>();
+        }
+        peak
     }
 
     /// Runs every step on one input.
@@ -299,7 +355,7 @@ impl<'a> Builder<'a> {
     fn fuse(&mut self, layer: &'a Layer, mut output: &'a str) -> Result<(Fused, &'a str)> {
         let mut fused = Fused::NONE;
         let foldable = matches!(layer.op, Op::Conv(_)) && self.options.fold_batch_norm;
-        let can_activate = matches!(layer.op, Op::Conv(_) | Op::BatchNorm { .. } | Op::Binary(_));
+        let can_activate = self.options.fuse_activation && matches!(layer.op, Op::Conv(_) | Op::BatchNorm { .. } | Op::Binary(_));
         while let Some((index, next)) = self.only_reader(output) {
             match &next.op {
                 Op::BatchNorm { epsilon } if foldable && fused.affine.is_none() => {

@@ -13,7 +13,11 @@ pub use prunable::{LeftDense, Prunable, PrunableRule};
 
 use crate::error::{Error, Result};
 use crate::formats::onnx::OnnxSource;
+use crate::tensor::Tensor;
 use std::sync::Arc;
+
+/// What is appended to a weight's name to name the bias that its layer was given.
+pub(crate) const BIAS_SUFFIX: &str = ".bias";
 
 /// A network: what is computed (graph), with which numbers (params), and which of them are pruned (masks).
 #[derive(Clone, Debug)]
@@ -32,7 +36,7 @@ pub struct Model {
 
 impl Model {
     /// The floating-point parameter of that name.
-    pub fn weight(&self, name: &str) -> Result<&crate::tensor::Tensor> {
+    pub fn weight(&self, name: &str) -> Result<&Tensor> {
         self.params.f32(name).ok_or_else(|| Error::data(format!("parameter {name:?}: not a tensor of 32-bit floats")))
     }
 
@@ -49,6 +53,21 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// Gives a layer that has none a bias, as a new parameter whose name is returned.
+    pub(crate) fn give_bias(&mut self, layer: usize, bias: Vec<f32>) -> Result<String> {
+        let weight = self.graph.layers[layer].inputs[1].clone();
+        let name = format!("{weight}{BIAS_SUFFIX}");
+        let mut values = self.graph.layers.iter().flat_map(|layer| layer.outputs.iter().chain(&layer.inputs));
+        if self.params.get(&name).is_some() || values.any(|value| *value == name) {
+            return Err(Error::unsupported(format!("layer {:?}: needs a bias, but {name:?} is the name of something else", self.graph.layers[layer].name)));
+        }
+        self.params.insert(name.clone(), Param::from_tensor(Tensor::vector(bias)));
+        let inputs = &mut self.graph.layers[layer].inputs;
+        inputs.truncate(2);
+        inputs.push(name.clone());
+        Ok(name)
     }
 
     /// Sets every masked weight to exactly 0.0.

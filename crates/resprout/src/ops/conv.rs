@@ -35,7 +35,7 @@ impl ConvAttributes {
     }
 
     /// `input: [N, C, H, W]`, `weight: [M, C / groups, kh, kw]`.
-    pub(super) fn shape(&self, input: &[usize], weight: &[usize]) -> Result<(ConvShape, Vec<usize>)> {
+    pub(crate) fn shape(&self, input: &[usize], weight: &[usize]) -> Result<(ConvShape, Vec<usize>)> {
         let wrong = || Error::data(format!("input {input:?}, weight {weight:?} and {} groups do not fit together", self.groups));
         let (&[n, in_channels, in_h, in_w], &[out_channels, group_in, kh, kw]) = (input, weight) else {
             return Err(Error::unsupported(format!(

@@ -1,23 +1,22 @@
 //! No repair: what pruning alone leaves.
 
-use super::{Build, Repair, RepairOutcome};
-use crate::error::Result;
-use crate::model::Model;
-use crate::progress::Progress;
+use super::{Build, Repair, Stage};
+use crate::calibrate::{Needs, Visitor};
 use crate::table::Entry;
-use crate::tensor::Tensor;
 
 pub(super) const ENTRY: Entry<Build> =
     Entry { name: "none", about: "nothing; needs no images", paper: "baseline", options: &[], build: |_| Ok(Box::new(Nothing)) };
 
 struct Nothing;
 
-impl Repair for Nothing {
-    fn needs_images(&self) -> bool {
-        false
+impl Visitor for Nothing {
+    fn needs(&self) -> Needs {
+        Needs::default()
     }
+}
 
-    fn repair(&self, _model: &mut Model, _images: &Tensor, _progress: &dyn Progress) -> Result<RepairOutcome> {
-        Ok(RepairOutcome::default())
+impl Repair for Nothing {
+    fn stage(&self) -> Stage {
+        Stage::Weights
     }
 }

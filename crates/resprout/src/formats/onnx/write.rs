@@ -1,4 +1,5 @@
-//! A model back into ONNX: the bytes of the file that was read, with the changed tensors spliced in.
+//! A model back into ONNX: the bytes of the file that was read, with the changed tensors spliced in, and
+//! the biases that layers were given.
 //!
 //! Everything else, known to this crate or not, is copied byte for byte.
 
@@ -22,6 +23,8 @@ mod field {
     pub const MODEL_GRAPH: u32 = 7;
     pub const GRAPH_NODE: u32 = 1;
     pub const GRAPH_INITIALIZER: u32 = 5;
+    pub const NODE_INPUT: u32 = 1;
+    pub const NODE_OUTPUT: u32 = 2;
     pub const NODE_ATTRIBUTE: u32 = 5;
     pub const ATTRIBUTE_TENSOR: u32 = 5;
     pub const TENSOR_FLOAT_DATA: u32 = 4;
@@ -59,13 +62,19 @@ struct Changes<'a> {
     initializers: HashMap<usize, &'a Tensor>,
     constants: HashMap<usize, &'a Tensor>,
     filled: HashMap<usize, &'a Tensor>,
+    /// Parameters that the file does not have.
+    added: Vec<(&'a str, &'a Tensor)>,
+    /// The third input that a node is given, by the node's first output.
+    biases: HashMap<&'a str, &'a str>,
 }
 
 fn changes<'a>(model: &'a Model, source: &OnnxSource) -> Result<Changes<'a>> {
     let mut changes = Changes::default();
     for (name, param) in model.params.iter() {
-        let old =
-            source.original.get(name).ok_or_else(|| Error::unsupported(format!("parameter {name:?} is not in the file")))?;
+        let Some(old) = source.original.get(name) else {
+            add(&mut changes, model, name, param)?;
+            continue;
+        };
         let Some(tensor) = param.f32().filter(|_| !same(param, old)) else { continue };
         if param.shape != old.shape || tensor.shape != old.shape {
             return Err(Error::unsupported(format!("parameter {name:?} has changed its shape")));
@@ -77,6 +86,17 @@ fn changes<'a>(model: &'a Model, source: &OnnxSource) -> Result<Changes<'a>> {
         };
     }
     Ok(changes)
+}
+
+/// A parameter that the file does not have must be the bias of one layer.
+fn add<'a>(changes: &mut Changes<'a>, model: &'a Model, name: &'a str, param: &'a Param) -> Result<()> {
+    let unknown = || Error::unsupported(format!("parameter {name:?} is not in the file, and not a new bias either"));
+    let tensor = param.f32().ok_or_else(unknown)?;
+    let layer = model.graph.layers.iter().find(|layer| layer.input(2) == Some(name)).ok_or_else(unknown)?;
+    let output = layer.outputs.first().ok_or_else(unknown)?;
+    changes.added.push((name, tensor));
+    changes.biases.insert(output, name);
+    Ok(())
 }
 
 /// Same numbers, to the bit.
@@ -101,7 +121,7 @@ fn check_same(model: &Model, back: &Model) -> Result<()> {
 }
 
 fn rewrite_graph(graph: &Bytes, changes: &Changes, source: &OnnxSource) -> Result<Vec<u8>> {
-    rewrite(graph, |number, index, content| match number {
+    let mut out = rewrite(graph, |number, index, content| match number {
         field::GRAPH_INITIALIZER => match (changes.initializers.get(&index), source.external.get(&index)) {
             (Some(tensor), _) => rewrite_tensor(content, tensor).map(Some),
             // Other files are not carried along, so what lay in them moves into this one.
@@ -111,10 +131,49 @@ fn rewrite_graph(graph: &Bytes, changes: &Changes, source: &OnnxSource) -> Resul
         field::GRAPH_NODE => match (changes.constants.get(&index), changes.filled.get(&index)) {
             (Some(tensor), _) => rewrite_constant(content, tensor).map(Some),
             (None, Some(tensor)) => spell_out(content, tensor).map(Some),
-            (None, None) => Ok(None),
+            (None, None) => give_bias(content, &changes.biases),
         },
         _ => Ok(None),
-    })
+    })?;
+    for (name, tensor) in &changes.added {
+        let initializer = TensorProto { name: name.to_string(), ..float_tensor(tensor) };
+        append(&mut out, field::GRAPH_INITIALIZER, &initializer.encode_to_vec());
+    }
+    Ok(out)
+}
+
+/// The node with its new third input, if it is given one.
+fn give_bias(node: &Bytes, biases: &HashMap<&str, &str>) -> Result<Option<Vec<u8>>> {
+    if biases.is_empty() {
+        return Ok(None);
+    }
+    let (mut inputs, mut bias) = (0, None);
+    each_field(node, |number, index, _, content| {
+        match (number, content) {
+            (field::NODE_INPUT, _) => inputs += 1,
+            (field::NODE_OUTPUT, Some(output)) if index == 0 => bias = biases.get(&*String::from_utf8_lossy(output)).copied(),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let Some(bias) = bias else { return Ok(None) };
+    // A third input that is there is an empty name: the optional bias left out.
+    let mut out = rewrite(node, |number, index, _| {
+        Ok((number == field::NODE_INPUT && index == 2).then(|| bias.as_bytes().to_vec()))
+    })?;
+    if inputs < 3 {
+        append(&mut out, field::NODE_INPUT, bias.as_bytes());
+    }
+    Ok(Some(out))
+}
+
+fn float_tensor(tensor: &Tensor) -> TensorProto {
+    TensorProto {
+        dims: tensor.shape.iter().map(|&dim| dim as i64).collect(),
+        data_type: data_type::FLOAT,
+        raw_data: Bytes::from(tensor.to_le_bytes()),
+        ..Default::default()
+    }
 }
 
 fn rewrite_constant(node: &Bytes, tensor: &Tensor) -> Result<Vec<u8>> {
@@ -131,13 +190,7 @@ fn rewrite_constant(node: &Bytes, tensor: &Tensor) -> Result<Vec<u8>> {
 /// A ConstantOfShape node whose elements are no longer all the same becomes a Constant.
 fn spell_out(node: &Bytes, tensor: &Tensor) -> Result<Vec<u8>> {
     let old = NodeProto::decode(node.clone()).map_err(|e| Error::format(format!("a node cannot be read again: {e}")))?;
-    let value = TensorProto {
-        dims: tensor.shape.iter().map(|&dim| dim as i64).collect(),
-        data_type: data_type::FLOAT,
-        raw_data: Bytes::from(tensor.to_le_bytes()),
-        ..Default::default()
-    };
-    let attribute = AttributeProto { name: "value".into(), t: Some(value), r#type: 4, ..Default::default() };
+    let attribute = AttributeProto { name: "value".into(), t: Some(float_tensor(tensor)), r#type: 4, ..Default::default() };
     let node = NodeProto { input: vec![], op_type: "Constant".into(), attribute: vec![attribute], ..old };
     Ok(node.encode_to_vec())
 }

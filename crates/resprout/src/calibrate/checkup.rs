@@ -1,0 +1,164 @@
+//! Are the calibration images fit for their purpose, and how many are enough?
+
+use super::visitor::{Needs, Visitor};
+use super::walk::{bytes_per_image, walk};
+use super::{ChannelStats, WeightSite};
+use crate::error::Result;
+use crate::model::Model;
+use crate::progress::Progress;
+use crate::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+/// What the check-up has found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checkup {
+    /// Images looked at.
+    pub images: usize,
+    /// Images equal to an earlier one.
+    pub duplicates: usize,
+    /// Images of one colour.
+    pub constant: usize,
+    /// Images whose neighbouring pixels have nothing to do with each other.
+    pub noise_like: usize,
+    /// For 8, 16, 32, ... images: by how much the dense network's statistics change with twice as
+    /// many. The mean over all channels of all layers with weights, in standard deviations.
+    pub curve: Vec<(usize, f64)>,
+    /// The first number of images on the curve whose change is at most [`SETTLED`].
+    pub settled: Option<usize>,
+}
+
+/// Statistics that change by so many standard deviations with twice the images have settled.
+pub const SETTLED: f64 = 0.03;
+
+/// Below this correlation of horizontal neighbours an image is called noise-like.
+const NOISE: f64 = 0.1;
+
+/// The smallest number of images on the curve.
+const FIRST: usize = 8;
+
+/// Looks at the images, and at the dense network on as many of them as fit into `memory` bytes.
+pub fn checkup(dense: &Model, images: &Tensor, memory: usize, progress: &dyn Progress) -> Result<Checkup> {
+    let (count, shape) = (images.shape[0], &images.shape[1..]);
+    let each: usize = shape.iter().product();
+    let pixels = || images.data.chunks_exact(each.max(1));
+    let mut seen = HashSet::new();
+    let mut hash = |image: &[f32]| {
+        let mut sha = Sha256::new();
+        image.iter().for_each(|v| sha.update(v.to_le_bytes()));
+        !seen.insert(sha.finalize())
+    };
+    let constant = |image: &[f32]| image.chunks_exact((each / shape[0]).max(1)).all(|plane| plane.iter().all(|v| *v == plane[0]));
+    let width = shape.last().copied().unwrap_or(1);
+    let fit = (memory / bytes_per_image(dense, shape, &Needs::default())?.max(1)).clamp(1, count);
+    let curve = curve(dense, &images.first(fit), progress)?;
+    Ok(Checkup {
+        images: count,
+        duplicates: pixels().filter(|image| hash(image)).count(),
+        constant: pixels().filter(|image| constant(image)).count(),
+        noise_like: pixels().filter(|image| !constant(image) && neighbour_correlation(image, width) < NOISE).count(),
+        settled: curve.iter().find(|(_, change)| *change <= SETTLED).map(|(count, _)| *count),
+        curve,
+    })
+}
+
+impl Checkup {
+    /// What the user should know, in words.
+    pub fn warnings(&self) -> Vec<String> {
+        let share = |count: usize, what: &str| {
+            (count > 0).then(|| format!("calibration: {count} of {} images {what}", self.images))
+        };
+        let unsettled = match (self.settled, self.curve.last()) {
+            (None, Some((count, change))) => Some(format!(
+                "calibration: the network's statistics still change by {change:.3} standard deviations from {count} to {} images; \
+                 more images would help",
+                2 * count
+            )),
+            (None, None) => Some(format!("calibration: {} images are too few to see whether statistics settle", self.images)),
+            _ => None,
+        };
+        [
+            share(self.duplicates, "are equal to an earlier one"),
+            share(self.constant, "are of one colour"),
+            share(self.noise_like, "look like noise"),
+            unsettled,
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+/// Correlation of each pixel with its right neighbour, over all channels.
+fn neighbour_correlation(image: &[f32], width: usize) -> f64 {
+    let pairs = || image.chunks_exact(width.max(1)).flat_map(|row| row.windows(2)).map(|pair| (f64::from(pair[0]), f64::from(pair[1])));
+    let count = pairs().count().max(1) as f64;
+    let (a, b) = pairs().fold((0.0, 0.0), |(a, b), (x, y)| (a + x / count, b + y / count));
+    let (mut cov, mut var_a, mut var_b) = (0.0, 0.0, 0.0);
+    for (x, y) in pairs() {
+        cov += (x - a) * (y - b);
+        var_a += (x - a) * (x - a);
+        var_b += (y - b) * (y - b);
+    }
+    let norm = (var_a * var_b).sqrt();
+    // A picture of one stripe per row has no variance along it; that is not noise.
+    if norm > 0.0 { cov / norm } else { 1.0 }
+}
+
+fn curve(dense: &Model, images: &Tensor, progress: &dyn Progress) -> Result<Vec<(usize, f64)>> {
+    let counts: Vec<usize> = std::iter::successors(Some(FIRST), |count| Some(count * 2)).take_while(|&c| c <= images.shape[0]).collect();
+    let watcher = Watcher { counts: counts.clone(), changes: Mutex::default() };
+    walk(&mut dense.clone(), dense, images, &[&watcher], "look at the images", progress)?;
+    let changes = watcher.changes.into_inner().unwrap_or_default();
+    let mean = |i: usize| {
+        let (sum, channels) = changes.iter().fold((0.0, 0.0), |(sum, n), layer| (sum + layer[i].0, n + layer[i].1));
+        sum / f64::max(channels, 1.0)
+    };
+    Ok((0..counts.len().saturating_sub(1)).map(|i| (counts[i], mean(i))).collect())
+}
+
+/// Collects, per layer and doubling of the images, the summed change and the number of channels.
+struct Watcher {
+    counts: Vec<usize>,
+    changes: Mutex<Vec<Vec<(f64, f64)>>>,
+}
+
+impl Visitor for Watcher {
+    fn needs(&self) -> Needs {
+        Needs { images: true, weights: true, ..Needs::default() }
+    }
+
+    fn weights(&self, site: &mut WeightSite) -> Result<()> {
+        let stats = site.stats_of_first(&self.counts)?;
+        let change = |pair: &[ChannelStats]| {
+            let (fewer, more) = (&pair[0], &pair[1]);
+            let live = (0..more.var.len()).filter(|&c| more.var[c] > 0.0);
+            live.fold((0.0, 0.0), |(sum, n), c| {
+                let sd = more.var[c].sqrt();
+                let moved = (fewer.mean[c] - more.mean[c]).abs() + (fewer.var[c].sqrt() - sd).abs();
+                (sum + moved / sd, n + 1.0)
+            })
+        };
+        if let Ok(mut all) = self.changes.lock() {
+            all.push(stats.windows(2).map(change).collect());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_of_pictures_and_of_noise() {
+        let ramp: Vec<f32> = (0..64).map(|i| (i % 8) as f32).collect();
+        assert!(neighbour_correlation(&ramp, 8) > 0.99);
+        let mut random = crate::random::SplitMix64::new(1, 0);
+        let noise: Vec<f32> = (0..4096).map(|_| random.next_f64() as f32).collect();
+        assert!(neighbour_correlation(&noise, 64).abs() < NOISE);
+        assert_eq!(neighbour_correlation(&[1.0; 16], 4), 1.0);
+    }
+}

@@ -1,0 +1,147 @@
+//! All images at the same layer of one network.
+
+use super::stats::{ChannelStats, ChannelView, PairStats, PairSums, Sums};
+use crate::error::{Error, Result};
+use crate::forward::{Plan, Slots, Step};
+use crate::ops::Compute;
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+use resprout_kernels::Kernel;
+
+/// All calibration images, all at the same layer. Memory: the values alive there, for every image.
+pub struct Sweep {
+    chunks: Vec<Chunk>,
+    kernel: Kernel,
+}
+
+struct Chunk {
+    slots: Slots,
+    /// Images in this chunk; the last one may be filled up with zeros.
+    images: usize,
+}
+
+impl Sweep {
+    /// Puts `images: [N, C, H, W]` at the entrance of `plan`.
+    pub fn new(plan: &Plan, images: &Tensor) -> Result<Sweep> {
+        let shape = &plan.input_shape;
+        if images.shape.get(1..) != shape.get(1..) || images.is_empty() {
+            return Err(Error::data(format!("calibration images of shape {:?}, prepared for {shape:?}", images.shape)));
+        }
+        let image_len: usize = shape[1..].iter().product();
+        if let Some(at) = images.data.iter().position(|value| !value.is_finite()) {
+            return Err(Error::data(format!("calibration image {} holds {}", at / image_len, images.data[at])));
+        }
+        let chunk = |part: &[f32]| {
+            let mut data = part.to_vec();
+            data.resize(shape[0] * image_len, 0.0);
+            let mut slots = Slots::default();
+            plan.start(&mut slots, Tensor::new(shape.clone(), data));
+            Chunk { slots, images: part.len() / image_len }
+        };
+        let chunks = images.data.par_chunks(shape[0] * image_len).map(chunk).collect();
+        Ok(Sweep { chunks, kernel: Kernel::best() })
+    }
+
+    /// Computes one step for every image.
+    pub fn run(&mut self, step: &Step) {
+        self.run_each(step, |_| &step.compute);
+    }
+
+    /// Computes one step, with a computation of its own for every chunk.
+    pub fn run_each<'a>(&mut self, step: &Step, compute: impl Fn(usize) -> &'a Compute + Sync) {
+        self.each(|i, slots, kernel, spread| {
+            step.run(compute(i), slots, kernel, spread);
+            // With all images at one layer, memory is scarcer than the time to ask for it again.
+            slots.free_spare();
+        });
+    }
+
+    /// Computes one step and keeps its operands, to compute it again. [`release`](Self::release) must follow.
+    pub fn run_keeping(&mut self, step: &Step, compute: &Compute) {
+        self.each(|_, slots, kernel, spread| step.run_keeping(compute, slots, kernel, spread));
+    }
+
+    /// Gives the operands up that a step has kept.
+    pub fn release(&mut self, step: &Step) {
+        self.each(|_, slots, _, _| {
+            step.release(slots);
+            slots.free_spare();
+        });
+    }
+
+    fn each(&mut self, work: impl Fn(usize, &mut Slots, Kernel, bool) + Sync) {
+        let spread = self.chunks.len() < rayon::current_num_threads();
+        let kernel = self.kernel;
+        self.chunks.par_iter_mut().enumerate().for_each(|(i, chunk)| work(i, &mut chunk.slots, kernel, spread));
+    }
+
+    /// The number of chunks.
+    pub fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// The number of images in a chunk.
+    pub fn images(&self, chunk: usize) -> usize {
+        self.chunks[chunk].images
+    }
+
+    /// A value in one chunk.
+    pub fn value(&self, chunk: usize, slot: usize) -> &Tensor {
+        self.chunks[chunk].slots.get(slot)
+    }
+
+    /// The elements of a value that belong to images, not to the filling of the last chunk.
+    fn real(&self, chunk: usize, slot: usize) -> (&[f32], &[usize]) {
+        let value = self.value(chunk, slot);
+        (&value.data[..value.len() / self.batch() * self.images(chunk)], &value.shape)
+    }
+
+    /// Images in a full chunk.
+    pub fn batch(&self) -> usize {
+        self.chunks.first().map_or(1, |chunk| chunk.slots.batch()).max(1)
+    }
+
+    /// Statistics of the value in `slot` per chunk; `last` where the channels are along the last axis.
+    pub fn chunk_stats(&self, slot: usize, last: bool) -> Vec<ChannelStats> {
+        self.chunk_sums(slot, last).iter().map(Sums::stats).collect()
+    }
+
+    /// Statistics over all images. Sums are added in the order of the images, so the result does not
+    /// depend on the number of threads.
+    pub fn stats(&self, slot: usize, last: bool) -> ChannelStats {
+        self.chunk_sums(slot, last).iter().fold(Sums::default(), Sums::add).stats()
+    }
+
+    /// Statistics over the first so many images (rounded up to whole chunks), for ascending numbers.
+    pub fn stats_of_first(&self, slot: usize, last: bool, counts: &[usize]) -> Vec<ChannelStats> {
+        let sums = self.chunk_sums(slot, last);
+        let (mut all, mut done) = (Sums::default(), 0);
+        let mut upto = |count: usize| {
+            let end = count.div_ceil(self.batch()).min(sums.len());
+            all = sums[done..end].iter().fold(std::mem::take(&mut all), Sums::add);
+            done = end;
+            all.stats()
+        };
+        counts.iter().map(|&count| upto(count)).collect()
+    }
+
+    fn chunk_sums(&self, slot: usize, last: bool) -> Vec<Sums> {
+        let sums = |chunk: usize| {
+            let (values, shape) = self.real(chunk, slot);
+            Sums::of(values, ChannelView::new(shape, last))
+        };
+        (0..self.chunks()).into_par_iter().map(sums).collect()
+    }
+
+    /// Statistics of a value here and of one in the dense network's sweep, in up to `groups` groups of
+    /// images, in order.
+    pub fn pair_stats(&self, slot: usize, dense: &Sweep, dense_slot: usize, last: bool, groups: usize) -> Vec<PairStats> {
+        let sums = |chunk: usize| {
+            let ((sparse, shape), (dense, _)) = (self.real(chunk, slot), dense.real(chunk, dense_slot));
+            PairSums::of(dense, sparse, ChannelView::new(shape, last))
+        };
+        let sums: Vec<PairSums> = (0..self.chunks()).into_par_iter().map(sums).collect();
+        let size = sums.len().div_ceil(groups.max(1)).max(1);
+        sums.chunks(size).map(|group| group.iter().fold(PairSums::default(), PairSums::add).stats()).collect()
+    }
+}

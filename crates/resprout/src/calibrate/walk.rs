@@ -1,0 +1,327 @@
+//! The driver: the pruned network, and the dense one in lock-step, layer by layer.
+
+use super::site::{NormParams, NormSite, WeightSite, stored_bias, stored_weights, weight_rows};
+use super::sweep::Sweep;
+use super::visitor::{Needs, Visitor};
+use crate::error::{Error, Result};
+use crate::forward::{Plan, PlanOptions, Step, plan_chunk};
+use crate::model::Model;
+use crate::ops::{BinaryOp, Compute, Op};
+use crate::progress::Progress;
+use crate::tensor::Tensor;
+use resprout_kernels::Activation;
+use std::collections::{HashMap, HashSet};
+
+/// What comes behind a layer with weights, as far as nothing else reads between.
+#[derive(Clone, Debug)]
+pub(crate) struct Follow {
+    /// The step of a BatchNormalization.
+    pub norm: Option<usize>,
+    /// The slot of the other summand of a sum, if it is computed before this layer.
+    pub other: Option<usize>,
+    /// The activation behind them.
+    pub activation: Activation,
+    /// Shape of the weights as stored.
+    pub weight_shape: Vec<usize>,
+}
+
+/// What a walk has done.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WalkOutcome {
+    /// The number of layers that were changed.
+    pub changed: usize,
+    /// Names of biases that layers had to be given.
+    pub added_bias: Vec<String>,
+    /// Warnings, each naming the layer.
+    pub warnings: Vec<String>,
+}
+
+/// One walk through the network: every visitor acts at each layer in the order given, on what the
+/// repaired layers before it compute. `images: [N, C, H, W]`.
+pub fn walk(
+    model: &mut Model,
+    dense: &Model,
+    images: &Tensor,
+    visitors: &[&dyn Visitor],
+    stage: &str,
+    progress: &dyn Progress,
+) -> Result<WalkOutcome> {
+    let needs = Needs::of(visitors);
+    let plan = plan(model, images, &needs)?;
+    check_distinct(&plan, model)?;
+    let mut outcome = WalkOutcome::default();
+    let shared = shared_weights(model);
+    let mut lanes = Lanes {
+        sweep: Sweep::new(&plan, images)?,
+        dense: match needs.dense {
+            true => {
+                let plan = self::plan(dense, images, &needs)?;
+                Some((Sweep::new(&plan, images)?, plan))
+            }
+            false => None,
+        },
+    };
+    progress.begin(stage, plan.steps.len() as u64);
+    for index in 0..plan.steps.len() {
+        progress.check()?;
+        let step = &plan.steps[index];
+        let name = model.graph.layers[step.layer].name.clone();
+        if step.batch_norm.is_some() {
+            lanes.norm(model, dense, step, &name, visitors, &mut outcome)?;
+        } else if let Some(param) = weight_param(model, step).filter(|_| needs.weights) {
+            if shared.contains(&param) {
+                outcome.warnings.push(format!("{name}: shares its weights with another layer and is left as it is"));
+                lanes.run(step, index);
+            } else {
+                let follow = follow(&plan, index, model.weight(&param)?.shape.clone());
+                lanes.weights(model, dense, (&plan, index), &follow, &name, visitors, &mut outcome)?;
+            }
+        } else {
+            lanes.run(step, index);
+        }
+        progress.advance(1);
+    }
+    progress.end();
+    Ok(outcome)
+}
+
+/// Both networks, all images at the same layer.
+struct Lanes {
+    sweep: Sweep,
+    dense: Option<(Sweep, Plan)>,
+}
+
+impl Lanes {
+    fn run(&mut self, step: &Step, index: usize) {
+        self.sweep.run(step);
+        self.run_dense(index);
+    }
+
+    fn run_dense(&mut self, index: usize) {
+        if let Some((sweep, plan)) = &mut self.dense {
+            sweep.run(&plan.steps[index]);
+        }
+    }
+
+    fn norm(
+        &mut self,
+        model: &mut Model,
+        dense: &Model,
+        step: &Step,
+        name: &str,
+        visitors: &[&dyn Visitor],
+        outcome: &mut WalkOutcome,
+    ) -> Result<()> {
+        let (Some(norm), Some(slot)) = (&step.batch_norm, step.first_input()) else {
+            return Err(Error::data(format!("layer {name:?} has no input that depends on the images")));
+        };
+        let mut site = NormSite {
+            name,
+            params: NormParams::read(model, norm)?,
+            dense_params: self.dense.is_some().then(|| NormParams::read(dense, norm)).transpose()?,
+            warnings: Vec::new(),
+            changed: false,
+            per_chunk: None,
+            slot,
+            sweep: &self.sweep,
+            dense: self.dense.as_ref().map(|(sweep, _)| sweep),
+        };
+        for visitor in visitors {
+            visitor.norm(&mut site)?;
+        }
+        let NormSite { params, warnings, changed, per_chunk, .. } = site;
+        outcome.warnings.extend(warnings);
+        outcome.changed += usize::from(changed);
+        params.write(model, norm)?;
+        let own = |stats: &super::ChannelStats| {
+            let params = NormParams { mean: stats.mean.clone(), var: stats.var.clone(), ..params.clone() };
+            params.compute(norm.activation)
+        };
+        let computes: Vec<Compute> = match &per_chunk {
+            Some(chunks) => chunks.iter().map(own).collect(),
+            None => vec![params.compute(norm.activation)],
+        };
+        self.sweep.run_each(step, |chunk| &computes[chunk.min(computes.len() - 1)]);
+        if let Some((sweep, plan)) = &mut self.dense {
+            let index = plan.steps.iter().position(|other| other.output() == step.output());
+            let index = index.ok_or_else(|| Error::data("the dense network has other layers than the pruned one"))?;
+            sweep.run(&plan.steps[index]);
+        }
+        Ok(())
+    }
+
+    fn weights(
+        &mut self,
+        model: &mut Model,
+        dense: &Model,
+        (plan, index): (&Plan, usize),
+        follow: &Follow,
+        name: &str,
+        visitors: &[&dyn Visitor],
+        outcome: &mut WalkOutcome,
+    ) -> Result<()> {
+        let step = &plan.steps[index];
+        self.run_dense(index);
+        let layer = &model.graph.layers[step.layer];
+        let (op, param) = (layer.op.clone(), layer.inputs[1].clone());
+        let weight = model.weight(&param)?;
+        let Some(weights) = weight_rows(&op, weight, model.masks.get(&param)) else {
+            self.sweep.run(step);
+            return Ok(());
+        };
+        let norm_step = follow.norm.and_then(|norm| plan.steps[norm].batch_norm.clone());
+        let read = |model: &Model| norm_step.as_ref().map(|norm| NormParams::read(model, norm)).transpose();
+        let mut site = WeightSite {
+            name,
+            bias: read_bias(model, step.layer, weights.rows),
+            norm: read(model)?,
+            dense_norm: self.dense.is_some().then(|| read(dense)).transpose()?.flatten(),
+            weights,
+            warnings: Vec::new(),
+            changed: false,
+            op: &op,
+            follow,
+            step,
+            sweep: &mut self.sweep,
+            dense: self.dense.as_ref().map(|(sweep, _)| sweep),
+            fresh: false,
+        };
+        for visitor in visitors {
+            visitor.weights(&mut site)?;
+        }
+        site.refresh()?;
+        let WeightSite { weights, bias, norm, warnings, changed, .. } = site;
+        self.sweep.release(step);
+        outcome.warnings.extend(warnings.into_iter().map(|warning| format!("{name}: {warning}")));
+        if !changed {
+            return Ok(());
+        }
+        outcome.changed += 1;
+        let stored = stored_weights(&op, &weights, &follow.weight_shape);
+        model.params.f32_mut(&param).ok_or_else(|| Error::data(format!("{param:?} is not a tensor")))?.data = stored.data;
+        if let Some(bias) = &bias {
+            outcome.added_bias.extend(write_bias(model, step.layer, &op, bias)?);
+        }
+        if let (Some(norm), Some(norm_step)) = (norm, norm_step) {
+            norm.write(model, &norm_step)?;
+        }
+        Ok(())
+    }
+}
+
+/// BatchNormalizations as steps of their own; the chunk is the batch where that matters.
+fn plan(model: &Model, images: &Tensor, needs: &Needs) -> Result<Plan> {
+    let image = images.shape.get(1..).unwrap_or_default();
+    let options = PlanOptions { fold_batch_norm: false, fuse_activation: !needs.dense, taps: vec![] };
+    match needs.batch {
+        None => plan_chunk(model, image, &options),
+        Some(batch) => Plan::new(model, &[&[batch.min(images.shape[0])], image].concat(), &options),
+    }
+}
+
+/// The most bytes that a walk holds per image.
+pub(crate) fn bytes_per_image(model: &Model, image: &[usize], needs: &Needs) -> Result<usize> {
+    let one = Tensor::new([&[1], image].concat(), vec![0.0; image.iter().product()]);
+    let plan = plan(model, &one, needs)?;
+    Ok(plan.peak_bytes() / plan.input_shape[0].max(1) * if needs.dense { 2 } else { 1 })
+}
+
+/// The weight of a step that is a product with a parameter.
+fn weight_param(model: &Model, step: &Step) -> Option<String> {
+    let layer = &model.graph.layers[step.layer];
+    let product = matches!(step.compute, Compute::Conv(_) | Compute::Linear { .. });
+    let param = layer.input(1).filter(|_| product && matches!(layer.op, Op::Conv(_) | Op::Gemm { .. } | Op::MatMul))?;
+    model.params.f32(param).map(|_| param.to_string())
+}
+
+/// Parameters that more than one layer reads.
+fn shared_weights(model: &Model) -> HashSet<String> {
+    let counts: HashMap<&str, usize> = model.graph.reader_counts();
+    counts.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name.to_string()).collect()
+}
+
+fn follow(plan: &Plan, index: usize, weight_shape: Vec<usize>) -> Follow {
+    let mut follow = Follow { norm: None, other: None, activation: Activation::None, weight_shape };
+    let mut slot = plan.steps[index].output();
+    let Some(mut reader) = only_reader(plan, slot) else { return follow };
+    if plan.steps[reader].batch_norm.is_some() {
+        follow.norm = Some(reader);
+        slot = plan.steps[reader].output();
+        let Some(next) = only_reader(plan, slot) else { return follow };
+        reader = next;
+    }
+    let step = &plan.steps[reader];
+    if let Compute::Binary { op: BinaryOp::Add, .. } = step.compute {
+        let slots: Vec<usize> = step.input_slots().collect();
+        let &[a, b] = &slots[..] else { return follow };
+        let other = if a == slot { b } else { a };
+        let early = other == 0 || plan.steps[..index].iter().any(|step| step.output() == other);
+        if !early || plan.steps[index].shape != step.shape {
+            return follow;
+        }
+        follow.other = Some(other);
+        let Some(next) = only_reader(plan, step.output()) else { return follow };
+        reader = next;
+    }
+    if let Compute::Unary(op) = &plan.steps[reader].compute {
+        follow.activation = op.as_activation().unwrap_or(Activation::None);
+    }
+    follow
+}
+
+/// The only step that reads a slot, if it reads it once and the slot is no result.
+fn only_reader(plan: &Plan, slot: usize) -> Option<usize> {
+    if plan.is_result(slot) {
+        return None;
+    }
+    let mut readers = (0..plan.steps.len()).flat_map(|i| plan.steps[i].input_slots().filter(|&s| s == slot).map(move |_| i));
+    let reader = readers.next()?;
+    readers.next().is_none().then_some(reader)
+}
+
+/// The layer's bias, zeros if it has none, `None` if it cannot have one of its own.
+fn read_bias(model: &Model, layer: usize, outputs: usize) -> Option<Vec<f64>> {
+    let layer = &model.graph.layers[layer];
+    let factor = match layer.op {
+        Op::Conv(_) => 1.0,
+        Op::Gemm { beta, .. } if beta != 0.0 => f64::from(beta),
+        _ => return None,
+    };
+    match layer.input(2) {
+        None => Some(vec![0.0; outputs]),
+        Some(name) => {
+            let tensor = model.params.f32(name).filter(|tensor| tensor.len() == outputs)?;
+            let alone = model.graph.reader_counts().get(name) == Some(&1);
+            alone.then(|| tensor.data.iter().map(|&b| f64::from(b) * factor).collect())
+        }
+    }
+}
+
+/// Stores a bias; adds the parameter where the layer had none, and returns its name then.
+fn write_bias(model: &mut Model, layer: usize, op: &Op, bias: &[f64]) -> Result<Option<String>> {
+    let stored = stored_bias(op, bias);
+    if let Some(name) = model.graph.layers[layer].input(2).map(str::to_string) {
+        let tensor = model.params.f32_mut(&name).ok_or_else(|| Error::data(format!("{name:?} is not a tensor")))?;
+        tensor.data = stored;
+        return Ok(None);
+    }
+    if stored.iter().all(|&b| b == 0.0) {
+        return Ok(None);
+    }
+    model.give_bias(layer, stored).map(Some)
+}
+
+/// Two layers that share their statistics cannot be recalibrated one after the other.
+fn check_distinct(plan: &Plan, model: &Model) -> Result<()> {
+    let mut seen = HashSet::new();
+    let shared = |step: &&Step| {
+        step.batch_norm.as_ref().is_some_and(|norm| !norm.params[2..].iter().all(|name| seen.insert(name.clone())))
+    };
+    match plan.steps.iter().find(shared) {
+        Some(step) => Err(Error::unsupported(format!(
+            "layer {:?} shares its running statistics with another",
+            model.graph.layers[step.layer].name
+        ))),
+        None => Ok(()),
+    }
+}

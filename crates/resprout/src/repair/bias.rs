@@ -1,0 +1,48 @@
+//! Means only: what pruning has shifted is shifted back.
+
+use super::gains::{Shift, apply};
+use super::{Build, Repair, Stage};
+use crate::calibrate::{Needs, NormSite, Visitor, WeightSite};
+use crate::error::Result;
+use crate::table::Entry;
+
+pub(super) const ENTRY: Entry<Build> = Entry {
+    name: "bias",
+    about: "gives every channel the dense network's mean, by its bias or its BatchNormalization's running mean",
+    paper: "bias correction as in Nagel et al., Data-free quantization, ICCV 2019, with measured means",
+    options: &[],
+    build: |_| Ok(Box::new(Bias)),
+};
+
+struct Bias;
+
+impl Visitor for Bias {
+    fn needs(&self) -> Needs {
+        Needs { images: true, dense: true, weights: true, batch: None }
+    }
+
+    fn weights(&self, site: &mut WeightSite) -> Result<()> {
+        // A BatchNormalization behind has its turn at its own site.
+        if site.norm.is_none() && site.bias.is_some() {
+            let pair = site.pair()?;
+            let gains = vec![1.0; site.weights.rows];
+            apply(site, &pair, &gains, Shift::WithoutNorm);
+        }
+        Ok(())
+    }
+
+    fn norm(&self, site: &mut NormSite) -> Result<()> {
+        let pair = site.pair()?;
+        for (c, mean) in site.params.mean.iter_mut().enumerate() {
+            *mean += pair.sparse.mean[c] - pair.dense.mean[c];
+        }
+        site.changed = true;
+        Ok(())
+    }
+}
+
+impl Repair for Bias {
+    fn stage(&self) -> Stage {
+        Stage::Statistics
+    }
+}

@@ -1,0 +1,156 @@
+//! Several repairs in a stated order.
+
+use super::{REPAIRS, Repair, RepairOutcome, Stage};
+use crate::calibrate::walk::{bytes_per_image, walk};
+use crate::calibrate::{Needs, Visitor};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::progress::Progress;
+use crate::table;
+use crate::tensor::Tensor;
+
+/// How a chain of repairs runs.
+#[derive(Clone, Debug)]
+pub struct RepairOptions {
+    /// The most bytes that the images' values may take in one walk; fewer images are used if need be.
+    pub memory: usize,
+}
+
+impl Default for RepairOptions {
+    fn default() -> RepairOptions {
+        RepairOptions { memory: 4 << 30 }
+    }
+}
+
+/// Repairs in the order in which they act, written `first,second`.
+///
+/// Repairs of ascending stage share a walk: at each layer they act in the order given, on what the
+/// repaired layers before it compute. Where the stage falls, or a repair comes again, a new walk begins.
+pub struct Chain {
+    text: String,
+    repairs: Vec<Box<dyn Repair>>,
+    /// Which repairs share a walk.
+    walks: Vec<std::ops::Range<usize>>,
+}
+
+impl Chain {
+    /// Reads `name:option=value,name,...`.
+    pub fn parse(text: &str) -> Result<Chain> {
+        let mut names: Vec<&str> = Vec::new();
+        let mut chain = Chain { text: text.to_string(), repairs: Vec::new(), walks: Vec::new() };
+        let mut last: Option<(Stage, usize)> = None;
+        for part in text.split(',') {
+            let (entry, options) = table::find(REPAIRS, "--repair", part)?;
+            let repair = (entry.build)(&options)?;
+            let stage = repair.stage();
+            let index = chain.repairs.len();
+            let start = match last {
+                Some((before, start)) if before <= stage && !names[start..].contains(&entry.name) => start,
+                _ => index,
+            };
+            match chain.walks.last_mut() {
+                Some(walk) if walk.start == start => walk.end = index + 1,
+                _ => chain.walks.push(start..index + 1),
+            }
+            last = Some((stage, start));
+            names.push(entry.name);
+            chain.repairs.push(repair);
+        }
+        chain.check_batches()?;
+        Ok(chain)
+    }
+
+    fn check_batches(&self) -> Result<()> {
+        for walk in &self.walks {
+            let batches: Vec<usize> = self.repairs[walk.clone()].iter().filter_map(|repair| repair.needs().batch).collect();
+            if batches.windows(2).any(|pair| pair[0] != pair[1]) {
+                return Err(Error::option(format!("--repair {}: repairs of one walk need the same batch size", self.text)));
+            }
+        }
+        Ok(())
+    }
+
+    /// As it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it needs calibration images.
+    pub fn needs_images(&self) -> bool {
+        self.repairs.iter().any(|repair| repair.needs().images)
+    }
+
+    /// Repairs `model`, the pruned form of `dense`. `images: [N, C, H, W]`, preprocessed. Pruned
+    /// weights stay zero.
+    pub fn repair(
+        &self,
+        model: &mut Model,
+        dense: &Model,
+        images: &Tensor,
+        options: &RepairOptions,
+        progress: &dyn Progress,
+    ) -> Result<RepairOutcome> {
+        let mut outcome = RepairOutcome::default();
+        for range in &self.walks {
+            let repairs: Vec<&dyn Visitor> = self.repairs[range.clone()].iter().map(|repair| &**repair as &dyn Visitor).collect();
+            let needs = Needs::of(&repairs);
+            if !needs.images {
+                continue;
+            }
+            let images = within_memory(model, images, &needs, options, &mut outcome)?;
+            check_batches(&images, needs.batch)?;
+            let done = walk(model, dense, &images, &repairs, "repair", progress)?;
+            outcome.changed += done.changed;
+            outcome.added_bias.extend(done.added_bias);
+            outcome.warnings.extend(done.warnings);
+        }
+        if self.needs_images() && outcome.changed == 0 {
+            outcome.warnings.push(format!("repair {}: there was nothing to repair in this network", self.text));
+        }
+        Ok(outcome)
+    }
+}
+
+/// A last batch of one image has no variance of its own.
+fn check_batches(images: &Tensor, batch: Option<usize>) -> Result<()> {
+    let count = images.shape[0];
+    match batch {
+        Some(batch) if count % batch == 1 => Err(Error::option(format!(
+            "--repair: {count} images in batches of {batch} leave a last batch of one image; its variance has no meaning"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// As many of the images as fit, with a warning where these are not all.
+fn within_memory<'t>(
+    model: &Model,
+    images: &'t Tensor,
+    needs: &Needs,
+    options: &RepairOptions,
+    outcome: &mut RepairOutcome,
+) -> Result<std::borrow::Cow<'t, Tensor>> {
+    use std::borrow::Cow;
+    let image = images.shape.get(1..).unwrap_or_default();
+    let all = images.shape.first().copied().unwrap_or(0);
+    if all == 0 {
+        return Err(Error::data("no calibration images"));
+    }
+    let each = bytes_per_image(model, image, needs)?.max(1);
+    let fit = options.memory / each;
+    if fit >= all {
+        return Ok(Cow::Borrowed(images));
+    }
+    if fit == 0 {
+        return Err(Error::option(format!(
+            "--memory: {} bytes are fewer than the {each} that one calibration image takes",
+            options.memory
+        )));
+    }
+    outcome.warnings.push(format!(
+        "{fit} of {all} calibration images were used: each takes {:.1} MB, and --memory allows {:.1} GB",
+        each as f64 / 1e6,
+        options.memory as f64 / 1e9
+    ));
+    Ok(Cow::Owned(images.first(fit)))
+}

@@ -1,0 +1,198 @@
+//! The whole way from a dense network to a sparse one that works: prune and repair, in one step or
+//! in several, with one repair or the best of several.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::eval::{images_sha256, sha256};
+use crate::formats::{atomic, safetensors};
+use crate::model::Model;
+use crate::progress::Progress;
+use crate::prune::{PruneOptions, PruneOutcome, prune};
+use crate::repair::{AUTO, Candidate, Chain, Judge, RepairOptions, RepairOutcome};
+use crate::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct SparsifyOptions {
+    /// How it is pruned; its sparsity is the last step's.
+    pub prune: PruneOptions,
+    /// Repairs, as [`Chain::parse`] reads them, or [`AUTO`].
+    pub repair: String,
+    /// How repairs run.
+    pub repair_options: RepairOptions,
+    /// In how many steps of pruning and repair.
+    pub steps: usize,
+    /// A folder where every step is kept, so that an interrupted run goes on where it was.
+    pub checkpoint: Option<PathBuf>,
+}
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub struct Sparsified {
+    /// The dense weights under the final mask, without repair.
+    pub pruned: Model,
+    /// The pruned and repaired network.
+    pub repaired: Model,
+    /// What was pruned.
+    pub outcome: PruneOutcome,
+    /// What the repair of the last step did.
+    pub repair: RepairOutcome,
+    /// What was tried, where the choice was left to us.
+    pub candidates: Vec<Candidate>,
+    /// The sparsity of every step.
+    pub steps: Vec<f64>,
+}
+
+/// Prunes and repairs `dense`. `images: [N, C, H, W]`, preprocessed; may be empty where nothing needs them.
+pub fn sparsify(dense: &Model, images: &Tensor, options: &SparsifyOptions, progress: &dyn Progress) -> Result<Sparsified> {
+    let steps = schedule(options.prune.sparsity, options.steps)?;
+    if options.repair != AUTO {
+        return gradual(dense, images, &Chain::parse(&options.repair)?, &steps, options, progress);
+    }
+    let all = images.shape.first().copied().unwrap_or(0);
+    if all < 4 {
+        return Err(Error::data(format!("--repair auto: {all} calibration images; at least 4 are needed, every fourth to judge by")));
+    }
+    let (seen, held_out) = Judge::split(images);
+    let judge = Judge::new(dense, held_out)?;
+    choose(&judge, |text| gradual(dense, &seen, &Chain::parse(text)?, &steps, options, progress))
+}
+
+/// Runs every candidate and takes the best.
+fn choose(judge: &Judge, run: impl Fn(&str) -> Result<Sparsified>) -> Result<Sparsified> {
+    let (mut candidates, mut results) = (Vec::new(), Vec::new());
+    for text in Judge::CANDIDATES {
+        let result = run(text).and_then(|result| Ok((judge.judge(&result.repaired)?, result)));
+        let (evaluation, result, error) = match result {
+            Ok((evaluation, result)) => (Some(evaluation), Some(result), None),
+            Err(error) if error.kind() == ErrorKind::Interrupted || results.is_empty() => return Err(error),
+            Err(error) => (None, None, Some(error.to_string())),
+        };
+        candidates.push(Candidate { repair: text.into(), evaluation, error, chosen: false });
+        results.push(result);
+    }
+    let best = Judge::choose(&candidates);
+    candidates[best].chosen = true;
+    let result = results.swap_remove(best).ok_or_else(|| Error::data("no repair has worked"))?;
+    Ok(Sparsified { candidates, ..result })
+}
+
+fn gradual(
+    dense: &Model,
+    images: &Tensor,
+    chain: &Chain,
+    steps: &[f64],
+    options: &SparsifyOptions,
+    progress: &dyn Progress,
+) -> Result<Sparsified> {
+    let mut model = dense.clone();
+    let mut last = None;
+    let keeper = match &options.checkpoint {
+        Some(folder) if steps.len() > 1 => Some(Keeper::open(folder, dense, images, chain, steps, options)?),
+        _ => None,
+    };
+    // The last step is always done: the report is made of what it says.
+    let done = match &keeper {
+        Some(keeper) => keeper.load(&mut model)?.min(steps.len() - 1),
+        None => 0,
+    };
+    for (index, &sparsity) in steps.iter().enumerate().skip(done) {
+        let outcome = prune(&mut model, &PruneOptions { sparsity, ..options.prune.clone() }, images, progress)?;
+        let repair = chain.repair(&mut model, dense, images, &options.repair_options, progress)?;
+        last = Some((outcome, repair));
+        if let Some(keeper) = keeper.as_ref().filter(|_| index + 1 < steps.len()) {
+            keeper.save(&model, index + 1)?;
+        }
+    }
+    let (outcome, repair) = last.ok_or_else(|| Error::option("--steps 0: at least one is needed"))?;
+    let mut pruned = dense.clone();
+    pruned.masks.clone_from(&model.masks);
+    pruned.apply_masks();
+    Ok(Sparsified { pruned, repaired: model, outcome, repair, candidates: Vec::new(), steps: steps.to_vec() })
+}
+
+/// Keeps the network of the last finished step in a folder.
+struct Keeper {
+    file: PathBuf,
+    key: String,
+}
+
+/// What stands beside the network.
+#[derive(Serialize, Deserialize)]
+struct State {
+    key: String,
+    steps_done: usize,
+}
+
+impl Keeper {
+    /// The file's name tells repairs apart, the key everything that the result depends on.
+    fn open(folder: &Path, dense: &Model, images: &Tensor, chain: &Chain, steps: &[f64], options: &SparsifyOptions) -> Result<Keeper> {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        let weights = sha256(&safetensors::encode(dense)?);
+        let repair = (chain.text(), &options.repair_options);
+        let key = format!("{weights} {} {repair:?} {steps:?} {:?}", images_sha256(images), options.prune);
+        let name = sha256(chain.text().as_bytes());
+        Ok(Keeper { file: folder.join(format!("{}.safetensors", &name[..16])), key: sha256(key.as_bytes()) })
+    }
+
+    fn state(&self) -> PathBuf {
+        self.file.with_extension("json")
+    }
+
+    /// Puts the kept network into `model`, and says how many steps it has behind it.
+    fn load(&self, model: &mut Model) -> Result<usize> {
+        let path = self.state();
+        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(0) };
+        let state: State = serde_json::from_str(&text).map_err(|e| Error::data(format!("{}: {e}", path.display())))?;
+        if state.key != self.key {
+            return Err(Error::option(format!(
+                "--checkpoint {}: holds a run with another model, other images or other options; remove it or name another folder",
+                path.display()
+            )));
+        }
+        safetensors::read_into(model, &self.file)?;
+        Ok(state.steps_done)
+    }
+
+    /// The state is gone while the network is exchanged: a stop in between loses the steps, never
+    /// counts one twice.
+    fn save(&self, model: &Model, steps_done: usize) -> Result<()> {
+        let _ = std::fs::remove_file(self.state());
+        safetensors::write(model, &self.file)?;
+        let state = State { key: self.key.clone(), steps_done };
+        let text = serde_json::to_string(&state).map_err(|e| Error::data(e.to_string()))?;
+        atomic::write(&self.state(), text.as_bytes())
+    }
+}
+
+/// The sparsities of `steps` steps up to `target`: densities fall by the same factor from step to
+/// step, after a first step to half of the weights (or less far, if equal factors lead there).
+pub fn schedule(target: f64, steps: usize) -> Result<Vec<f64>> {
+    if !(1..=1000).contains(&steps) {
+        return Err(Error::option(format!("--steps {steps}: a number from 1 to 1000 is needed")));
+    }
+    let last = 1.0 - target;
+    let equal = last.powf(1.0 / steps as f64);
+    let first = if last < 0.5 { equal.min(0.5) } else { equal };
+    let density = |k: usize| first * (last / first).powf(k as f64 / (steps - 1) as f64);
+    Ok((0..steps).map(|k| if k + 1 == steps { target } else { 1.0 - density(k) }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules() {
+        assert_eq!(schedule(0.9, 1).unwrap(), [0.9]);
+        let close = |a: &[f64], b: &[f64]| a.len() == b.len() && a.iter().zip(b).all(|(x, y)| (x - y).abs() < 1e-12);
+        // Half first, then by the same factor.
+        assert!(close(&schedule(0.875, 3).unwrap(), &[0.5, 0.75, 0.875]));
+        // Two equal factors of 0.1 already lead below a half.
+        assert!(close(&schedule(0.99, 2).unwrap(), &[0.9, 0.99]));
+        // More than half of the weights stay.
+        assert!(close(&schedule(0.36, 2).unwrap(), &[0.2, 0.36]));
+        assert!(schedule(0.5, 0).is_err());
+    }
+}
