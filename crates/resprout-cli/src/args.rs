@@ -28,7 +28,7 @@ pub enum Command {
     #[command(
         after_help = "Example:\n  resprout prune model.onnx --sparsity 0.8 --repair auto --calibration images/ -o sparse.onnx\n  resprout prune model.onnx --sparsity 0.9 --allocation global --repair least-squares --steps 10 --calibration images/ -o sparse.onnx"
     )]
-    Prune(PruneArgs),
+    Prune(Box<PruneArgs>),
     /// Measure a model, alone or against the dense one
     #[command(
         after_help = "Example:\n  resprout eval sparse.onnx --reference model.onnx --data test_images/ --labels labels.csv"

@@ -52,7 +52,9 @@ pub fn sparsify(dense: &Model, images: &Tensor, options: &SparsifyOptions, progr
     }
     let all = images.shape.first().copied().unwrap_or(0);
     if all < 4 {
-        return Err(Error::data(format!("--repair auto: {all} calibration images; at least 4 are needed, every fourth to judge by")));
+        return Err(Error::data(format!(
+            "--repair auto: {all} calibration images; at least 4 are needed, every fourth to judge by"
+        )));
     }
     let (seen, held_out) = Judge::split(images);
     let judge = Judge::new(dense, held_out)?;
@@ -127,7 +129,14 @@ struct State {
 
 impl Keeper {
     /// The file's name tells repairs apart, the key everything that the result depends on.
-    fn open(folder: &Path, dense: &Model, images: &Tensor, chain: &Chain, steps: &[f64], options: &SparsifyOptions) -> Result<Keeper> {
+    fn open(
+        folder: &Path,
+        dense: &Model,
+        images: &Tensor,
+        chain: &Chain,
+        steps: &[f64],
+        options: &SparsifyOptions,
+    ) -> Result<Keeper> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         let weights = sha256(&safetensors::encode(dense)?);
         let repair = (chain.text(), &options.repair_options);

@@ -1,6 +1,7 @@
 //! Every row of every table on the embedded network, and what must hold for all of them.
 
 use proptest::prelude::*;
+use resprout::ErrorKind;
 use resprout::allocation::ALLOCATIONS;
 use resprout::criteria::CRITERIA;
 use resprout::data::{ImageSet, Preprocess};
@@ -11,7 +12,6 @@ use resprout::progress::Quiet;
 use resprout::prune::{PruneOptions, prune};
 use resprout::repair::{Chain, REPAIRS, RepairOptions, RepairOutcome};
 use resprout::tensor::Tensor;
-use resprout::ErrorKind;
 
 const MODEL: &[u8] = include_bytes!("../../resprout-cli/assets/digits.onnx");
 const IMAGES: &[u8] = include_bytes!("../../resprout-cli/assets/digits-images-idx3-ubyte.gz");

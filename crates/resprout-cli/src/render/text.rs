@@ -121,7 +121,11 @@ fn sparsity(s: &SparsityInfo) {
 
 fn repair(repair: &RepairReport) {
     let steps: Vec<String> = repair.steps.iter().map(|step| percent(*step)).collect();
-    outln!("  repair {}{}", repair.chain, if steps.len() > 1 { format!(", in steps of {}", steps.join(", ")) } else { String::new() });
+    outln!(
+        "  repair {}{}",
+        repair.chain,
+        if steps.len() > 1 { format!(", in steps of {}", steps.join(", ")) } else { String::new() }
+    );
     if repair.candidates.is_empty() {
         return;
     }
@@ -214,7 +218,10 @@ pub fn demo(report: &DemoReport, folder: &Path) {
             ]
         })
         .collect();
-    table(&["sparsity", "smaller", "gzip", "pruned", "recalibrated", "least squares", "# pruned, + recalibrated, * fitted"], &rows);
+    table(
+        &["sparsity", "smaller", "gzip", "pruned", "recalibrated", "least squares", "# pruned, + recalibrated, * fitted"],
+        &rows,
+    );
     outln!("\nThe sparse models and report.json are in {}.", folder.display());
 }
 

@@ -123,7 +123,7 @@ fn unknown_names() {
         ("--ignore", "nowhere", "matches no layer with weights"),
         ("--ignore", "re:[", "regular expression"),
         ("--allocation", "fair", "there are uniform, uniform+, global, erk, lamp"),
-        ("--criterion", "luck", "there are magnitude, rms, random"),
+        ("--criterion", "luck", "there are magnitude, rms, random, wanda, obs"),
         ("--repair", "glue", "there are none, bn"),
     ] {
         refuses(&scratch, 2, "digits.onnx", &[option, value], &[option, part]);
@@ -150,7 +150,46 @@ fn a_budget_that_cannot_be_met() {
 
 #[test]
 fn a_repair_without_images() {
-    refuses(&Scratch::new(), 2, "digits.onnx", &["--repair", "bn"], &["--repair bn", "needs --calibration"]);
+    let scratch = Scratch::new();
+    for repair in ["bn", "auto", "none,bn"] {
+        refuses(&scratch, 2, "digits.onnx", &["--repair", repair], &[&format!("--repair {repair}"), "needs --calibration"]);
+    }
+    refuses(&scratch, 2, "digits.onnx", &["--criterion", "obs"], &["--criterion obs", "needs --calibration"]);
+}
+
+#[test]
+fn numbers_of_repair_that_make_no_sense() {
+    let scratch = Scratch::new();
+    for (option, value) in [("--memory", "0"), ("--memory", "NaN"), ("--steps", "0"), ("--steps", "1001")] {
+        refuses(&scratch, 2, "digits.onnx", &[option, value], &[option]);
+    }
+    for value in ["0", "some"] {
+        refuses(&scratch, 2, "digits.onnx", &["--calibration-images", value], &["--calibration-images"]);
+    }
+    refuses(&scratch, 2, "digits.onnx", &["--checkpoint", "folder"], &["--checkpoint", "--steps"]);
+    let images = "digits-images-idx3-ubyte.gz";
+    refuses(&scratch, 2, "digits.onnx", &calibrated(images, &["--memory", "1e-9"]), &["--memory", "one calibration image takes"]);
+    let ema = ["--repair", "bn:variant=ema:batch=3", "--calibration-images", "4", "--calibration", images];
+    refuses(&scratch, 2, "digits.onnx", &ema, &["a last batch of one image"]);
+}
+
+#[test]
+fn calibration_images_that_are_not_numbers() {
+    let scratch = Scratch::new();
+    let header = format!("{:<117}\n", "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 1, 8, 8), }");
+    let mut pixels = vec![[0u8, 0, 128, 63]; 3 * 64];
+    pixels[70] = f32::NAN.to_le_bytes();
+    scratch.file("nan.npy", &[b"\x93NUMPY\x01\x00\x76\x00", header.as_bytes(), &pixels.concat()].concat());
+    for repair in ["bn", "least-squares", "auto"] {
+        refuses(&scratch, 1, "digits.onnx", &["--repair", repair, "--calibration", "nan.npy"], &["image 1", "NaN"]);
+    }
+}
+
+#[test]
+fn too_few_images_to_choose_by() {
+    let scratch = Scratch::new();
+    let more = ["--repair", "auto", "--calibration-images", "3", "--calibration", "digits-images-idx3-ubyte.gz"];
+    refuses(&scratch, 1, "digits.onnx", &more, &["--repair auto", "3 calibration images"]);
 }
 
 fn calibrated<'a>(path: &'a str, more: &[&'a str]) -> Vec<&'a str> {

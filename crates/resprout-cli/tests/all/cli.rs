@@ -156,3 +156,74 @@ fn typed_data_and_fills_are_written_back_in_kind() {
     let layers = json(&scratch.ok(&["inspect", "half.onnx", "--json", "-"]))["layers"].clone();
     assert_eq!((&layers[0]["kept"], &layers[0]["weights"]), (&2.into(), &4.into()));
 }
+
+/// `prune` of the digits at this sparsity with these options, as JSON.
+fn pruned(scratch: &Scratch, sparsity: &str, more: &[&str]) -> serde_json::Value {
+    let prune = ["prune", "digits.onnx", "-o", "out.onnx", "-s", sparsity, "--json", "-"];
+    json(&scratch.ok(&[&prune[..], &DIGITS_NORM, more].concat()))
+}
+
+const CALIBRATION: [&str; 4] = ["--calibration", "digits-images-idx3-ubyte.gz", "--calibration-images", "256"];
+
+#[test]
+fn auto_shows_all_candidates_and_its_choice() {
+    let scratch = Scratch::new();
+    let more = [&["--repair", "auto", "--data", "digits-images-idx3-ubyte.gz"][..], &CALIBRATION].concat();
+    let report = pruned(&scratch, "0.95", &more);
+    let candidates = report["repair"]["candidates"].as_array().unwrap();
+    let chosen: Vec<_> = candidates.iter().filter(|c| c["chosen"] == true).collect();
+    assert!(candidates.len() > 3 && chosen.len() == 1);
+    assert_eq!(report["repair"]["chain"], chosen[0]["repair"]);
+    let kl = |c: &serde_json::Value| c["evaluation"]["kl"]["value"].as_f64().unwrap();
+    assert!(candidates.iter().all(|c| kl(chosen[0]) <= kl(c)));
+    assert!(top1(&report["evaluation"], 2) > top1(&report["evaluation"], 1) + 0.5, "it works on all images");
+    let prune = ["prune", "digits.onnx", "-o", "out2.onnx", "-s", "0.95", "--repair", "auto"];
+    let table = scratch.ok(&[&prune[..], &DIGITS_NORM, &CALIBRATION].concat());
+    assert!(table.contains("* least-squares") && table.contains("which the repair had not seen"), "{table}");
+}
+
+#[test]
+fn steps_are_reported_and_kept() {
+    let scratch = Scratch::new();
+    let repair = [&["--repair", "least-squares", "--steps", "4"][..], &CALIBRATION].concat();
+    let report = pruned(&scratch, "0.9", &repair);
+    let steps: Vec<f64> = report["repair"]["steps"].as_array().unwrap().iter().map(|s| s.as_f64().unwrap()).collect();
+    assert!(steps.len() == 4 && steps.windows(2).all(|pair| pair[0] < pair[1]) && steps[3] == 0.9, "{steps:?}");
+    let whole = std::fs::read(scratch.path("out.onnx")).unwrap();
+    for _ in 0..2 {
+        // The second run finds three steps done.
+        pruned(&scratch, "0.9", &[&repair[..], &["--checkpoint", "kept"]].concat());
+        assert_eq!(std::fs::read(scratch.path("out.onnx")).unwrap(), whole);
+    }
+}
+
+#[test]
+fn as_many_images_as_it_takes() {
+    let scratch = Scratch::new();
+    let images = ["--repair", "bn", "--calibration", "digits-images-idx3-ubyte.gz", "--calibration-images", "auto"];
+    let report = pruned(&scratch, "0.8", &images);
+    let settled = report["repair"]["checkup"]["settled"].as_u64().unwrap();
+    assert_eq!(report["calibration"]["images"], 2 * settled);
+    assert_eq!(report["repair"]["checkup"]["images"], 1797);
+}
+
+#[test]
+fn noise_in_place_of_images_is_marked() {
+    let scratch = Scratch::new();
+    let report = pruned(&scratch, "0.8", &["--repair", "bn", "--data-free", "--calibration-images", "64"]);
+    assert_eq!(report["calibration"]["data_free"], true);
+    assert_eq!(report["calibration"]["images"], 64);
+    assert!(report["evaluation"].is_null(), "noise is nothing to measure on");
+    assert!(report["warnings"].as_array().unwrap().iter().any(|w| w.as_str().unwrap().starts_with("DATA-FREE")));
+}
+
+#[test]
+fn a_network_without_batch_norm_gets_biases_and_they_are_reported() {
+    let scratch = Scratch::new();
+    scratch.file("plain.onnx", include_bytes!("../../../../testdata/golden/plain.onnx"));
+    let prune = ["prune", "plain.onnx", "-o", "out.onnx", "-s", "0.5", "--repair", "least-squares", "--data-free", "--crop", "8"];
+    let report = json(&scratch.ok(&[&prune[..], &["--json", "-"]].concat()));
+    assert_eq!(report["repair"]["added_bias"], serde_json::json!(["conv.weight.bias", "depthwise.weight.bias"]));
+    assert!(report["warnings"].as_array().unwrap().iter().any(|w| w.as_str().unwrap().contains("were given a bias")));
+    scratch.ok(&["inspect", "out.onnx"]);
+}

@@ -23,7 +23,7 @@ pub struct Checkup {
     pub constant: usize,
     /// Images whose neighbouring pixels have nothing to do with each other.
     pub noise_like: usize,
-    /// For 8, 16, 32, ... images: by how much the dense network's statistics change with twice as
+    /// For 16, 32, 64, ... images: by how much the dense network's statistics change with twice as
     /// many. The mean over all channels of all layers with weights, in standard deviations.
     pub curve: Vec<(usize, f64)>,
     /// The first number of images on the curve whose change is at most [`SETTLED`].
@@ -31,13 +31,13 @@ pub struct Checkup {
 }
 
 /// Statistics that change by so many standard deviations with twice the images have settled.
-pub const SETTLED: f64 = 0.03;
+pub const SETTLED: f64 = 0.05;
 
-/// Below this correlation of horizontal neighbours an image is called noise-like.
+/// Below this correlation of neighbours an image is called noise-like.
 const NOISE: f64 = 0.1;
 
-/// The smallest number of images on the curve.
-const FIRST: usize = 8;
+/// The smallest number of images on the curve: a whole chunk.
+const FIRST: usize = 16;
 
 /// Looks at the images, and at the dense network on as many of them as fit into `memory` bytes.
 pub fn checkup(dense: &Model, images: &Tensor, memory: usize, progress: &dyn Progress) -> Result<Checkup> {
@@ -51,14 +51,14 @@ pub fn checkup(dense: &Model, images: &Tensor, memory: usize, progress: &dyn Pro
         !seen.insert(sha.finalize())
     };
     let constant = |image: &[f32]| image.chunks_exact((each / shape[0]).max(1)).all(|plane| plane.iter().all(|v| *v == plane[0]));
-    let width = shape.last().copied().unwrap_or(1);
+    let (width, height) = (shape.last().copied().unwrap_or(1), shape.get(1).copied().unwrap_or(1));
     let fit = (memory / bytes_per_image(dense, shape, &Needs::default())?.max(1)).clamp(1, count);
     let curve = curve(dense, &images.first(fit), progress)?;
     Ok(Checkup {
         images: count,
         duplicates: pixels().filter(|image| hash(image)).count(),
         constant: pixels().filter(|image| constant(image)).count(),
-        noise_like: pixels().filter(|image| !constant(image) && neighbour_correlation(image, width) < NOISE).count(),
+        noise_like: pixels().filter(|image| !constant(image) && neighbour_correlation(image, width, height) < NOISE).count(),
         settled: curve.iter().find(|(_, change)| *change <= SETTLED).map(|(count, _)| *count),
         curve,
     })
@@ -67,9 +67,8 @@ pub fn checkup(dense: &Model, images: &Tensor, memory: usize, progress: &dyn Pro
 impl Checkup {
     /// What the user should know, in words.
     pub fn warnings(&self) -> Vec<String> {
-        let share = |count: usize, what: &str| {
-            (count > 0).then(|| format!("calibration: {count} of {} images {what}", self.images))
-        };
+        let share =
+            |count: usize, what: &str| (count > 0).then(|| format!("calibration: {count} of {} images {what}", self.images));
         let unsettled = match (self.settled, self.curve.last()) {
             (None, Some((count, change))) => Some(format!(
                 "calibration: the network's statistics still change by {change:.3} standard deviations from {count} to {} images; \
@@ -91,9 +90,21 @@ impl Checkup {
     }
 }
 
-/// Correlation of each pixel with its right neighbour, over all channels.
-fn neighbour_correlation(image: &[f32], width: usize) -> f64 {
-    let pairs = || image.chunks_exact(width.max(1)).flat_map(|row| row.windows(2)).map(|pair| (f64::from(pair[0]), f64::from(pair[1])));
+/// Correlation of each pixel with its right or its lower neighbour, whichever is higher, over all channels.
+fn neighbour_correlation(image: &[f32], width: usize, height: usize) -> f64 {
+    let rows = || image.chunks_exact(width.max(1));
+    let right = || rows().flat_map(|row| row.iter().zip(&row[1..]));
+    // The last row of a channel has the next channel's first below it: one pair of rows among many.
+    let below = || rows().zip(rows().skip(1)).flat_map(|(row, next)| row.iter().zip(next));
+    match (width > 1, height > 1) {
+        (true, true) => correlation(right).max(correlation(below)),
+        (false, _) => correlation(below),
+        _ => correlation(right),
+    }
+}
+
+fn correlation<'p, I: Iterator<Item = (&'p f32, &'p f32)>>(pairs: impl Fn() -> I) -> f64 {
+    let pairs = || pairs().map(|(&x, &y)| (f64::from(x), f64::from(y)));
     let count = pairs().count().max(1) as f64;
     let (a, b) = pairs().fold((0.0, 0.0), |(a, b), (x, y)| (a + x / count, b + y / count));
     let (mut cov, mut var_a, mut var_b) = (0.0, 0.0, 0.0);
@@ -103,12 +114,13 @@ fn neighbour_correlation(image: &[f32], width: usize) -> f64 {
         var_b += (y - b) * (y - b);
     }
     let norm = (var_a * var_b).sqrt();
-    // A picture of one stripe per row has no variance along it; that is not noise.
+    // Without variance there is nothing to correlate; that is not noise.
     if norm > 0.0 { cov / norm } else { 1.0 }
 }
 
 fn curve(dense: &Model, images: &Tensor, progress: &dyn Progress) -> Result<Vec<(usize, f64)>> {
-    let counts: Vec<usize> = std::iter::successors(Some(FIRST), |count| Some(count * 2)).take_while(|&c| c <= images.shape[0]).collect();
+    let counts: Vec<usize> =
+        std::iter::successors(Some(FIRST), |count| Some(count * 2)).take_while(|&c| c <= images.shape[0]).collect();
     let watcher = Watcher { counts: counts.clone(), changes: Mutex::default() };
     walk(&mut dense.clone(), dense, images, &[&watcher], "look at the images", progress)?;
     let changes = watcher.changes.into_inner().unwrap_or_default();
@@ -155,10 +167,10 @@ mod tests {
     #[test]
     fn neighbours_of_pictures_and_of_noise() {
         let ramp: Vec<f32> = (0..64).map(|i| (i % 8) as f32).collect();
-        assert!(neighbour_correlation(&ramp, 8) > 0.99);
+        assert!(neighbour_correlation(&ramp, 8, 8) > 0.99);
         let mut random = crate::random::SplitMix64::new(1, 0);
         let noise: Vec<f32> = (0..4096).map(|_| random.next_f64() as f32).collect();
-        assert!(neighbour_correlation(&noise, 64).abs() < NOISE);
-        assert_eq!(neighbour_correlation(&[1.0; 16], 4), 1.0);
+        assert!(neighbour_correlation(&noise, 64, 64).abs() < NOISE);
+        assert_eq!(neighbour_correlation(&[1.0; 16], 4, 4), 1.0);
     }
 }

@@ -265,12 +265,24 @@ impl Channel<'_> {
 }
 
 /// A channel of a value in a sweep: `[N, C, ...]`, or with `last` `[N, ..., C]`.
-pub(crate) fn channel(sweep: &Sweep, slot: usize, chunk: usize, image: usize, channel: usize, channels: usize, last: bool) -> Channel<'_> {
+pub(crate) fn channel(
+    sweep: &Sweep,
+    slot: usize,
+    chunk: usize,
+    image: usize,
+    channel: usize,
+    channels: usize,
+    last: bool,
+) -> Channel<'_> {
     let value = sweep.value(chunk, slot);
     let image_len = value.len() / sweep.batch();
     let image = &value.data[image * image_len..][..image_len];
     let plane = image_len / channels;
-    if last { Channel { data: &image[channel..], step: channels } } else { Channel { data: &image[channel * plane..][..plane], step: 1 } }
+    if last {
+        Channel { data: &image[channel..], step: channels }
+    } else {
+        Channel { data: &image[channel * plane..][..plane], step: 1 }
+    }
 }
 
 impl Inputs {

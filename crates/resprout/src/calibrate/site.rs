@@ -228,7 +228,8 @@ impl WeightSite<'_> {
     fn compute(&self) -> Result<Compute> {
         let input = self.sweep.value(0, self.input_slot()).shape.clone();
         let constant = |tensor: Tensor| Some(Fact::constant(Arc::new(Value::F32(tensor))));
-        let mut facts = vec![Some(Fact::of_shape(input)), constant(stored_weights(self.op, &self.weights, &self.follow.weight_shape))];
+        let mut facts =
+            vec![Some(Fact::of_shape(input)), constant(stored_weights(self.op, &self.weights, &self.follow.weight_shape))];
         if let Some(bias) = self.bias.as_ref().filter(|bias| bias.iter().any(|&b| b != 0.0)) {
             facts.push(constant(Tensor::vector(stored_bias(self.op, bias))));
         }

@@ -64,7 +64,9 @@ pub(crate) fn score_with_images(
     walk(&mut model, &unchanged, images, &[&scorer], "score", progress)?;
     let mut scores = scorer.scores.into_inner().unwrap_or_default();
     let of_layer = |layer: &Prunable| {
-        let missing = || Error::unsupported(format!("layer {:?}: its inputs cannot be measured; ignore it or score by weights", layer.layer));
+        let missing = || {
+            Error::unsupported(format!("layer {:?}: its inputs cannot be measured; ignore it or score by weights", layer.layer))
+        };
         scores.remove(&layer.layer).ok_or_else(missing)
     };
     layers.iter().map(of_layer).collect()

@@ -60,11 +60,16 @@ pub fn decode_into(model: &mut Model, bytes: &[u8]) -> Result<()> {
 /// A bias that a repair gave to a layer is no parameter of the model as it was read.
 fn add_bias(model: &mut Model, name: &str, view: &TensorView) -> Result<()> {
     let Some(weight) = name.strip_suffix(BIAS_SUFFIX) else { return Ok(()) };
-    let without = |layer: &Layer| matches!(layer.op, Op::Conv(_) | Op::Gemm { .. }) && layer.input(1) == Some(weight) && layer.input(2).is_none();
+    let without = |layer: &Layer| {
+        matches!(layer.op, Op::Conv(_) | Op::Gemm { .. }) && layer.input(1) == Some(weight) && layer.input(2).is_none()
+    };
     let &[length] = view.shape() else { return Ok(()) };
     let outputs = model.weight(weight).map(|tensor| tensor.shape.first().copied());
     match model.graph.layers.iter().position(without) {
-        Some(layer) if outputs.is_ok_and(|outputs| outputs == Some(length)) || matches!(model.graph.layers[layer].op, Op::Gemm { .. }) => {
+        Some(layer)
+            if outputs.is_ok_and(|outputs| outputs == Some(length))
+                || matches!(model.graph.layers[layer].op, Op::Gemm { .. }) =>
+        {
             model.give_bias(layer, vec![0.0; length]).map(drop)
         }
         _ => Ok(()),

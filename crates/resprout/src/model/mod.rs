@@ -61,7 +61,10 @@ impl Model {
         let name = format!("{weight}{BIAS_SUFFIX}");
         let mut values = self.graph.layers.iter().flat_map(|layer| layer.outputs.iter().chain(&layer.inputs));
         if self.params.get(&name).is_some() || values.any(|value| *value == name) {
-            return Err(Error::unsupported(format!("layer {:?}: needs a bias, but {name:?} is the name of something else", self.graph.layers[layer].name)));
+            return Err(Error::unsupported(format!(
+                "layer {:?}: needs a bias, but {name:?} is the name of something else",
+                self.graph.layers[layer].name
+            )));
         }
         self.params.insert(name.clone(), Param::from_tensor(Tensor::vector(bias)));
         let inputs = &mut self.graph.layers[layer].inputs;

@@ -43,7 +43,9 @@ pub(super) const ENTRY: Entry<Build> = Entry {
         let rule = rule(options)?;
         let placement = match options.text("placement") {
             "p1" => Placement::Weights,
-            "p2" => Placement::Stale(moving_average(options.parse("batch", "a number of images from 2 on", |&b: &usize| b >= 2)?)),
+            "p2" => {
+                Placement::Stale(moving_average(options.parse("batch", "a number of images from 2 on", |&b: &usize| b >= 2)?))
+            }
             "p3" => Placement::Affine,
             "p4" => Placement::ShrinkOnly,
             _ => return Err(options.error("placement", "p1, p2, p3 or p4")),
@@ -90,7 +92,9 @@ fn rule(options: &Options) -> Result<Rule> {
         "ratio" => Rule::Ratio,
         "wiener" => Rule::Wiener,
         "bayes" => Rule::Bayes,
-        _ => Rule::Fixed(options.parse("rule", "signal, ratio, wiener, bayes or a number from 0 to 1", |w: &f64| (0.0..=1.0).contains(w))?),
+        _ => Rule::Fixed(
+            options.parse("rule", "signal, ratio, wiener, bayes or a number from 0 to 1", |w: &f64| (0.0..=1.0).contains(w))?,
+        ),
     })
 }
 

@@ -29,8 +29,7 @@ impl Visitor for Channelwise {
     fn weights(&self, site: &mut WeightSite) -> Result<()> {
         let pair = site.pair()?;
         let spread = Spread::new(&pair);
-        let gains: Vec<f64> =
-            (0..spread.live.len()).map(|c| spread.channel(c).clamp(1.0 / self.clamp, self.clamp)).collect();
+        let gains: Vec<f64> = (0..spread.live.len()).map(|c| spread.channel(c).clamp(1.0 / self.clamp, self.clamp)).collect();
         apply(site, &pair, &gains, self.shift);
         Ok(())
     }

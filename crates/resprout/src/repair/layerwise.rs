@@ -15,8 +15,7 @@ pub(super) const ENTRY: Entry<Build> = Entry {
 };
 
 /// Shared by the variance repairs.
-pub(super) const CLAMP: OptionSpec =
-    OptionSpec { name: "clamp", about: "gains stay within 1/clamp and clamp", default: "10" };
+pub(super) const CLAMP: OptionSpec = OptionSpec { name: "clamp", about: "gains stay within 1/clamp and clamp", default: "10" };
 /// Shared by the variance repairs.
 pub(super) const SHIFT: OptionSpec = OptionSpec {
     name: "shift",

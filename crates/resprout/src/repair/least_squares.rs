@@ -17,9 +17,17 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     paper: "the fixed-mask step of Frantar and Alistarh, Optimal Brain Compression, NeurIPS 2022, in sequence with the \
             repaired network's own inputs",
     options: &[
-        OptionSpec { name: "damp", about: "ridge, by the inputs' mean variance and the number of weights per output and image", default: "0.1" },
+        OptionSpec {
+            name: "damp",
+            about: "ridge, by the inputs' mean variance and the number of weights per output and image",
+            default: "0.1",
+        },
         OptionSpec { name: "rows", about: "about how many positions of all images are used per layer", default: "65536" },
-        OptionSpec { name: "target", about: "layer, or sum to make good what the other summand behind the layer has lost", default: "sum" },
+        OptionSpec {
+            name: "target",
+            about: "layer, or sum to make good what the other summand behind the layer has lost",
+            default: "sum",
+        },
         OptionSpec { name: "activation", about: "rounds of fitting only what the activation behind lets through", default: "1" },
         OptionSpec { name: "norm", about: "the BatchNormalization behind: fit or recalibrate", default: "fit" },
         OptionSpec { name: "seed", about: "which positions are drawn", default: "0" },
@@ -111,9 +119,8 @@ impl LeastSquares {
     fn fit(&self, site: &mut WeightSite, equations: &[NormalEquations], inputs: &Inputs, prior: &[f32]) {
         let centred = site.norm.is_some() || site.bias.is_some();
         let groups = equations.par_iter().enumerate();
-        let solutions: Vec<Vec<Solution>> = groups
-            .map(|(group, equations)| solve(site, equations, inputs.outputs(group), centred, self.damp, prior))
-            .collect();
+        let solutions: Vec<Vec<Solution>> =
+            groups.map(|(group, equations)| solve(site, equations, inputs.outputs(group), centred, self.damp, prior)).collect();
         let mut failed = 0;
         for (row, solution) in solutions.into_iter().flatten().enumerate() {
             let Some((weights, intercept)) = solution else {

@@ -158,9 +158,8 @@ fn give_bias(node: &Bytes, biases: &HashMap<&str, &str>) -> Result<Option<Vec<u8
     })?;
     let Some(bias) = bias else { return Ok(None) };
     // A third input that is there is an empty name: the optional bias left out.
-    let mut out = rewrite(node, |number, index, _| {
-        Ok((number == field::NODE_INPUT && index == 2).then(|| bias.as_bytes().to_vec()))
-    })?;
+    let mut out =
+        rewrite(node, |number, index, _| Ok((number == field::NODE_INPUT && index == 2).then(|| bias.as_bytes().to_vec())))?;
     if inputs < 3 {
         append(&mut out, field::NODE_INPUT, bias.as_bytes());
     }
