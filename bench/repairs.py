@@ -42,9 +42,9 @@ def run(record, study, model, sparsity, repair, images, *more):
 
 
 def repairs(data, small, large, line):
-    chains = ["none", "bias", "layerwise", "channelwise", "asr", "bn", STALE, "layerwise,bn", "channelwise,bn", "asr,bn",
-              "stats", "bn,stats", "least-squares"]
-    for name, steps in [("resnet20", {0.8: 6, 0.9: 12, 0.95: 20}), ("resnet56", {0.8: 4, 0.9: 8, 0.95: 12})]:
+    always = ["none", "bn", "asr,bn", "bn,stats", "least-squares"]
+    more = ["bias", "layerwise", "channelwise", "asr", STALE, "stats"]
+    for name, chains, steps in [("resnet20", always + more, {0.8: 6, 0.9: 12, 0.95: 20}), ("resnet56", always, {0.8: 4, 0.9: 8, 0.95: 12})]:
         model = data / f"models/cifar10_{name}.onnx"
         for sparsity, count in steps.items():
             for chain in chains:
@@ -67,11 +67,13 @@ def asr(data, small, large, line):
         model = data / f"models/cifar10_{name}.onnx"
         if name.startswith("small"):
             model = scale(data / "models/cifar10_resnet20.onnx", small[-1].parent / "cifar10_small_resnet20.onnx")
-        for chain in ["none", "layerwise", "channelwise", *(f"asr:rule={rule}" for rule in rules)]:
-            line(model, 0.9, chain, small, *limit)
+        if name != "resnet56":
+            for chain in ["none", "layerwise", "channelwise", *(f"asr:rule={rule}" for rule in rules)]:
+                line(model, 0.9, chain, small, *limit)
         for norm in ["bn", STALE]:
             chains = [norm, f"layerwise,{norm}", f"channelwise,{norm}", *(f"asr:rule={rule},{norm}" for rule in rules)]
-            chains += [f"{norm},asr:placement={place}:rule={rule}" for place in ["p3", "p4"] for rule in rules]
+            if norm == "bn" or name != "resnet56":
+                chains += [f"{norm},asr:placement={place}:rule={rule}" for place in ["p3", "p4"] for rule in rules]
             for chain in chains:
                 line(model, 0.9, chain, small, *limit)
 
