@@ -10,6 +10,7 @@ pub(crate) mod normal;
 pub mod site;
 pub mod stats;
 pub mod sweep;
+pub(crate) mod target;
 pub mod visitor;
 pub(crate) mod walk;
 

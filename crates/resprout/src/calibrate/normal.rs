@@ -2,19 +2,18 @@
 //! products with targets.
 
 use super::site::{WeightRows, WeightSite};
-use super::sweep::Sweep;
-use crate::error::Result;
+use super::target::Target;
 use crate::ops::Op;
 use crate::random::SplitMix64;
 use rayon::prelude::*;
+use resprout_kernels::Kernel;
 use resprout_kernels::conv::Scratch;
 use resprout_kernels::dense::ROWS;
 use resprout_kernels::gram::{PackedRows, Patches, Side, accumulate};
-use resprout_kernels::{Activation, Kernel};
 use std::ops::Range;
 
-/// Blocks of rows that are packed before they are added up: they bound the memory beside the matrices.
-const BLOCKS_TOGETHER: usize = 32;
+/// Rows that are packed before they are added up stay within about so many bytes.
+const PACKED_BYTES: usize = 128 << 20;
 
 /// A layer's inputs as rows of a matrix: windows of a convolution, or vectors.
 pub struct Inputs {
@@ -23,7 +22,7 @@ pub struct Inputs {
     group_out: usize,
     /// `K`
     len: usize,
-    /// Rows per image (of the batch that the shapes are for).
+    /// Rows per image.
     positions: usize,
 }
 
@@ -33,20 +32,39 @@ enum Kind {
 }
 
 impl Inputs {
-    pub(super) fn new(op: &Op, input: &[usize], weight: &[usize], rows: &WeightRows) -> Option<Inputs> {
+    /// `input` is the shape of the values of `batch` images.
+    pub(super) fn new(op: &Op, input: &[usize], batch: usize, weight: &[usize], rows: &WeightRows) -> Option<Inputs> {
         let (kind, positions) = match op {
             Op::Conv(attributes) => {
                 let (shape, out) = attributes.shape(input, weight).ok()?;
                 (Kind::Windows(Patches::new(shape)), out[2] * out[3])
             }
-            Op::Gemm { trans_a: false, .. } => (Kind::Vectors, 1),
-            Op::MatMul => (Kind::Vectors, input.get(1..input.len() - 1)?.iter().product()),
+            Op::Gemm { trans_a: false, .. } | Op::MatMul => {
+                (Kind::Vectors, input.iter().product::<usize>() / rows.len.max(1) / batch.max(1))
+            }
             _ => return None,
         };
         Some(Inputs { kind, groups: rows.groups, group_out: rows.rows / rows.groups, len: rows.len, positions })
     }
 
-    /// Appends row `positions` of one image to `columns: [K + 1][stride]`; the last column is 1.
+    /// Groups of outputs that read different inputs.
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// The outputs of a group.
+    pub fn outputs(&self, group: usize) -> Range<usize> {
+        group * self.group_out..(group + 1) * self.group_out
+    }
+
+    /// Blocks that are packed together.
+    fn blocks_together(&self) -> usize {
+        // Columns, and the same packed for both sides.
+        let block = 3 * PackedRows::MOST * (self.len + 1) * size_of::<f32>();
+        (PACKED_BYTES / block).clamp(2, 32)
+    }
+
+    /// Writes the rows at `positions` of one image, from row `at` on, into `columns: [K + 1][stride]`; the last column is 1.
     fn gather(
         &self,
         image: &[f32],
@@ -139,19 +157,13 @@ pub struct NormalEquations {
     pub cross: Vec<f64>,
 }
 
-/// What an output should be, row by row. Fills `columns[row]` for the given images' positions.
-pub(crate) trait Target: Sync {
-    /// The target of `channel` at `positions` of an image.
-    fn fill(&self, chunk: usize, image: usize, channel: usize, positions: &[u32], out: &mut [f32]);
-}
-
 impl InputSums {
     /// Sums over a sample of one group's inputs.
     pub fn new(site: &WeightSite, inputs: &Inputs, sample: &Sample, group: usize) -> InputSums {
         let width = inputs.len + 1;
         let rows = sample.blocks.iter().flatten().map(|part| part.positions.len() as f64).sum();
         let mut sums = InputSums { width, count: rows, gram: vec![0.0; width * width] };
-        for blocks in sample.blocks.chunks(BLOCKS_TOGETHER) {
+        for blocks in sample.blocks.chunks(inputs.blocks_together()) {
             let packed: Vec<PackedRows> = blocks.par_iter().map(|block| pack_inputs(site, inputs, block, group)).collect();
             sums.add(&packed);
         }
@@ -193,7 +205,7 @@ impl NormalEquations {
     pub(crate) fn retarget(&mut self, site: &WeightSite, inputs: &Inputs, sample: &Sample, group: usize, target: &dyn Target) {
         let (kernel, width) = (Kernel::best(), self.inputs.width);
         self.cross = vec![0.0; inputs.group_out * width];
-        for blocks in sample.blocks.chunks(BLOCKS_TOGETHER) {
+        for blocks in sample.blocks.chunks(inputs.blocks_together()) {
             let pack = |block: &Vec<Part>| (pack_inputs(site, inputs, block, group), pack_targets(inputs, block, group, target));
             let packed: Vec<(PackedRows, PackedRows)> = blocks.par_iter().map(pack).collect();
             self.cross.par_chunks_mut(ROWS * width).enumerate().for_each(|(i, out)| {
@@ -249,131 +261,4 @@ fn pack_targets(inputs: &Inputs, block: &[Part], group: usize, target: &dyn Targ
         at += part.positions.len();
     }
     PackedRows::new(&targets, outputs.len(), rows, Side::Left)
-}
-
-/// One channel of one image's value, position by position.
-#[derive(Clone, Copy)]
-pub(crate) struct Channel<'v> {
-    data: &'v [f32],
-    step: usize,
-}
-
-impl Channel<'_> {
-    pub(crate) fn at(&self, position: u32) -> f32 {
-        self.data[position as usize * self.step]
-    }
-}
-
-/// A channel of a value in a sweep: `[N, C, ...]`, or with `last` `[N, ..., C]`.
-pub(crate) fn channel(
-    sweep: &Sweep,
-    slot: usize,
-    chunk: usize,
-    image: usize,
-    channel: usize,
-    channels: usize,
-    last: bool,
-) -> Channel<'_> {
-    let value = sweep.value(chunk, slot);
-    let image_len = value.len() / sweep.batch();
-    let image = &value.data[image * image_len..][..image_len];
-    let plane = image_len / channels;
-    if last {
-        Channel { data: &image[channel..], step: channels }
-    } else {
-        Channel { data: &image[channel * plane..][..plane], step: 1 }
-    }
-}
-
-impl Inputs {
-    /// Groups of outputs that read different inputs.
-    pub fn groups(&self) -> usize {
-        self.groups
-    }
-
-    /// The outputs of a group.
-    pub fn outputs(&self, group: usize) -> Range<usize> {
-        group * self.group_out..(group + 1) * self.group_out
-    }
-}
-
-/// What the dense network computes where this layer, its BatchNormalization, a residual sum and an
-/// activation end: see [`crate::repair`], least squares.
-pub(crate) struct DenseTarget<'s> {
-    pub site: &'s WeightSite<'s>,
-    pub dense: &'s Sweep,
-    /// Scale and shift of the dense network's BatchNormalization (or 1 and 0), per channel.
-    pub dense_affine: Vec<(f64, f64)>,
-    /// The same for what the pruned network's output is multiplied by now.
-    pub sparse_affine: Vec<(f64, f64)>,
-    /// Slot of the other summand, where the sum's error is to be made good.
-    pub residual: Option<usize>,
-    /// The activation, where errors behind its bounds do not count; needs the pruned network's output.
-    pub activation: Option<(f32, f32)>,
-}
-
-impl Target for DenseTarget<'_> {
-    fn fill(&self, chunk: usize, image: usize, c: usize, positions: &[u32], out: &mut [f32]) {
-        let (channels, last) = (self.site.weights.rows, self.site.channels_last());
-        let slot = self.site.step.output();
-        let value = |sweep: &'_ Sweep, slot: usize| -> Vec<f32> {
-            let channel = channel(sweep, slot, chunk, image, c, channels, last);
-            positions.iter().map(|&position| channel.at(position)).collect()
-        };
-        out.copy_from_slice(&value(self.dense, slot));
-        let (scale, shift) = self.dense_affine[c];
-        if scale == 0.0 || (self.residual.is_none() && self.activation.is_none()) {
-            return;
-        }
-        let others = self.residual.map(|slot| (value(self.dense, slot), value(self.site.sweep, slot)));
-        let now = self.activation.map(|bounds| (bounds, value(self.site.sweep, slot)));
-        for (i, out) in out.iter_mut().enumerate() {
-            let (dense_other, other) = others.as_ref().map_or((0.0, 0.0), |(d, s)| (f64::from(d[i]), f64::from(s[i])));
-            // What the sum should be, and what is left of that for this layer.
-            let mut wanted = f64::from(*out) * scale + shift + dense_other;
-            if let Some(((low, high), now)) = &now {
-                let (a, b) = self.sparse_affine[c];
-                let is = f64::from(now[i]) * a + b + other;
-                if wanted <= f64::from(*low) {
-                    wanted = is.min(f64::from(*low));
-                } else if wanted >= f64::from(*high) {
-                    wanted = is.max(f64::from(*high));
-                }
-            }
-            *out = ((wanted - other - shift) / scale) as f32;
-        }
-    }
-}
-
-impl<'s> DenseTarget<'s> {
-    /// The target of a site: the dense network's output of the layer itself.
-    pub fn new(site: &'s WeightSite<'s>) -> Result<DenseTarget<'s>> {
-        let affine = |norm: &Option<super::NormParams>| match norm {
-            Some(norm) => (0..norm.channels()).map(|c| (norm.scale(c), norm.shift(c))).collect(),
-            None => vec![(1.0, 0.0); site.weights.rows],
-        };
-        Ok(DenseTarget {
-            site,
-            dense: site.dense()?,
-            dense_affine: affine(&site.dense_norm),
-            sparse_affine: affine(&site.norm),
-            residual: None,
-            activation: None,
-        })
-    }
-
-    /// Lets the layer make good what the other summand of the sum behind it has lost.
-    pub fn with_residual(mut self) -> DenseTarget<'s> {
-        self.residual = self.site.follow.other;
-        self
-    }
-
-    /// Lets errors behind the bounds of the activation count for nothing.
-    pub fn with_activation(mut self) -> DenseTarget<'s> {
-        self.activation = match self.site.follow.activation {
-            Activation::Clamp { low, high } => Some((low, high)),
-            Activation::None => None,
-        };
-        self
-    }
 }

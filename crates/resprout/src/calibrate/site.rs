@@ -189,7 +189,8 @@ impl WeightSite<'_> {
     /// The inputs of the layer in the pruned network, as rows of a matrix; `None` where they are not a
     /// matrix in memory.
     pub fn inputs(&self) -> Option<Inputs> {
-        Inputs::new(self.op, &self.sweep.value(0, self.input_slot()).shape, &self.follow.weight_shape, &self.weights)
+        let input = &self.sweep.value(0, self.input_slot()).shape;
+        Inputs::new(self.op, input, self.sweep.batch(), &self.follow.weight_shape, &self.weights)
     }
 
     /// Numbers in the order of the rows, one per weight, in the order of the file.
@@ -208,7 +209,7 @@ impl WeightSite<'_> {
     }
 
     pub(super) fn channels_last(&self) -> bool {
-        matches!(self.op, Op::MatMul)
+        matches!(self.op, Op::MatMul | Op::Gemm { .. })
     }
 
     pub(super) fn dense(&self) -> Result<&Sweep> {

@@ -55,8 +55,11 @@ pub fn walk(
         sweep: Sweep::new(&plan, images)?,
         dense: match needs.dense {
             true => {
-                let plan = self::plan(dense, images, &needs)?;
-                Some((Sweep::new(&plan, images)?, plan))
+                let dense = self::plan(dense, images, &needs)?;
+                if !dense.steps.iter().map(|step| step.layer).eq(plan.steps.iter().map(|step| step.layer)) {
+                    return Err(Error::data("the dense network has other layers than the pruned one"));
+                }
+                Some((Sweep::new(&dense, images)?, dense))
             }
             false => None,
         },
@@ -67,8 +70,8 @@ pub fn walk(
         let step = &plan.steps[index];
         let name = model.graph.layers[step.layer].name.clone();
         if step.batch_norm.is_some() {
-            lanes.norm(model, dense, step, &name, visitors, &mut outcome)?;
-        } else if let Some(param) = weight_param(model, step).filter(|_| needs.weights) {
+            lanes.norm(model, dense, (&plan, index), &name, visitors, &mut outcome)?;
+        } else if let Some(param) = weight_param(model, step).filter(|_| needs.weights && step.first_input().is_some()) {
             if shared.contains(&param) {
                 outcome.warnings.push(format!("{name}: shares its weights with another layer and is left as it is"));
                 lanes.run(step, index);
@@ -107,11 +110,12 @@ impl Lanes {
         &mut self,
         model: &mut Model,
         dense: &Model,
-        step: &Step,
+        (plan, index): (&Plan, usize),
         name: &str,
         visitors: &[&dyn Visitor],
         outcome: &mut WalkOutcome,
     ) -> Result<()> {
+        let step = &plan.steps[index];
         let (Some(norm), Some(slot)) = (&step.batch_norm, step.first_input()) else {
             return Err(Error::data(format!("layer {name:?} has no input that depends on the images")));
         };
@@ -142,11 +146,7 @@ impl Lanes {
             None => vec![params.compute(norm.activation)],
         };
         self.sweep.run_each(step, |chunk| &computes[chunk.min(computes.len() - 1)]);
-        if let Some((sweep, plan)) = &mut self.dense {
-            let index = plan.steps.iter().position(|other| other.output() == step.output());
-            let index = index.ok_or_else(|| Error::data("the dense network has other layers than the pruned one"))?;
-            sweep.run(&plan.steps[index]);
-        }
+        self.run_dense(index);
         Ok(())
     }
 

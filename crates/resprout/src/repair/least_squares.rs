@@ -2,7 +2,8 @@
 //! computes, from what the repaired network's layers before it deliver.
 
 use super::{Build, Repair, Stage};
-use crate::calibrate::normal::{DenseTarget, Inputs, Sample};
+use crate::calibrate::normal::{Inputs, Sample};
+use crate::calibrate::target::DenseTarget;
 use crate::calibrate::{Needs, NormSite, NormalEquations, Visitor, WeightSite};
 use crate::error::Result;
 use crate::linalg::{Cholesky, dot};
@@ -74,14 +75,14 @@ impl Visitor for LeastSquares {
             site.norm.clone_from(&site.dense_norm);
         }
         let prior = site.weights.data.clone();
-        let target = self.target(site, false)?;
+        let target = DenseTarget::new(site, self.sum, false)?;
         let groups = (0..inputs.groups()).into_par_iter();
         let mut equations: Vec<NormalEquations> =
             groups.map(|group| NormalEquations::new(site, &inputs, &sample, group, &target)).collect();
         self.fit(site, &equations, &inputs, &prior);
         for _ in 0..if site.has_activation() { self.rounds } else { 0 } {
             site.refresh()?;
-            let target = self.target(site, true)?;
+            let target = DenseTarget::new(site, self.sum, true)?;
             let groups = equations.par_iter_mut().enumerate();
             groups.for_each(|(group, equations)| equations.retarget(site, &inputs, &sample, group, &target));
             self.fit(site, &equations, &inputs, &prior);
@@ -104,17 +105,6 @@ impl Repair for LeastSquares {
 }
 
 impl LeastSquares {
-    fn target<'s>(&self, site: &'s WeightSite<'s>, activation: bool) -> Result<DenseTarget<'s>> {
-        let mut target = DenseTarget::new(site)?;
-        if self.sum {
-            target = target.with_residual();
-        }
-        if activation {
-            target = target.with_activation();
-        }
-        Ok(target)
-    }
-
     /// Solves for every output, and lets bias or BatchNormalization take the intercept.
     fn fit(&self, site: &mut WeightSite, equations: &[NormalEquations], inputs: &Inputs, prior: &[f32]) {
         let centred = site.norm.is_some() || site.bias.is_some();
@@ -171,7 +161,7 @@ fn solve(
         // The fewer images for the weights of a row, the less they can say.
         let ridge = ridge * support.len() as f64 / images;
         let system = System::new(equations, support, centred, ridge);
-        let solved = |row: usize| Some(system.as_ref()?.solve(row - first, &prior[row * len..][..len]));
+        let solved = |row: usize| system.as_ref()?.solve(row - first, &prior[row * len..][..len]);
         rows.into_iter().map(|row| (row - first, solved(row))).collect::<Vec<_>>()
     };
     let solutions: Vec<(usize, Solution)> = by_support.into_par_iter().flat_map_iter(rows_of).collect();
@@ -218,7 +208,7 @@ impl System<'_> {
     }
 
     /// Weights and intercept of output `row` of the group.
-    fn solve(&self, row: usize, prior: &[f32]) -> (Vec<f64>, f64) {
+    fn solve(&self, row: usize, prior: &[f32]) -> Solution {
         let (equations, n) = (self.equations, self.support.len());
         let prior: Vec<f64> = self.support.iter().map(|&i| f64::from(prior[i as usize])).collect();
         let wanted = |&i: &u32| match self.centred {
@@ -238,6 +228,7 @@ impl System<'_> {
         let intercept = if self.centred { equations.target_mean(row) - dot(&means, &solution) } else { 0.0 };
         let mut weights = vec![0.0; equations.inputs.width - 1];
         self.support.iter().zip(&solution).for_each(|(&i, &w)| weights[i as usize] = w);
-        (weights, intercept)
+        let finite = intercept.is_finite() && weights.iter().all(|&w| (w as f32).is_finite());
+        finite.then_some((weights, intercept))
     }
 }
