@@ -100,6 +100,7 @@ fn gradual(
         None => 0,
     };
     for (index, &sparsity) in steps.iter().enumerate().skip(done) {
+        let progress = &InStep { inner: progress, step: index + 1, steps: steps.len() };
         let outcome = prune(&mut model, &PruneOptions { sparsity, ..options.prune.clone() }, images, progress)?;
         let repair = chain.repair(&mut model, dense, images, &options.repair_options, progress)?;
         last = Some((outcome, repair));
@@ -112,6 +113,34 @@ fn gradual(
     pruned.masks.clone_from(&model.masks);
     pruned.apply_masks();
     Ok(Sparsified { pruned, repaired: model, outcome, repair, candidates: Vec::new(), steps: steps.to_vec() })
+}
+
+/// Progress that says in which step it is made.
+struct InStep<'p> {
+    inner: &'p dyn Progress,
+    step: usize,
+    steps: usize,
+}
+
+impl Progress for InStep<'_> {
+    fn begin(&self, stage: &str, total: u64) {
+        match self.steps {
+            1 => self.inner.begin(stage, total),
+            steps => self.inner.begin(&format!("{stage}, step {} of {steps}", self.step), total),
+        }
+    }
+
+    fn advance(&self, units: u64) {
+        self.inner.advance(units);
+    }
+
+    fn end(&self) {
+        self.inner.end();
+    }
+
+    fn cancelled(&self) -> bool {
+        self.inner.cancelled()
+    }
 }
 
 /// Keeps the network of the last finished step in a folder.

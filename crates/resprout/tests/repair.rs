@@ -485,6 +485,44 @@ fn bad_calibration_images_are_named() {
     assert!(outcome.unwrap().warnings.iter().any(|w| w.contains("of 64 calibration images were used")));
 }
 
+/// Inputs are those behind the activations, also where a plan would compute layer and activation at once.
+#[test]
+fn wanda_scores_by_what_goes_in() {
+    let (dense, images) = (plain(), pictures(40));
+    let options = PlanOptions { taps: vec!["flat".into()], ..PlanOptions::default() };
+    let flat = Network::new(&dense, &[3, 8, 8], &options).unwrap().run(&images).unwrap().swap_remove(1);
+    let size = |k: usize| flat.data.chunks_exact(16).map(|row| f64::from(row[k]).powi(2)).sum::<f64>().sqrt();
+    let weights = &dense.weight("gemm.weight").unwrap().data;
+    let scores: Vec<f64> = weights.iter().enumerate().map(|(i, w)| f64::from(w.abs()) * size(i / 24)).collect();
+    let mut sorted = scores.clone();
+    sorted.sort_by(f64::total_cmp);
+    let mut model = dense.clone();
+    let options =
+        PruneOptions { sparsity: 0.5, criterion: "wanda".into(), allocation: "uniform".into(), ..PruneOptions::default() };
+    prune(&mut model, &options, &images, &Quiet).unwrap();
+    let kept: Vec<bool> = scores.iter().map(|score| *score >= sorted[192]).collect();
+    assert_eq!(model.masks.get("gemm.weight").unwrap().0, kept);
+}
+
+/// Where two inputs are the same, one can stand in for the other: their weights go first.
+#[test]
+fn obs_knows_what_the_others_can_make_good() {
+    let mut model = plain();
+    model.params.f32_mut("conv.weight").unwrap().data.fill(1.0);
+    let mut twins = pictures(200);
+    for image in twins.data.chunks_exact_mut(3 * 64) {
+        image.copy_within(..64, 64);
+    }
+    let ignore = vec!["re:grouped|gemm|matmul".to_string()];
+    let rule = resprout::model::PrunableRule { ignore, include_grouped: false };
+    let options =
+        PruneOptions { sparsity: 0.3, criterion: "obs".into(), allocation: "global".into(), rule, ..PruneOptions::default() };
+    prune(&mut model, &options, &twins, &Quiet).unwrap();
+    for row in model.masks.get("conv.weight").unwrap().0.chunks_exact(27) {
+        assert!(row[18..].iter().all(|&kept| kept), "the third colour has no twin: {row:?}");
+    }
+}
+
 #[test]
 fn chains_are_checked() {
     let message = |text: &str| Chain::parse(text).err().map(|e| e.to_string()).unwrap_or_default();

@@ -143,6 +143,8 @@ pub struct WeightSite<'w> {
     pub warnings: Vec<String>,
     /// Whether a repair has changed anything.
     pub changed: bool,
+    /// The bias as it stands in the model, for layers whose bias is not theirs to change.
+    pub(super) fixed_bias: Option<Tensor>,
     pub(super) op: &'w Op,
     pub(super) follow: &'w Follow,
     pub(super) step: &'w Step,
@@ -231,8 +233,10 @@ impl WeightSite<'_> {
         let constant = |tensor: Tensor| Some(Fact::constant(Arc::new(Value::F32(tensor))));
         let mut facts =
             vec![Some(Fact::of_shape(input)), constant(stored_weights(self.op, &self.weights, &self.follow.weight_shape))];
-        if let Some(bias) = self.bias.as_ref().filter(|bias| bias.iter().any(|&b| b != 0.0)) {
-            facts.push(constant(Tensor::vector(stored_bias(self.op, bias))));
+        match (&self.bias, &self.fixed_bias) {
+            (Some(bias), _) => facts.push(constant(Tensor::vector(stored_bias(self.op, bias)))),
+            (None, Some(fixed)) => facts.push(constant(fixed.clone())),
+            (None, None) => {}
         }
         Ok(resolve(self.op, &facts, &Fused::NONE)?.compute)
     }

@@ -174,6 +174,7 @@ impl Lanes {
         let mut site = WeightSite {
             name,
             bias: read_bias(model, step.layer, weights.rows),
+            fixed_bias: layer.input(2).and_then(|name| model.params.f32(name).cloned()),
             norm: read(model)?,
             dense_norm: self.dense.is_some().then(|| read(dense)).transpose()?.flatten(),
             weights,
@@ -212,7 +213,9 @@ impl Lanes {
 /// BatchNormalizations as steps of their own; the chunk is the batch where that matters.
 fn plan(model: &Model, images: &Tensor, needs: &Needs) -> Result<Plan> {
     let image = images.shape.get(1..).unwrap_or_default();
-    let options = PlanOptions { fold_batch_norm: false, fuse_activation: !needs.dense, taps: vec![] };
+    // A layer that is computed again, or compared, must end before its activation.
+    let fuse_activation = !needs.dense && !needs.weights;
+    let options = PlanOptions { fold_batch_norm: false, fuse_activation, taps: vec![] };
     match needs.batch {
         None => plan_chunk(model, image, &options),
         Some(batch) => Plan::new(model, &[&[batch.min(images.shape[0])], image].concat(), &options),
