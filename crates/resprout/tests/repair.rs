@@ -209,7 +209,10 @@ fn shrinkage_ends_in_layerwise_and_naive_matching() {
 /// T3 and T4: every repair, alone and composed, on any mask, also with dead channels and dead layers.
 #[test]
 fn every_repair_is_safe_with_dead_channels() {
-    for (dense, images) in [(digits(), images(60)), (plain(), pictures(60))] {
+    // A channel that is dead in the dense network already.
+    let mut dead = digits();
+    dead.params.f32_mut(&normed(&digits())[1].0).unwrap().data[..144].fill(0.0);
+    for (dense, images) in [(digits(), images(60)), (dead, images(60)), (plain(), pictures(60))] {
         for text in all_repairs() {
             let mut model = pruned(&dense, 0.6);
             let (layers, _) = model.prunable(&Default::default()).unwrap();
@@ -521,6 +524,28 @@ fn obs_knows_what_the_others_can_make_good() {
     for row in model.masks.get("conv.weight").unwrap().0.chunks_exact(27) {
         assert!(row[18..].iter().all(|&kept| kept), "the third colour has no twin: {row:?}");
     }
+}
+
+#[test]
+fn numbers_that_two_layers_share_are_not_changed_for_one() {
+    let mut dense = digits();
+    let norms: Vec<usize> =
+        (0..dense.graph.layers.len()).filter(|&i| matches!(dense.graph.layers[i].op, Op::BatchNorm { .. })).collect();
+    let shared = dense.graph.layers[norms[0]].inputs[3].clone();
+    dense.graph.layers[norms[1]].inputs[3] = shared.clone();
+    let error = repair(&mut pruned(&dense, 0.5), &dense, "bn", &images(20)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains(&dense.graph.layers[norms[0]].name) && error.to_string().contains(&shared), "{error}");
+    // The weights of two layers: both stay, the others are repaired.
+    let mut dense = digits();
+    let convs: Vec<usize> = (0..dense.graph.layers.len()).filter(|&i| dense.graph.layers[i].op.name() == "Conv").collect();
+    let weight = dense.graph.layers[convs[1]].inputs[1].clone();
+    dense.graph.layers[convs[2]].inputs[1] = weight.clone();
+    let mut model = pruned(&dense, 0.5);
+    let before = model.weight(&weight).unwrap().clone();
+    let outcome = repair(&mut model, &dense, "least-squares", &images(20)).unwrap();
+    assert!(outcome.warnings.iter().filter(|w| w.contains("shares its weights")).count() == 2 && outcome.changed > 0);
+    assert_eq!(model.weight(&weight).unwrap(), &before);
 }
 
 #[test]

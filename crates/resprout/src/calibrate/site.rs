@@ -87,8 +87,11 @@ impl NormParams {
             (&self.mean, &old.mean, &norm.params[2]),
             (&self.var, &old.var, &norm.params[3]),
         ];
-        for (new, old, name) in columns.into_iter().filter(|(new, old, _)| new != old) {
-            debug_assert_eq!(new.len(), old.len());
+        for (new, _, name) in columns.into_iter().filter(|(new, old, _)| new != old) {
+            // What another layer reads too cannot be right for both.
+            if model.graph.reader_counts().get(name.as_str()) != Some(&1) {
+                return Err(Error::unsupported(format!("the BatchNormalization shares {name:?} with another layer")));
+            }
             let missing = || Error::unsupported(format!("{name:?} is computed, not a parameter"));
             let tensor = model.params.f32_mut(name).ok_or_else(missing)?;
             tensor.data.iter_mut().zip(new).for_each(|(to, &from)| *to = from as f32);

@@ -48,7 +48,6 @@ pub fn walk(
 ) -> Result<WalkOutcome> {
     let needs = Needs::of(visitors);
     let plan = plan(model, images, &needs)?;
-    check_distinct(&plan, model)?;
     let mut outcome = WalkOutcome::default();
     let shared = shared_weights(model);
     let mut lanes = Lanes {
@@ -136,7 +135,7 @@ impl Lanes {
         let NormSite { params, warnings, changed, per_chunk, .. } = site;
         outcome.warnings.extend(warnings);
         outcome.changed += usize::from(changed);
-        params.write(model, norm)?;
+        params.write(model, norm).map_err(|e| e.at(format!("layer {name:?}")))?;
         let own = |stats: &super::ChannelStats| {
             let params = NormParams { mean: stats.mean.clone(), var: stats.var.clone(), ..params.clone() };
             params.compute(norm.activation)
@@ -204,7 +203,7 @@ impl Lanes {
             outcome.added_bias.extend(write_bias(model, step.layer, &op, bias)?);
         }
         if let (Some(norm), Some(norm_step)) = (norm, norm_step) {
-            norm.write(model, &norm_step)?;
+            norm.write(model, &norm_step).map_err(|e| e.at(format!("layer {name:?}")))?;
         }
         Ok(())
     }
@@ -312,19 +311,4 @@ fn write_bias(model: &mut Model, layer: usize, op: &Op, bias: &[f64]) -> Result<
         return Ok(None);
     }
     model.give_bias(layer, stored).map(Some)
-}
-
-/// Two layers that share their statistics cannot be recalibrated one after the other.
-fn check_distinct(plan: &Plan, model: &Model) -> Result<()> {
-    let mut seen = HashSet::new();
-    let shared = |step: &&Step| {
-        step.batch_norm.as_ref().is_some_and(|norm| !norm.params[2..].iter().all(|name| seen.insert(name.clone())))
-    };
-    match plan.steps.iter().find(shared) {
-        Some(step) => Err(Error::unsupported(format!(
-            "layer {:?} shares its running statistics with another",
-            model.graph.layers[step.layer].name
-        ))),
-        None => Ok(()),
-    }
 }
