@@ -67,13 +67,11 @@ def asr(data, small, large, line):
         model = data / f"models/cifar10_{name}.onnx"
         if name.startswith("small"):
             model = scale(data / "models/cifar10_resnet20.onnx", small[-1].parent / "cifar10_small_resnet20.onnx")
-        if name != "resnet56":
-            for chain in ["none", "layerwise", "channelwise", *(f"asr:rule={rule}" for rule in rules)]:
-                line(model, 0.9, chain, small, *limit)
+        for chain in ["none", "layerwise", "channelwise", *(f"asr:rule={rule}" for rule in rules)]:
+            line(model, 0.9, chain, small, *limit)
         for norm in ["bn", STALE]:
             chains = [norm, f"layerwise,{norm}", f"channelwise,{norm}", *(f"asr:rule={rule},{norm}" for rule in rules)]
-            if norm == "bn" or name != "resnet56":
-                chains += [f"{norm},asr:placement={place}:rule={rule}" for place in ["p3", "p4"] for rule in rules]
+            chains += [f"{norm},asr:placement={place}:rule={rule}" for place in ["p3", "p4"] for rule in rules]
             for chain in chains:
                 line(model, 0.9, chain, small, *limit)
 
@@ -98,7 +96,7 @@ def datafree(data, small, large, line):
 def main(study, data, cifar, work, record):
     data, cifar, work, record = (pathlib.Path(path) for path in (data, cifar, work, record))
     small = ["--calibration", cifar / "data_batch_1.bin", *NORM, "--data", cifar / "test_batch.bin"]
-    large = ["--calibration", link_images(data / "imagenet", work / "calibration", 0), *NORM, "--resize", "0", "--crop", "224",
+    large = ["--calibration", link_images(data / "imagenet", work / "calibration", 0), *NORM, "--resize", "0", "--crop", "224", "--memory", "8",
              "--data", link_images(data / "imagenet", work / "test", 2)]
     studies = {study.__name__: study for study in (repairs, mobilenet, asr, auto, datafree)}
     print("| network | sparsity | repair | top-1 | agreement | KL | seconds |\n| --- | --- | --- | --- | --- | --- | --- |", flush=True)
