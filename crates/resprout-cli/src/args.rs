@@ -74,7 +74,7 @@ pub struct PruneArgs {
     /// How many of them to use, from the first on; auto: until the network's statistics settle, of up to 4096
     #[arg(long, default_value = "1024", value_name = "N|auto")]
     pub calibration_images: CalibrationCount,
-    /// Calibrate on noise where there are no images: a stand-in, clearly worse than real ones
+    /// Calibrate on noise where there are no images: a stand-in that may do more harm than good
     #[arg(long, conflicts_with = "calibration")]
     pub data_free: bool,
     /// The most memory for the calibration images' values, in GB; fewer images are used if need be

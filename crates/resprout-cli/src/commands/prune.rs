@@ -304,7 +304,9 @@ fn warnings(
 ) -> Vec<String> {
     let mut warnings = report::layer_warnings(layers);
     if args.data_free && data.used {
-        warnings.push("DATA-FREE: calibrated on noise, not on images; expect clearly less than with a few real ones".into());
+        warnings.push(
+            "DATA-FREE: calibrated on noise, not on images; this may do more harm than no repair: measure it before use".into(),
+        );
     }
     warnings.extend(checkup.into_iter().flat_map(Checkup::warnings));
     warnings.extend(result.repair.warnings.iter().cloned());
