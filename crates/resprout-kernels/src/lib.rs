@@ -20,14 +20,17 @@
 //! assert_eq!(y, [3.5, 0.0]);
 //! ```
 
+pub mod backward;
 pub mod conv;
 pub mod dense;
 pub mod depthwise;
 pub mod gram;
 pub mod linear;
+pub mod norm;
 pub mod reference;
 pub mod table;
 
+pub use backward::{InputGrad, WeightGrad};
 pub use conv::{ConvShape, PackedConv};
 pub use depthwise::PackedDepthwise;
 pub use linear::PackedLinear;

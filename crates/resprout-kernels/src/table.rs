@@ -1,5 +1,6 @@
 //! The table of dense kernels, best first: one row per instruction set.
 
+use crate::dense::dots::{self, DOT_ROWS, DOT_SHIFTS, DotSums};
 use crate::dense::{self, Tile};
 
 /// A dense micro-kernel that this CPU can run. The only way to get one is [`Row::open`], so holding
@@ -82,6 +83,32 @@ impl Kernel {
             // SAFETY: as above.
             Isa::Avx2 => unsafe { dense::dense_avx2_4x16::run(k, rows, cols, a.as_ptr(), b.as_ptr(), out) },
             Isa::Portable => dense::dense_portable_8x16::run(k, rows, cols, a, b, out),
+        }
+    }
+
+    /// Dot products of rows of `a` with shifted views of `b`, added to `sums`: see [`dense::dots`].
+    ///
+    /// # Panics
+    /// If a row or a view leaves its buffer, or `len` is not a multiple of the vector length.
+    #[inline]
+    pub(crate) fn dots(
+        self,
+        a: &[f32],
+        rows: [usize; DOT_ROWS],
+        b: &[f32],
+        shifts: [usize; DOT_SHIFTS],
+        len: usize,
+        sums: &mut DotSums,
+    ) {
+        dots::assert_views(a, rows, b, shifts, len);
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `open` has found the instructions and the views were checked above.
+            Isa::Avx512 => unsafe { dots::avx512(a, rows, b, shifts, len, sums) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { dots::avx2(a, rows, b, shifts, len, sums) },
+            Isa::Portable => dots::portable(a, rows, b, shifts, len, sums),
         }
     }
 }

@@ -1,3 +1,4 @@
-//! Training for resprout. Reserved: this crate will be the only one that names an autodiff engine;
-//! it has no public API yet.
+//! Training for resprout.
 #![forbid(unsafe_code)]
+#[doc(hidden)]
+pub mod ops;

@@ -1,0 +1,117 @@
+//! The second micro-kernel: dot products of several rows with several shifted views of one buffer,
+//! `sums[r][c] += sum_i a[r * stride + i] * b[shifts[c] + i]`.
+//!
+//! Both sides run along `i`, so the windows of a convolution are read where they lie: a window's tap
+//! is a shift. Rows and shifts that are not there are given as repetitions of others by the caller.
+
+use super::LANES;
+
+/// Rows of `a` that are multiplied together.
+pub const DOT_ROWS: usize = 4;
+/// Shifts of `b` that are multiplied together.
+pub const DOT_SHIFTS: usize = 4;
+
+/// The sums of one call.
+pub type DotSums = [[f32; DOT_SHIFTS]; DOT_ROWS];
+
+/// Checks what every version relies on.
+///
+/// # Panics
+/// If a row or a shifted view leaves its buffer, or `len` is not a multiple of [`LANES`].
+pub(crate) fn assert_views(a: &[f32], rows: [usize; DOT_ROWS], b: &[f32], shifts: [usize; DOT_SHIFTS], len: usize) {
+    assert!(len.is_multiple_of(LANES), "{len} positions");
+    assert!(rows.iter().all(|row| row + len <= a.len()), "rows {rows:?} of {len} in {}", a.len());
+    assert!(shifts.iter().all(|shift| shift + len <= b.len()), "shifts {shifts:?} of {len} in {}", b.len());
+}
+
+/// Any CPU. Lanes are summed in the same order as in the other versions.
+#[inline(always)]
+pub(crate) fn portable(
+    a: &[f32],
+    rows: [usize; DOT_ROWS],
+    b: &[f32],
+    shifts: [usize; DOT_SHIFTS],
+    len: usize,
+    sums: &mut DotSums,
+) {
+    for (row, sums) in rows.iter().zip(sums.iter_mut()) {
+        let (left, _) = a[*row..][..len].as_chunks::<LANES>();
+        for (shift, sum) in shifts.iter().zip(sums.iter_mut()) {
+            let (right, _) = b[*shift..][..len].as_chunks::<LANES>();
+            let mut lanes = [0.0f32; LANES];
+            for (left, right) in left.iter().zip(right) {
+                for lane in 0..LANES {
+                    lanes[lane] += left[lane] * right[lane];
+                }
+            }
+            *sum += tree_sum(lanes);
+        }
+    }
+}
+
+/// AVX2: the portable loop, compiled for it.
+///
+/// # Safety
+/// The CPU has `avx2` and `fma`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+pub(crate) unsafe fn avx2(
+    a: &[f32],
+    rows: [usize; DOT_ROWS],
+    b: &[f32],
+    shifts: [usize; DOT_SHIFTS],
+    len: usize,
+    sums: &mut DotSums,
+) {
+    portable(a, rows, b, shifts, len, sums);
+}
+
+/// AVX-512: 16 accumulators of 16 lanes.
+///
+/// # Safety
+/// The CPU has `avx512f`; [`assert_views`] holds.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn avx512(
+    a: &[f32],
+    rows: [usize; DOT_ROWS],
+    b: &[f32],
+    shifts: [usize; DOT_SHIFTS],
+    len: usize,
+    sums: &mut DotSums,
+) {
+    use std::arch::x86_64::*;
+    let mut acc = [[_mm512_setzero_ps(); DOT_SHIFTS]; DOT_ROWS];
+    for i in (0..len).step_by(LANES) {
+        // SAFETY: every row and every shifted view holds `len` values, and i + LANES <= len.
+        unsafe {
+            let mut right = [_mm512_setzero_ps(); DOT_SHIFTS];
+            for c in 0..DOT_SHIFTS {
+                right[c] = _mm512_loadu_ps(b.as_ptr().add(shifts[c] + i));
+            }
+            for r in 0..DOT_ROWS {
+                let left = _mm512_loadu_ps(a.as_ptr().add(rows[r] + i));
+                for c in 0..DOT_SHIFTS {
+                    acc[r][c] = _mm512_fmadd_ps(left, right[c], acc[r][c]);
+                }
+            }
+        }
+    }
+    for r in 0..DOT_ROWS {
+        for c in 0..DOT_SHIFTS {
+            sums[r][c] += _mm512_reduce_add_ps(acc[r][c]);
+        }
+    }
+}
+
+#[inline(always)]
+fn tree_sum(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}

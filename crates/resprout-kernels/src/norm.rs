@@ -1,0 +1,209 @@
+//! The steps of a batch normalisation in training, each on one plane of one channel.
+//!
+//! Written once for arrays of lanes and compiled for each instruction set.
+
+use crate::Kernel;
+use crate::dense::LANES;
+use crate::table::Isa;
+
+/// What a normalisation does to one channel: `y = x * scale + shift`, then ReLU if asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Affine {
+    /// Factor.
+    pub scale: f32,
+    /// Summand.
+    pub shift: f32,
+    /// Whether negative results become zero.
+    pub relu: bool,
+}
+
+/// How the gradient of a channel's input follows: `dx = a * dy + b * x + c`, with `dy` set to zero
+/// where the ReLU did.
+#[derive(Clone, Copy, Debug)]
+pub struct InputCoefficients {
+    /// Factor of the output's gradient.
+    pub a: f32,
+    /// Factor of the input.
+    pub b: f32,
+    /// Summand.
+    pub c: f32,
+}
+
+/// Count, sum of values and sum of squared distances from their mean, joined plane by plane.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moments {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Moments {
+    /// Joins a plane's values.
+    pub fn add(&mut self, kernel: Kernel, plane: &[f32]) {
+        let count = plane.len() as f64;
+        let mean = sum(kernel, plane) / count;
+        let squares = squared_distances(kernel, plane, mean as f32, mean);
+        let (total, delta) = (self.count + count, mean - self.mean);
+        self.squares += squares + delta * delta * self.count * count / total;
+        self.mean += delta * count / total;
+        self.count = total;
+    }
+
+    /// The mean.
+    pub fn mean(&self) -> f64 {
+        self.mean
+    }
+
+    /// The variance with divisor `n`.
+    pub fn variance(&self) -> f64 {
+        self.squares / self.count
+    }
+}
+
+/// Defines a function that runs `$body`, compiled for the kernel's instruction set.
+macro_rules! per_isa {
+    ($(#[$doc:meta])* $visibility:vis fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? = $body:ident) => {
+        $(#[$doc])*
+        $visibility fn $name(kernel: Kernel, $($arg: $type),*) $(-> $out)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f")]
+            unsafe fn avx512($($arg: $type),*) $(-> $out)? { $body($($arg),*) }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn avx2($($arg: $type),*) $(-> $out)? { $body($($arg),*) }
+            match kernel.isa() {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: a kernel exists only where the CPU has its instructions.
+                Isa::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Isa::Avx2 => unsafe { avx2($($arg),*) },
+                Isa::Portable => $body($($arg),*),
+            }
+        }
+    };
+}
+
+per_isa!(fn sum(plane: &[f32]) -> f64 = sum_body);
+per_isa!(fn squared_distances(plane: &[f32], center: f32, mean: f64) -> f64 = squared_distances_body);
+per_isa!(
+    /// Writes `y`.
+    pub fn normalise(x: &[f32], affine: Affine, y: &mut [f32]) = normalise_body);
+per_isa!(
+    /// The sums of `dy` and of `dy * (x - mean)`, with `dy` set to zero where the ReLU did.
+    pub fn gradient_sums(x: &[f32], dy: &[f32], affine: Affine, mean: f32) -> (f64, f64) = gradient_sums_body);
+per_isa!(
+    /// Writes `dx`.
+    pub fn input_gradient(x: &[f32], dy: &[f32], affine: Affine, coefficients: InputCoefficients, dx: &mut [f32])
+        = input_gradient_body);
+
+/// Sums `term(i)` for `i < len`: in `f32` over at most 64 terms per lane, these sums in `f64`.
+#[inline(always)]
+fn lane_sum(len: usize, term: impl Fn(usize) -> f32) -> f64 {
+    const RUN: usize = 64 * LANES;
+    let mut total = 0.0f64;
+    let mut first = 0;
+    while first < len {
+        let last = len.min(first + RUN);
+        let mut lanes = [0.0f32; LANES];
+        let whole = first + (last - first) / LANES * LANES;
+        for at in (first..whole).step_by(LANES) {
+            for lane in 0..LANES {
+                lanes[lane] += term(at + lane);
+            }
+        }
+        for at in whole..last {
+            lanes[at - whole] += term(at);
+        }
+        total += lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>();
+        first = last;
+    }
+    total
+}
+
+#[inline(always)]
+fn sum_body(plane: &[f32]) -> f64 {
+    lane_sum(plane.len(), |i| plane[i])
+}
+
+#[inline(always)]
+fn squared_distances_body(plane: &[f32], center: f32, mean: f64) -> f64 {
+    let around = lane_sum(plane.len(), |i| (plane[i] - center) * (plane[i] - center));
+    // The rounded centre is not quite the mean.
+    around - (f64::from(center) - mean).powi(2) * plane.len() as f64
+}
+
+#[inline(always)]
+fn output(x: f32, affine: Affine) -> f32 {
+    let y = x * affine.scale + affine.shift;
+    // NaN stays NaN.
+    if affine.relu && y < 0.0 { 0.0 } else { y }
+}
+
+/// `dy` where the ReLU passed `x` on.
+#[inline(always)]
+fn passed(x: f32, dy: f32, affine: Affine) -> f32 {
+    if affine.relu && x * affine.scale + affine.shift <= 0.0 { 0.0 } else { dy }
+}
+
+#[inline(always)]
+fn normalise_body(x: &[f32], affine: Affine, y: &mut [f32]) {
+    y.iter_mut().zip(x).for_each(|(y, &x)| *y = output(x, affine));
+}
+
+#[inline(always)]
+fn gradient_sums_body(x: &[f32], dy: &[f32], affine: Affine, mean: f32) -> (f64, f64) {
+    let dy = &dy[..x.len()];
+    let sum = lane_sum(x.len(), |i| passed(x[i], dy[i], affine));
+    (sum, lane_sum(x.len(), |i| passed(x[i], dy[i], affine) * (x[i] - mean)))
+}
+
+#[inline(always)]
+fn input_gradient_body(x: &[f32], dy: &[f32], affine: Affine, coefficients: InputCoefficients, dx: &mut [f32]) {
+    let InputCoefficients { a, b, c } = coefficients;
+    for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+        *dx = a * passed(x, dy, affine) + b * x + c;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KERNELS;
+    use crate::conv::tests::values;
+
+    #[test]
+    fn moments_are_those_of_all_planes_together() {
+        // A mean a thousand times the deviation: plain sums of squares in f32 would lose all digits.
+        let data: Vec<f32> = values(5 * 333, 1).iter().map(|v| 1000.0 + v).collect();
+        let mean = data.iter().map(|&v| f64::from(v)).sum::<f64>() / data.len() as f64;
+        let variance = data.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / data.len() as f64;
+        for kernel in KERNELS.iter().filter_map(|row| row.open()) {
+            let mut moments = Moments::default();
+            data.chunks(333).for_each(|plane| moments.add(kernel, plane));
+            assert!((moments.mean() - mean).abs() < 1e-3, "{}: {} {mean}", kernel.name(), moments.mean());
+            assert!((moments.variance() / variance - 1.0).abs() < 1e-3, "{}: {} {variance}", kernel.name(), moments.variance());
+        }
+    }
+
+    #[test]
+    fn steps_are_the_formulas() {
+        let (x, dy) = (values(77, 1), values(77, 2));
+        for (kernel, relu) in KERNELS.iter().filter_map(|row| row.open()).flat_map(|k| [(k, false), (k, true)]) {
+            let affine = Affine { scale: -1.5, shift: 0.25, relu };
+            let y: Vec<f32> = x.iter().map(|x| x * -1.5 + 0.25).map(|y| if relu { y.max(0.0) } else { y }).collect();
+            let mut got = vec![f32::NAN; 77];
+            normalise(kernel, &x, affine, &mut got);
+            let close = |got: &[f32], want: &[f32]| got.iter().zip(want).for_each(|(a, b)| assert!((a - b).abs() < 1e-6));
+            close(&got, &y);
+            let passed: Vec<f32> = dy.iter().zip(&y).map(|(&dy, &y)| if relu && y <= 0.0 { 0.0 } else { dy }).collect();
+            let (sum, product) = gradient_sums(kernel, &x, &dy, affine, 0.125);
+            assert!((sum - passed.iter().map(|&v| f64::from(v)).sum::<f64>()).abs() < 1e-5);
+            let expected: f64 = passed.iter().zip(&x).map(|(&d, &x)| f64::from(d) * f64::from(x - 0.125)).sum();
+            assert!((product - expected).abs() < 1e-5);
+            input_gradient(kernel, &x, &dy, affine, InputCoefficients { a: 2.0, b: 3.0, c: -1.0 }, &mut got);
+            let dx: Vec<f32> = passed.iter().zip(&x).map(|(d, x)| 2.0 * d + 3.0 * x - 1.0).collect();
+            close(&got, &dx);
+        }
+    }
+}
