@@ -9,6 +9,7 @@ macro_rules! outln {
 
 mod args;
 mod commands;
+mod embedded;
 mod progress;
 mod render;
 
@@ -49,6 +50,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Prune(args) => commands::prune::run(args, &progress),
         Command::Eval(args) => commands::eval::run(args, &progress),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Train(args) => commands::train::run(args, &progress),
         Command::List(args) => commands::list::run(args),
         Command::Demo(args) => commands::demo::run(args, &progress),
     })

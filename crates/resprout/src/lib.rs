@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 pub mod allocation;
+pub mod architectures;
 pub mod calibrate;
 pub mod criteria;
 pub mod data;

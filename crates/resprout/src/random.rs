@@ -25,6 +25,24 @@ impl SplitMix64 {
     pub fn next_f64(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
+
+    /// Uniform in `0..count`, which is at least 1.
+    pub fn below(&mut self, count: usize) -> usize {
+        ((u128::from(self.next_u64()) * count as u128) >> 64) as usize
+    }
+
+    /// From the standard normal distribution, by the Box-Muller transform.
+    pub fn next_normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.next_f64()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.next_f64()).cos()
+    }
+
+    /// Puts the items into a random order (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -36,5 +54,20 @@ mod tests {
         let mut random = SplitMix64(1_234_567);
         assert_eq!(random.next_u64(), 6_457_827_717_110_365_317);
         assert_eq!(random.next_u64(), 3_203_168_211_198_807_973);
+    }
+
+    #[test]
+    fn normal_numbers_have_mean_0_and_variance_1_and_shuffles_lose_nothing() {
+        let mut random = SplitMix64::new(1, 2);
+        let values: Vec<f64> = (0..20_000).map(|_| random.next_normal()).collect();
+        let mean = values.iter().sum::<f64>() / 20_000.0;
+        let variance = values.iter().map(|v| v * v).sum::<f64>() / 20_000.0 - mean * mean;
+        // Four standard errors: 4 / sqrt(20000) and 4 * sqrt(2 / 20000).
+        assert!(mean.abs() < 0.029 && (variance - 1.0).abs() < 0.04, "{mean} {variance}");
+        let mut items: Vec<usize> = (0..100).collect();
+        random.shuffle(&mut items);
+        assert_ne!(items, (0..100).collect::<Vec<_>>());
+        items.sort();
+        assert_eq!(items, (0..100).collect::<Vec<_>>());
     }
 }

@@ -2,8 +2,9 @@
 
 use super::write_json;
 use crate::args::DemoArgs;
+use crate::embedded;
 use crate::render::text;
-use resprout::data::{ImageSet, Preprocess};
+use resprout::data::ImageSet;
 use resprout::eval::{self, Evaluation};
 use resprout::formats::onnx;
 use resprout::forward::{Network, PlanOptions};
@@ -16,14 +17,6 @@ use resprout::sparsify::{SparsifyOptions, sparsify};
 use resprout::{Error, Result};
 use serde::Serialize;
 
-/// A residual BatchNorm network; made by testdata/gen/digits.py.
-const MODEL: &[u8] = include_bytes!("../../assets/digits.onnx");
-/// UCI handwritten digits, CC BY 4.0; see assets/NOTICE.
-const IMAGES: &[u8] = include_bytes!("../../assets/digits-images-idx3-ubyte.gz");
-const LABELS: &[u8] = include_bytes!("../../assets/digits-labels-idx1-ubyte.gz");
-
-/// Images before this one trained the network; the ones behind are for testing.
-const TRAINED: usize = 1000;
 /// Of the training images, unlabelled.
 const CALIBRATION: usize = 256;
 const SPARSITIES: [f64; 6] = [0.5, 0.7, 0.8, 0.9, 0.93, 0.95];
@@ -53,7 +46,7 @@ pub struct DemoRow {
 
 pub fn run(args: &DemoArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.output).map_err(|e| Error::io(&args.output, e))?;
-    let dense = onnx::parse(MODEL.to_vec(), None)?;
+    let dense = onnx::parse(embedded::MODEL.to_vec(), None)?;
     let (calibration, test) = data()?;
     progress.begin("demo", SPARSITIES.len() as u64);
     let mut rows = Vec::new();
@@ -82,16 +75,10 @@ pub fn run(args: &DemoArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Mean and deviation of the pixels, 0 to 16, as in training.
-fn preprocess() -> Preprocess {
-    Preprocess { resize: None, crop: None, scale: 1.0, mean: vec![4.884], std: vec![6.017] }
-}
-
 fn data() -> Result<(resprout::tensor::Tensor, ImageSet)> {
-    let mut test = ImageSet::from_idx("embedded digits", IMAGES, LABELS)?;
-    let calibration = test.load(0..CALIBRATION, 1, &preprocess())?;
-    test.skip(TRAINED);
-    Ok((calibration, test))
+    let splits = embedded::splits()?;
+    let test = splits.test.ok_or_else(|| Error::new(resprout::ErrorKind::Data, "no test images"))?;
+    Ok((splits.train.load(0..CALIBRATION, 1, &embedded::preprocess())?, test))
 }
 
 fn one(
@@ -119,7 +106,7 @@ fn one(
     let networks: Result<Vec<Network>> =
         models.into_iter().map(|model| Network::new(model, image, &PlanOptions::default())).collect();
     let networks = networks?;
-    let run = eval::evaluate(&networks.iter().collect::<Vec<_>>(), test, &preprocess(), true, &Quiet)?;
+    let run = eval::evaluate(&networks.iter().collect::<Vec<_>>(), test, &embedded::preprocess(), true, &Quiet)?;
     let path = args.output.join(format!("digits-{:.0}.onnx", sparsity * 100.0));
     onnx::write(&fitted.repaired, &path, |_| Ok(()))?;
     let macs = report::layer_macs(&fitted.repaired, image)?;

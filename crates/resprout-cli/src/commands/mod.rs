@@ -6,6 +6,7 @@ pub mod images;
 pub mod inspect;
 pub mod list;
 pub mod prune;
+pub mod train;
 
 use resprout::model::Model;
 use resprout::report::FileInfo;
@@ -17,9 +18,14 @@ use std::path::Path;
 fn read_model(path: &Path, weights: Option<&Path>) -> Result<Model> {
     let mut model = resprout::formats::onnx::read(path)?;
     if let Some(weights) = weights {
-        resprout::formats::safetensors::read_into(&mut model, weights)?;
+        read_weights(&mut model, weights)?;
     }
     Ok(model)
+}
+
+/// Replaces a model's weights by those of a file.
+fn read_weights(model: &mut Model, path: &Path) -> Result<()> {
+    resprout::formats::safetensors::read_into(model, path)
 }
 
 /// Fails early where a result could not be written in the end.

@@ -1,3 +1,5 @@
-//! How results look on a terminal. JSON needs no rendering: the data are serialised as they are.
+//! From results to what people look at.
 
+pub mod chart;
+pub mod run_page;
 pub mod text;

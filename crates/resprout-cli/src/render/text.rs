@@ -233,3 +233,42 @@ fn bar(before: f64, recalibrated: f64, fitted: f64) -> String {
     let marks = [("#", cells(before)), ("+", more(before, recalibrated)), ("*", more(before.max(recalibrated), fitted))];
     marks.into_iter().map(|(mark, count)| mark.repeat(count)).collect()
 }
+
+/// The table of a run's epochs, and what came out.
+pub fn run(report: &resprout_train::run::RunReport, folder: &Path) {
+    outln!("{:>5} {:>8} {:>9} {:>11} {:>9} {:>9} {:>7}", "epoch", "loss", "training", "validation", "sparsity", "rate", "img/s");
+    for row in &report.outcome.rows {
+        let validation = row.validation_accuracy.map_or("-".into(), |accuracy| format!("{:.2}", accuracy * 100.0));
+        outln!(
+            "{:>5} {:>8.4} {:>9.2} {validation:>11} {:>9.2} {:>9.5} {:>7.0}",
+            row.epoch,
+            row.loss,
+            row.train_accuracy * 100.0,
+            row.sparsity * 100.0,
+            row.rate,
+            row.images_per_second
+        );
+    }
+    outln!("{}", run_summary(report));
+    outln!("{}: model.onnx, report.html, report.json, journal.jsonl, recipe.yaml", folder.display());
+}
+
+/// What came out of a run, in a sentence or two.
+pub fn run_summary(report: &resprout_train::run::RunReport) -> String {
+    let outcome = &report.outcome;
+    let percent = |e: &resprout::eval::Estimate| format!("{:.2} % [{:.2}, {:.2}]", e.value * 100.0, e.low * 100.0, e.high * 100.0);
+    let mut text = format!("{} at a sparsity of {:.2} %", report.recipe.method, outcome.sparsity * 100.0);
+    match &outcome.test {
+        Some(test) => text += &format!(": {} of the test images are right after the last epoch", percent(test)),
+        None => text += ": no test images",
+    }
+    if let Some(best) = &outcome.best {
+        text += &format!("; validation was best after epoch {} ({:.2} %", best.epoch, best.validation * 100.0);
+        text += &best.test.as_ref().map_or(")".into(), |test| format!(", test {})", percent(test)));
+    }
+    text + &format!(
+        ". {:.0} images per second, {:.1} % of the time waiting for images.",
+        outcome.images_per_second,
+        outcome.waiting * 100.0
+    )
+}

@@ -14,7 +14,7 @@ use resprout_kernels::Kernel;
 use resprout_kernels::norm::{Affine, InputCoefficients, Moments, gradient_sums, input_gradient, normalise};
 
 /// A batch normalisation's results.
-pub struct Normalised {
+pub(crate) struct Normalised {
     /// The output.
     pub output: Tensor<4>,
     /// Means of the batch, `[C]`, without a gradient.
@@ -24,7 +24,7 @@ pub struct Normalised {
 }
 
 /// Normalises `x: [N, C, H, W]` by the batch's own statistics; ReLU follows if `with_relu`.
-pub fn batch_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64, with_relu: bool) -> Normalised {
+pub(crate) fn batch_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64, with_relu: bool) -> Normalised {
     if !on_cpu(&x) {
         let out = batch_norm_train(x, gamma, beta, epsilon);
         let output = if with_relu { relu(out.output) } else { out.output };

@@ -26,7 +26,7 @@ thread_local! {
 }
 
 /// Convolution of `x: [N, C, H, W]` with `weight: [M, C / groups, kh, kw]`.
-pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, options: ConvOptions<2>) -> Tensor<4> {
+pub(crate) fn conv2d(x: Tensor<4>, weight: Tensor<4>, options: ConvOptions<2>) -> Tensor<4> {
     if !on_cpu(&x) {
         return burn_core::tensor::module::conv2d(x, weight, None, options);
     }

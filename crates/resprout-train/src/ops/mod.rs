@@ -5,8 +5,8 @@ mod batch_norm;
 mod conv;
 mod planes;
 
-pub use batch_norm::{Normalised, batch_norm};
-pub use conv::conv2d;
+pub(crate) use batch_norm::batch_norm;
+pub(crate) use conv::conv2d;
 
 use burn_core::backend::Flex;
 use burn_core::backend::tensor::FloatTensor;

@@ -19,7 +19,7 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
             path: path.into(),
             source: Source::Files(vec![path.into()]),
             labels: None,
-            label_file: None,
+            class_names: None, label_file: None,
         }));
     }
     if !path.is_dir() {
@@ -29,11 +29,17 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
     let files: Vec<PathBuf> = entries.iter().filter(|p| p.is_file() && is_image(p)).cloned().collect();
     if !files.is_empty() {
         let label_file = Some(path.join("labels.csv")).filter(|file| file.is_file());
-        return Ok(Some(ImageSet { path: path.into(), source: Source::Files(files), labels: None, label_file }));
+        return Ok(Some(ImageSet { path: path.into(), source: Source::Files(files), labels: None, class_names: None, label_file }));
     }
-    let (mut files, mut classes) = (Vec::new(), Vec::new());
+    if let Some(set) = annotated(path)? {
+        return Ok(Some(set));
+    }
+    let (mut files, mut classes, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for (class, folder) in entries.iter().filter(|p| p.is_dir()).enumerate() {
-        for file in sorted(folder)?.into_iter().filter(|p| p.is_file() && is_image(p)) {
+        names.push(file_name(folder));
+        // Tiny ImageNet has another folder inside.
+        let inner = Some(folder.join("images")).filter(|inner| inner.is_dir());
+        for file in sorted(inner.as_ref().unwrap_or(folder))?.into_iter().filter(|p| p.is_file() && is_image(p)) {
             files.push(file);
             classes.push(class);
         }
@@ -41,7 +47,45 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
     if files.is_empty() {
         return Err(Error::data(format!("{}: holds no .jpg, .jpeg, .png or .webp files", path.display())));
     }
-    Ok(Some(ImageSet { path: path.into(), source: Source::Files(files), labels: Some(classes), label_file: None }))
+    Ok(Some(ImageSet {
+        path: path.into(),
+        source: Source::Files(files),
+        labels: Some(classes),
+        class_names: Some(names),
+        label_file: None,
+    }))
+}
+
+/// Tiny ImageNet's validation images: one folder, and a file of lines `image<TAB>class<TAB>...`.
+fn annotated(path: &Path) -> Result<Option<ImageSet>> {
+    let annotations = path.join("val_annotations.txt");
+    if !annotations.is_file() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&annotations).map_err(|e| Error::io(&annotations, e))?;
+    let mut rows = Vec::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let mut fields = line.split('\t');
+        let (Some(file), Some(class)) = (fields.next(), fields.next()) else {
+            return Err(Error::format(format!("{}: line {}: no class", annotations.display(), number + 1)));
+        };
+        rows.push((path.join("images").join(file), class.to_string()));
+    }
+    rows.sort();
+    let names: std::collections::BTreeSet<&String> = rows.iter().map(|(_, class)| class).collect();
+    let names: Vec<String> = names.into_iter().cloned().collect();
+    let labels = rows.iter().map(|(_, class)| names.binary_search(class).unwrap_or(0)).collect();
+    Ok(Some(ImageSet {
+        path: path.into(),
+        source: Source::Files(rows.into_iter().map(|(file, _)| file).collect()),
+        labels: Some(labels),
+        class_names: Some(names),
+        label_file: None,
+    }))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -5,6 +5,7 @@ mod folder;
 mod gaussian;
 mod idx;
 mod labels;
+pub mod layouts;
 mod npy;
 pub mod preprocess;
 
@@ -47,6 +48,8 @@ pub struct ImageSet {
     source: Source,
     /// One class per image.
     labels: Option<Vec<usize>>,
+    /// The names of the classes, where the data tell them.
+    class_names: Option<Vec<String>>,
     /// A file of labels that lies with the images; read only if somebody wants labels.
     label_file: Option<PathBuf>,
 }
@@ -90,7 +93,7 @@ impl ImageSet {
 
     /// Images in memory: `pixels: [N, C, H, W]`, one byte each.
     pub fn from_bytes(name: &str, pixels: Vec<u8>, shape: [usize; 4], labels: Option<Vec<usize>>) -> Result<ImageSet> {
-        let set = ImageSet { path: PathBuf::from(name), source: Source::Bytes(pixels, shape), labels, label_file: None };
+        let set = ImageSet { path: PathBuf::from(name), source: Source::Bytes(pixels, shape), labels, class_names: None, label_file: None };
         let fits = matches!(&set.source, Source::Bytes(data, shape) if data.len() == shape.iter().product::<usize>());
         if !fits || set.labels.as_ref().is_some_and(|labels| labels.len() != shape[0]) {
             return Err(Error::data(format!("{name}: pixels and labels do not fit the shape {shape:?}")));
@@ -165,6 +168,11 @@ impl ImageSet {
         self.labels.as_deref()
     }
 
+    /// The names of the classes, in the order of their numbers, if the data tell them.
+    pub fn class_names(&self) -> Option<&[String]> {
+        self.class_names.as_deref()
+    }
+
     /// The path they came from.
     pub fn path(&self) -> &Path {
         &self.path
@@ -172,20 +180,34 @@ impl ImageSet {
 
     /// Preprocessed images `[len, C, H, W]`, decoded on all threads. `channels` is what the model takes.
     pub fn load(&self, range: Range<usize>, channels: usize, preprocess: &Preprocess) -> Result<Tensor> {
-        let one = |i: usize| self.raw(i, channels).and_then(|raw| preprocess.apply(raw)).map_err(|e| e.at(self.name(i)));
-        let images: Result<Vec<(Vec<f32>, [usize; 3])>> = range.clone().into_par_iter().map(one).collect();
+        self.load_picked(&range.collect::<Vec<_>>(), channels, preprocess)
+    }
+
+    /// As [`load`](Self::load), of any images in any order.
+    pub fn load_picked(&self, indices: &[usize], channels: usize, preprocess: &Preprocess) -> Result<Tensor> {
+        let one = |&index: &usize| self.load_one(index, channels, preprocess);
+        let images: Result<Vec<(Vec<f32>, [usize; 3])>> = indices.par_iter().map(one).collect();
         let images = images?;
         let Some(&(_, shape)) = images.first() else { return Err(Error::data(format!("{}: no images", self.path.display()))) };
         if let Some(i) = images.iter().position(|(_, other)| *other != shape) {
-            let ([_, h, w], [_, h2, w2]) = (shape, images[i].1);
-            return Err(Error::data(format!(
-                "images of different sizes: {} is {w}x{h}, {} is {w2}x{h2}; give --resize or --crop",
-                self.name(range.start),
-                self.name(range.start + i)
-            )));
+            return Err(self.different_sizes(indices[0], shape, indices[i], images[i].1));
         }
         let data: Vec<f32> = images.into_iter().flat_map(|(data, _)| data).collect();
-        Ok(Tensor::new([&[range.len()], &shape[..]].concat(), data))
+        Ok(Tensor::new([&[indices.len()], &shape[..]].concat(), data))
+    }
+
+    /// One preprocessed image and its shape `[C, H, W]`, on the calling thread.
+    pub fn load_one(&self, index: usize, channels: usize, preprocess: &Preprocess) -> Result<(Vec<f32>, [usize; 3])> {
+        self.raw(index, channels).and_then(|raw| preprocess.apply(raw)).map_err(|e| e.at(self.name(index)))
+    }
+
+    /// The error for two images whose shapes `[C, H, W]` differ.
+    pub fn different_sizes(&self, first: usize, [_, h, w]: [usize; 3], second: usize, [_, h2, w2]: [usize; 3]) -> Error {
+        Error::data(format!(
+            "images of different sizes: {} is {w}x{h}, {} is {w2}x{h2}; give --resize or --crop",
+            self.name(first),
+            self.name(second)
+        ))
     }
 
     fn name(&self, index: usize) -> String {

@@ -6,7 +6,9 @@ use crate::error::{Error, Result};
 use crate::formats::atomic;
 use crate::model::{BIAS_SUFFIX, Layer, Mask, Model};
 use crate::ops::Op;
+use crate::tensor::Tensor;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// What is appended to a parameter's name to name its mask.
@@ -20,11 +22,19 @@ pub fn write(model: &Model, path: &Path) -> Result<()> {
 
 /// The bytes of the file.
 pub fn encode(model: &Model) -> Result<Vec<u8>> {
+    encode_with(model, &[], None)
+}
+
+/// As [`encode`], with tensors that are no parameters and with text beside them.
+pub fn encode_with(model: &Model, extra: &[(String, Tensor)], metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>> {
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
     for (name, param) in model.params.iter() {
         if let Some(tensor) = param.f32() {
             tensors.push((name.to_string(), Dtype::F32, tensor.shape.clone(), tensor.to_le_bytes()));
         }
+    }
+    for (name, tensor) in extra {
+        tensors.push((name.clone(), Dtype::F32, tensor.shape.clone(), tensor.to_le_bytes()));
     }
     for (name, mask) in model.masks.iter() {
         let shape = model.params.get(name).map(|param| param.shape.clone()).unwrap_or_default();
@@ -35,7 +45,7 @@ pub fn encode(model: &Model) -> Result<Vec<u8>> {
         let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| Error::format(format!("{name:?}: {e}")))?;
         views.push((name.clone(), view));
     }
-    safetensors::serialize(views, None).map_err(|e| Error::format(e.to_string()))
+    safetensors::serialize(views, metadata).map_err(|e| Error::format(e.to_string()))
 }
 
 /// Replaces parameters of `model` by those of the file, and takes over its masks. Names and shapes
@@ -43,6 +53,28 @@ pub fn encode(model: &Model) -> Result<Vec<u8>> {
 pub fn read_into(model: &mut Model, path: &Path) -> Result<()> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     decode_into(model, &bytes).map_err(|e| e.at(path.display()))
+}
+
+/// As [`decode_into`], for a file of [`encode_with`]: also returns the tensors whose names end in
+/// `suffix`, by what is in front of it, and the text.
+#[allow(clippy::type_complexity)]
+pub fn decode_with(
+    model: &mut Model,
+    bytes: &[u8],
+    suffix: &str,
+) -> Result<(HashMap<String, Vec<f32>>, HashMap<String, String>)> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| Error::format(format!("not a safetensors file: {e}")))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|e| Error::format(format!("not a safetensors file: {e}")))?;
+    let (mut next, mut extra) = (model.clone(), HashMap::new());
+    for (name, view) in file.iter() {
+        match name.strip_suffix(suffix) {
+            Some(of) => drop(extra.insert(of.to_string(), floats(&view).map_err(|e| e.at(format!("tensor {name:?}")))?)),
+            None => place(&mut next, name, &view).map_err(|e| e.at(format!("tensor {name:?}")))?,
+        }
+    }
+    next.apply_masks();
+    *model = next;
+    Ok((extra, header.metadata().clone().unwrap_or_default()))
 }
 
 /// As [`read_into`], from memory. Nothing is changed unless all of it fits.
@@ -89,11 +121,15 @@ fn place(model: &mut Model, name: &str, view: &TensorView) -> Result<()> {
     }
     match (masked, view.dtype()) {
         (Some(_), _) => model.masks.insert(target.to_string(), Mask(view.data().iter().map(|&byte| byte != 0).collect())),
-        (None, Dtype::F32) => {
-            let (chunks, _) = view.data().as_chunks::<4>();
-            tensor.data = chunks.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect();
-        }
-        (None, other) => return Err(Error::unsupported(format!("type {other:?}, 32-bit floats are needed"))),
+        (None, _) => tensor.data = floats(view)?,
     }
     Ok(())
+}
+
+fn floats(view: &TensorView) -> Result<Vec<f32>> {
+    if view.dtype() != Dtype::F32 {
+        return Err(Error::unsupported(format!("type {:?}, 32-bit floats are needed", view.dtype())));
+    }
+    let (chunks, _) = view.data().as_chunks::<4>();
+    Ok(chunks.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect())
 }

@@ -49,6 +49,28 @@ impl Remap {
         Ok(Remap { axes: maps })
     }
 
+    /// Start, end and step along each axis, where all of them are slices that go forward.
+    pub fn ranges(&self) -> Option<Vec<(usize, usize, usize)>> {
+        let range = |map: &Vec<usize>| {
+            let (&first, &last) = (map.first()?, map.last()?);
+            let step = map.get(1).map_or(Some(1), |second| second.checked_sub(first)).filter(|&step| step > 0)?;
+            let even = map.iter().enumerate().all(|(i, &at)| at == first + i * step);
+            even.then_some((first, last + 1, step))
+        };
+        self.axes.iter().map(range).collect()
+    }
+
+    /// How much is added in front and behind along each axis of an input of `shape`, where nothing is cut off.
+    pub fn borders(&self, shape: &[usize]) -> Option<Vec<(usize, usize)>> {
+        let border = |(map, &dim): (&Vec<usize>, &usize)| {
+            // The whole axis lies somewhere in the map, in order.
+            let starts = 0..(map.len() + 1).checked_sub(dim)?;
+            let before = starts.into_iter().find(|&start| (0..dim).all(|i| map[start + i] == i))?;
+            Some((before, map.len() - dim - before))
+        };
+        self.axes.iter().zip(shape).map(border).collect()
+    }
+
     pub(super) fn run<T: Copy>(&self, input: &Array<T>, fill: T, out: &mut Array<T>) {
         let Some((last, outer)) = self.axes.split_last() else {
             out.data.copy_from_slice(&input.data);

@@ -1,8 +1,10 @@
 //! ONNX files: read into a model, and written back with only the changed tensors replaced.
 
+mod build;
 mod proto;
 mod read;
 mod write;
 
 pub use read::{OnnxSource, parse, read};
 pub use write::{encode, write};
+pub(crate) use build::{Attribute, GraphBuilder};

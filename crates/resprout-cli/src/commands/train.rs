@@ -1,0 +1,190 @@
+//! `resprout train`: train an architecture or a model file, prune on the way, and leave a run folder.
+
+use super::{check_json_target, read_model, write_json};
+use crate::args::TrainArgs;
+use crate::embedded;
+use crate::render::{run_page, text};
+use resprout::architectures::{self, Shape};
+use resprout::data::layouts::{self, Splits};
+use resprout::data::{ImageSet, LabelSource, Preprocess};
+use resprout::formats::{atomic, onnx};
+use resprout::forward::{Network, PlanOptions};
+use resprout::model::{Dim, Model};
+use resprout::progress::Progress;
+use resprout::random::SplitMix64;
+use resprout::{Error, ErrorKind, Result};
+use resprout_train::loader::Examples;
+use resprout_train::recipe::Recipe;
+use resprout_train::run::{self, Data, RunOptions, RunReport};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A run's recipe as it is kept in its folder.
+const RECIPE: &str = "recipe.yaml";
+/// How far a written model's output may be from the trained one's, relative to its largest: both are
+/// computed by the same code from the same numbers.
+const READ_BACK: f32 = 0.0;
+
+pub fn run(args: &TrainArgs, progress: &dyn Progress) -> anyhow::Result<()> {
+    check_json_target(args.json.as_deref())?;
+    let recipe = recipe(args)?;
+    recipe.check()?;
+    let data = open_data(&recipe)?;
+    let mut model = open_model(&recipe, &data)?;
+    let folder = &args.output;
+    prepare_folder(folder, &recipe, args.resume)?;
+    let options = RunOptions { folder: Some(folder.clone()), resume: args.resume, workers: args.workers.get() };
+    let (outcome, best) = run::train(&mut model, &recipe, &data, &options, progress)?;
+    write_model(&model, &run::model_path(folder), &data)?;
+    if let Some(best) = &best {
+        write_model(best, &folder.join("best.onnx"), &data)?;
+    }
+    let report = RunReport::new(&recipe, outcome, &onnx::encode(&model)?);
+    write_json(&report, Some(&folder.join("report.json")))?;
+    atomic::write(&folder.join("report.html"), run_page::page(&report).as_bytes())?;
+    if write_json(&report, args.json.as_deref())? {
+        text::run(&report, folder);
+    }
+    Ok(())
+}
+
+/// The recipe file, if there is one, with what was typed over it.
+fn recipe(args: &TrainArgs) -> Result<Recipe> {
+    let kept = args.output.join(RECIPE);
+    let mut recipe = match &args.recipe {
+        Some(path) => read_recipe(path)?,
+        None if args.resume && kept.exists() => read_recipe(&kept)?,
+        None => Recipe::default(),
+    };
+    args.overrides.apply(&mut recipe);
+    Ok(recipe)
+}
+
+fn read_recipe(path: &Path) -> Result<Recipe> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    serde_yaml_ng::from_str(&text).map_err(|e| Error::new(ErrorKind::Option, format!("{}: {e}", path.display())))
+}
+
+/// Keeps the recipe in the folder; a run can only be resumed with the recipe it began with.
+fn prepare_folder(folder: &Path, recipe: &Recipe, resume: bool) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    let kept = folder.join(RECIPE);
+    if resume && kept.exists() && read_recipe(&kept)? != *recipe {
+        return Err(Error::new(
+            ErrorKind::Option,
+            format!("--resume: {} holds another recipe; its run can only go on as it began", kept.display()),
+        ));
+    }
+    if !resume && folder.join(resprout_train::checkpoint::LAST).exists() {
+        return Err(Error::new(
+            ErrorKind::Option,
+            format!("{}: holds a run already; give --resume to go on with it, or another --output", folder.display()),
+        ));
+    }
+    let text = serde_yaml_ng::to_string(recipe).map_err(|e| Error::new(ErrorKind::Io, format!("{RECIPE}: {e}")))?;
+    atomic::write(&kept, text.as_bytes())
+}
+
+/// The splits of the recipe's data, with a part of the training images set apart for validation.
+fn open_data(recipe: &Recipe) -> Result<Data> {
+    let splits = match recipe.data.as_str() {
+        "digits" => embedded::splits()?,
+        path => layouts::open(Path::new(path))?,
+    };
+    let Splits { train, mut test, .. } = splits;
+    if let Some(path) = &recipe.test {
+        test = Some(ImageSet::open(Path::new(path), &LabelSource::Auto)?);
+    }
+    if train.labels().is_none() {
+        return Err(Error::new(ErrorKind::Data, format!("{}: the images have no labels to train on", train.path().display())));
+    }
+    let preprocess = preprocess(recipe, &train)?;
+    let channels = channels(&train, &preprocess)?;
+    let examples = |set: &Arc<ImageSet>, indices: Vec<usize>| Examples {
+        set: set.clone(),
+        indices: Arc::new(indices),
+        preprocess: preprocess.clone(),
+        channels,
+    };
+    let train = Arc::new(train);
+    let held = (recipe.validation * train.len() as f64).round() as usize;
+    let mut order: Vec<usize> = (0..train.len()).collect();
+    // The split has a stream of random numbers that no epoch uses.
+    SplitMix64::new(recipe.seed, u64::MAX).shuffle(&mut order);
+    let validation = (held > 0).then(|| examples(&train, order[..held].to_vec()));
+    let mut rest = order[held..].to_vec();
+    rest.sort_unstable();
+    let test = test.map(Arc::new).map(|set| examples(&set, (0..set.len()).collect()));
+    Ok(Data { train: examples(&train, rest), validation, test })
+}
+
+fn preprocess(recipe: &Recipe, train: &ImageSet) -> Result<Preprocess> {
+    if let Some(name) = &recipe.preset {
+        return Preprocess::preset(name);
+    }
+    if recipe.data == "digits" {
+        return Ok(embedded::preprocess());
+    }
+    let raw = Preprocess::preset("raw")?;
+    let grey = train.load_one(0, 1, &raw).map(|(_, shape)| shape);
+    let colour = train.load_one(0, 3, &raw).map(|(_, shape)| shape);
+    match (colour, grey) {
+        (Ok([_, 32, 32]), _) => Preprocess::preset("cifar10"),
+        (Ok([_, 64, 64]), _) => Ok(Preprocess { resize: None, crop: None, ..Preprocess::preset("imagenet")? }),
+        (Ok(_), _) => Preprocess::preset("imagenet"),
+        (_, Ok([_, 28, 28])) => Preprocess::preset("mnist"),
+        (_, Ok(_)) => Ok(raw),
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// Colour channels of the images: three, unless there is only one.
+fn channels(train: &ImageSet, preprocess: &Preprocess) -> Result<usize> {
+    match train.load_one(0, 3, preprocess) {
+        Ok(_) => Ok(3),
+        Err(error) => train.load_one(0, 1, preprocess).map(|_| 1).map_err(|_| error),
+    }
+}
+
+fn open_model(recipe: &Recipe, data: &Data) -> Result<Model> {
+    let first = data.train.indices[0];
+    let image = data.train.set.load_one(first, data.train.channels, &data.train.preprocess)?.1;
+    let mut model = match (&recipe.arch, &recipe.model) {
+        (Some(name), _) => {
+            let labels = data.train.labels()?;
+            let named = data.train.set.class_names().map(<[String]>::len);
+            let seen = labels.iter().max().map_or(0, |largest| largest + 1);
+            let classes = Some(named.unwrap_or(seen));
+            architectures::build(name, &Shape { classes, image: Some(image) }, &recipe.init, recipe.seed)?
+        }
+        (None, Some(path)) => onnx::read(Path::new(path))?,
+        (None, None) => return Err(Error::new(ErrorKind::Option, "--arch or --model: one of them is needed")),
+    };
+    if let Some(weights) = &recipe.weights {
+        super::read_weights(&mut model, Path::new(weights))?;
+    }
+    if let Some(Dim::Fixed(batch)) = model.graph.inputs.first().and_then(|input| input.shape.first()) {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("the model takes exactly {batch} images at once; export it with a free batch axis to train it"),
+        ));
+    }
+    Ok(model)
+}
+
+/// Writes the model and checks that what was written computes the same.
+fn write_model(model: &Model, path: &PathBuf, data: &Data) -> Result<()> {
+    let examples = data.test.as_ref().unwrap_or(&data.train);
+    let some: Vec<usize> = examples.indices.iter().copied().take(8).collect();
+    let images = examples.set.load_picked(&some, examples.channels, &examples.preprocess)?;
+    let run = |model: &Model| Network::new(model, &images.shape[1..], &PlanOptions::default())?.run(&images);
+    onnx::write(model, path, |back| {
+        let (ours, theirs) = (run(model)?, run(back)?);
+        let largest = ours[0].data.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
+        let apart = ours[0].data.iter().zip(&theirs[0].data).any(|(a, b)| (a - b).abs() > READ_BACK * largest);
+        match apart {
+            true => Err(Error::new(ErrorKind::Format, "what was written computes something else")),
+            false => Ok(()),
+        }
+    })
+}

@@ -1,0 +1,12 @@
+//! Pruning at random before training.
+
+use super::{Before, Build, Segment, plain};
+use resprout::table::Entry;
+
+pub(super) const ENTRY: Entry<Build> = Entry {
+    name: "random",
+    about: "random weights are pruned before training, as many per layer as the allocation says",
+    paper: "the control that every method must beat",
+    options: &[],
+    build: |_, ask| Ok(vec![Segment { before: Before::PruneAtRandom(ask.sparsity), ..plain(ask.epochs) }]),
+};

@@ -1,0 +1,161 @@
+//! What is trained, on what, how: everything that decides the result of a run, in one file.
+
+use crate::error::option;
+use crate::loader::Augment;
+use crate::methods::{self, Ask, Segment};
+use crate::optimiser::Sgd;
+use crate::rates;
+use resprout::Result;
+use resprout::model::PrunableRule;
+use resprout::prune::{PruneOptions, check_sparsity};
+use serde::{Deserialize, Serialize};
+
+/// A run's recipe. Keys that are not known are errors; keys that are missing have the defaults of
+/// [`Recipe::default`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recipe {
+    /// A row of the architectures, or nothing if there is a model file.
+    pub arch: Option<String>,
+    /// A model file (.onnx) to train, instead of an architecture.
+    pub model: Option<String>,
+    /// Weights to start from: .safetensors, .pth, .pt or .th.
+    pub weights: Option<String>,
+    /// How fresh weights are drawn (a row of the initialisations).
+    pub init: String,
+    /// A folder of a known layout, a path of training images, or `digits` for the embedded ones.
+    pub data: String,
+    /// Test images, where the data's layout does not tell.
+    pub test: Option<String>,
+    /// Share of the training images that is kept apart for validation, in [0, 1).
+    pub validation: f64,
+    /// Preprocessing preset, or nothing for the one that suits the images.
+    pub preset: Option<String>,
+    /// Random changes to training images.
+    pub augment: Augment,
+    /// When it prunes (a row of the methods).
+    pub method: String,
+    /// Share of the prunable weights to remove, in [0, 1).
+    pub sparsity: f64,
+    /// How weights are scored (a row of the criteria that needs no images).
+    pub criterion: String,
+    /// How many weights each layer keeps (a row of the allocations): `global` for one threshold.
+    pub allocation: String,
+    /// Layers to leave dense.
+    pub ignore: Vec<String>,
+    /// Whether depthwise and grouped convolutions are pruned too.
+    pub include_grouped: bool,
+    /// All epochs of the run together.
+    pub epochs: usize,
+    /// Images per step.
+    pub batch: usize,
+    /// Initial learning rate.
+    pub rate: f64,
+    /// How the rate changes (a row of the schedules).
+    pub schedule: String,
+    /// Epochs over which the rate rises at first.
+    pub warm_up: f64,
+    /// Momentum.
+    pub momentum: f64,
+    /// Whether the momentum looks ahead.
+    pub nesterov: bool,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Whether biases and normalisation parameters decay too.
+    pub decay_all: bool,
+    /// Share of a target that is spread over all classes, in [0, 1).
+    pub label_smoothing: f64,
+    /// Seed of weights, order, augmentation and random masks.
+    pub seed: u64,
+    /// Where it runs (a row of the devices).
+    pub device: String,
+}
+
+impl Default for Recipe {
+    fn default() -> Recipe {
+        Recipe {
+            arch: None,
+            model: None,
+            weights: None,
+            init: "kaiming-out".into(),
+            data: "digits".into(),
+            test: None,
+            validation: 0.1,
+            preset: None,
+            augment: Augment::default(),
+            method: "progressive".into(),
+            sparsity: 0.9,
+            criterion: "magnitude".into(),
+            allocation: "global".into(),
+            ignore: Vec::new(),
+            include_grouped: false,
+            epochs: 10,
+            batch: 128,
+            rate: 0.1,
+            schedule: "cosine".into(),
+            warm_up: 0.0,
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 5e-4,
+            decay_all: true,
+            label_smoothing: 0.0,
+            seed: 0,
+            device: "cpu".into(),
+        }
+    }
+}
+
+impl Recipe {
+    /// Fails on the first value that makes no sense, by the name of its key.
+    pub fn check(&self) -> Result<()> {
+        match (&self.arch, &self.model) {
+            (None, None) => return Err(option("arch or model: one of them is needed")),
+            (Some(_), Some(_)) => return Err(option("arch and model: only one of them can be trained")),
+            _ => {}
+        }
+        check_sparsity(self.sparsity, "--sparsity")?;
+        let share = |value: f64, key: &str| match (0.0..1.0).contains(&value) {
+            true => Ok(()),
+            false => Err(option(format!("--{key} {value}: a number from 0 up to, but not including, 1 is needed"))),
+        };
+        share(self.validation, "validation")?;
+        share(self.label_smoothing, "label-smoothing")?;
+        share(self.momentum, "momentum")?;
+        if !(self.rate > 0.0 && self.rate.is_finite()) {
+            return Err(option(format!("--rate {}: a number above 0 is needed", self.rate)));
+        }
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+            return Err(option(format!("--weight-decay {}: a number from 0 on is needed", self.weight_decay)));
+        }
+        if self.batch < 2 {
+            return Err(option(format!("--batch {}: at least 2 images are needed, for their variance", self.batch)));
+        }
+        rates::find(&self.schedule)?;
+        for segment in self.segments()? {
+            rates::check_warm_up(self.warm_up, segment.epochs)?;
+        }
+        Ok(())
+    }
+
+    /// The method's segments of training.
+    pub fn segments(&self) -> Result<Vec<Segment>> {
+        methods::segments(&self.method, Ask { epochs: self.epochs, sparsity: self.sparsity })
+    }
+
+    /// The optimiser.
+    pub fn optimiser(&self) -> Sgd {
+        Sgd { momentum: self.momentum, nesterov: self.nesterov, weight_decay: self.weight_decay, decay_all: self.decay_all }
+    }
+
+    /// What one pruning to `sparsity` is asked for.
+    pub fn prune_options(&self, sparsity: f64, at_random: bool) -> PruneOptions {
+        PruneOptions {
+            sparsity,
+            criterion: if at_random { "random".into() } else { self.criterion.clone() },
+            allocation: self.allocation.clone(),
+            rule: PrunableRule { ignore: self.ignore.clone(), include_grouped: self.include_grouped },
+            seed: self.seed,
+            ..PruneOptions::default()
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Datasets as their authors distribute them: where the training images lie, and where the test images.
+
+use super::{ImageSet, LabelSource};
+use crate::error::{Error, Result};
+use crate::table::Entry;
+use std::path::{Path, PathBuf};
+
+/// A dataset's two parts. Validation images are taken from the training part by whoever trains.
+pub struct Splits {
+    /// Which row of [`LAYOUTS`] recognised it.
+    pub layout: &'static str,
+    /// To train on.
+    pub train: ImageSet,
+    /// To test on, if there is such a part.
+    pub test: Option<ImageSet>,
+}
+
+/// The paths of the training and the test part; `None` if the folder is laid out in another way.
+pub type Find = fn(&Path) -> Option<(PathBuf, Option<PathBuf>)>;
+
+/// All layouts; a folder is read by the first that recognises it.
+pub static LAYOUTS: &[Entry<Find>] = &[
+    Entry {
+        name: "mnist",
+        about: "MNIST or Fashion-MNIST: train-images-idx3-ubyte and t10k-images-idx3-ubyte with their labels, plain or .gz",
+        paper: "LeCun, Cortes, Burges, The MNIST database; Xiao, Rasul, Vollgraf, Fashion-MNIST, 2017",
+        options: &[],
+        build: mnist,
+    },
+    Entry {
+        name: "cifar-10",
+        about: "CIFAR-10 binary: data_batch_1.bin to data_batch_5.bin and test_batch.bin",
+        paper: "Krizhevsky, Learning multiple layers of features from tiny images, 2009",
+        options: &[],
+        build: |folder| {
+            let batches = (1..=5).all(|i| folder.join(format!("data_batch_{i}.bin")).is_file());
+            batches.then(|| (folder.to_path_buf(), file(folder, "test_batch.bin")))
+        },
+    },
+    Entry {
+        name: "cifar-100",
+        about: "CIFAR-100 binary: train.bin and test.bin, fine labels",
+        paper: "Krizhevsky, Learning multiple layers of features from tiny images, 2009",
+        options: &[],
+        build: |folder| Some((file(folder, "train.bin")?, file(folder, "test.bin"))),
+    },
+    Entry {
+        name: "tiny-imagenet",
+        about: "train/CLASS/images and val/images with val_annotations.txt; val is the test part, because test has no labels",
+        paper: "Le, Yang, Tiny ImageNet visual recognition challenge, 2015",
+        options: &[],
+        build: |folder| {
+            let annotated = folder.join("val/val_annotations.txt").is_file();
+            annotated.then(|| (folder.join("train"), Some(folder.join("val"))))
+        },
+    },
+    Entry {
+        name: "folders",
+        about: "train/CLASS and val/CLASS or test/CLASS with image files (Imagenette, ImageNet-100, ImageNet)",
+        paper: "layout of torchvision's ImageFolder",
+        options: &[],
+        build: |folder| {
+            let train = Some(folder.join("train")).filter(|path| path.is_dir())?;
+            let test = ["val", "test"].map(|name| folder.join(name)).into_iter().find(|path| path.is_dir());
+            Some((train, test))
+        },
+    },
+];
+
+/// Opens the dataset in a folder. A path that is laid out in no known way is all training images.
+pub fn open(path: &Path) -> Result<Splits> {
+    let found = LAYOUTS.iter().find_map(|entry| Some((entry.name, (entry.build)(path)?)));
+    let (layout, (train, test)) = found.unwrap_or(("plain", (path.to_path_buf(), None)));
+    let train = ImageSet::open(&train, &LabelSource::Auto)?;
+    let test = test.map(|path| ImageSet::open(&path, &LabelSource::Auto)).transpose()?;
+    check_classes(&train, test.as_ref())?;
+    Ok(Splits { layout, train, test })
+}
+
+/// Folders give classes by their order, which only means the same thing in both parts if the names do.
+fn check_classes(train: &ImageSet, test: Option<&ImageSet>) -> Result<()> {
+    let (Some(ours), Some(theirs)) = (train.class_names(), test.and_then(ImageSet::class_names)) else { return Ok(()) };
+    match theirs.iter().zip(ours).find(|(a, b)| a != b) {
+        None if theirs.len() == ours.len() => Ok(()),
+        different => {
+            let (a, b) = different.map_or(("fewer or more classes", ""), |(a, b)| (a.as_str(), b.as_str()));
+            Err(Error::data(format!("training and test folders name different classes: {a:?} and {b:?}")))
+        }
+    }
+}
+
+fn mnist(folder: &Path) -> Option<(PathBuf, Option<PathBuf>)> {
+    let images = |part: &str| {
+        let name = format!("{part}-images-idx3-ubyte");
+        file(folder, &name).or_else(|| file(folder, &format!("{name}.gz")))
+    };
+    Some((images("train")?, images("t10k")))
+}
+
+fn file(folder: &Path, name: &str) -> Option<PathBuf> {
+    Some(folder.join(name)).filter(|path| path.is_file())
+}
