@@ -42,7 +42,18 @@ pub enum Command {
         after_help = "Examples:\n  resprout train --arch lenet-300-100 --data digits --sparsity 0.9 -o run\n  resprout train --arch resnet-20 --data cifar-10-batches-bin --method gmp --epochs 160 --crop 4 --flip -o run\n  resprout train recipe.yaml -o run --resume"
     )]
     Train(Box<TrainArgs>),
-    /// Show every criterion, allocation, repair, kind of data, preset and kernel
+    /// Write a model, or an architecture with weights, in another format
+    #[command(
+        after_help = "Examples:\n  resprout convert resnet18.pth --arch resnet-18 -o resnet18.onnx\n  resprout convert model.onnx -o model.safetensors"
+    )]
+    Convert(ConvertArgs),
+    /// Download datasets from their official addresses
+    #[command(after_help = "Example:\n  resprout data fetch mnist -o mnist/", subcommand_required = true)]
+    Data {
+        #[command(subcommand)]
+        command: DataCommand,
+    },
+    /// Show every method, architecture, kind of data, schedule and kernel there is
     #[command(after_help = "Example:\n  resprout list --json")]
     List(ListArgs),
     /// Prune an embedded network at several sparsities and show collapse and recovery, offline
@@ -52,9 +63,9 @@ pub enum Command {
 
 #[derive(Args, Debug)]
 pub struct PruneArgs {
-    /// The trained model, .onnx
+    /// The trained model, .onnx, or its weights with --arch
     pub model: PathBuf,
-    /// Where to write: .onnx, or .safetensors for weights and masks
+    /// Where to write: .onnx, .safetensors for weights and masks, or .pth for PyTorch
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Share of the prunable weights to remove, from 0 up to but not including 1
@@ -111,9 +122,8 @@ pub struct PruneArgs {
     /// Prune depthwise and grouped convolutions too
     #[arg(long)]
     pub include_grouped: bool,
-    /// Replace the model's weights by these (and take over masks), .safetensors
-    #[arg(long, value_name = "FILE")]
-    pub weights: Option<PathBuf>,
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// Seed of everything random
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
@@ -149,6 +159,27 @@ impl std::fmt::Display for CalibrationCount {
     }
 }
 
+/// Where a network comes from, besides its file.
+#[derive(Args, Debug, Clone)]
+pub struct NetworkArgs {
+    /// The architecture that a file of weights alone belongs to (see `resprout list`)
+    #[arg(long, value_name = "NAME")]
+    pub arch: Option<String>,
+    /// Its number of classes [default: the architecture's]
+    #[arg(long, value_name = "N", requires = "arch")]
+    pub classes: Option<NonZeroUsize>,
+    /// Replace the model's weights by these: .safetensors (with masks), .pth, .pt or .th
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+}
+
+impl NetworkArgs {
+    /// The same network with the weights of its own file.
+    pub fn without_weights(&self) -> NetworkArgs {
+        NetworkArgs { weights: None, ..self.clone() }
+    }
+}
+
 #[derive(Args, Debug)]
 pub struct ImageArgs {
     /// Labels of --data: auto (class folders, labels.csv, fields of the file), none, or a .csv, .npy or IDX file
@@ -179,17 +210,16 @@ pub struct ImageArgs {
 
 #[derive(Args, Debug)]
 pub struct EvalArgs {
-    /// The model to measure, .onnx
+    /// The model to measure, .onnx, or its weights with --arch
     pub model: PathBuf,
     /// Images to measure on
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
-    /// The dense model to compare with, .onnx
+    /// The dense model to compare with, .onnx, or its weights with --arch
     #[arg(long, value_name = "FILE")]
     pub reference: Option<PathBuf>,
-    /// Replace the model's weights by these, .safetensors
-    #[arg(long, value_name = "FILE")]
-    pub weights: Option<PathBuf>,
+    #[command(flatten)]
+    pub network: NetworkArgs,
     #[command(flatten)]
     pub images: ImageArgs,
     /// Write the result as JSON; - prints it instead of the table
@@ -199,20 +229,56 @@ pub struct EvalArgs {
 
 #[derive(Args, Debug)]
 pub struct InspectArgs {
-    /// The model, .onnx
+    /// The model, .onnx, or its weights with --arch
     pub model: PathBuf,
     /// Channels, height and width of an image, where the model leaves them free
     #[arg(long, value_name = "C,H,W", value_delimiter = ',')]
     pub input_shape: Option<Vec<usize>>,
-    /// Replace the model's weights by these (and take over masks), .safetensors
-    #[arg(long, value_name = "FILE")]
-    pub weights: Option<PathBuf>,
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// Count depthwise and grouped convolutions as prunable
     #[arg(long)]
     pub include_grouped: bool,
     /// Write the result as JSON; - prints it instead of the table
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct ConvertArgs {
+    /// The model, .onnx, or its weights with --arch; without one, --arch gets fresh weights
+    #[arg(required_unless_present = "arch")]
+    pub model: Option<PathBuf>,
+    /// Where to write: .onnx, .safetensors or .pth
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    /// How fresh weights are drawn (see `resprout list`)
+    #[arg(long, default_value = "kaiming-out", value_name = "NAME")]
+    pub init: String,
+    /// Seed of fresh weights
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum DataCommand {
+    /// Download a dataset, check it, and unpack it; what is there already is not downloaded again
+    #[command(after_help = "Example:\n  resprout data fetch cifar-10 -o data/")]
+    Fetch(FetchArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct FetchArgs {
+    /// The dataset (see `resprout list`)
+    pub name: String,
+    /// The folder for its files
+    #[arg(short, long, value_name = "FOLDER")]
+    pub output: PathBuf,
+    /// Take the files from this address instead: http(s)://HOST/FOLDER/ in front of their names
+    #[arg(long, value_name = "URL")]
+    pub mirror: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -9,12 +9,13 @@ macro_rules! outln {
 
 mod args;
 mod commands;
+mod download;
 mod embedded;
 mod progress;
 mod render;
 
 use anyhow::Context;
-use args::{Cli, Command};
+use args::{Cli, Command, DataCommand};
 use clap::Parser;
 use resprout::{Error, ErrorKind};
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Eval(args) => commands::eval::run(args, &progress),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Train(args) => commands::train::run(args, &progress),
+        Command::Convert(args) => commands::convert::run(args),
+        Command::Data { command: DataCommand::Fetch(args) } => commands::data::fetch(args, &progress),
         Command::List(args) => commands::list::run(args),
         Command::Demo(args) => commands::demo::run(args, &progress),
     })

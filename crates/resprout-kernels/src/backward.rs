@@ -138,9 +138,9 @@ impl WeightGrad {
         let len = (images * self.plane).next_multiple_of(LANES);
         for group in 0..shape.groups {
             self.lay_out_input(inputs, images, group, len, &mut scratch.planes);
-            self.lay_out_grads(grads, images, group, len, &mut scratch.grads);
+            let rows = self.lay_out_grads(grads, images, group, len, &mut scratch.grads);
             let weights = shape.group_out() * shape.dot_length();
-            self.multiply(kernel, images, len, &scratch.planes, &scratch.grads, &mut out[group * weights..][..weights]);
+            self.multiply(kernel, images, len, &scratch.planes, rows, &mut out[group * weights..][..weights]);
         }
     }
 
@@ -178,12 +178,14 @@ impl WeightGrad {
         }
     }
 
-    /// `[M / groups][len]`.
-    fn lay_out_grads(&self, grads: &[f32], images: usize, group: usize, len: usize, rows: &mut Vec<f32>) {
+    /// `[M / groups][len]`, from the start of a cache line on.
+    fn lay_out_grads<'a>(&self, grads: &[f32], images: usize, group: usize, len: usize, rows: &'a mut Vec<f32>) -> &'a [f32] {
         let shape = &self.shape;
         let (out_h, out_w) = shape.out_size();
         rows.clear();
-        rows.resize(shape.group_out() * len, 0.0);
+        rows.resize(shape.group_out() * len + LANES, 0.0);
+        let aligned = rows.as_ptr().align_offset(64).min(LANES);
+        let rows = &mut rows[aligned..];
         for n in 0..images {
             for m in 0..shape.group_out() {
                 let source = &grads[(n * shape.out_channels + group * shape.group_out() + m) * out_h * out_w..];
@@ -193,6 +195,7 @@ impl WeightGrad {
                 }
             }
         }
+        rows
     }
 
     /// `out: [M / groups][K]` plus every dot product of a gradient row with a tap's view.

@@ -19,7 +19,7 @@ use resprout::prune::prune;
 use resprout::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Images that are evaluated together.
@@ -526,9 +526,4 @@ impl RunReport {
             model_sha256: eval::sha256(model),
         }
     }
-}
-
-/// Where a run's files lie.
-pub fn model_path(folder: &Path) -> PathBuf {
-    folder.join("model.onnx")
 }

@@ -23,8 +23,8 @@ struct Output {
 
 pub fn run(args: &EvalArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     check_json_target(args.json.as_deref())?;
-    let model = read_model(&args.model, args.weights.as_deref())?;
-    let reference = args.reference.as_ref().map(|path| read_model(path, None)).transpose()?;
+    let model = read_model(&args.model, &args.network)?;
+    let reference = args.reference.as_ref().map(|path| read_model(path, &args.network.without_weights())).transpose()?;
     let set = images::open(&args.data, &args.images)?;
     let (preprocess, note) = images::preprocess(&args.images, &model)?;
     let image = images::shape(&set, &model, &preprocess)?;

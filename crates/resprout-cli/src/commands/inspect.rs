@@ -28,7 +28,7 @@ pub struct Inspection {
 
 pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
     check_json_target(args.json.as_deref())?;
-    let model = read_model(&args.model, args.weights.as_deref())?;
+    let model = read_model(&args.model, &args.network)?;
     let inspection = inspect(args, &model)?;
     if write_json(&inspection, args.json.as_deref())? {
         text::inspection(&inspection);

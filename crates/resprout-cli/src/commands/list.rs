@@ -1,11 +1,17 @@
 //! `resprout list`: every table.
 
 use crate::args::ListArgs;
+use crate::download::DOWNLOADS;
 use resprout::allocation::ALLOCATIONS;
+use resprout::architectures::{ARCHITECTURES, INITS};
 use resprout::criteria::CRITERIA;
+use resprout::data::layouts::LAYOUTS;
 use resprout::data::{DATASETS, PRESETS};
 use resprout::repair::REPAIRS;
 use resprout::table::Entry;
+use resprout_train::device::DEVICES;
+use resprout_train::methods::METHODS;
+use resprout_train::rates::SCHEDULES;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -30,7 +36,14 @@ pub fn run(args: &ListArgs) -> anyhow::Result<()> {
         ("criteria", rows(CRITERIA)),
         ("allocations", rows(ALLOCATIONS)),
         ("repairs", rows(REPAIRS)),
+        ("methods", rows(METHODS)),
+        ("schedules", rows(SCHEDULES)),
+        ("architectures", rows(ARCHITECTURES)),
+        ("initialisations", rows(INITS)),
         ("datasets", rows(DATASETS)),
+        ("layouts", rows(LAYOUTS)),
+        ("downloads", rows(DOWNLOADS)),
+        ("devices", rows(DEVICES)),
         ("presets", PRESETS.iter().map(|preset| plain(preset.name, preset.about)).collect()),
         ("kernels", resprout::kernels().map(|(name, about, _)| plain(name, about)).collect()),
     ];

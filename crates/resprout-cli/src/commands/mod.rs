@@ -1,5 +1,7 @@
 //! One file per command, and what they share.
 
+pub mod convert;
+pub mod data;
 pub mod demo;
 pub mod eval;
 pub mod images;
@@ -8,24 +10,88 @@ pub mod list;
 pub mod prune;
 pub mod train;
 
+use crate::args::NetworkArgs;
+use resprout::architectures::{self, Shape};
+use resprout::forward::{Network, PlanOptions};
 use resprout::model::Model;
 use resprout::report::FileInfo;
-use resprout::{Error, ErrorKind, Result};
+use resprout::tensor::Tensor;
+use resprout::{Error, ErrorKind, Result, formats};
 use serde::Serialize;
+use std::num::NonZeroUsize;
 use std::path::Path;
 
-/// Reads a model and, if given, the weights that replace its own.
-fn read_model(path: &Path, weights: Option<&Path>) -> Result<Model> {
-    let mut model = resprout::formats::onnx::read(path)?;
-    if let Some(weights) = weights {
+/// Extensions of PyTorch's state dicts.
+const PYTORCH: [&str; 3] = ["pth", "pt", "th"];
+
+fn has_extension(path: &Path, names: &[&str]) -> bool {
+    path.extension().is_some_and(|extension| names.iter().any(|name| extension == *name))
+}
+
+/// Reads a model file, or builds the architecture that was named and reads the file's weights into it;
+/// then, if given, the weights that replace its own.
+fn read_model(path: &Path, network: &NetworkArgs) -> Result<Model> {
+    let weights_alone = has_extension(path, &PYTORCH) || has_extension(path, &["safetensors"]);
+    let mut model = match &network.arch {
+        Some(name) if weights_alone => {
+            let mut model = build(name, network)?;
+            read_weights(&mut model, path)?;
+            model
+        }
+        Some(_) => {
+            return Err(Error::new(
+                ErrorKind::Option,
+                format!("--arch: is for files of weights alone; {} brings its own graph", path.display()),
+            ));
+        }
+        None if weights_alone => {
+            return Err(Error::new(
+                ErrorKind::Option,
+                format!("{}: holds weights alone; name their network with --arch (see `resprout list`)", path.display()),
+            ));
+        }
+        None => formats::onnx::read(path)?,
+    };
+    if let Some(weights) = &network.weights {
         read_weights(&mut model, weights)?;
     }
     Ok(model)
 }
 
+/// The architecture of that name with weights that are to be replaced.
+fn build(name: &str, network: &NetworkArgs) -> Result<Model> {
+    let shape = Shape { classes: network.classes.map(NonZeroUsize::get), image: None };
+    architectures::build(name, &shape, "kaiming-out", 0)
+}
+
 /// Replaces a model's weights by those of a file.
 fn read_weights(model: &mut Model, path: &Path) -> Result<()> {
-    resprout::formats::safetensors::read_into(model, path)
+    match has_extension(path, &PYTORCH) {
+        true => formats::pth::read_into(model, path),
+        false => formats::safetensors::read_into(model, path),
+    }
+}
+
+/// Images on which the written file is compared with what was measured.
+const VERIFY_IMAGES: usize = 4;
+
+/// Writes the model in the format of the name; an ONNX file is read back and must give the very same outputs.
+fn write_model(model: &Model, path: &Path, images: Option<&Tensor>) -> Result<()> {
+    if has_extension(path, &["safetensors"]) {
+        return formats::safetensors::write(model, path);
+    }
+    if has_extension(path, &PYTORCH) {
+        return formats::pth::write(model, path);
+    }
+    formats::onnx::write(model, path, |back| {
+        let Some(images) = images.filter(|images| !images.is_empty()) else { return Ok(()) };
+        let some = images.first(images.shape[0].min(VERIFY_IMAGES));
+        let run = |model: &Model| Network::new(model, &images.shape[1..], &PlanOptions::default())?.run(&some);
+        match run(model)?.iter().zip(&run(back)?).all(|(a, b)| a.same_bits(b)) {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Format, "the written model does not compute what was measured; nothing was kept")),
+        }
+    })
 }
 
 /// Fails early where a result could not be written in the end.
@@ -51,7 +117,7 @@ fn write_json<T: Serialize>(value: &T, target: Option<&Path>) -> anyhow::Result<
         outln!("{text}");
         return Ok(false);
     }
-    resprout::formats::atomic::write(path, format!("{text}\n").as_bytes())?;
+    formats::atomic::write(path, format!("{text}\n").as_bytes())?;
     Ok(true)
 }
 

@@ -1,6 +1,6 @@
 //! `resprout prune`: prune, repair, measure, write, report.
 
-use super::{check_json_target, check_writable, file_info, images, read_model, write_json};
+use super::{check_json_target, check_writable, file_info, images, read_model, write_json, write_model, VERIFY_IMAGES};
 use crate::args::{CalibrationCount, PruneArgs};
 use crate::render::text;
 use resprout::calibrate::{Checkup, checkup};
@@ -14,8 +14,7 @@ use resprout::repair::{AUTO, Chain, RepairOptions};
 use resprout::report::{self, Calibration, EvaluationReport, RepairReport, Report, SizeInfo};
 use resprout::sparsify::{self, Sparsified, SparsifyOptions, sparsify};
 use resprout::tensor::Tensor;
-use resprout::{Error, ErrorKind, Result, eval, formats, table};
-use std::path::Path;
+use resprout::{Error, ErrorKind, Result, eval, table};
 use std::time::Instant;
 
 pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
@@ -24,7 +23,7 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     check_writable(&args.output, "--output")?;
     check_json_target(args.json.as_deref())?;
     let mut clock = Clock::start();
-    let dense = read_model(&args.model, args.weights.as_deref())?;
+    let dense = read_model(&args.model, &args.network)?;
     let mut data = Data::open(args, &dense, needs_images)?;
     clock.lap("read");
     let checkup = data.check_up(args, &dense, &options, progress)?;
@@ -206,25 +205,6 @@ impl Data {
     }
 }
 
-/// Images on which the written file is compared with what was measured.
-const VERIFY_IMAGES: usize = 4;
-
-/// Writes the model; an ONNX file is read back and must give the very same outputs.
-fn write_model(model: &Model, path: &Path, images: Option<&Tensor>) -> Result<()> {
-    if path.extension().is_some_and(|extension| extension == "safetensors") {
-        return formats::safetensors::write(model, path);
-    }
-    formats::onnx::write(model, path, |back| {
-        let Some(images) = images.filter(|images| !images.is_empty()) else { return Ok(()) };
-        let some = images.first(images.shape[0].min(VERIFY_IMAGES));
-        let run = |model: &Model| Network::new(model, &images.shape[1..], &PlanOptions::default())?.run(&some);
-        match run(model)?.iter().zip(&run(back)?).all(|(a, b)| a.same_bits(b)) {
-            true => Ok(()),
-            false => Err(Error::new(ErrorKind::Format, "the written model does not compute what was measured; nothing was kept")),
-        }
-    })
-}
-
 /// Noise in the shape of the model's images.
 fn noise(args: &PruneArgs, model: &Model, preprocess: &Preprocess, count: usize) -> Result<Tensor> {
     let channels = images::channels(model);
@@ -342,6 +322,7 @@ fn options_json(args: &PruneArgs, preprocess: Option<&Preprocess>) -> serde_json
         "min_per_layer": args.min_per_layer,
         "min_per_channel": args.min_per_channel,
         "include_grouped": args.include_grouped,
-        "weights": args.weights,
+        "weights": args.network.weights,
+        "arch": args.network.arch,
     })
 }

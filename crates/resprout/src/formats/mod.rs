@@ -2,4 +2,5 @@
 
 pub mod atomic;
 pub mod onnx;
+pub mod pth;
 pub mod safetensors;

@@ -1,0 +1,106 @@
+"""Trains the grids of methods that docs/results.md shows: every method at every sparsity, equal total
+epochs, several seeds. A row of JSON per finished run is appended to the record; runs that are in it
+already are not repeated.
+
+    python bench/methods.py mnist MNIST_FOLDER record/DATE-methods.jsonl
+    python bench/methods.py cifar CIFAR10_FOLDER record/DATE-methods.jsonl
+    python bench/methods.py table record/DATE-methods.jsonl
+"""
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import tempfile
+
+RAMP = "every=0.1"
+GRIDS = {
+    "mnist": [
+        {
+            "arch": "lenet-300-100", "epochs": 10, "rate": 0.1, "seeds": 3, "sparsities": [0.9, 0.95, 0.98],
+            "extra": [("progressive", 0.99)],
+            "methods": ["progressive", "gmp", "one-shot:at=0.5", "imp:levels=4", "random"],
+        },
+        {
+            "arch": "lenet-5", "epochs": 4, "rate": 0.05, "seeds": 3, "sparsities": [0.9, 0.95, 0.98],
+            "extra": [("progressive", 0.99)],
+            "methods": ["progressive", "gmp", "one-shot:at=0.5", "imp:levels=3", "random"],
+        },
+    ],
+    "cifar": [
+        {
+            "arch": "resnet-20", "epochs": 5, "rate": 0.1, "seeds": 1, "sparsities": [0.8, 0.9], "extra": [],
+            "methods": ["progressive", "one-shot:at=0.6", "gmp"], "more": ["--crop", "4", "--flip", "--weight-decay", "1e-4"],
+        },
+    ],
+}
+
+
+def runs(grid):
+    for seed in range(grid["seeds"]):
+        yield "dense", 0.0, seed
+        for method in grid["methods"]:
+            for sparsity in grid["sparsities"]:
+                yield method, sparsity, seed
+        for method, sparsity in grid["extra"]:
+            yield method, sparsity, seed
+
+
+def train(binary, grid, data, method, sparsity, seed):
+    text = f"{method}:{RAMP}" if method in ("progressive", "gmp") else method
+    with tempfile.TemporaryDirectory() as folder:
+        command = [binary, "train", "--arch", grid["arch"], "--data", data, "--method", text, "--sparsity", str(sparsity)]
+        command += ["--epochs", str(grid["epochs"]), "--rate", str(grid["rate"]), "--seed", str(seed), "--validation", "0"]
+        command += [*grid.get("more", []), "--quiet", "--json", "-", "--output", folder + "/run"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    report = json.loads(done.stdout)
+    outcome = report["outcome"]
+    return {
+        "arch": grid["arch"], "method": method, "sparsity": sparsity, "seed": seed, "epochs": grid["epochs"],
+        "test": outcome["test"]["value"], "realised": outcome["sparsity"], "images_per_second": outcome["images_per_second"],
+        "waiting": outcome["waiting"],
+    }
+
+
+def read(record):
+    return [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+
+
+def table(rows):
+    for arch in dict.fromkeys(row["arch"] for row in rows):
+        ours = [row for row in rows if row["arch"] == arch]
+        sparsities = sorted({row["sparsity"] for row in ours})
+        print(f"\n{arch}, {ours[0]['epochs']} epochs in all\n")
+        print("| method |" + "".join(f" {s * 100:g} % |" for s in sparsities))
+        print("| --- |" + " --- |" * len(sparsities))
+        for method in dict.fromkeys(row["method"] for row in ours):
+            cells = []
+            for sparsity in sparsities:
+                values = [100 * r["test"] for r in ours if (r["method"], r["sparsity"]) == (method, sparsity)]
+                spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+                cells.append(f" {statistics.mean(values):.2f}{spread} |" if values else " |")
+            print(f"| {method} |" + "".join(cells))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=[*GRIDS, "table"])
+    parser.add_argument("paths", nargs="+", help="data folder and record, or the record alone")
+    parser.add_argument("--binary", default="target/release/resprout")
+    options = parser.parse_args()
+    record = pathlib.Path(options.paths[-1])
+    if options.what == "table":
+        return table(read(record))
+    for grid in GRIDS[options.what]:
+        for method, sparsity, seed in runs(grid):
+            key = (grid["arch"], method, sparsity, seed)
+            if key in {(r["arch"], r["method"], r["sparsity"], r["seed"]) for r in read(record)}:
+                continue
+            row = train(options.binary, grid, options.paths[0], method, sparsity, seed)
+            with record.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+//! Every architecture against PyTorch: testdata/gen/architectures.py made the outputs.
+
+use resprout::architectures::{ARCHITECTURES, Shape, build};
+use resprout::forward::{Network, PlanOptions};
+use resprout::model::Model;
+use resprout::ops::Op;
+use resprout::tensor::Tensor;
+use safetensors::SafeTensors;
+use std::collections::HashSet;
+
+const GOLDEN: &[u8] = include_bytes!("../../../testdata/golden/architectures.safetensors");
+/// Relative to the largest output: f32 sums against f64 sums over up to 121 layers.
+const TOLERANCE: f32 = 1e-4;
+
+/// Uniform with mean 0 and variance 1, as in the script.
+fn noise(name: &str, count: usize) -> Vec<f64> {
+    let state = name.bytes().fold(0xCBF2_9CE4_8422_2325u64, |s, b| (s ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3));
+    let value = |i: u64| {
+        let mut z = state.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^= z >> 31;
+        (2.0 * (z >> 11) as f64 / (1u64 << 53) as f64 - 1.0) * 3f64.sqrt()
+    };
+    (1..=count as u64).map(value).collect()
+}
+
+/// Names of everything that a torch state dict holds of the model, and of what counts as a parameter.
+fn state_names(model: &Model) -> (Vec<String>, usize) {
+    let (mut names, mut parameters, mut seen) = (Vec::new(), 0, HashSet::new());
+    for layer in &model.graph.layers {
+        let last = match layer.op {
+            Op::Conv(_) | Op::Gemm { .. } => 2,
+            Op::BatchNorm { .. } => 4,
+            _ => continue,
+        };
+        for (index, name) in (1..=last).filter_map(|i| Some((i, layer.input(i)?))) {
+            assert!(seen.insert(name.to_string()), "{name} is read twice");
+            names.push(name.to_string());
+            if index < 3 {
+                parameters += model.weight(name).unwrap().len();
+            }
+        }
+    }
+    (names, parameters)
+}
+
+fn fill(model: &mut Model, names: &[String]) {
+    for name in names {
+        let tensor = model.params.f32_mut(name).unwrap();
+        let per_output = tensor.len() / tensor.shape[0];
+        let value = |u: f64| match name.rsplit('.').next().unwrap() {
+            "running_var" => 1.0 + 0.5 * u.abs(),
+            "running_mean" | "bias" => 0.1 * u,
+            _ if tensor.shape.len() == 1 => 1.0 + 0.1 * u,
+            _ => u * (1.5 / per_output as f64).sqrt(),
+        };
+        tensor.data = noise(name, tensor.len()).into_iter().map(|u| value(u) as f32).collect();
+    }
+}
+
+#[test]
+fn outputs_and_parameter_counts_are_those_of_pytorch() {
+    let golden = SafeTensors::deserialize(GOLDEN).unwrap();
+    for entry in ARCHITECTURES {
+        let mut model = build(entry.name, &Shape { classes: None, image: None }, "kaiming-out", 0).unwrap();
+        let (names, parameters) = state_names(&model);
+        let count = golden.tensor(&format!("{}.parameters", entry.name)).unwrap();
+        assert_eq!(count.data(), (parameters as i64).to_le_bytes(), "{}: {parameters} parameters", entry.name);
+        fill(&mut model, &names);
+        let image = entry.build.image;
+        let len = 2 * image.iter().product::<usize>();
+        let images = Tensor::new([&[2], &image[..]].concat(), noise("input", len).into_iter().map(|u| u as f32).collect());
+        let got = Network::new(&model, &image, &PlanOptions::default()).unwrap().run(&images).unwrap().swap_remove(0);
+        let wanted = golden.tensor(&format!("{}.output", entry.name)).unwrap();
+        assert_eq!(got.shape, wanted.shape(), "{}", entry.name);
+        let wanted: Vec<f32> = wanted.data().as_chunks::<4>().0.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect();
+        let largest = wanted.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
+        for (got, wanted) in got.data.iter().zip(&wanted) {
+            assert!((got - wanted).abs() <= TOLERANCE * largest, "{}: {got}, {wanted} expected", entry.name);
+        }
+    }
+}
+
+#[test]
+fn classes_images_and_seeds_are_what_was_asked_for() {
+    let shape = Shape { classes: Some(7), image: Some([1, 40, 48]) };
+    let model = build("resnet-20", &shape, "kaiming-in", 1).unwrap();
+    let images = Tensor::new(vec![1, 1, 40, 48], vec![0.5; 40 * 48]);
+    let run = |model: &Model| Network::new(model, &[1, 40, 48], &PlanOptions::default()).unwrap().run(&images).unwrap();
+    assert_eq!(run(&model)[0].shape, [1, 7]);
+    assert_eq!(run(&model), run(&build("resnet-20", &shape, "kaiming-in", 1).unwrap()));
+    assert_ne!(run(&model), run(&build("resnet-20", &shape, "kaiming-in", 2).unwrap()));
+    // Variance 2 / fan-in over 9216 weights of the last stage: within 4 standard errors.
+    let weights = &model.weight("layer3.1.conv1.weight").unwrap().data;
+    let variance = weights.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>() / weights.len() as f64;
+    let expected = 2.0 / (64.0 * 9.0);
+    assert!((variance / expected - 1.0).abs() < 4.0 * (2.0 / weights.len() as f64).sqrt(), "{variance} {expected}");
+}
+
+#[test]
+fn impossible_networks_are_refused() {
+    let plain = Shape { classes: None, image: None };
+    for (name, shape, init) in [
+        ("resnet-21", plain.clone(), "kaiming-in"),
+        ("resnet-20", plain.clone(), "zeros"),
+        ("resnet-20", Shape { classes: Some(0), image: None }, "kaiming-in"),
+        ("lenet-5", Shape { classes: None, image: Some([1, 8, 8]) }, "kaiming-in"),
+        ("resnet-20", Shape { classes: None, image: Some([0, 8, 8]) }, "kaiming-in"),
+    ] {
+        let error = build(name, &shape, init, 0).unwrap_err().to_string();
+        assert!(error.starts_with("--arch") || error.starts_with("--init"), "{error}");
+    }
+}
