@@ -1,16 +1,50 @@
 //! Gradients and training: the only part of resprout that names the autodiff engine.
+//!
+//! A model of the core is lowered to the engine layer by layer, so that whatever can be read can be
+//! trained; what comes out is an ordinary model again.
+//!
+//! ```
+//! use resprout::architectures::{Shape, build};
+//! use resprout::data::{ImageSet, Preprocess};
+//! use resprout::progress::Quiet;
+//! use resprout_train::{loader::Examples, recipe::Recipe, run::{Data, RunOptions, train}};
+//! use std::sync::Arc;
+//!
+//! # fn main() -> resprout::Result<()> {
+//! // Two classes: bright and dark images.
+//! let pixels: Vec<u8> = (0..64 * 784).map(|i| if i / 784 % 2 == 0 { 200 } else { 20 }).collect();
+//! let labels = (0..64).map(|i| i % 2).collect();
+//! let set = Arc::new(ImageSet::from_bytes("example", pixels, [64, 1, 28, 28], Some(labels))?);
+//! let preprocess = Preprocess::preset("mnist")?;
+//! let examples = Examples { set, indices: Arc::new((0..64).collect()), preprocess, channels: 1 };
+//! let data = Data { train: examples.clone(), validation: None, test: Some(examples) };
+//!
+//! let shape = Shape { classes: Some(2), image: None };
+//! let mut model = build("lenet-300-100", &shape, "kaiming-in", 0)?;
+//! let recipe = Recipe { arch: Some("lenet-300-100".into()), epochs: 4, batch: 16, sparsity: 0.9, rate: 0.01, ..Recipe::default() };
+//! let options = RunOptions { folder: None, resume: false, workers: 1 };
+//! let (outcome, _) = train(&mut model, &recipe, &data, &options, &Quiet)?;
+//! assert!((outcome.sparsity - 0.9).abs() < 1e-4);
+//! assert_eq!(outcome.test.unwrap().value, 1.0);
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 pub mod device;
 mod error;
+mod gradients;
+pub mod loader;
 mod loss;
 mod lower;
+pub mod methods;
 mod ops;
 pub mod optimiser;
 mod parameters;
 pub mod rates;
-pub mod loader;
-pub mod methods;
-pub mod checkpoint;
 pub mod recipe;
 pub mod run;
+
+pub use gradients::{Gradients, gradients};
+pub use lower::Mode;

@@ -1,0 +1,47 @@
+//! Gradients of the loss with respect to every trained parameter, for scores and for tests.
+
+use crate::error::data;
+use crate::loss;
+use crate::lower::{Mode, Program};
+use crate::parameters::{Parameters, values};
+use crate::device;
+use burn_core::tensor::{Tensor as DeviceTensor, TensorData};
+use resprout::Result;
+use resprout::model::Model;
+use resprout::tensor::Tensor;
+use std::collections::BTreeMap;
+
+/// A loss and its gradients.
+pub struct Gradients {
+    /// Mean cross-entropy, in nats.
+    pub loss: f64,
+    /// One row of scores per image, before any softmax: `[N, classes]`.
+    pub logits: Tensor,
+    /// The gradient of each parameter, by name. A parameter that the loss does not depend on is missing.
+    pub by_name: BTreeMap<String, Tensor>,
+}
+
+/// The gradients of the mean cross-entropy of `images: [N, C, H, W]` (preprocessed) with these labels.
+/// Masks count: a pruned weight is zero, and has a gradient all the same.
+pub fn gradients(model: &Model, images: &Tensor, labels: &[usize], mode: Mode, device: &str) -> Result<Gradients> {
+    let device = device::open(device)?;
+    let parameters = Parameters::new(model, &device)?;
+    let program = Program::new(model, &parameters, &images.shape)?;
+    let classes = program.classes();
+    let &[count, c, h, w] = &images.shape[..] else { return Err(data(format!("images of shape {:?}", images.shape))) };
+    if labels.len() != count || labels.iter().any(|&label| label >= classes) {
+        return Err(data(format!("{} labels for {count} images of {classes} classes, or one out of range", labels.len())));
+    }
+    let device = device.autodiff();
+    let input = DeviceTensor::<4>::from_data(TensorData::new(images.data.clone(), [count, c, h, w]), &device);
+    let forward = program.forward(&parameters, input, mode);
+    let loss = loss::cross_entropy(forward.logits.clone(), loss::targets(labels, classes, 0.0, &device));
+    let logits = values(&forward.logits.clone().inner().flatten::<1>(0, 1));
+    let value = f64::from(values(&loss.clone().inner())[0]);
+    let mut all = loss.backward();
+    let named = parameters.trained.iter().zip(forward.gradients(&mut all));
+    let by_name = named.filter_map(|(parameter, gradient)| {
+        Some((parameter.name.clone(), Tensor::new(parameter.shape.clone(), values(&gradient?))))
+    });
+    Ok(Gradients { loss: value, logits: Tensor::new(vec![count, classes], logits), by_name: by_name.collect() })
+}
