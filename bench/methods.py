@@ -22,15 +22,15 @@ GRIDS = {
             "methods": ["progressive", "gmp", "one-shot:at=0.5", "imp:levels=4", "random"],
         },
         {
-            "arch": "lenet-5", "epochs": 4, "rate": 0.05, "seeds": 3, "sparsities": [0.9, 0.95, 0.98],
+            "arch": "lenet-5", "epochs": 3, "rate": 0.05, "seeds": 3, "sparsities": [0.9, 0.95, 0.98],
             "extra": [("progressive", 0.99)],
-            "methods": ["progressive", "gmp", "one-shot:at=0.5", "imp:levels=3", "random"],
+            "methods": ["progressive", "gmp", "one-shot:at=0.5", "imp:levels=2", "random"],
         },
     ],
     "cifar": [
         {
-            "arch": "resnet-20", "epochs": 5, "rate": 0.1, "seeds": 1, "sparsities": [0.8, 0.9], "extra": [],
-            "methods": ["progressive", "one-shot:at=0.6", "gmp"], "more": ["--crop", "4", "--flip", "--weight-decay", "1e-4"],
+            "arch": "resnet-20", "epochs": 4, "rate": 0.1, "seeds": 1, "sparsities": [0.8, 0.9], "extra": [],
+            "methods": ["progressive", "one-shot:at=0.5", "gmp"], "more": ["--crop", "4", "--flip", "--weight-decay", "1e-4"],
         },
     ],
 }
@@ -52,7 +52,7 @@ def train(binary, grid, data, method, sparsity, seed):
         command = [binary, "train", "--arch", grid["arch"], "--data", data, "--method", text, "--sparsity", str(sparsity)]
         command += ["--epochs", str(grid["epochs"]), "--rate", str(grid["rate"]), "--seed", str(seed), "--validation", "0"]
         command += [*grid.get("more", []), "--quiet", "--json", "-", "--output", folder + "/run"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     report = json.loads(done.stdout)
     outcome = report["outcome"]
     return {

@@ -60,7 +60,7 @@ class LeNet300(nn.Module):
 
 
 class LeNet5(nn.Module):
-    """The form of Caffe: no activation behind the convolutions."""
+    """Caffe's sizes, with ReLU behind the convolutions as in the pruning literature."""
 
     def __init__(self):
         super().__init__()
@@ -68,7 +68,7 @@ class LeNet5(nn.Module):
         self.fc1, self.fc2 = nn.Linear(800, 500), nn.Linear(500, 10)
 
     def forward(self, x):
-        x = F.max_pool2d(self.conv2(F.max_pool2d(self.conv1(x), 2)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(F.max_pool2d(F.relu(self.conv1(x)), 2))), 2)
         return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 

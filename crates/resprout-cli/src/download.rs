@@ -34,9 +34,24 @@ pub static DOWNLOADS: &[Entry<&[Remote]>] = &[
         paper: "LeCun, Cortes, Burges, The MNIST database; copy at storage.googleapis.com/cvdf-datasets",
         options: &[],
         build: &[
-            remote(MNIST, "train-images-idx3-ubyte.gz", 9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
-            remote(MNIST, "train-labels-idx1-ubyte.gz", 28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
-            remote(MNIST, "t10k-images-idx3-ubyte.gz", 1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+            remote(
+                MNIST,
+                "train-images-idx3-ubyte.gz",
+                9_912_422,
+                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            ),
+            remote(
+                MNIST,
+                "train-labels-idx1-ubyte.gz",
+                28_881,
+                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            ),
+            remote(
+                MNIST,
+                "t10k-images-idx3-ubyte.gz",
+                1_648_877,
+                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            ),
             remote(MNIST, "t10k-labels-idx1-ubyte.gz", 4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
         ],
     },
@@ -46,10 +61,30 @@ pub static DOWNLOADS: &[Entry<&[Remote]>] = &[
         paper: "Xiao, Rasul, Vollgraf, Fashion-MNIST, 2017",
         options: &[],
         build: &[
-            remote(FASHION, "train-images-idx3-ubyte.gz", 26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
-            remote(FASHION, "train-labels-idx1-ubyte.gz", 29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
-            remote(FASHION, "t10k-images-idx3-ubyte.gz", 4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
-            remote(FASHION, "t10k-labels-idx1-ubyte.gz", 5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+            remote(
+                FASHION,
+                "train-images-idx3-ubyte.gz",
+                26_421_880,
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            ),
+            remote(
+                FASHION,
+                "train-labels-idx1-ubyte.gz",
+                29_515,
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            ),
+            remote(
+                FASHION,
+                "t10k-images-idx3-ubyte.gz",
+                4_422_102,
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            ),
+            remote(
+                FASHION,
+                "t10k-labels-idx1-ubyte.gz",
+                5_148,
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+            ),
         ],
     },
     Entry {
@@ -57,21 +92,36 @@ pub static DOWNLOADS: &[Entry<&[Remote]>] = &[
         about: "colour images of 32x32 in 10 classes, 170 MB",
         paper: "Krizhevsky, Learning multiple layers of features from tiny images, 2009",
         options: &[],
-        build: &[remote(CIFAR, "cifar-10-binary.tar.gz", 170_052_171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd")],
+        build: &[remote(
+            CIFAR,
+            "cifar-10-binary.tar.gz",
+            170_052_171,
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        )],
     },
     Entry {
         name: "cifar-100",
         about: "colour images of 32x32 in 100 classes, 169 MB",
         paper: "Krizhevsky, Learning multiple layers of features from tiny images, 2009",
         options: &[],
-        build: &[remote(CIFAR, "cifar-100-binary.tar.gz", 168_513_733, "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec")],
+        build: &[remote(
+            CIFAR,
+            "cifar-100-binary.tar.gz",
+            168_513_733,
+            "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+        )],
     },
     Entry {
         name: "imagenette",
         about: "ten classes of ImageNet, shorter side 320 pixels, 342 MB",
         paper: "Howard, Imagenette, 2019",
         options: &[],
-        build: &[remote(IMAGENETTE, "imagenette2-320.tgz", 341_553_947, "5020a9130cea0348272823cb12d2db7e981c6f2afa3dce71ccd5b8013005c55e")],
+        build: &[remote(
+            IMAGENETTE,
+            "imagenette2-320.tgz",
+            341_553_947,
+            "5020a9130cea0348272823cb12d2db7e981c6f2afa3dce71ccd5b8013005c55e",
+        )],
     },
 ];
 

@@ -29,9 +29,14 @@ pub static DEVICES: &[Entry<Open>] = &[
 
 /// The device of that name.
 pub fn open(name: &str) -> Result<Device> {
+    find(name).map(|open| open())
+}
+
+/// The row of that name, with nothing opened yet.
+pub fn find(name: &str) -> Result<Open> {
     let row = table::find(DEVICES, "--device", name).map_err(|e| match name {
         "wgpu" => option("--device wgpu: this program was built without it; build with --features wgpu"),
         _ => e,
     })?;
-    Ok((row.0.build)())
+    Ok(row.0.build)
 }

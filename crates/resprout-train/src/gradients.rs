@@ -1,10 +1,10 @@
 //! Gradients of the loss with respect to every trained parameter, for scores and for tests.
 
+use crate::device;
 use crate::error::data;
 use crate::loss;
 use crate::lower::{Mode, Program};
 use crate::parameters::{Parameters, values};
-use crate::device;
 use burn_core::tensor::{Tensor as DeviceTensor, TensorData};
 use resprout::Result;
 use resprout::model::Model;

@@ -48,7 +48,8 @@ pub struct Batch {
 impl Examples {
     /// The label of each image of the split.
     pub fn labels(&self) -> Result<Vec<usize>> {
-        let labels = self.set.labels().ok_or_else(|| data(format!("{}: the images have no labels", self.set.path().display())))?;
+        let labels =
+            self.set.labels().ok_or_else(|| data(format!("{}: the images have no labels", self.set.path().display())))?;
         Ok(self.indices.iter().map(|&index| labels[index]).collect())
     }
 
@@ -138,7 +139,14 @@ impl Worker {
 
 impl Augment {
     /// Appends the changed image to `out`.
-    fn apply(&self, image: &[f32], [_, height, width]: [usize; 3], preprocess: &Preprocess, random: &mut SplitMix64, out: &mut Vec<f32>) {
+    fn apply(
+        &self,
+        image: &[f32],
+        [_, height, width]: [usize; 3],
+        preprocess: &Preprocess,
+        random: &mut SplitMix64,
+        out: &mut Vec<f32>,
+    ) {
         let flip = self.flip && random.next_u64() & 1 == 1;
         let (top, left) = match self.crop {
             0 => (0, 0),
@@ -194,7 +202,10 @@ mod tests {
         seen.sort();
         assert_eq!(seen, (0..11).collect::<Vec<_>>());
         for workers in [2, 3, 50] {
-            assert_eq!(all(&examples, Augment { crop: 1, flip: true }, 3, workers), all(&examples, Augment { crop: 1, flip: true }, 3, 1));
+            assert_eq!(
+                all(&examples, Augment { crop: 1, flip: true }, 3, workers),
+                all(&examples, Augment { crop: 1, flip: true }, 3, 1)
+            );
         }
         assert_ne!(all(&examples, Augment::default(), 4, 1), batches);
         // A last batch of one image has no variance.

@@ -289,7 +289,9 @@ impl Machine<'_> {
             }
             Mode::Evaluation => {
                 let [mean, variance] = &self.parameters.statistics[statistics].values;
-                let lift = |tensor: &Tensor<1>| if self.device.is_autodiff() { Tensor::from_inner(tensor.clone()) } else { tensor.clone() };
+                let lift = |tensor: &Tensor<1>| {
+                    if self.device.is_autodiff() { Tensor::from_inner(tensor.clone()) } else { tensor.clone() }
+                };
                 let out = module::batch_norm(x, gamma, beta, lift(mean), lift(variance), epsilon);
                 if relu { activation::relu(out) } else { out }
             }
@@ -306,7 +308,7 @@ impl Machine<'_> {
         }
         if axis >= 2 {
             let pads = if axis == 2 { (0, 0, before, after) } else { (before, after, 0, 0) };
-            return x.pad(pads, mode.clone());
+            return x.pad(pads, *mode);
         }
         let Border::Constant(value) = *mode else { unreachable!("refused when the program is made") };
         let zeros = |count: usize| {
@@ -459,11 +461,9 @@ impl<'a> Lowering<'a> {
                 };
                 one(Instruction::Conv { weight, bias: self.optional(layer, 2)?, options })
             }
-            Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b } => one(Instruction::Linear {
-                weight: self.trained(layer, 1)?,
-                bias: self.optional(layer, 2)?,
-                transposed: *trans_b,
-            }),
+            Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b } => {
+                one(Instruction::Linear { weight: self.trained(layer, 1)?, bias: self.optional(layer, 2)?, transposed: *trans_b })
+            }
             Op::MatMul if input_shape.len() == 2 => {
                 one(Instruction::Linear { weight: self.trained(layer, 1)?, bias: None, transposed: false })
             }
@@ -479,9 +479,7 @@ impl<'a> Lowering<'a> {
                 Compute::Unary(op) => one(Instruction::Unary(*op)),
                 _ => Err(unsupported("limits that are computed")),
             },
-            Op::Binary(op) => {
-                Ok((Instruction::Binary(*op), layer.inputs.iter().map(String::as_str).collect()))
-            }
+            Op::Binary(op) => Ok((Instruction::Binary(*op), layer.inputs.iter().map(String::as_str).collect())),
             Op::Concat { axis } if shape.len() == 4 => {
                 let axis = if *axis < 0 { *axis + 4 } else { *axis } as usize;
                 Ok((Instruction::Concat(axis), layer.inputs.iter().map(String::as_str).collect()))
@@ -572,7 +570,10 @@ impl<'a> Lowering<'a> {
             && matches!(self.model.graph.layers[index].op, Op::Unary(UnaryOp::Relu))
         {
             self.done.insert(index);
-            return (Instruction::Normalise { gamma, beta, statistics, epsilon, relu: true }, &self.model.graph.layers[index].outputs[0]);
+            return (
+                Instruction::Normalise { gamma, beta, statistics, epsilon, relu: true },
+                &self.model.graph.layers[index].outputs[0],
+            );
         }
         (Instruction::Normalise { gamma, beta, statistics, epsilon, relu: false }, output)
     }

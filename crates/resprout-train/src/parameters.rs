@@ -45,7 +45,8 @@ impl Parameters {
         let names = trained_names(model)?;
         let mut trained = Vec::new();
         for (name, param) in model.params.iter().filter(|(name, _)| names.contains(*name)) {
-            let tensor = param.f32().ok_or_else(|| unsupported(format!("parameter {name:?}: only 32-bit floats can be trained")))?;
+            let tensor =
+                param.f32().ok_or_else(|| unsupported(format!("parameter {name:?}: only 32-bit floats can be trained")))?;
             trained.push(Parameter {
                 name: name.to_string(),
                 shape: tensor.shape.clone(),
@@ -58,7 +59,10 @@ impl Parameters {
         for layer in model.graph.layers.iter().filter(|layer| matches!(layer.op, Op::BatchNorm { .. })) {
             let names = [3, 4].map(|index| layer.input(index).unwrap_or_default().to_string());
             if statistics.iter().any(|other| other.names.iter().any(|name| names.contains(name))) {
-                return Err(unsupported(format!("layer {:?} shares its statistics with another one: cannot be trained", layer.name)));
+                return Err(unsupported(format!(
+                    "layer {:?} shares its statistics with another one: cannot be trained",
+                    layer.name
+                )));
             }
             let values = [&names[0], &names[1]].map(|name| model.weight(name).map(|tensor| vector(&tensor.data, device)));
             let [mean, variance] = values;

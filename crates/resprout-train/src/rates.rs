@@ -15,7 +15,13 @@ pub type Build = fn(&Options) -> Result<Box<dyn Schedule>>;
 
 /// All schedules.
 pub static SCHEDULES: &[Entry<Build>] = &[
-    Entry { name: "constant", about: "the same rate throughout", paper: "", options: &[], build: |_| Ok(Box::new(Steps { at: vec![], gamma: 1.0 })) },
+    Entry {
+        name: "constant",
+        about: "the same rate throughout",
+        paper: "",
+        options: &[],
+        build: |_| Ok(Box::new(Steps { at: vec![], gamma: 1.0 })),
+    },
     Entry {
         name: "step",
         about: "times gamma after every share of training",
@@ -41,7 +47,8 @@ pub static SCHEDULES: &[Entry<Build>] = &[
         build: |options| {
             let what = "ascending shares of training like 0.5/0.75";
             let at: Option<Vec<f64>> = options.text("at").split('/').map(|share| share.parse().ok()).collect();
-            let ascending = |at: &Vec<f64>| at.windows(2).all(|pair| pair[0] < pair[1]) && at.iter().all(|s| (0.0..1.0).contains(s));
+            let ascending =
+                |at: &Vec<f64>| at.windows(2).all(|pair| pair[0] < pair[1]) && at.iter().all(|s| (0.0..1.0).contains(s));
             let at = at.filter(ascending).ok_or_else(|| options.error("at", what))?;
             Ok(Box::new(Steps { at, gamma: gamma(options)? }))
         },

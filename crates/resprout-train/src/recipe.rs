@@ -1,14 +1,20 @@
 //! What is trained, on what, how: everything that decides the result of a run, in one file.
 
+use crate::device;
 use crate::error::option;
 use crate::loader::Augment;
 use crate::methods::{self, Ask, Segment};
 use crate::optimiser::Sgd;
 use crate::rates;
-use resprout::Result;
+use resprout::formats::atomic;
 use resprout::model::PrunableRule;
-use resprout::prune::{PruneOptions, check_sparsity};
+use resprout::prune::PruneOptions;
+use resprout::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The recipe's name in a run's folder.
+pub const RECIPE: &str = "recipe.yaml";
 
 /// A run's recipe. Keys that are not known are errors; keys that are missing have the defaults of
 /// [`Recipe::default`].
@@ -106,6 +112,22 @@ impl Default for Recipe {
 }
 
 impl Recipe {
+    /// Reads YAML. What it does not say has the default.
+    pub fn read(path: &Path) -> Result<Recipe> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        serde_yaml_ng::from_str(&text).map_err(|e| option(format!("{}: {e}", path.display())))
+    }
+
+    /// The recipe as YAML, every key of it.
+    pub fn to_yaml(&self) -> Result<String> {
+        serde_yaml_ng::to_string(self).map_err(|e| Error::new(ErrorKind::Io, format!("{RECIPE}: {e}")))
+    }
+
+    /// Writes YAML, whole or not at all.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        atomic::write(path, self.to_yaml()?.as_bytes())
+    }
+
     /// Fails on the first value that makes no sense, by the name of its key.
     pub fn check(&self) -> Result<()> {
         match (&self.arch, &self.model) {
@@ -113,7 +135,8 @@ impl Recipe {
             (Some(_), Some(_)) => return Err(option("arch and model: only one of them can be trained")),
             _ => {}
         }
-        check_sparsity(self.sparsity, "--sparsity")?;
+        self.prune_options(self.sparsity, false).check_without_images()?;
+        device::find(&self.device)?;
         let share = |value: f64, key: &str| match (0.0..1.0).contains(&value) {
             true => Ok(()),
             false => Err(option(format!("--{key} {value}: a number from 0 up to, but not including, 1 is needed"))),

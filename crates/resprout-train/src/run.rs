@@ -8,7 +8,7 @@ use crate::lower::{Mode, Program};
 use crate::methods::{Before, Segment};
 use crate::parameters::{Parameters, values};
 use crate::rates::{self, Schedule};
-use crate::recipe::Recipe;
+use crate::recipe::{RECIPE, Recipe};
 use crate::{device, optimiser::Sgd};
 use burn_core::tensor::{Device, Tensor, TensorData};
 use resprout::eval::{self, Estimate};
@@ -166,12 +166,19 @@ impl<'a> Run<'a> {
         let Some(folder) = &self.options.folder else {
             return self.begin_segment(progress);
         };
-        let last = folder.join(checkpoint::LAST);
-        if !self.options.resume || !last.exists() {
-            if last.exists() {
-                return Err(option(format!("{}: holds a run already; give --resume to go on with it", folder.display())));
-            }
+        let (last, kept) = (folder.join(checkpoint::LAST), folder.join(RECIPE));
+        if self.options.resume && kept.exists() && Recipe::read(&kept)? != *self.recipe {
+            return Err(option(format!("--resume: {} holds another recipe; its run can only go on as it began", kept.display())));
+        }
+        if !self.options.resume && last.exists() {
+            return Err(option(format!(
+                "{}: holds a run already; give --resume to go on with it, or another --output",
+                folder.display()
+            )));
+        }
+        if !last.exists() {
             std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+            self.recipe.write(&kept)?;
             return self.begin_segment(progress);
         }
         let Checkpoint { position, rows, momentum, best, seconds } = checkpoint::read(&last, self.model)?;
@@ -250,7 +257,8 @@ impl<'a> Run<'a> {
         let examples = &self.data.train;
         progress.begin(&self.stage(), examples.indices.len() as u64);
         let stream = self.position.epoch as u64;
-        let mut batches = examples.epoch(self.recipe.batch, self.recipe.augment, self.recipe.seed, stream, self.options.workers)?;
+        let mut batches =
+            examples.epoch(self.recipe.batch, self.recipe.augment, self.recipe.seed, stream, self.options.workers)?;
         let (mut losses, mut hits, mut images) = (0.0, 0, 0);
         let started = Instant::now();
         let mut waited = 0.0;
@@ -352,10 +360,14 @@ impl<'a> Run<'a> {
         let epoch = self.rows.len() + 1;
         let step = step % self.steps_per_epoch + 1;
         let kept = match &self.options.folder {
-            Some(folder) if !self.rows.is_empty() => format!("; {} is the last good state", folder.join(checkpoint::LAST).display()),
+            Some(folder) if !self.rows.is_empty() => {
+                format!("; {} is the last good state", folder.join(checkpoint::LAST).display())
+            }
             _ => String::new(),
         };
-        data(format!("the loss became {loss} in epoch {epoch}, step {step} ({layer}): a lower --rate or --warm-up may help{kept}"))
+        data(format!(
+            "the loss became {loss} in epoch {epoch}, step {step} ({layer}): a lower --rate or --warm-up may help{kept}"
+        ))
     }
 
     fn finish_epoch(&mut self, loss: f64, train_accuracy: f64, images_per_second: f64, progress: &dyn Progress) -> Result<()> {
@@ -373,7 +385,8 @@ impl<'a> Run<'a> {
         self.parameters.store(self.model);
         self.model.check_finite().map_err(|e| e.at(format!("after epoch {}", self.rows.len() + 1)))?;
         let validation = self.data.validation.clone();
-        let validation = validation.map(|examples| self.accuracy(&self.model.clone(), &examples, "validate", progress)).transpose()?;
+        let validation =
+            validation.map(|examples| self.accuracy(&self.model.clone(), &examples, "validate", progress)).transpose()?;
         let sparsity = sparsity(self.model, self.recipe)?;
         self.rows.push(Row {
             epoch: self.rows.len() + 1,
@@ -485,7 +498,11 @@ fn check_labels(examples: &Examples, classes: usize) -> Result<()> {
     match wrong {
         Some(label) => Err(Error::new(
             ErrorKind::Data,
-            format!("{}: label {label}, but the model has {classes} classes (0 to {})", examples.set.path().display(), classes - 1),
+            format!(
+                "{}: label {label}, but the model has {classes} classes (0 to {})",
+                examples.set.path().display(),
+                classes - 1
+            ),
         )),
         None => Ok(()),
     }

@@ -47,6 +47,22 @@ impl Default for PruneOptions {
     }
 }
 
+impl PruneOptions {
+    /// Fails on what no pruning without images can do, before the work that leads up to it.
+    pub fn check_without_images(&self) -> Result<()> {
+        check_sparsity(self.sparsity, "--sparsity")?;
+        let (entry, options) = table::find(CRITERIA, "--criterion", &self.criterion)?;
+        if (entry.build)(&options, self.seed)?.needs_images() {
+            return Err(Error::option(format!(
+                "--criterion {}: needs calibration images, which there are none of here",
+                entry.name
+            )));
+        }
+        let (entry, options) = table::find(ALLOCATIONS, "--allocation", &self.allocation)?;
+        (entry.build)(&options).map(drop)
+    }
+}
+
 /// What was done.
 #[derive(Clone, Debug)]
 pub struct PruneOutcome {

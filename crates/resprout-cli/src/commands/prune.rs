@@ -1,6 +1,6 @@
 //! `resprout prune`: prune, repair, measure, write, report.
 
-use super::{check_json_target, check_writable, file_info, images, read_model, write_json, write_model, VERIFY_IMAGES};
+use super::{VERIFY_IMAGES, check_json_target, check_writable, file_info, images, read_model, write_json, write_model};
 use crate::args::{CalibrationCount, PruneArgs};
 use crate::render::text;
 use resprout::calibrate::{Checkup, checkup};

@@ -13,13 +13,11 @@ use resprout::progress::Progress;
 use resprout::random::SplitMix64;
 use resprout::{Error, ErrorKind, Result};
 use resprout_train::loader::Examples;
-use resprout_train::recipe::Recipe;
+use resprout_train::recipe::{RECIPE, Recipe};
 use resprout_train::run::{self, Data, RunOptions, RunReport};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A run's recipe as it is kept in its folder.
-const RECIPE: &str = "recipe.yaml";
 /// Images on which the written model is compared with the trained one.
 const COMPARED: usize = 4;
 
@@ -30,7 +28,6 @@ pub fn run(args: &TrainArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let data = open_data(&recipe)?;
     let mut model = open_model(&recipe, &data)?;
     let folder = &args.output;
-    prepare_folder(folder, &recipe, args.resume)?;
     let options = RunOptions { folder: Some(folder.clone()), resume: args.resume, workers: args.workers.get() };
     let (outcome, best) = run::train(&mut model, &recipe, &data, &options, progress)?;
     let examples = data.test.as_ref().unwrap_or(&data.train);
@@ -53,37 +50,12 @@ pub fn run(args: &TrainArgs, progress: &dyn Progress) -> anyhow::Result<()> {
 fn recipe(args: &TrainArgs) -> Result<Recipe> {
     let kept = args.output.join(RECIPE);
     let mut recipe = match &args.recipe {
-        Some(path) => read_recipe(path)?,
-        None if args.resume && kept.exists() => read_recipe(&kept)?,
+        Some(path) => Recipe::read(path)?,
+        None if args.resume && kept.exists() => Recipe::read(&kept)?,
         None => Recipe::default(),
     };
     args.overrides.apply(&mut recipe);
     Ok(recipe)
-}
-
-fn read_recipe(path: &Path) -> Result<Recipe> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-    serde_yaml_ng::from_str(&text).map_err(|e| Error::new(ErrorKind::Option, format!("{}: {e}", path.display())))
-}
-
-/// Keeps the recipe in the folder; a run can only be resumed with the recipe it began with.
-fn prepare_folder(folder: &Path, recipe: &Recipe, resume: bool) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let kept = folder.join(RECIPE);
-    if resume && kept.exists() && read_recipe(&kept)? != *recipe {
-        return Err(Error::new(
-            ErrorKind::Option,
-            format!("--resume: {} holds another recipe; its run can only go on as it began", kept.display()),
-        ));
-    }
-    if !resume && folder.join(resprout_train::checkpoint::LAST).exists() {
-        return Err(Error::new(
-            ErrorKind::Option,
-            format!("{}: holds a run already; give --resume to go on with it, or another --output", folder.display()),
-        ));
-    }
-    let text = serde_yaml_ng::to_string(recipe).map_err(|e| Error::new(ErrorKind::Io, format!("{RECIPE}: {e}")))?;
-    atomic::write(&kept, text.as_bytes())
 }
 
 /// The splits of the recipe's data, with a part of the training images set apart for validation.

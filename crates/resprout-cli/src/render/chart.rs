@@ -52,12 +52,7 @@ pub fn chart(title: &str, x_name: &str, lines: &[Line]) -> String {
             short(tick)
         );
     }
-    let _ = writeln!(
-        svg,
-        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{x_name}</text>",
-        WIDTH - RIGHT,
-        HEIGHT - 4.0
-    );
+    let _ = writeln!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{x_name}</text>", WIDTH - RIGHT, HEIGHT - 4.0);
     for (i, line) in lines.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
         let points = line.points.iter().filter(|(x, y)| x.is_finite() && y.is_finite());

@@ -7,7 +7,10 @@ use resprout_train::run::RunReport;
 /// The page.
 pub fn page(report: &RunReport) -> String {
     let rows = &report.outcome.rows;
-    let line = |name: &'static str, of: fn(&Row) -> f64| Line { name, points: rows.iter().map(|row| (row.epoch as f64, of(row))).collect() };
+    let line = |name: &'static str, of: fn(&Row) -> f64| Line {
+        name,
+        points: rows.iter().map(|row| (row.epoch as f64, of(row))).collect(),
+    };
     let mut accuracy = vec![line("training", |row| row.train_accuracy)];
     if rows.iter().any(|row| row.validation_accuracy.is_some()) {
         accuracy.push(line("validation", |row| row.validation_accuracy.unwrap_or(f64::NAN)));
@@ -15,9 +18,13 @@ pub fn page(report: &RunReport) -> String {
     let charts = [
         chart("Loss (nats)", "epoch", &[line("training", |row| row.loss)]),
         chart("Accuracy", "epoch", &accuracy),
-        chart("Sparsity and learning rate", "epoch", &[line("sparsity", |row| row.sparsity), line("learning rate", |row| row.rate)]),
+        chart(
+            "Sparsity and learning rate",
+            "epoch",
+            &[line("sparsity", |row| row.sparsity), line("learning rate", |row| row.rate)],
+        ),
     ];
-    let recipe = escape(&serde_yaml_ng::to_string(&report.recipe).unwrap_or_default());
+    let recipe = escape(&report.recipe.to_yaml().unwrap_or_default());
     let table: String = rows.iter().map(table_row).collect();
     let network = escape(report.recipe.arch.as_deref().or(report.recipe.model.as_deref()).unwrap_or_default());
     format!(

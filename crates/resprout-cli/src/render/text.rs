@@ -256,7 +256,8 @@ pub fn run(report: &resprout_train::run::RunReport, folder: &Path) {
 /// What came out of a run, in a sentence or two.
 pub fn run_summary(report: &resprout_train::run::RunReport) -> String {
     let outcome = &report.outcome;
-    let percent = |e: &resprout::eval::Estimate| format!("{:.2} % [{:.2}, {:.2}]", e.value * 100.0, e.low * 100.0, e.high * 100.0);
+    let percent =
+        |e: &resprout::eval::Estimate| format!("{:.2} % [{:.2}, {:.2}]", e.value * 100.0, e.low * 100.0, e.high * 100.0);
     let mut text = format!("{} at a sparsity of {:.2} %", report.recipe.method, outcome.sparsity * 100.0);
     match &outcome.test {
         Some(test) => text += &format!(": {} of the test images are right after the last epoch", percent(test)),

@@ -33,10 +33,11 @@ fn every_method_is_documented() {
 fn every_command_has_help_with_an_example() {
     let scratch = Scratch::new();
     let help = scratch.ok(&["--help"]);
-    for command in ["prune", "eval", "inspect", "list", "demo"] {
+    for command in ["prune", "eval", "inspect", "train", "convert", "list", "demo"] {
         assert!(help.contains(command), "{help}");
         let text = scratch.ok(&[command, "--help"]);
-        assert!(text.contains(&format!("Example:\n  resprout {command}")), "{text}");
+        let example = text.split("Example").nth(1).unwrap_or_else(|| panic!("{text}"));
+        assert!(example.contains(&format!(":\n  resprout {command}")), "{text}");
     }
     assert_eq!(scratch.run(&["paint"]).status.code(), Some(2));
 }
@@ -44,7 +45,8 @@ fn every_command_has_help_with_an_example() {
 #[test]
 fn the_list_shows_every_table() {
     let text = Scratch::new().ok(&["list"]);
-    for table in ["criteria", "allocations", "repairs", "datasets", "presets", "kernels"] {
+    for table in ["criteria", "allocations", "repairs", "methods", "architectures", "datasets", "downloads", "presets", "kernels"]
+    {
         assert!(text.contains(table), "{text}");
     }
 }

@@ -10,7 +10,11 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     paper: "Frankle, Carbin, The lottery ticket hypothesis, ICLR 2019; Frankle et al., Linear mode connectivity, ICML 2020",
     options: &[
         OptionSpec { name: "levels", about: "how many times it prunes, from 1 on", default: "4" },
-        OptionSpec { name: "rewind", about: "epochs of the first level that the weights go back to; 0 is the initialisation", default: "0" },
+        OptionSpec {
+            name: "rewind",
+            about: "epochs of the first level that the weights go back to; 0 is the initialisation",
+            default: "0",
+        },
     ],
     build: |options, ask| {
         let levels: usize = options.parse("levels", "a whole number from 1 on", |&levels| levels > 0)?;

@@ -147,7 +147,16 @@ mod tests {
     #[test]
     fn impossible_wishes_are_refused() {
         let ask = Ask { epochs: 4, sparsity: 0.9 };
-        for bad in ["progressive:start=0.6:end=0.5", "progressive:end=1.5", "gmp:every=0", "one-shot:at=0", "imp:levels=4", "imp:levels=0", "imp:rewind=9", "nothing"] {
+        for bad in [
+            "progressive:start=0.6:end=0.5",
+            "progressive:end=1.5",
+            "gmp:every=0",
+            "one-shot:at=0",
+            "imp:levels=4",
+            "imp:levels=0",
+            "imp:rewind=9",
+            "nothing",
+        ] {
             assert!(segments(bad, ask).is_err(), "{bad}");
         }
     }

@@ -33,7 +33,9 @@ fn build(options: &Options, ask: Ask, power: i32) -> Result<Vec<Segment>> {
     let end: f64 = options.parse("end", "a number in (0, 1]", |&e| e > 0.0 && e <= 1.0)?;
     let every: f64 = options.parse("every", "a number above 0", |&e: &f64| e > 0.0 && e.is_finite())?;
     if end <= start {
-        return Err(option(format!("--method: the sparsity would be reached (end={end}) before it starts to rise (start={start})")));
+        return Err(option(format!(
+            "--method: the sparsity would be reached (end={end}) before it starts to rise (start={start})"
+        )));
     }
     let epochs = ask.epochs as f64;
     let ramp = Ramp { sparsity: ask.sparsity, start: start * epochs, end: end * epochs, every, power };

@@ -80,7 +80,9 @@ impl Window {
         let mut out = [0; 2];
         for axis in 0..2 {
             let room = (size[axis] + 2 * self.pad).checked_sub(self.kernel);
-            let room = room.ok_or_else(|| Error::option(format!("the image is too small: {size:?} pixels before a window of {}", self.kernel)))?;
+            let room = room.ok_or_else(|| {
+                Error::option(format!("the image is too small: {size:?} pixels before a window of {}", self.kernel))
+            })?;
             out[axis] = room / self.stride + 1;
         }
         Ok(out)

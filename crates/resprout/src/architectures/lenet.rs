@@ -15,8 +15,8 @@ pub(super) const LENET_300_100: Entry<Recipe> = Entry {
 
 pub(super) const LENET_5: Entry<Recipe> = Entry {
     name: "lenet-5",
-    about: "the 431,080-weight form of Caffe, which pruning papers call LeNet-5: 20 and 50 channels, 500 units (conv1, conv2, fc1, fc2)",
-    paper: "Jia et al., Caffe, 2014; Lee, Ajanthan, Torr, SNIP, ICLR 2019",
+    about: "the form that pruning papers use, Caffe's 431,080 parameters and ReLU: 20 and 50 channels, 500 units (conv1, conv2, fc1, fc2)",
+    paper: "Lee, Ajanthan, Torr, SNIP, ICLR 2019, LeNet-5-Caffe",
     options: &[],
     build: Recipe { image: [1, 28, 28], classes: 10, layers: caffe },
 };
@@ -32,8 +32,10 @@ fn mlp(net: &mut Net, classes: usize) -> Result<String> {
 
 fn caffe(net: &mut Net, classes: usize) -> Result<String> {
     let x = net.conv(&net.input(), "conv1", 20, Window::new(5, 1, 0), 1, true)?;
+    let x = net.relu(&x);
     let x = net.max_pool(&x, "pool1", Window::new(2, 2, 0))?;
     let x = net.conv(&x, "conv2", 50, Window::new(5, 1, 0), 1, true)?;
+    let x = net.relu(&x);
     let x = net.max_pool(&x, "pool2", Window::new(2, 2, 0))?;
     let x = net.flatten(&x, "flatten");
     let x = net.linear(&x, "fc1", 500);

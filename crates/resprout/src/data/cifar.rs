@@ -44,5 +44,11 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
         }
     }
     let shape = [labels.len(), 3, 32, 32];
-    Ok(Some(ImageSet { path: path.into(), source: Source::Bytes(pixels, shape), labels: Some(labels), class_names: None, label_file: None }))
+    Ok(Some(ImageSet {
+        path: path.into(),
+        source: Source::Bytes(pixels, shape),
+        labels: Some(labels),
+        class_names: None,
+        label_file: None,
+    }))
 }

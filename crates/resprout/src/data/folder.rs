@@ -19,7 +19,8 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
             path: path.into(),
             source: Source::Files(vec![path.into()]),
             labels: None,
-            class_names: None, label_file: None,
+            class_names: None,
+            label_file: None,
         }));
     }
     if !path.is_dir() {
@@ -29,7 +30,13 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
     let files: Vec<PathBuf> = entries.iter().filter(|p| p.is_file() && is_image(p)).cloned().collect();
     if !files.is_empty() {
         let label_file = Some(path.join("labels.csv")).filter(|file| file.is_file());
-        return Ok(Some(ImageSet { path: path.into(), source: Source::Files(files), labels: None, class_names: None, label_file }));
+        return Ok(Some(ImageSet {
+            path: path.into(),
+            source: Source::Files(files),
+            labels: None,
+            class_names: None,
+            label_file,
+        }));
     }
     if let Some(set) = annotated(path)? {
         return Ok(Some(set));

@@ -93,7 +93,13 @@ impl ImageSet {
 
     /// Images in memory: `pixels: [N, C, H, W]`, one byte each.
     pub fn from_bytes(name: &str, pixels: Vec<u8>, shape: [usize; 4], labels: Option<Vec<usize>>) -> Result<ImageSet> {
-        let set = ImageSet { path: PathBuf::from(name), source: Source::Bytes(pixels, shape), labels, class_names: None, label_file: None };
+        let set = ImageSet {
+            path: PathBuf::from(name),
+            source: Source::Bytes(pixels, shape),
+            labels,
+            class_names: None,
+            label_file: None,
+        };
         let fits = matches!(&set.source, Source::Bytes(data, shape) if data.len() == shape.iter().product::<usize>());
         if !fits || set.labels.as_ref().is_some_and(|labels| labels.len() != shape[0]) {
             return Err(Error::data(format!("{name}: pixels and labels do not fit the shape {shape:?}")));

@@ -5,6 +5,6 @@ mod proto;
 mod read;
 mod write;
 
+pub(crate) use build::{Attribute, GraphBuilder};
 pub use read::{OnnxSource, parse, read};
 pub use write::{encode, write};
-pub(crate) use build::{Attribute, GraphBuilder};
