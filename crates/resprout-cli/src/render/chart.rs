@@ -80,11 +80,11 @@ fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
     }
 }
 
-/// About five round numbers between two others.
+/// Three to eight round numbers between two others.
 fn ticks(low: f64, high: f64) -> Vec<f64> {
-    let rough = (high - low) / 4.0;
-    let unit = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * unit).find(|&step| step >= rough).unwrap_or(rough);
+    let widest = (high - low) / 3.0;
+    let unit = 10f64.powf(widest.log10().floor());
+    let step = [5.0, 2.0].into_iter().map(|factor| factor * unit).find(|&step| step <= widest).unwrap_or(unit);
     let first = (low / step).ceil() as i64;
     (first..).map(|i| i as f64 * step).take_while(|&tick| tick <= high + step * 1e-9).collect()
 }
@@ -100,8 +100,8 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_inside() {
-        assert_eq!(ticks(0.0, 1.0).iter().map(|&t| short(t)).collect::<Vec<_>>(), ["0", "0.5", "1"]);
-        assert_eq!(ticks(1.0, 10.0), [5.0, 10.0]);
+        assert_eq!(ticks(0.0, 1.0).iter().map(|&t| short(t)).collect::<Vec<_>>(), ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
+        assert_eq!(ticks(1.0, 10.0), [2.0, 4.0, 6.0, 8.0, 10.0]);
         assert_eq!(bounds([2.0, 2.0].into_iter()), (1.5, 2.5));
         assert_eq!(bounds(std::iter::empty()), (0.0, 1.0));
     }
