@@ -149,9 +149,14 @@ pub fn fetch(file: &Remote, folder: &Path, mirror: Option<&str>, progress: &dyn 
 }
 
 fn download(file: &Remote, url: &str, part: &Path, progress: &dyn Progress) -> anyhow::Result<()> {
-    let have = std::fs::metadata(part).map_or(0, |meta| meta.len());
+    let mut have = std::fs::metadata(part).map_or(0, |meta| meta.len());
     if have == file.bytes {
         return Ok(());
+    }
+    if have > file.bytes {
+        // Not what is asked for: begin again.
+        std::fs::remove_file(part)?;
+        have = 0;
     }
     let mut request = ureq::get(url);
     if have > 0 {
@@ -274,6 +279,16 @@ mod tests {
         let (address, thread) = server(vec![(10, false)], CONTENT);
         fetch(&FILE, folder.path(), Some(&address), &Quiet).unwrap();
         thread.join().unwrap();
+        assert_eq!(std::fs::read(folder.path().join("x.bin")).unwrap(), CONTENT);
+    }
+
+    #[test]
+    fn too_long_a_beginning_is_thrown_away() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("x.bin.part"), b"0123456789 and more").unwrap();
+        let (address, thread) = server(vec![(10, true)], CONTENT);
+        fetch(&FILE, folder.path(), Some(&address), &Quiet).unwrap();
+        assert!(!thread.join().unwrap()[0].contains("range"));
         assert_eq!(std::fs::read(folder.path().join("x.bin")).unwrap(), CONTENT);
     }
 
