@@ -314,8 +314,11 @@ pub struct RecipeArgs {
     #[arg(long, value_name = "FILE")]
     pub weights: Option<String>,
     /// How fresh weights are drawn (see `resprout list`) [default: kaiming-out]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "model")]
     pub init: Option<String>,
+    /// What is done to weights before training, and after pruning at random (see `resprout list`) [default: none]
+    #[arg(long, value_name = "NAME")]
+    pub repair_init: Option<String>,
     /// A folder of a known layout (see `resprout list`), a path of training images, or digits [default: digits]
     #[arg(long, value_name = "PATH")]
     pub data: Option<String>,
@@ -400,7 +403,21 @@ impl RecipeArgs {
             ($($key:ident),*) => { $(if self.$key.is_some() { recipe.$key.clone_from(&self.$key); })* };
         }
         set_some!(arch, model, weights, test, preset);
-        set!(init, data, validation, method, sparsity, criterion, allocation, epochs, batch, rate, schedule, warm_up);
+        set!(
+            init,
+            repair_init,
+            data,
+            validation,
+            method,
+            sparsity,
+            criterion,
+            allocation,
+            epochs,
+            batch,
+            rate,
+            schedule,
+            warm_up
+        );
         set!(momentum, weight_decay, decay_all, label_smoothing, seed, device);
         // The two ways to name a network exclude each other; what is typed wins.
         if self.arch.is_some() {

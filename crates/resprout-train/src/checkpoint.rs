@@ -2,6 +2,7 @@
 
 use crate::error::data;
 use resprout::formats::{atomic, safetensors};
+use resprout::lipschitz::LipschitzRow;
 use resprout::model::Model;
 use resprout::tensor::Tensor;
 use resprout::{Error, Result};
@@ -63,6 +64,8 @@ pub struct Checkpoint {
     /// The optimiser's running sums, by parameter.
     #[serde(skip)]
     pub momentum: BTreeMap<String, Vec<f32>>,
+    /// What was done to the weights at the start.
+    pub init_repair: Vec<LipschitzRow>,
     /// The best epoch so far and its validation accuracy.
     pub best: Option<(usize, f64)>,
     /// Seconds of training and of waiting for images, and images trained on.

@@ -7,6 +7,7 @@ use crate::methods::{self, Ask, Segment};
 use crate::optimiser::Sgd;
 use crate::rates;
 use resprout::formats::atomic;
+use resprout::lipschitz;
 use resprout::model::PrunableRule;
 use resprout::prune::PruneOptions;
 use resprout::{Error, ErrorKind, Result};
@@ -47,6 +48,8 @@ pub struct Recipe {
     pub criterion: String,
     /// How many weights each layer keeps (a row of the allocations): `global` for one threshold.
     pub allocation: String,
+    /// What is done to the weights before training, and after pruning at random (a row of the repairs at initialisation).
+    pub repair_init: String,
     /// Layers to leave dense.
     pub ignore: Vec<String>,
     /// Whether depthwise and grouped convolutions are pruned too.
@@ -93,6 +96,7 @@ impl Default for Recipe {
             sparsity: 0.9,
             criterion: "magnitude".into(),
             allocation: "global".into(),
+            repair_init: "none".into(),
             ignore: Vec::new(),
             include_grouped: false,
             epochs: 10,
@@ -136,6 +140,7 @@ impl Recipe {
             _ => {}
         }
         self.prune_options(self.sparsity, false).check_without_images()?;
+        lipschitz::find(&self.repair_init)?;
         device::find(&self.device)?;
         let share = |value: f64, key: &str| match (0.0..1.0).contains(&value) {
             true => Ok(()),

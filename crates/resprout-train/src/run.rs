@@ -13,6 +13,7 @@ use crate::{device, optimiser::Sgd};
 use burn_core::tensor::{Device, Tensor, TensorData};
 use resprout::eval::{self, Estimate};
 use resprout::forward::{Network, PlanOptions};
+use resprout::lipschitz::{self, LipschitzRow};
 use resprout::model::Model;
 use resprout::progress::{Progress, Quiet};
 use resprout::prune::prune;
@@ -52,6 +53,8 @@ pub struct RunOptions {
 pub struct Outcome {
     /// One row per epoch.
     pub rows: Vec<Row>,
+    /// What the repair at initialisation did to each layer; empty if none was asked for.
+    pub init_repair: Vec<LipschitzRow>,
     /// The last epoch's accuracy on the test images.
     pub test: Option<Estimate>,
     /// Epoch with the highest validation accuracy after which nothing was pruned any more, and its
@@ -110,6 +113,7 @@ struct Run<'a> {
     steps_per_epoch: usize,
     position: Position,
     rows: Vec<Row>,
+    init_repair: Vec<LipschitzRow>,
     best: Option<(usize, f64, Model)>,
     rewind: Option<Model>,
     trained_seconds: f64,
@@ -153,6 +157,7 @@ impl<'a> Run<'a> {
             steps_per_epoch,
             position: Position::default(),
             rows: Vec::new(),
+            init_repair: Vec::new(),
             best: None,
             rewind: None,
             trained_seconds: 0.0,
@@ -164,7 +169,7 @@ impl<'a> Run<'a> {
     /// Begins, or takes the last checkpoint up.
     fn start(&mut self, progress: &dyn Progress) -> Result<()> {
         let Some(folder) = &self.options.folder else {
-            return self.begin_segment(progress);
+            return self.begin(progress);
         };
         let (last, kept) = (folder.join(checkpoint::LAST), folder.join(RECIPE));
         if self.options.resume && kept.exists() && Recipe::read(&kept)? != *self.recipe {
@@ -179,15 +184,15 @@ impl<'a> Run<'a> {
         if !last.exists() {
             std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
             self.recipe.write(&kept)?;
-            return self.begin_segment(progress);
+            return self.begin(progress);
         }
-        let Checkpoint { position, rows, momentum, best, seconds } = checkpoint::read(&last, self.model)?;
+        let Checkpoint { position, rows, momentum, init_repair, best, seconds } = checkpoint::read(&last, self.model)?;
         self.parameters.load(self.model)?;
         for (name, values) in &momentum {
             let index = self.parameters.index(name).ok_or_else(|| data(format!("{}: momentum of {name:?}", last.display())))?;
             self.parameters.set_momentum(index, values);
         }
-        (self.position, self.rows) = (position, rows);
+        (self.position, self.rows, self.init_repair) = (position, rows, init_repair);
         (self.trained_seconds, self.waited_seconds, self.trained_images) = seconds;
         if let Some((epoch, validation)) = best {
             let mut model = self.initial.clone();
@@ -204,6 +209,15 @@ impl<'a> Run<'a> {
             self.begin_segment(progress)?;
         }
         Ok(())
+    }
+
+    /// What comes before the first step.
+    fn begin(&mut self, progress: &dyn Progress) -> Result<()> {
+        self.begin_segment(progress)?;
+        let Some(how) = lipschitz::find(&self.recipe.repair_init)? else { return Ok(()) };
+        self.parameters.store(self.model);
+        self.init_repair = lipschitz::repair(self.model, how)?;
+        self.parameters.load(self.model)
     }
 
     fn finished(&self) -> bool {
@@ -431,6 +445,7 @@ impl<'a> Run<'a> {
         let checkpoint = Checkpoint {
             position: self.position,
             rows: self.rows.clone(),
+            init_repair: self.init_repair.clone(),
             momentum,
             best: self.best.as_ref().map(|(epoch, validation, _)| (*epoch, *validation)),
             seconds: (self.trained_seconds, self.waited_seconds, self.trained_images),
@@ -476,6 +491,7 @@ impl<'a> Run<'a> {
             images_per_second: self.trained_images as f64 / self.trained_seconds,
             waiting: self.waited_seconds / self.trained_seconds,
             rows: self.rows,
+            init_repair: self.init_repair,
         };
         Ok((outcome, best_model))
     }

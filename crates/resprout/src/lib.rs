@@ -34,6 +34,7 @@ pub mod eval;
 pub mod formats;
 pub mod forward;
 pub mod linalg;
+pub mod lipschitz;
 pub mod model;
 pub mod ops;
 pub mod progress;

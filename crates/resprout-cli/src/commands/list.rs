@@ -7,6 +7,7 @@ use resprout::architectures::{ARCHITECTURES, INITS};
 use resprout::criteria::CRITERIA;
 use resprout::data::layouts::LAYOUTS;
 use resprout::data::{DATASETS, PRESETS};
+use resprout::lipschitz::INIT_REPAIRS;
 use resprout::repair::REPAIRS;
 use resprout::table::Entry;
 use resprout_train::device::DEVICES;
@@ -40,6 +41,7 @@ pub fn run(args: &ListArgs) -> anyhow::Result<()> {
         ("schedules", rows(SCHEDULES)),
         ("architectures", rows(ARCHITECTURES)),
         ("initialisations", rows(INITS)),
+        ("repairs at initialisation", rows(INIT_REPAIRS)),
         ("datasets", rows(DATASETS)),
         ("layouts", rows(LAYOUTS)),
         ("downloads", rows(DOWNLOADS)),

@@ -253,6 +253,23 @@ pub fn run(report: &resprout_train::run::RunReport, folder: &Path) {
     outln!("{}: model.onnx, report.html, report.json, journal.jsonl, recipe.yaml", folder.display());
 }
 
+/// What a repair at initialisation did, in a sentence.
+fn init_repair(rows: &[resprout::lipschitz::LipschitzRow]) -> String {
+    let scaled = rows.iter().filter(|row| row.gamma.is_some()).count();
+    let empty = rows.iter().filter(|row| row.sigma == 0.0).count();
+    let bounds = rows.iter().filter(|row| row.sigma > 0.0).map(|row| row.lipschitz);
+    let (low, high) = bounds.fold((f64::INFINITY, 0.0f64), |(low, high), bound| (low.min(bound), high.max(bound)));
+    let mut text = format!(
+        "The repair at initialisation found Lipschitz bounds from {low:.2} to {high:.2} in {} layers and divided {scaled} scales of \
+         BatchNormalizations",
+        rows.len()
+    );
+    if empty > 0 {
+        text += &format!("; {empty} layers without any weight were left");
+    }
+    text
+}
+
 /// What came out of a run, in a sentence or two.
 pub fn run_summary(report: &resprout_train::run::RunReport) -> String {
     let outcome = &report.outcome;
@@ -266,6 +283,9 @@ pub fn run_summary(report: &resprout_train::run::RunReport) -> String {
     if let Some(best) = &outcome.best {
         text += &format!("; validation was best after epoch {} ({:.2} %", best.epoch, best.validation * 100.0);
         text += &best.test.as_ref().map_or(")".into(), |test| format!(", test {})", percent(test)));
+    }
+    if !outcome.init_repair.is_empty() {
+        text += &format!(". {}", init_repair(&outcome.init_repair));
     }
     text + &format!(
         ". {:.0} images per second, {:.1} % of the time waiting for images.",

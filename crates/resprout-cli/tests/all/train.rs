@@ -108,6 +108,24 @@ fn killed_runs_go_on_to_the_same_bits() {
 }
 
 #[test]
+fn networks_are_repaired_before_training_and_after_random_pruning() {
+    let scratch = Scratch::new();
+    let args = ["--method", "random", "--sparsity", "0.8", "--repair-init", "repair", "-o", "run", "--json", "-"];
+    let report = json(&scratch.ok(&with(&args)));
+    let rows = report["outcome"]["init_repair"].as_array().unwrap();
+    assert_eq!(rows.len(), 20);
+    assert_eq!(rows.iter().filter(|row| row["gamma"].is_string()).count(), 19);
+    assert!((report["outcome"]["sparsity"].as_f64().unwrap() - 0.8).abs() < 1e-4);
+    // The rows of a run that goes on are those of its beginning.
+    let again = json(&scratch.ok(&["train", "--quiet", "--resume", "-o", "run", "--json", "-"]));
+    assert_eq!(again["outcome"]["init_repair"], report["outcome"]["init_repair"]);
+    let message = scratch.fails(2, &["train", "--arch", "lenet-300-100", "--repair-init", "repair:scope=all", "-o", "other"]);
+    assert!(message.contains("scope"), "{message}");
+    // ReI is the same repair on fresh weights.
+    scratch.ok(&["convert", "--arch", "resnet-20", "--init", "rei", "-o", "rei.safetensors"]);
+}
+
+#[test]
 fn recipes_say_the_same_as_options() {
     let scratch = Scratch::new();
     scratch.file(

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::formats::onnx::{Attribute, GraphBuilder};
+use crate::lipschitz::{Lipschitz, Matching, Scope};
 use crate::model::Model;
 use crate::random::SplitMix64;
 use crate::table::Entry;
@@ -10,6 +11,8 @@ use crate::tensor::Tensor;
 /// How weights start: the standard deviation from fan-in and fan-out.
 pub struct Init {
     deviation: fn(fan_in: f64, fan_out: f64) -> f64,
+    /// What is done to the whole network then.
+    pub(super) repair: Option<Lipschitz>,
 }
 
 /// All initialisations. Weights are drawn from the normal distribution; weights of linear layers from
@@ -20,21 +23,31 @@ pub static INITS: &[Entry<Init>] = &[
         about: "convolutions: variance 2 / fan-out, as torchvision's residual networks",
         paper: "He, Zhang, Ren, Sun, Delving deep into rectifiers, ICCV 2015",
         options: &[],
-        build: Init { deviation: |_, fan_out| (2.0 / fan_out).sqrt() },
+        build: Init { deviation: |_, fan_out| (2.0 / fan_out).sqrt(), repair: None },
     },
     Entry {
         name: "kaiming-in",
         about: "convolutions: variance 2 / fan-in",
         paper: "He, Zhang, Ren, Sun, Delving deep into rectifiers, ICCV 2015",
         options: &[],
-        build: Init { deviation: |fan_in, _| (2.0 / fan_in).sqrt() },
+        build: Init { deviation: |fan_in, _| (2.0 / fan_in).sqrt(), repair: None },
     },
     Entry {
         name: "xavier",
         about: "convolutions: variance 2 / (fan-in + fan-out)",
         paper: "Glorot, Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010",
         options: &[],
-        build: Init { deviation: |fan_in, fan_out| (2.0 / (fan_in + fan_out)).sqrt() },
+        build: Init { deviation: |fan_in, fan_out| (2.0 / (fan_in + fan_out)).sqrt(), repair: None },
+    },
+    Entry {
+        name: "rei",
+        about: "kaiming-in, then every layer brought to Lipschitz scale one",
+        paper: "ReI of RePaIR (pruning at initialisation), the author's code",
+        options: &[],
+        build: Init {
+            deviation: |fan_in, _| (2.0 / fan_in).sqrt(),
+            repair: Some(Lipschitz { scope: Scope::Both, matching: Matching::Graph }),
+        },
     },
 ];
 

@@ -9,6 +9,7 @@ mod resnet;
 mod vgg;
 
 use crate::error::{Error, Result};
+use crate::lipschitz;
 use crate::model::Model;
 use crate::table::{self, Entry};
 
@@ -70,5 +71,9 @@ pub fn build(name: &str, shape: &Shape, init: &str, seed: u64) -> Result<Model> 
     }
     let mut net = build::Net::new(image, &init.build, seed);
     let output = (recipe.layers)(&mut net, classes).map_err(|e| e.at(format!("--arch {name}, images of {image:?}")))?;
-    net.finish(entry.name, &output, classes)
+    let mut model = net.finish(entry.name, &output, classes)?;
+    if let Some(how) = init.build.repair {
+        lipschitz::repair(&mut model, how)?;
+    }
+    Ok(model)
 }
