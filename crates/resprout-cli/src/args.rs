@@ -316,7 +316,10 @@ pub struct RecipeArgs {
     /// How fresh weights are drawn (see `resprout list`) [default: kaiming-out]
     #[arg(long, value_name = "NAME", conflicts_with = "model")]
     pub init: Option<String>,
-    /// What is done to weights before training, and after pruning at random (see `resprout list`) [default: none]
+    /// How it prunes before training (see `resprout list`); the method is then dense [default: it does not]
+    #[arg(long, value_name = "NAME")]
+    pub prune_at_init: Option<String>,
+    /// What is done to weights before training, after any pruning there (see `resprout list`) [default: none]
     #[arg(long, value_name = "NAME")]
     pub repair_init: Option<String>,
     /// A folder of a known layout (see `resprout list`), a path of training images, or digits [default: digits]
@@ -402,7 +405,7 @@ impl RecipeArgs {
         macro_rules! set_some {
             ($($key:ident),*) => { $(if self.$key.is_some() { recipe.$key.clone_from(&self.$key); })* };
         }
-        set_some!(arch, model, weights, test, preset);
+        set_some!(arch, model, weights, test, preset, prune_at_init);
         set!(
             init,
             repair_init,
@@ -424,6 +427,9 @@ impl RecipeArgs {
             recipe.model.clone_from(&self.model);
         } else if self.model.is_some() {
             recipe.arch = None;
+        }
+        if self.prune_at_init.is_some() && self.method.is_none() {
+            recipe.method = "dense".into();
         }
         if let Some(crop) = self.crop {
             recipe.augment.crop = crop;

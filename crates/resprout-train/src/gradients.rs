@@ -24,6 +24,18 @@ pub struct Gradients {
 /// The gradients of the mean cross-entropy of `images: [N, C, H, W]` (preprocessed) with these labels.
 /// Masks count: a pruned weight is zero, and has a gradient all the same.
 pub fn gradients(model: &Model, images: &Tensor, labels: &[usize], mode: Mode, device: &str) -> Result<Gradients> {
+    gradients_at(model, images, labels, mode, 1.0, device)
+}
+
+/// The same with logits divided by a temperature before the loss.
+pub(crate) fn gradients_at(
+    model: &Model,
+    images: &Tensor,
+    labels: &[usize],
+    mode: Mode,
+    temperature: f64,
+    device: &str,
+) -> Result<Gradients> {
     let device = device::open(device)?;
     let parameters = Parameters::new(model, &device)?;
     let program = Program::new(model, &parameters, &images.shape)?;
@@ -35,7 +47,7 @@ pub fn gradients(model: &Model, images: &Tensor, labels: &[usize], mode: Mode, d
     let device = device.autodiff();
     let input = DeviceTensor::<4>::from_data(TensorData::new(images.data.clone(), [count, c, h, w]), &device);
     let forward = program.forward(&parameters, input, mode);
-    let loss = loss::cross_entropy(forward.logits.clone(), loss::targets(labels, classes, 0.0, &device));
+    let loss = loss::cross_entropy(forward.logits.clone() / temperature, loss::targets(labels, classes, 0.0, &device));
     let logits = values(&forward.logits.clone().inner().flatten::<1>(0, 1));
     let value = f64::from(values(&loss.clone().inner())[0]);
     let mut all = loss.backward();

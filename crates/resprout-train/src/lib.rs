@@ -31,6 +31,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod at_init;
 pub mod checkpoint;
 pub mod device;
 mod error;

@@ -1,5 +1,7 @@
 //! A model's graph as a program for the engine: every layer becomes one instruction.
 
+mod flow;
+
 use crate::error::{data, unsupported};
 use crate::ops::{batch_norm, conv2d};
 use crate::parameters::Parameters;
@@ -189,12 +191,7 @@ impl Machine<'_> {
                 (Tensor::<1>::from_data(TensorData::new(values.clone(), [values.len()]), &self.device), shape)
             }
         };
-        // Numpy's rule: missing axes are in front, of length 1.
-        let axis = |i: usize, rank: usize| (i + shape.len()).checked_sub(rank).map_or(1, |i| shape[i]);
-        match shape.len() {
-            3 | 4 => Batch::Images(tensor.reshape(std::array::from_fn::<usize, 4, _>(|i| axis(i, 4)))),
-            _ => Batch::Rows(tensor.reshape(std::array::from_fn::<usize, 2, _>(|i| axis(i, 2)))),
-        }
+        Batch::of(tensor, shape)
     }
 
     fn run(&mut self, step: &Step, slots: &[Option<Batch>]) -> Batch {
@@ -235,34 +232,13 @@ impl Machine<'_> {
                 let all = std::iter::once(first).chain(rest);
                 Batch::Images(Tensor::cat(all.map(Batch::images).collect(), *axis))
             }
-            Instruction::Slice(ranges) => {
-                let mut x = first.images();
-                for (axis, &(start, end, step)) in ranges.iter().enumerate() {
-                    if (start, step) != (0, 1) || end != x.dims()[axis] {
-                        let slice = burn_core::tensor::Slice::new(start as isize, Some(end as isize), step as isize);
-                        x = x.slice_dim(axis, slice);
-                    }
-                }
-                Batch::Images(x)
-            }
-            Instruction::Pad { pads, mode } => {
-                let mut x = first.images();
-                for (axis, &(before, after)) in pads.iter().enumerate() {
-                    x = self.pad_axis(x, axis, before, after, mode);
-                }
-                Batch::Images(x)
-            }
+            Instruction::Slice(ranges) => Batch::Images(slice(first.images(), ranges)),
+            Instruction::Pad { pads, mode } => Batch::Images(pad(first.images(), pads, mode, &self.device)),
             Instruction::MaxPool(options) => Batch::Images(module::max_pool2d(first.images(), options.clone())),
             Instruction::AveragePool(options) => Batch::Images(module::avg_pool2d(first.images(), options.clone())),
             Instruction::Mean => Batch::Images(first.images().mean_dim(3).mean_dim(2)),
             Instruction::MeanRows => Batch::Rows(first.images().mean_dim(3).mean_dim(2).flatten(1, 3)),
-            Instruction::Reshape(shape) => match (first, &shape[..]) {
-                (Batch::Images(x), &[a, b]) => Batch::Rows(x.reshape([a, b])),
-                (Batch::Rows(x), &[a, b]) => Batch::Rows(x.reshape([a, b])),
-                (Batch::Images(x), &[a, b, c, d]) => Batch::Images(x.reshape([a, b, c, d])),
-                (Batch::Rows(x), &[a, b, c, d]) => Batch::Images(x.reshape([a, b, c, d])),
-                _ => unreachable!("shapes of other ranks are refused when the program is made"),
-            },
+            Instruction::Reshape(shape) => first.reshaped(shape),
             Instruction::Same => first,
         }
     }
@@ -301,27 +277,63 @@ impl Machine<'_> {
             None => Batch::Images(out),
         }
     }
+}
 
-    fn pad_axis(&self, x: Tensor<4>, axis: usize, before: usize, after: usize, mode: &Border) -> Tensor<4> {
-        if before == 0 && after == 0 {
-            return x;
+fn slice(mut x: Tensor<4>, ranges: &[(usize, usize, usize)]) -> Tensor<4> {
+    for (axis, &(start, end, step)) in ranges.iter().enumerate() {
+        if (start, step) != (0, 1) || end != x.dims()[axis] {
+            let slice = burn_core::tensor::Slice::new(start as isize, Some(end as isize), step as isize);
+            x = x.slice_dim(axis, slice);
         }
-        if axis >= 2 {
-            let pads = if axis == 2 { (0, 0, before, after) } else { (before, after, 0, 0) };
-            return x.pad(pads, *mode);
-        }
-        let Border::Constant(value) = *mode else { unreachable!("refused when the program is made") };
-        let zeros = |count: usize| {
-            let mut dims = x.dims();
-            dims[axis] = count;
-            Tensor::<4>::full(dims, value, &self.device)
-        };
-        let parts = [(before > 0).then(|| zeros(before)), Some(x.clone()), (after > 0).then(|| zeros(after))];
-        Tensor::cat(parts.into_iter().flatten().collect(), axis)
     }
+    x
+}
+
+fn pad(mut x: Tensor<4>, pads: &[(usize, usize)], mode: &Border, device: &Device) -> Tensor<4> {
+    for (axis, &(before, after)) in pads.iter().enumerate() {
+        x = pad_axis(x, axis, before, after, mode, device);
+    }
+    x
+}
+
+fn pad_axis(x: Tensor<4>, axis: usize, before: usize, after: usize, mode: &Border, device: &Device) -> Tensor<4> {
+    if before == 0 && after == 0 {
+        return x;
+    }
+    if axis >= 2 {
+        let pads = if axis == 2 { (0, 0, before, after) } else { (before, after, 0, 0) };
+        return x.pad(pads, *mode);
+    }
+    let Border::Constant(value) = *mode else { unreachable!("refused when the program is made") };
+    let constant = |count: usize| {
+        let mut dims = x.dims();
+        dims[axis] = count;
+        Tensor::<4>::full(dims, value, device)
+    };
+    let parts = [(before > 0).then(|| constant(before)), Some(x.clone()), (after > 0).then(|| constant(after))];
+    Tensor::cat(parts.into_iter().flatten().collect(), axis)
 }
 
 impl Batch {
+    /// A tensor of these axes; by numpy's rule missing ones are in front, of length 1.
+    fn of(tensor: Tensor<1>, shape: &[usize]) -> Batch {
+        let axis = |i: usize, rank: usize| (i + shape.len()).checked_sub(rank).map_or(1, |i| shape[i]);
+        match shape.len() {
+            3 | 4 => Batch::Images(tensor.reshape(std::array::from_fn::<usize, 4, _>(|i| axis(i, 4)))),
+            _ => Batch::Rows(tensor.reshape(std::array::from_fn::<usize, 2, _>(|i| axis(i, 2)))),
+        }
+    }
+
+    fn reshaped(self, shape: &[usize]) -> Batch {
+        match (self, shape) {
+            (Batch::Images(x), &[a, b]) => Batch::Rows(x.reshape([a, b])),
+            (Batch::Rows(x), &[a, b]) => Batch::Rows(x.reshape([a, b])),
+            (Batch::Images(x), &[a, b, c, d]) => Batch::Images(x.reshape([a, b, c, d])),
+            (Batch::Rows(x), &[a, b, c, d]) => Batch::Images(x.reshape([a, b, c, d])),
+            _ => unreachable!("shapes of other ranks are refused when the program is made"),
+        }
+    }
+
     fn images(self) -> Tensor<4> {
         match self {
             Batch::Images(images) => images,

@@ -1,9 +1,10 @@
 //! What is trained, on what, how: everything that decides the result of a run, in one file.
 
+use crate::at_init;
 use crate::device;
 use crate::error::option;
 use crate::loader::Augment;
-use crate::methods::{self, Ask, Segment};
+use crate::methods::{self, Ask, Before, Segment};
 use crate::optimiser::Sgd;
 use crate::rates;
 use resprout::formats::atomic;
@@ -48,7 +49,9 @@ pub struct Recipe {
     pub criterion: String,
     /// How many weights each layer keeps (a row of the allocations): `global` for one threshold.
     pub allocation: String,
-    /// What is done to the weights before training, and after pruning at random (a row of the repairs at initialisation).
+    /// How it prunes before training (a row of the methods of pruning at initialisation), with `method: dense`.
+    pub prune_at_init: Option<String>,
+    /// What is done to the weights before training, after any pruning there (a row of the repairs at initialisation).
     pub repair_init: String,
     /// Layers to leave dense.
     pub ignore: Vec<String>,
@@ -96,6 +99,7 @@ impl Default for Recipe {
             sparsity: 0.9,
             criterion: "magnitude".into(),
             allocation: "global".into(),
+            prune_at_init: None,
             repair_init: "none".into(),
             ignore: Vec::new(),
             include_grouped: false,
@@ -167,7 +171,15 @@ impl Recipe {
 
     /// The method's segments of training.
     pub fn segments(&self) -> Result<Vec<Segment>> {
-        methods::segments(&self.method, Ask { epochs: self.epochs, sparsity: self.sparsity })
+        let mut segments = methods::segments(&self.method, Ask { epochs: self.epochs, sparsity: self.sparsity })?;
+        if let Some(text) = &self.prune_at_init {
+            at_init::find(text, self.sparsity)?;
+            match &mut segments[..] {
+                [Segment { before: before @ Before::Nothing, ramp: None, .. }] => *before = Before::PruneAtInit(self.sparsity),
+                _ => return Err(option(format!("--prune-at-init {text}: goes with --method dense, not with {}", self.method))),
+            }
+        }
+        Ok(segments)
     }
 
     /// The optimiser.

@@ -1,8 +1,9 @@
 //! One run: the loop over segments, epochs and steps, and what it leaves in its folder.
 
+use crate::at_init;
 use crate::checkpoint::{self, Checkpoint, Position, Row};
 use crate::error::{data, option};
-use crate::loader::{Batch, Examples, batch_count};
+use crate::loader::{Augment, Batch, Examples, batch_count};
 use crate::loss;
 use crate::lower::{Mode, Program};
 use crate::methods::{Before, Segment};
@@ -17,6 +18,7 @@ use resprout::lipschitz::{self, LipschitzRow};
 use resprout::model::Model;
 use resprout::progress::{Progress, Quiet};
 use resprout::prune::prune;
+use resprout::tensor::Tensor as CoreTensor;
 use resprout::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -244,6 +246,7 @@ impl<'a> Run<'a> {
         match self.segment().before {
             Before::Nothing => Ok(()),
             Before::Prune(sparsity) => self.prune(sparsity, false, progress),
+            Before::PruneAtInit(sparsity) => self.prune_at_init(sparsity, progress),
             Before::PruneAtRandom(sparsity) => self.prune(sparsity, true, progress),
             Before::PruneAndRewind { sparsity, .. } => {
                 self.prune(sparsity, false, progress)?;
@@ -265,6 +268,26 @@ impl<'a> Run<'a> {
         prune(self.model, &options, &Default::default(), &Quiet)?;
         self.parameters.set_masks(self.model);
         Ok(())
+    }
+
+    fn prune_at_init(&mut self, sparsity: f64, progress: &dyn Progress) -> Result<()> {
+        let method = at_init::find(self.recipe.prune_at_init.as_deref().unwrap_or_default(), sparsity)?;
+        let batches = self.scored_batches(method.batches)?;
+        let Recipe { device, seed, .. } = self.recipe;
+        let input = at_init::Input { batches: &batches, image: self.image, device, seed: *seed };
+        at_init::prune_at_init(self.model, &method, &self.recipe.prune_options(sparsity, false), &input, progress)?;
+        self.parameters.load(self.model)
+    }
+
+    /// Training images as they are, in an order that no epoch has.
+    fn scored_batches(&self, count: usize) -> Result<Vec<at_init::Batch>> {
+        let Recipe { batch, seed, .. } = self.recipe;
+        let batches = self.data.train.epoch(*batch, Augment::default(), *seed, u64::MAX - 1, 1)?.take(count);
+        let tensor = |batch: Result<Batch>| {
+            let Batch { images, shape, labels } = batch?;
+            Ok((CoreTensor::new([&[labels.len()][..], &shape].concat(), images), labels))
+        };
+        batches.map(tensor).collect()
     }
 
     fn epoch(&mut self, progress: &dyn Progress) -> Result<()> {

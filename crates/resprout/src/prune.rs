@@ -84,6 +84,40 @@ pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progres
         return Err(Error::option("no layer is left to prune: every layer with weights is ignored or cannot be pruned"));
     }
     let scores = score(model, &layers, options, images, progress)?;
+    select(model, layers, left_dense, scores, options)
+}
+
+/// The same with scores of the caller's: one list per prunable layer, in the model's order, finite and not negative.
+pub fn prune_by_scores(model: &mut Model, options: &PruneOptions, scores: Vec<Vec<f64>>) -> Result<PruneOutcome> {
+    check_sparsity(options.sparsity, "--sparsity")?;
+    let (layers, left_dense) = model.prunable(&options.rule)?;
+    if layers.len() != scores.len() || layers.iter().zip(&scores).any(|(layer, scores)| layer.len() != scores.len()) {
+        return Err(Error::data("the scores are not of this model's prunable layers"));
+    }
+    for (layer, scores) in layers.iter().zip(&scores) {
+        if let Some(score) = scores.iter().find(|score| !(score.is_finite() && **score >= 0.0)) {
+            return Err(Error::data(format!("layer {:?}: a score is {score}", layer.layer)));
+        }
+    }
+    select(model, layers, left_dense, scores, options)
+}
+
+/// From scores to masks.
+fn select(
+    model: &mut Model,
+    layers: Vec<Prunable>,
+    left_dense: Vec<LeftDense>,
+    mut scores: Vec<Vec<f64>>,
+    options: &PruneOptions,
+) -> Result<PruneOutcome> {
+    for (layer, scores) in layers.iter().zip(&mut scores) {
+        if let Some(mask) = model.masks.get(&layer.param) {
+            // What an earlier mask has pruned goes first again, before kept weights of score 0 too.
+            for (score, kept) in scores.iter_mut().zip(&mask.0) {
+                *score = if *kept { score.max(f64::MIN_POSITIVE) } else { 0.0 };
+            }
+        }
+    }
     let budget = counts(&layers, &scores, options)?;
     let jobs = layers.par_iter().zip(&scores).zip(&budget);
     let masks: Vec<Mask> =
@@ -117,8 +151,8 @@ fn score(
 ) -> Result<Vec<Vec<f64>>> {
     let (entry, method_options) = table::find(CRITERIA, "--criterion", &options.criterion)?;
     let criterion = (entry.build)(&method_options, options.seed)?;
-    let mut scores = if criterion.needs_images() {
-        score_with_images(&*criterion, model, layers, images, progress)?
+    if criterion.needs_images() {
+        score_with_images(&*criterion, model, layers, images, progress)
     } else {
         progress.begin("score", layers.len() as u64);
         let score = |(index, layer): (usize, &Prunable)| {
@@ -128,15 +162,8 @@ fn score(
         };
         let scores: Result<Vec<Vec<f64>>> = layers.par_iter().enumerate().map(score).collect();
         progress.end();
-        scores?
-    };
-    for (layer, scores) in layers.iter().zip(&mut scores) {
-        if let Some(mask) = model.masks.get(&layer.param) {
-            // What an earlier mask has pruned goes first again, whatever the criterion says.
-            scores.iter_mut().zip(&mask.0).filter(|(_, kept)| !**kept).for_each(|(score, _)| *score = 0.0);
-        }
+        scores
     }
-    Ok(scores)
 }
 
 /// How many weights each layer keeps: overrides first, then the allocation, then the floors.

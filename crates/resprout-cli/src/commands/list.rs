@@ -10,6 +10,7 @@ use resprout::data::{DATASETS, PRESETS};
 use resprout::lipschitz::INIT_REPAIRS;
 use resprout::repair::REPAIRS;
 use resprout::table::Entry;
+use resprout_train::at_init::AT_INIT;
 use resprout_train::device::DEVICES;
 use resprout_train::methods::METHODS;
 use resprout_train::rates::SCHEDULES;
@@ -38,6 +39,7 @@ pub fn run(args: &ListArgs) -> anyhow::Result<()> {
         ("allocations", rows(ALLOCATIONS)),
         ("repairs", rows(REPAIRS)),
         ("methods", rows(METHODS)),
+        ("pruning at initialisation", rows(AT_INIT)),
         ("schedules", rows(SCHEDULES)),
         ("architectures", rows(ARCHITECTURES)),
         ("initialisations", rows(INITS)),

@@ -34,6 +34,8 @@ pub enum Before {
     Prune(f64),
     /// Pruning to a sparsity at random.
     PruneAtRandom(f64),
+    /// Pruning to a sparsity by the recipe's method of pruning at initialisation.
+    PruneAtInit(f64),
     /// Pruning to a sparsity by the recipe's criterion; then the kept weights, and everything else that
     /// is trained, go back to what they were after the given number of epochs, and the momentum to zero.
     PruneAndRewind {
@@ -117,7 +119,10 @@ mod tests {
                     assert!(segment.epochs > 0, "{}", entry.name);
                     reached.extend(match segment.before {
                         Before::Nothing => None,
-                        Before::Prune(s) | Before::PruneAtRandom(s) | Before::PruneAndRewind { sparsity: s, .. } => Some(s),
+                        Before::Prune(s)
+                        | Before::PruneAtInit(s)
+                        | Before::PruneAtRandom(s)
+                        | Before::PruneAndRewind { sparsity: s, .. } => Some(s),
                     });
                     if let Some(ramp) = segment.ramp {
                         reached.extend((0..=segment.epochs * 10).filter_map(|step| ramp.at(step, 10)));

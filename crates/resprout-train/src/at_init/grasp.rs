@@ -1,0 +1,89 @@
+//! Gradient flow: the weights whose removal would take most of it stay.
+
+use super::{BATCHES, Build, Input, Method, Score, Scores, mean_gradients, whole};
+use crate::error::data;
+use resprout::Result;
+use resprout::model::{Model, Prunable};
+use resprout::table::{Entry, OptionSpec};
+
+/// Steps that are tried, as shares of the weights' norm. The engine has no second derivatives: `H g` is a
+/// central difference, wrong by the third derivative where the step is long and by rounding where it is short.
+const STEPS: [f64; 5] = [3e-2, 1e-2, 3e-3, 1e-3, 3e-4];
+
+pub(super) const ENTRY: Entry<Build> = Entry {
+    name: "grasp",
+    about: "w (Hg), with the Hessian-gradient product from central differences: high where pruning would cost gradient norm",
+    paper: "Wang, Zhang, Grosse, Picking winning tickets before training by preserving gradient flow, ICLR 2020",
+    options: &[BATCHES, OptionSpec { name: "temperature", about: "what logits are divided by", default: "200" }],
+    build: |options, sparsity| {
+        let temperature = options.parse("temperature", "a number above 0", |&t: &f64| t > 0.0 && t.is_finite())?;
+        let score = Box::new(Grasp { temperature });
+        Ok(Method { rounds: vec![sparsity], returns: false, batches: whole(options, "batches")?, score })
+    },
+};
+
+struct Grasp {
+    temperature: f64,
+}
+
+impl Score for Grasp {
+    fn score(&self, model: &Model, _: &Model, layers: &[Prunable], input: &Input) -> Result<Scores> {
+        let (mut scores, _) = hessian_gradient(model, layers, input, self.temperature)?;
+        for (name, scores) in &mut scores {
+            let weights = &model.weight(name)?.data;
+            scores.iter_mut().zip(weights).for_each(|(product, &weight)| *product *= f64::from(weight));
+        }
+        Ok(scores)
+    }
+}
+
+/// `H g`, and by how much (relative to its norm) the two best steps disagree about it.
+fn hessian_gradient(model: &Model, layers: &[Prunable], input: &Input, temperature: f64) -> Result<(Scores, f64)> {
+    let gradient = mean_gradients(model, layers, input, temperature)?;
+    let weights: Result<Scores> = layers
+        .iter()
+        .map(|layer| Ok((layer.param.clone(), model.weight(&layer.param)?.data.iter().map(|&w| f64::from(w)).collect())))
+        .collect();
+    let length = norm(&gradient);
+    if length == 0.0 {
+        return Err(data("--prune-at-init grasp: the gradient is zero, and has no flow to preserve"));
+    }
+    let unit = norm(&weights?) / length;
+    let mut last = difference(model, &gradient, layers, input, temperature, STEPS[0] * unit)?;
+    let mut best = (last.clone(), f64::INFINITY);
+    for step in &STEPS[1..] {
+        let next = difference(model, &gradient, layers, input, temperature, step * unit)?;
+        let apart = distance(&last, &next) / norm(&next);
+        // Two steps that agree are both short enough and long enough.
+        if apart < best.1 {
+            best = (next.clone(), apart);
+        }
+        last = next;
+    }
+    Ok(best)
+}
+
+/// `(dL(w + step v) - dL(w - step v)) / (2 step)`
+fn difference(model: &Model, v: &Scores, layers: &[Prunable], input: &Input, temperature: f64, step: f64) -> Result<Scores> {
+    let at = |step: f64| {
+        let mut moved = model.clone();
+        for (name, v) in v {
+            let Some(tensor) = moved.params.f32_mut(name) else { continue };
+            tensor.data.iter_mut().zip(v).for_each(|(weight, v)| *weight = (f64::from(*weight) + step * v) as f32);
+        }
+        mean_gradients(&moved, layers, input, temperature)
+    };
+    let (mut ahead, behind) = (at(step)?, at(-step)?);
+    for (name, ahead) in &mut ahead {
+        ahead.iter_mut().zip(&behind[name]).for_each(|(ahead, behind)| *ahead = (*ahead - behind) / (2.0 * step));
+    }
+    Ok(ahead)
+}
+
+fn norm(scores: &Scores) -> f64 {
+    scores.values().flatten().map(|value| value * value).sum::<f64>().sqrt()
+}
+
+fn distance(a: &Scores, b: &Scores) -> f64 {
+    a.values().flatten().zip(b.values().flatten()).map(|(a, b)| (a - b) * (a - b)).sum::<f64>().sqrt()
+}

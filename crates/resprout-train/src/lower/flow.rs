@@ -1,0 +1,211 @@
+//! The flow of a network of absolute values: what SynFlow scores by.
+//!
+//! Its numbers grow with depth beyond any floating-point range (about 1e70 for ResNet-50), so every value is
+//! kept as `x * 2^e` with `x` near one. Powers of two change no digit, so that this is the plain computation
+//! but for sums whose terms differ by more than 2^126.
+
+use super::{Batch, Border, Instruction, Operand, Program, Step};
+use crate::error::{data, unsupported};
+use crate::ops::conv2d;
+use crate::parameters::Parameters;
+use burn_core::tensor::{Device, Tensor, TensorData, module};
+use resprout::Result;
+use resprout::ops::{BinaryOp, UnaryOp};
+
+/// A value and the exponent of its factor.
+#[derive(Clone)]
+struct Scaled {
+    value: Batch,
+    exponent: i32,
+}
+
+/// Values between these powers of two are left as they are.
+const RANGE: i32 = 16;
+
+impl Program {
+    /// The gradients of the sum of outputs for an image of ones with respect to every trained parameter, all of
+    /// them times the same power of two. Parameters must be absolute values. Batch normalisations use their
+    /// running statistics; activations without an upper bound are applied, upper bounds are left out.
+    pub fn flow(&self, parameters: &Parameters, image: [usize; 3], device: &Device) -> Result<Vec<Option<Tensor<1>>>> {
+        let device = device.clone().autodiff();
+        let leaf = |value: &Tensor<1>| Tensor::from_inner(value.clone()).require_grad();
+        let leaves: Vec<Tensor<1>> = parameters.trained.iter().map(|parameter| leaf(&parameter.value)).collect();
+        let machine = Flow { parameters, leaves: &leaves, device: &device };
+        let [c, h, w] = image;
+        let ones = Batch::Images(Tensor::ones([1, c, h, w], &device));
+        let mut slots: Vec<Option<Scaled>> = (0..self.slots).map(|_| None).collect();
+        slots[0] = Some(Scaled { value: ones, exponent: 0 });
+        for step in &self.steps {
+            let result = machine.run(step, &slots).map_err(|e| e.at(format!("layer {:?}", step.layer)))?;
+            slots[step.output] = Some(result);
+            step.release.iter().for_each(|&slot| slots[slot] = None);
+        }
+        let output = slots[self.output].take().ok_or_else(|| data("the network has no output"))?;
+        let mut gradients = output.value.rows().sum().backward();
+        Ok(leaves.iter().map(|leaf| leaf.grad_remove(&mut gradients)).collect())
+    }
+}
+
+struct Flow<'a> {
+    parameters: &'a Parameters,
+    leaves: &'a [Tensor<1>],
+    device: &'a Device,
+}
+
+impl Flow<'_> {
+    fn shaped<const D: usize>(&self, parameter: usize) -> Tensor<D> {
+        let shape = &self.parameters.trained[parameter].shape;
+        self.leaves[parameter].clone().reshape::<D, _>(std::array::from_fn::<usize, D, _>(|axis| shape[axis]))
+    }
+
+    /// A vector of one number per channel, as an operand of a batch like `like`.
+    fn per_channel(&self, vector: Tensor<1>, like: &Batch) -> Scaled {
+        let [channels] = vector.dims();
+        let value = match like {
+            Batch::Images(_) => Batch::Images(vector.reshape([1, channels, 1, 1])),
+            Batch::Rows(_) => Batch::Rows(vector.reshape([1, channels])),
+        };
+        Scaled { value, exponent: 0 }
+    }
+
+    fn operand(&self, operand: &Operand, slots: &[Option<Scaled>]) -> Result<Scaled> {
+        match operand {
+            Operand::Slot(slot) => slots[*slot].clone().ok_or_else(|| data("reads a value that is not computed")),
+            Operand::Parameter(index) => {
+                let shape = &self.parameters.trained[*index].shape;
+                Ok(Scaled { value: Batch::of(self.leaves[*index].clone(), shape), exponent: 0 })
+            }
+            Operand::Constant(values, shape) => {
+                let values: Vec<f32> = values.iter().map(|value| value.abs()).collect();
+                let count = values.len();
+                let tensor = Tensor::<1>::from_data(TensorData::new(values, [count]), self.device);
+                Ok(Scaled { value: Batch::of(tensor, shape), exponent: 0 })
+            }
+        }
+    }
+
+    fn run(&self, step: &Step, slots: &[Option<Scaled>]) -> Result<Scaled> {
+        let inputs: Result<Vec<Scaled>> = step.inputs.iter().map(|operand| self.operand(operand, slots)).collect();
+        let mut inputs = inputs?.into_iter();
+        let first = inputs.next().ok_or_else(|| data("has no operand"))?;
+        let exponent = first.exponent;
+        let images = |value: Tensor<4>| Ok(Scaled { value: Batch::Images(value), exponent });
+        match &step.instruction {
+            Instruction::Conv { weight, bias, options } => {
+                let out = conv2d(first.value.images(), self.shaped(*weight), options.clone());
+                self.biased(Scaled { value: Batch::Images(out), exponent }, *bias)
+            }
+            Instruction::Linear { weight, bias, transposed } => {
+                let weight: Tensor<2> = self.shaped(*weight);
+                let out = first.value.rows().matmul(if *transposed { weight.transpose() } else { weight });
+                self.biased(Scaled { value: Batch::Rows(out), exponent }, *bias)
+            }
+            Instruction::Normalise { gamma, beta, statistics, epsilon, relu } => {
+                let [mean, variance] = &self.parameters.statistics[*statistics].values;
+                let lift = |tensor: &Tensor<1>| Tensor::from_inner(tensor.clone());
+                let factor = self.leaves[*gamma].clone() / (lift(variance) + *epsilon).sqrt();
+                let shift = self.leaves[*beta].clone() - lift(mean) * factor.clone();
+                let factor = self.per_channel(factor, &first.value);
+                let shift = self.per_channel(shift, &first.value);
+                let scaled = combine(BinaryOp::Mul, first, factor)?;
+                let out = combine(BinaryOp::Add, scaled, shift)?;
+                normalised(if *relu { activated(UnaryOp::Relu, out) } else { out })
+            }
+            // A factor passes through these, and what bounds them from above is left out.
+            Instruction::Unary(op @ (UnaryOp::Relu | UnaryOp::LeakyRelu { .. })) => Ok(activated(*op, first)),
+            Instruction::Unary(UnaryOp::Clamp { low, .. }) if *low == 0.0 => Ok(activated(UnaryOp::Relu, first)),
+            Instruction::Unary(op) => Err(unsupported(format!("{op:?}: SynFlow has no meaning through it"))),
+            Instruction::Binary(op) => normalised(inputs.try_fold(first, |a, b| combine(*op, a, b))?),
+            Instruction::Concat(axis) => {
+                let all: Vec<Scaled> = std::iter::once(first).chain(inputs).collect();
+                let exponent = all.iter().map(|scaled| scaled.exponent).max().unwrap_or(0);
+                let parts = all.into_iter().map(|scaled| scaled.at(exponent).images()).collect();
+                Ok(Scaled { value: Batch::Images(Tensor::cat(parts, *axis)), exponent })
+            }
+            Instruction::Slice(ranges) => images(super::slice(first.value.images(), ranges)),
+            Instruction::Pad { mode, .. } if *mode != Border::Constant(0.0) => {
+                Err(unsupported("pads with other numbers than zero: SynFlow has no meaning through it"))
+            }
+            Instruction::Pad { pads, mode } => images(super::pad(first.value.images(), pads, mode, self.device)),
+            Instruction::MaxPool(options) => images(module::max_pool2d(first.value.images(), options.clone())),
+            Instruction::AveragePool(options) => images(module::avg_pool2d(first.value.images(), options.clone())),
+            Instruction::Mean => images(first.value.images().mean_dim(3).mean_dim(2)),
+            Instruction::MeanRows => {
+                Ok(Scaled { value: Batch::Rows(first.value.images().mean_dim(3).mean_dim(2).flatten(1, 3)), exponent })
+            }
+            Instruction::Reshape(shape) => Ok(Scaled { value: first.value.reshaped(shape), exponent }),
+            Instruction::Same => Ok(first),
+        }
+    }
+
+    fn biased(&self, out: Scaled, bias: Option<usize>) -> Result<Scaled> {
+        let out = match bias {
+            Some(bias) => {
+                let bias = self.per_channel(self.leaves[bias].clone(), &out.value);
+                combine(BinaryOp::Add, out, bias)?
+            }
+            None => out,
+        };
+        normalised(out)
+    }
+}
+
+impl Scaled {
+    /// The value with another exponent.
+    fn at(self, exponent: i32) -> Batch {
+        times_power(self.value, self.exponent - exponent)
+    }
+}
+
+fn activated(op: UnaryOp, x: Scaled) -> Scaled {
+    let value = match x.value {
+        Batch::Images(x) => Batch::Images(super::unary(op, x)),
+        Batch::Rows(x) => Batch::Rows(super::unary(op, x)),
+    };
+    Scaled { value, exponent: x.exponent }
+}
+
+fn times_power(value: Batch, power: i32) -> Batch {
+    if power == 0 {
+        return value;
+    }
+    // Below the range of f32 this is zero, as it should be.
+    let factor = 2f64.powi(power) as f32;
+    match value {
+        Batch::Images(x) => Batch::Images(x * factor),
+        Batch::Rows(x) => Batch::Rows(x * factor),
+    }
+}
+
+fn combine(op: BinaryOp, a: Scaled, b: Scaled) -> Result<Scaled> {
+    let exponent = match op {
+        BinaryOp::Add | BinaryOp::Sub => a.exponent.max(b.exponent),
+        BinaryOp::Mul => a.exponent + b.exponent,
+        BinaryOp::Div => a.exponent - b.exponent,
+    };
+    let (a, b) = match op {
+        BinaryOp::Add | BinaryOp::Sub => (a.at(exponent), b.at(exponent)),
+        BinaryOp::Mul | BinaryOp::Div => (a.value, b.value),
+    };
+    let value = match (a, b) {
+        (Batch::Rows(a), Batch::Rows(b)) => Batch::Rows(super::binary(op, a, b)),
+        (a, b) => Batch::Images(super::binary(op, a.images(), b.images())),
+    };
+    Ok(Scaled { value, exponent })
+}
+
+/// The same value with its largest element near one.
+fn normalised(scaled: Scaled) -> Result<Scaled> {
+    let largest = match &scaled.value {
+        Batch::Images(x) => x.clone().inner().abs().max().into_scalar::<f32>(),
+        Batch::Rows(x) => x.clone().inner().abs().max().into_scalar::<f32>(),
+    };
+    if !largest.is_finite() {
+        return Err(data(format!("its flow is {largest}")));
+    }
+    let power = if largest > 0.0 { largest.log2().floor() as i32 } else { 0 };
+    if power.abs() < RANGE {
+        return Ok(scaled);
+    }
+    Ok(Scaled { value: times_power(scaled.value, -power), exponent: scaled.exponent + power })
+}
