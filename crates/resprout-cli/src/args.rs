@@ -42,6 +42,11 @@ pub enum Command {
         after_help = "Examples:\n  resprout train --arch lenet-300-100 --data digits --sparsity 0.9 -o run\n  resprout train --arch resnet-20 --data cifar-10-batches-bin --method gmp --epochs 160 --crop 4 --flip -o run\n  resprout train recipe.yaml -o run --resume"
     )]
     Train(Box<TrainArgs>),
+    /// Prune an untrained network by a score, without training it
+    #[command(
+        after_help = "Examples:\n  resprout score --arch resnet-20 --method synflow --sparsity 0.95 -o masks.safetensors\n  resprout score --arch vgg-16-bn-cifar --method snip --data cifar-10-batches-bin --sparsity 0.98 -o masks.safetensors"
+    )]
+    Score(ScoreArgs),
     /// Write a model, or an architecture with weights, in another format
     #[command(
         after_help = "Examples:\n  resprout convert resnet18.pth --arch resnet-18 -o resnet18.onnx\n  resprout convert model.onnx -o model.safetensors"
@@ -246,12 +251,19 @@ pub struct InspectArgs {
 
 #[derive(Args, Debug)]
 pub struct ConvertArgs {
-    /// The model, .onnx, or its weights with --arch; without one, --arch gets fresh weights
-    #[arg(required_unless_present = "arch")]
-    pub model: Option<PathBuf>,
     /// Where to write: .onnx, .safetensors or .pth
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// A model file, or an architecture with weights of a file or fresh ones.
+#[derive(Args, Debug)]
+pub struct SourceArgs {
+    /// The model, .onnx, or its weights with --arch; without one, --arch gets fresh weights
+    #[arg(required_unless_present = "arch")]
+    pub model: Option<PathBuf>,
     #[command(flatten)]
     pub network: NetworkArgs,
     /// How fresh weights are drawn (see `resprout list`)
@@ -260,6 +272,54 @@ pub struct ConvertArgs {
     /// Seed of fresh weights
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct ScoreArgs {
+    /// Where to write the pruned model: .safetensors (weights and masks), .onnx or .pth
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Write the last round's scores too, .safetensors
+    #[arg(long, value_name = "FILE")]
+    pub scores: Option<PathBuf>,
+    /// How it scores (see `resprout list`, pruning at initialisation); options as name:option=value
+    #[arg(long, default_value = "synflow", value_name = "NAME")]
+    pub method: String,
+    /// Share of the prunable weights to remove
+    #[arg(short, long, default_value_t = 0.9, value_name = "S", allow_negative_numbers = true)]
+    pub sparsity: f64,
+    /// How many weights each layer keeps (see `resprout list`)
+    #[arg(long, default_value = "global", value_name = "NAME")]
+    pub allocation: String,
+    /// Leave these layers dense: name of a layer or weight, or re:REGEX; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub ignore: Vec<String>,
+    /// Prune depthwise and grouped convolutions too
+    #[arg(long)]
+    pub include_grouped: bool,
+    /// What is done to the weights that are left (see `resprout list`, repairs at initialisation)
+    #[arg(long, default_value = "none", value_name = "NAME")]
+    pub repair_init: String,
+    /// Labelled images, for methods that look at any: a folder of a known layout, a path of images, or digits
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<String>,
+    /// Preprocessing (see `resprout list`) [default: chosen by the images' size]
+    #[arg(long, value_name = "NAME", requires = "data")]
+    pub preset: Option<String>,
+    /// Images per batch
+    #[arg(short, long, default_value_t = 128, value_name = "N")]
+    pub batch: usize,
+    /// Channels, height and width of an image [default: those of the images, the model or the architecture]
+    #[arg(long, value_name = "C,H,W", value_delimiter = ',', conflicts_with = "data")]
+    pub input_shape: Option<Vec<usize>>,
+    /// Where it runs (see `resprout list`)
+    #[arg(long, default_value = "cpu", value_name = "NAME")]
+    pub device: String,
+    /// Write the report as JSON; - prints it instead of the table
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]

@@ -52,6 +52,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Eval(args) => commands::eval::run(args, &progress),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Train(args) => commands::train::run(args, &progress),
+        Command::Score(args) => commands::score::run(args, &progress),
         Command::Convert(args) => commands::convert::run(args),
         Command::Data { command: DataCommand::Fetch(args) } => commands::data::fetch(args, &progress),
         Command::List(args) => commands::list::run(args),

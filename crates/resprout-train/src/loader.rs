@@ -46,6 +46,12 @@ pub struct Batch {
 }
 
 impl Examples {
+    /// Channels, height and width of the first image; the others must have the same.
+    pub fn image(&self) -> Result<[usize; 3]> {
+        let first = *self.indices.first().ok_or_else(|| data(format!("{}: no images", self.set.path().display())))?;
+        Ok(self.set.load_one(first, self.channels, &self.preprocess)?.1)
+    }
+
     /// The label of each image of the split.
     pub fn labels(&self) -> Result<Vec<usize>> {
         let labels =

@@ -3,7 +3,7 @@
 use crate::at_init;
 use crate::checkpoint::{self, Checkpoint, Position, Row};
 use crate::error::{data, option};
-use crate::loader::{Augment, Batch, Examples, batch_count};
+use crate::loader::{Batch, Examples, batch_count};
 use crate::loss;
 use crate::lower::{Mode, Program};
 use crate::methods::{Before, Segment};
@@ -18,7 +18,6 @@ use resprout::lipschitz::{self, LipschitzRow};
 use resprout::model::Model;
 use resprout::progress::{Progress, Quiet};
 use resprout::prune::prune;
-use resprout::tensor::Tensor as CoreTensor;
 use resprout::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -133,8 +132,7 @@ impl<'a> Run<'a> {
         if steps_per_epoch == 0 {
             return Err(option(format!("{} training images make no batch", data.train.indices.len())));
         }
-        let first = *data.train.indices.first().ok_or_else(|| option("no training images"))?;
-        let image = data.train.set.load_one(first, data.train.channels, &data.train.preprocess)?.1;
+        let image = data.train.image()?;
         let count = recipe.batch.min(data.train.indices.len());
         let program = Program::new(model, &parameters, &[&[count][..], &image].concat())?;
         let classes = program.classes();
@@ -272,22 +270,11 @@ impl<'a> Run<'a> {
 
     fn prune_at_init(&mut self, sparsity: f64, progress: &dyn Progress) -> Result<()> {
         let method = at_init::find(self.recipe.prune_at_init.as_deref().unwrap_or_default(), sparsity)?;
-        let batches = self.scored_batches(method.batches)?;
-        let Recipe { device, seed, .. } = self.recipe;
+        let Recipe { batch, device, seed, .. } = self.recipe;
+        let batches = at_init::batches(&self.data.train, method.batches, *batch, *seed)?;
         let input = at_init::Input { batches: &batches, image: self.image, device, seed: *seed };
         at_init::prune_at_init(self.model, &method, &self.recipe.prune_options(sparsity, false), &input, progress)?;
         self.parameters.load(self.model)
-    }
-
-    /// Training images as they are, in an order that no epoch has.
-    fn scored_batches(&self, count: usize) -> Result<Vec<at_init::Batch>> {
-        let Recipe { batch, seed, .. } = self.recipe;
-        let batches = self.data.train.epoch(*batch, Augment::default(), *seed, u64::MAX - 1, 1)?.take(count);
-        let tensor = |batch: Result<Batch>| {
-            let Batch { images, shape, labels } = batch?;
-            Ok((CoreTensor::new([&[labels.len()][..], &shape].concat(), images), labels))
-        };
-        batches.map(tensor).collect()
     }
 
     fn epoch(&mut self, progress: &dyn Progress) -> Result<()> {

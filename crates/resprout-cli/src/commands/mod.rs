@@ -8,9 +8,10 @@ pub mod images;
 pub mod inspect;
 pub mod list;
 pub mod prune;
+pub mod score;
 pub mod train;
 
-use crate::args::NetworkArgs;
+use crate::args::{NetworkArgs, SourceArgs};
 use resprout::architectures::{self, Shape};
 use resprout::forward::{Network, PlanOptions};
 use resprout::model::Model;
@@ -26,6 +27,23 @@ const PYTORCH: [&str; 3] = ["pth", "pt", "th"];
 
 fn has_extension(path: &Path, names: &[&str]) -> bool {
     path.extension().is_some_and(|extension| names.iter().any(|name| extension == *name))
+}
+
+/// Reads the model file, or builds the architecture with fresh weights, for these images if any are known.
+fn open_source(source: &SourceArgs, shape: &Shape) -> Result<Model> {
+    let SourceArgs { model, network, init, seed } = source;
+    match (model, &network.arch) {
+        (Some(path), _) => read_model(path, network),
+        (None, Some(name)) => {
+            let classes = network.classes.map(NonZeroUsize::get).or(shape.classes);
+            let mut model = architectures::build(name, &Shape { classes, ..shape.clone() }, init, *seed)?;
+            if let Some(weights) = &network.weights {
+                read_weights(&mut model, weights)?;
+            }
+            Ok(model)
+        }
+        (None, None) => Err(Error::new(ErrorKind::Option, "a model or --arch is needed")),
+    }
 }
 
 /// Reads a model file, or builds the architecture that was named and reads the file's weights into it;

@@ -59,7 +59,7 @@ fn recipe(args: &TrainArgs) -> Result<Recipe> {
 }
 
 /// The splits of the recipe's data, with a part of the training images set apart for validation.
-fn open_data(recipe: &Recipe) -> Result<Data> {
+pub(super) fn open_data(recipe: &Recipe) -> Result<Data> {
     let splits = match recipe.data.as_str() {
         "digits" => embedded::splits()?,
         path => layouts::open(Path::new(path))?,
@@ -119,17 +119,16 @@ fn channels(train: &ImageSet, preprocess: &Preprocess) -> Result<usize> {
     }
 }
 
+/// The network that suits the images: their size, and as many classes as they name or have labels of.
+pub(super) fn shape(examples: &Examples) -> Result<Shape> {
+    let named = examples.set.class_names().map(<[String]>::len);
+    let seen = examples.labels()?.iter().max().map_or(0, |largest| largest + 1);
+    Ok(Shape { classes: Some(named.unwrap_or(seen)), image: Some(examples.image()?) })
+}
+
 fn open_model(recipe: &Recipe, data: &Data) -> Result<Model> {
-    let first = data.train.indices[0];
-    let image = data.train.set.load_one(first, data.train.channels, &data.train.preprocess)?.1;
     let mut model = match (&recipe.arch, &recipe.model) {
-        (Some(name), _) => {
-            let labels = data.train.labels()?;
-            let named = data.train.set.class_names().map(<[String]>::len);
-            let seen = labels.iter().max().map_or(0, |largest| largest + 1);
-            let classes = Some(named.unwrap_or(seen));
-            architectures::build(name, &Shape { classes, image: Some(image) }, &recipe.init, recipe.seed)?
-        }
+        (Some(name), _) => architectures::build(name, &shape(&data.train)?, &recipe.init, recipe.seed)?,
         (None, Some(path)) => onnx::read(Path::new(path))?,
         (None, None) => return Err(Error::new(ErrorKind::Option, "--arch or --model: one of them is needed")),
     };

@@ -2,6 +2,7 @@
 
 use crate::commands::demo::DemoReport;
 use crate::commands::inspect::Inspection;
+use crate::commands::score::Scored;
 use resprout::eval::{Estimate, Evaluation};
 use resprout::model::LeftDense;
 use resprout::repair::Candidate;
@@ -251,6 +252,17 @@ pub fn run(report: &resprout_train::run::RunReport, folder: &Path) {
     }
     outln!("{}", run_summary(report));
     outln!("{}: model.onnx, report.html, report.json, journal.jsonl, recipe.yaml", folder.display());
+}
+
+/// What is left of an untrained network.
+pub fn scored(scored: &Scored, output: &Path) {
+    layers(&scored.layers);
+    left_dense(&scored.left_dense);
+    sparsity(&scored.sparsity);
+    if !scored.init_repair.is_empty() {
+        outln!("  {}", init_repair(&scored.init_repair));
+    }
+    outln!("\nwrote {}; scored by {} in {:.1} s", output.display(), scored.method, scored.seconds);
 }
 
 /// What a repair at initialisation did, in a sentence.

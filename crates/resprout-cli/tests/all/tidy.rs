@@ -33,7 +33,7 @@ fn every_method_is_documented() {
 fn every_command_has_help_with_an_example() {
     let scratch = Scratch::new();
     let help = scratch.ok(&["--help"]);
-    for command in ["prune", "eval", "inspect", "train", "convert", "list", "demo"] {
+    for command in ["prune", "eval", "inspect", "train", "score", "convert", "list", "demo"] {
         assert!(help.contains(command), "{help}");
         let text = scratch.ok(&[command, "--help"]);
         let example = text.split("Example").nth(1).unwrap_or_else(|| panic!("{text}"));
@@ -45,8 +45,18 @@ fn every_command_has_help_with_an_example() {
 #[test]
 fn the_list_shows_every_table() {
     let text = Scratch::new().ok(&["list"]);
-    for table in ["criteria", "allocations", "repairs", "methods", "architectures", "datasets", "downloads", "presets", "kernels"]
-    {
+    for table in [
+        "criteria",
+        "allocations",
+        "repairs",
+        "methods",
+        "pruning at initialisation",
+        "architectures",
+        "datasets",
+        "downloads",
+        "presets",
+        "kernels",
+    ] {
         assert!(text.contains(table), "{text}");
     }
 }

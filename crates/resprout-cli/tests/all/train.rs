@@ -126,6 +126,33 @@ fn networks_are_repaired_before_training_and_after_random_pruning() {
 }
 
 #[test]
+fn networks_are_pruned_at_initialisation() {
+    let scratch = Scratch::new();
+    let score = ["score", "--arch", "resnet-20", "--seed", "4", "--sparsity", "0.9", "-o", "masks.safetensors", "--json", "-"];
+    let scored = json(&scratch.ok(&[&score[..], &["--method", "synflow:rounds=5", "--scores", "scores.safetensors"]].concat()));
+    assert!((scored["sparsity"]["of_prunable"].as_f64().unwrap() - 0.9).abs() < 1e-4);
+    assert_eq!(scored["layers"].as_array().unwrap().len(), 20);
+    assert!(scratch.path("scores.safetensors").exists());
+    // The written masks are read back.
+    let read = json(&scratch.ok(&["inspect", "masks.safetensors", "--arch", "resnet-20", "--json", "-"]));
+    assert_eq!(read["sparsity"]["kept"], scored["sparsity"]["kept"]);
+    let message = scratch.fails(2, &[&score[..], &["--method", "snip"]].concat());
+    assert!(message.contains("--data"), "{message}");
+    scratch.ok(&[&score[..], &["--method", "snip", "--data", "digits", "--batch", "50"]].concat());
+
+    let args = ["--prune-at-init", "snip:batches=2", "--sparsity", "0.8", "--repair-init", "repair", "-o", "run", "--json", "-"];
+    let report = json(&scratch.ok(&with(&args)));
+    assert_eq!(report["recipe"]["method"], "dense");
+    assert!(
+        report["outcome"]["rows"].as_array().unwrap().iter().all(|row| (row["sparsity"].as_f64().unwrap() - 0.8).abs() < 1e-4)
+    );
+    assert!(report["outcome"]["test"]["value"].as_f64().unwrap() > 0.5);
+    let message =
+        scratch.fails(2, &["train", "--arch", "resnet-20", "--prune-at-init", "snip", "--method", "gmp", "-o", "other"]);
+    assert!(message.contains("--prune-at-init") && message.contains("gmp"), "{message}");
+}
+
+#[test]
 fn recipes_say_the_same_as_options() {
     let scratch = Scratch::new();
     scratch.file(

@@ -11,6 +11,7 @@ mod synflow;
 
 use crate::error::{data, option};
 use crate::gradients::gradients_at;
+use crate::loader::{self, Augment, Examples};
 use crate::lower::Mode;
 use resprout::model::{Model, Prunable};
 use resprout::progress::Progress;
@@ -82,14 +83,14 @@ pub fn find(text: &str, sparsity: f64) -> Result<Method> {
     (entry.build)(&options, sparsity)
 }
 
-/// Prunes `model` in place. The options' criterion is not used: `method` is.
+/// Prunes `model` in place and returns the last round's scores. The options' criterion is not used: `method` is.
 pub fn prune_at_init(
     model: &mut Model,
     method: &Method,
     options: &PruneOptions,
     input: &Input,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<Scores> {
     if input.batches.len() < method.batches {
         return Err(option(format!(
             "--prune-at-init: {} batches of images are needed, {} are there",
@@ -100,19 +101,30 @@ pub fn prune_at_init(
     let (layers, _) = model.prunable(&options.rule)?;
     check_budget(&layers, options.sparsity)?;
     let fresh = model.clone();
+    let mut scores = Scores::new();
     progress.begin("score", method.rounds.len() as u64);
     for &sparsity in &method.rounds {
         progress.check()?;
         method.score.rescale(model)?;
-        let scores = in_order(method.score.score(model, &fresh, &layers, input)?, &layers)?;
+        scores = method.score.score(model, &fresh, &layers, input)?;
+        let lists = in_order(&scores, &layers)?;
         if method.returns {
             *model = fresh.clone();
         }
-        prune_by_scores(model, &PruneOptions { sparsity, ..options.clone() }, scores)?;
+        prune_by_scores(model, &PruneOptions { sparsity, ..options.clone() }, lists)?;
         progress.advance(1);
     }
     progress.end();
-    Ok(())
+    Ok(scores)
+}
+
+/// Up to `count` batches of training images as they are, in an order that no epoch has.
+pub fn batches(examples: &Examples, count: usize, batch: usize, seed: u64) -> Result<Vec<Batch>> {
+    let tensor = |batch: Result<loader::Batch>| {
+        let loader::Batch { images, shape, labels } = batch?;
+        Ok((Tensor::new([&[labels.len()][..], &shape].concat(), images), labels))
+    };
+    examples.epoch(batch, Augment::default(), seed, u64::MAX - 1, 1)?.take(count).map(tensor).collect()
 }
 
 /// Fewer weights than layers cannot connect the network's ends.
@@ -126,10 +138,10 @@ fn check_budget(layers: &[Prunable], sparsity: f64) -> Result<()> {
 }
 
 /// Lists in the layers' order, moved up where the lowest is negative: allocations take none below zero.
-fn in_order(mut scores: Scores, layers: &[Prunable]) -> Result<Vec<Vec<f64>>> {
+fn in_order(scores: &Scores, layers: &[Prunable]) -> Result<Vec<Vec<f64>>> {
     let mut lists = Vec::with_capacity(layers.len());
     for layer in layers {
-        let list = scores.remove(&layer.param).ok_or_else(|| data(format!("layer {:?}: has no scores", layer.layer)))?;
+        let list = scores.get(&layer.param).cloned().ok_or_else(|| data(format!("layer {:?}: has no scores", layer.layer)))?;
         if let Some(score) = list.iter().find(|score| !score.is_finite()) {
             return Err(Error::new(ErrorKind::Data, format!("layer {:?}: a score is {score}", layer.layer)));
         }

@@ -27,7 +27,7 @@ pub fn encode(model: &Model) -> Result<Vec<u8>> {
 
 /// As [`encode`], with tensors that are no parameters and with text beside them.
 pub fn encode_with(model: &Model, extra: &[(String, Tensor)], metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>> {
-    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut tensors: Vec<Packed> = Vec::new();
     for (name, param) in model.params.iter() {
         if let Some(tensor) = param.f32() {
             tensors.push((name.to_string(), Dtype::F32, tensor.shape.clone(), tensor.to_le_bytes()));
@@ -40,8 +40,22 @@ pub fn encode_with(model: &Model, extra: &[(String, Tensor)], metadata: Option<H
         let shape = model.params.get(name).map(|param| param.shape.clone()).unwrap_or_default();
         tensors.push((format!("{name}{MASK_SUFFIX}"), Dtype::BOOL, shape, mask.0.iter().map(|&kept| u8::from(kept)).collect()));
     }
+    pack(&tensors, metadata)
+}
+
+/// Writes tensors that are no model's.
+pub fn write_tensors(tensors: &[(String, Tensor)], path: &Path) -> Result<()> {
+    let tensors: Vec<Packed> =
+        tensors.iter().map(|(name, tensor)| (name.clone(), Dtype::F32, tensor.shape.clone(), tensor.to_le_bytes())).collect();
+    atomic::write(path, &pack(&tensors, None).map_err(|e| e.at(path.display()))?)
+}
+
+/// Name, type, shape and bytes.
+type Packed = (String, Dtype, Vec<usize>, Vec<u8>);
+
+fn pack(tensors: &[Packed], metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>> {
     let mut views = Vec::with_capacity(tensors.len());
-    for (name, dtype, shape, bytes) in &tensors {
+    for (name, dtype, shape, bytes) in tensors {
         let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| Error::format(format!("{name:?}: {e}")))?;
         views.push((name.clone(), view));
     }
