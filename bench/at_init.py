@@ -2,10 +2,11 @@
 
     pip install -r testdata/gen/requirements.txt
     cargo build --release -p resprout-cli
-    python bench/at_init.py MNIST_FOLDER CIFAR10_FOLDER
+    python bench/at_init.py MNIST_FOLDER CIFAR10_FOLDER [NETWORK ...]
 
 The same fresh weights and the same 128 images for both. Prints the share of weights on which the masks
-agree (SNIP in one round, SynFlow in 100) and Spearman's rank correlation of the scores.
+agree (SNIP in one round, SynFlow in 100) and Spearman's rank correlation of the scores; and the same for
+PyTorch itself in f32, because that is what f32 can give.
 """
 import gzip
 import pathlib
@@ -72,14 +73,14 @@ def grasp(net, x, y):
     return {name: (w * h).detach() for (name, w), h in zip(named.items(), product)}
 
 
-def synflow_once(net, image):
+def synflow_once(net, image, dtype):
     named = weights(net)
     net.zero_grad()
-    net.eval()(torch.ones(1, *image, dtype=torch.float64)).sum().backward()
+    net.eval()(torch.ones(1, *image, dtype=dtype)).sum().backward()
     return {name: (w * w.grad).abs().detach() for name, w in named.items()}
 
 
-def synflow(net, image, rounds=100):
+def synflow(net, image, dtype, rounds=100):
     """Tanaka et al., algorithm 1, with the exponential schedule; returns the last scores and the masks."""
     with torch.no_grad():
         for tensor in net.state_dict().values():
@@ -88,7 +89,7 @@ def synflow(net, image, rounds=100):
     masks = {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights(net).items()}
     total = sum(mask.numel() for mask in masks.values())
     for k in range(1, rounds + 1):
-        scores = synflow_once(net, image)
+        scores = synflow_once(net, image, dtype)
         density = (1 - SPARSITY) ** (k / rounds)
         masks = keep(scores, round(density * total))
         with torch.no_grad():
@@ -114,21 +115,28 @@ def compare(arch, method, data, image, x, y, folder):
     resprout("score", init, "--arch", arch, "--method", method, "--sparsity", SPARSITY, "--data", data, "--batch", COUNT,
              "-o", folder / "masks.safetensors", "--scores", folder / "scores.safetensors")
     ours, masked = load_file(folder / "scores.safetensors"), load_file(folder / "masks.safetensors")
-    net = ARCHITECTURES[arch][0]().double()
-    net.load_state_dict({name: t.double() if t.is_floating_point() else t for name, t in torch.load(init, weights_only=True).items()})
-    if method == "synflow":
-        scores, masks = synflow(net, image)
-    else:
-        scores = {"snip": snip, "grasp": grasp}[method](net, x, y)
-        masks = keep(scores, round((1 - SPARSITY) * sum(s.numel() for s in scores.values())))
+    start = torch.load(init, weights_only=True)
+    scores, masks = oracle(arch, method, start, image, x, y, torch.float64)
+    narrow = oracle(arch, method, start, image, x, y, torch.float32)
     assert set(scores) == set(ours), set(scores) ^ set(ours)
     flat = lambda tensors: np.concatenate([np.asarray(tensors[name]).ravel() for name in scores])
-    same = float((flat(masks) == flat({name: masked[name + ".mask"] for name in scores})).mean())
-    print(f"| {arch} | {method} | {same * 100:.4f} % | {spearman(flat(ours), flat(scores)):.6f} |", flush=True)
+    same = lambda other: f"{(flat(masks) == flat(other)).mean() * 100:.4f} %"
+    ranks = lambda other: f"{spearman(flat(other), flat(scores)):.6f}"
+    kept = {name: masked[name + ".mask"] for name in scores}
+    print(f"| {arch} | {method} | {same(kept)} | {same(narrow[1])} | {ranks(ours)} | {ranks(narrow[0])} |", flush=True)
 
 
-def main(mnist_source, cifar_source):
-    print("| network | method | equal masks | rank correlation |\n| --- | --- | --- | --- |")
+def oracle(arch, method, start, image, x, y, dtype):
+    net = ARCHITECTURES[arch][0]().to(dtype)
+    net.load_state_dict({name: t.to(dtype) if t.is_floating_point() else t for name, t in start.items()})
+    if method == "synflow":
+        return synflow(net, image, dtype)
+    scores = {"snip": snip, "grasp": grasp}[method](net, x.to(dtype), y)
+    return scores, keep(scores, round((1 - SPARSITY) * sum(s.numel() for s in scores.values())))
+
+
+def main(mnist_source, cifar_source, *networks):
+    print("| network | method | equal masks | of PyTorch in f32 | rank correlation | of PyTorch in f32 |\n|" + " --- |" * 6)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         for arch, (data, x, y) in {
@@ -136,6 +144,8 @@ def main(mnist_source, cifar_source):
             "resnet-20": cifar(cifar_source, folder),
             "vgg-16-bn-cifar": cifar(cifar_source, folder),
         }.items():
+            if networks and arch not in networks:
+                continue
             for method in ("snip", "grasp", "synflow"):
                 compare(arch, method, data, ARCHITECTURES[arch][1], x, y, folder)
 

@@ -3,7 +3,7 @@
 use crate::device;
 use crate::error::data;
 use crate::loss;
-use crate::lower::{Mode, Program};
+use crate::lower::{Hold, Mode, Program};
 use crate::parameters::{Parameters, values};
 use burn_core::tensor::{Tensor as DeviceTensor, TensorData};
 use resprout::Result;
@@ -24,16 +24,17 @@ pub struct Gradients {
 /// The gradients of the mean cross-entropy of `images: [N, C, H, W]` (preprocessed) with these labels.
 /// Masks count: a pruned weight is zero, and has a gradient all the same.
 pub fn gradients(model: &Model, images: &Tensor, labels: &[usize], mode: Mode, device: &str) -> Result<Gradients> {
-    gradients_at(model, images, labels, mode, 1.0, device)
+    gradients_at(model, images, labels, mode, 1.0, Hold::Free, device)
 }
 
-/// The same with logits divided by a temperature before the loss.
+/// The same with logits divided by a temperature before the loss, and with gates noted or held.
 pub(crate) fn gradients_at(
     model: &Model,
     images: &Tensor,
     labels: &[usize],
     mode: Mode,
     temperature: f64,
+    hold: Hold,
     device: &str,
 ) -> Result<Gradients> {
     let device = device::open(device)?;
@@ -46,7 +47,7 @@ pub(crate) fn gradients_at(
     }
     let device = device.autodiff();
     let input = DeviceTensor::<4>::from_data(TensorData::new(images.data.clone(), [count, c, h, w]), &device);
-    let forward = program.forward(&parameters, input, mode);
+    let forward = program.forward_held(&parameters, input, mode, hold);
     let loss = loss::cross_entropy(forward.logits.clone() / temperature, loss::targets(labels, classes, 0.0, &device));
     let logits = values(&forward.logits.clone().inner().flatten::<1>(0, 1));
     let value = f64::from(values(&loss.clone().inner())[0]);

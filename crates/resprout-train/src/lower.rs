@@ -1,6 +1,9 @@
 //! A model's graph as a program for the engine: every layer becomes one instruction.
 
 mod flow;
+mod gates;
+
+pub(crate) use gates::{Gates, Hold};
 
 use crate::error::{data, unsupported};
 use crate::ops::{batch_norm, conv2d};
@@ -108,13 +111,18 @@ impl Program {
 
     /// Computes the logits of `images`; with gradients if the device is one of automatic differentiation.
     pub fn forward(&self, parameters: &Parameters, images: Tensor<4>, mode: Mode) -> Forward {
+        self.forward_held(parameters, images, mode, Hold::Free)
+    }
+
+    /// The same with activations and maxima noted, or held as they were noted.
+    pub(crate) fn forward_held(&self, parameters: &Parameters, images: Tensor<4>, mode: Mode, hold: Hold) -> Forward {
         let device = images.device();
         let leaf = |value: &Tensor<1>| match device.is_autodiff() {
             true => Tensor::from_inner(value.clone()).require_grad(),
             false => value.clone(),
         };
         let leaves: Vec<Tensor<1>> = parameters.trained.iter().map(|parameter| leaf(&parameter.value)).collect();
-        let mut machine = Machine { parameters, leaves, mode, device, statistics: Vec::new() };
+        let mut machine = Machine { parameters, leaves, mode, device, hold, statistics: Vec::new() };
         let mut slots: Vec<Option<Batch>> = (0..self.slots).map(|_| None).collect();
         slots[0] = Some(Batch::Images(images));
         for step in &self.steps {
@@ -134,7 +142,7 @@ impl Program {
     pub fn first_broken_layer(&self, parameters: &Parameters, images: Tensor<4>) -> Option<&str> {
         let device = images.device();
         let leaves = parameters.trained.iter().map(|parameter| parameter.value.clone()).collect();
-        let mut machine = Machine { parameters, leaves, mode: Mode::Training, device, statistics: Vec::new() };
+        let mut machine = Machine { parameters, leaves, mode: Mode::Training, device, hold: Hold::Free, statistics: Vec::new() };
         let mut slots: Vec<Option<Batch>> = (0..self.slots).map(|_| None).collect();
         slots[0] = Some(Batch::Images(images));
         for step in &self.steps {
@@ -174,6 +182,7 @@ struct Machine<'a> {
     leaves: Vec<Tensor<1>>,
     mode: Mode,
     device: Device,
+    hold: Hold<'a>,
     statistics: Vec<(usize, [Tensor<1>; 2])>,
 }
 
@@ -218,12 +227,12 @@ impl Machine<'_> {
                 })
             }
             Instruction::Normalise { gamma, beta, statistics, epsilon, relu } => {
-                self.normalise(first, [*gamma, *beta], *statistics, *epsilon, *relu)
+                // Where gates are held, the activation behind is one of them.
+                let free = matches!(self.hold, Hold::Free);
+                let out = self.normalise(first, [*gamma, *beta], *statistics, *epsilon, *relu && free);
+                if *relu && !free { self.hold.unary(step.output, UnaryOp::Relu, out) } else { out }
             }
-            Instruction::Unary(op) => match first {
-                Batch::Images(x) => Batch::Images(unary(*op, x)),
-                Batch::Rows(x) => Batch::Rows(unary(*op, x)),
-            },
+            Instruction::Unary(op) => self.hold.unary(step.output, *op, first),
             Instruction::Binary(op) => rest.into_iter().fold(first, |a, b| match (a, b) {
                 (Batch::Rows(a), Batch::Rows(b)) => Batch::Rows(binary(*op, a, b)),
                 (a, b) => Batch::Images(binary(*op, a.images(), b.images())),
@@ -234,7 +243,7 @@ impl Machine<'_> {
             }
             Instruction::Slice(ranges) => Batch::Images(slice(first.images(), ranges)),
             Instruction::Pad { pads, mode } => Batch::Images(pad(first.images(), pads, mode, &self.device)),
-            Instruction::MaxPool(options) => Batch::Images(module::max_pool2d(first.images(), options.clone())),
+            Instruction::MaxPool(options) => Batch::Images(self.hold.max_pool(step.output, first.images(), options)),
             Instruction::AveragePool(options) => Batch::Images(module::avg_pool2d(first.images(), options.clone())),
             Instruction::Mean => Batch::Images(first.images().mean_dim(3).mean_dim(2)),
             Instruction::MeanRows => Batch::Rows(first.images().mean_dim(3).mean_dim(2).flatten(1, 3)),

@@ -1,13 +1,15 @@
 //! Gradient flow: the weights whose removal would take most of it stay.
 
-use super::{BATCHES, Build, Input, Method, Score, Scores, mean_gradients, whole};
+use super::{BATCHES, Build, Input, Method, Score, Scores, mean_gradients_with, whole};
 use crate::error::data;
+use crate::lower::{Gates, Hold};
 use resprout::Result;
 use resprout::model::{Model, Prunable};
 use resprout::table::{Entry, OptionSpec};
 
 /// Steps that are tried, as shares of the weights' norm. The engine has no second derivatives: `H g` is a
 /// central difference, wrong by the third derivative where the step is long and by rounding where it is short.
+/// Activations are held: see [`crate::lower::Gates`].
 const STEPS: [f64; 5] = [3e-2, 1e-2, 3e-3, 1e-3, 3e-4];
 
 pub(super) const ENTRY: Entry<Build> = Entry {
@@ -39,7 +41,10 @@ impl Score for Grasp {
 
 /// `H g`, and by how much (relative to its norm) the two best steps disagree about it.
 fn hessian_gradient(model: &Model, layers: &[Prunable], input: &Input, temperature: f64) -> Result<(Scores, f64)> {
-    let gradient = mean_gradients(model, layers, input, temperature)?;
+    let mut gates: Vec<Gates> = input.batches.iter().map(|_| Gates::default()).collect();
+    let mut noted = gates.iter_mut();
+    let gradient = mean_gradients_with(model, layers, input, temperature, |_| noted.next().map_or(Hold::Free, Hold::Note))?;
+    let around = Around { model, layers, input, temperature, gates: &gates };
     let weights: Result<Scores> = layers
         .iter()
         .map(|layer| Ok((layer.param.clone(), model.weight(&layer.param)?.data.iter().map(|&w| f64::from(w)).collect())))
@@ -49,10 +54,10 @@ fn hessian_gradient(model: &Model, layers: &[Prunable], input: &Input, temperatu
         return Err(data("--prune-at-init grasp: the gradient is zero, and has no flow to preserve"));
     }
     let unit = norm(&weights?) / length;
-    let mut last = difference(model, &gradient, layers, input, temperature, STEPS[0] * unit)?;
+    let mut last = around.difference(&gradient, STEPS[0] * unit)?;
     let mut best = (last.clone(), f64::INFINITY);
     for step in &STEPS[1..] {
-        let next = difference(model, &gradient, layers, input, temperature, step * unit)?;
+        let next = around.difference(&gradient, step * unit)?;
         let apart = distance(&last, &next) / norm(&next);
         // Two steps that agree are both short enough and long enough.
         if apart < best.1 {
@@ -63,21 +68,33 @@ fn hessian_gradient(model: &Model, layers: &[Prunable], input: &Input, temperatu
     Ok(best)
 }
 
-/// `(dL(w + step v) - dL(w - step v)) / (2 step)`
-fn difference(model: &Model, v: &Scores, layers: &[Prunable], input: &Input, temperature: f64, step: f64) -> Result<Scores> {
-    let at = |step: f64| {
-        let mut moved = model.clone();
+/// The point around which gradients are compared.
+struct Around<'a> {
+    model: &'a Model,
+    layers: &'a [Prunable],
+    input: &'a Input<'a>,
+    temperature: f64,
+    gates: &'a [Gates],
+}
+
+impl Around<'_> {
+    /// `(dL(w + step v) - dL(w - step v)) / (2 step)`
+    fn difference(&self, v: &Scores, step: f64) -> Result<Scores> {
+        let (mut ahead, behind) = (self.gradient(v, step)?, self.gradient(v, -step)?);
+        for (name, ahead) in &mut ahead {
+            ahead.iter_mut().zip(&behind[name]).for_each(|(ahead, behind)| *ahead = (*ahead - behind) / (2.0 * step));
+        }
+        Ok(ahead)
+    }
+
+    fn gradient(&self, v: &Scores, step: f64) -> Result<Scores> {
+        let mut moved = self.model.clone();
         for (name, v) in v {
             let Some(tensor) = moved.params.f32_mut(name) else { continue };
             tensor.data.iter_mut().zip(v).for_each(|(weight, v)| *weight = (f64::from(*weight) + step * v) as f32);
         }
-        mean_gradients(&moved, layers, input, temperature)
-    };
-    let (mut ahead, behind) = (at(step)?, at(-step)?);
-    for (name, ahead) in &mut ahead {
-        ahead.iter_mut().zip(&behind[name]).for_each(|(ahead, behind)| *ahead = (*ahead - behind) / (2.0 * step));
+        mean_gradients_with(&moved, self.layers, self.input, self.temperature, |batch| Hold::Keep(&self.gates[batch]))
     }
-    Ok(ahead)
 }
 
 fn norm(scores: &Scores) -> f64 {

@@ -12,7 +12,7 @@ mod synflow;
 use crate::error::{data, option};
 use crate::gradients::gradients_at;
 use crate::loader::{self, Augment, Examples};
-use crate::lower::Mode;
+use crate::lower::{Hold, Mode};
 use resprout::model::{Model, Prunable};
 use resprout::progress::Progress;
 use resprout::prune::{PruneOptions, prune_by_scores};
@@ -155,10 +155,21 @@ fn in_order(scores: &Scores, layers: &[Prunable]) -> Result<Vec<Vec<f64>>> {
 }
 
 /// The gradients of the mean loss over all batches with respect to the layers' weights, by batch statistics.
-fn mean_gradients(model: &Model, layers: &[Prunable], input: &Input, temperature: f64) -> Result<Scores> {
+fn mean_gradients(model: &Model, layers: &[Prunable], input: &Input) -> Result<Scores> {
+    mean_gradients_with(model, layers, input, 1.0, |_| Hold::Free)
+}
+
+/// The same with logits divided by a temperature, and with the gates of each batch noted or held.
+fn mean_gradients_with<'g>(
+    model: &Model,
+    layers: &[Prunable],
+    input: &Input,
+    temperature: f64,
+    mut hold: impl FnMut(usize) -> Hold<'g>,
+) -> Result<Scores> {
     let mut sums: Scores = layers.iter().map(|layer| (layer.param.clone(), vec![0.0; layer.len()])).collect();
-    for (images, labels) in input.batches {
-        let gradients = gradients_at(model, images, labels, Mode::Training, temperature, input.device)?;
+    for (index, (images, labels)) in input.batches.iter().enumerate() {
+        let gradients = gradients_at(model, images, labels, Mode::Training, temperature, hold(index), input.device)?;
         for (name, sum) in &mut sums {
             let gradient =
                 gradients.by_name.get(name).ok_or_else(|| data(format!("{name:?}: the loss does not depend on it")))?;

@@ -45,7 +45,7 @@ struct Sensitivity {
 
 impl Score for Sensitivity {
     fn score(&self, model: &Model, fresh: &Model, layers: &[Prunable], input: &Input) -> Result<Scores> {
-        let mut scores = mean_gradients(model, layers, input, 1.0)?;
+        let mut scores = mean_gradients(model, layers, input)?;
         for (name, scores) in &mut scores {
             let weights = &(self.of)(model, fresh).weight(name)?.data;
             scores.iter_mut().zip(weights).for_each(|(score, &weight)| *score = (*score * f64::from(weight)).abs());

@@ -1,0 +1,118 @@
+//! Activations and maxima held as they are at one point, so that a network is smooth around it.
+//!
+//! A rectifier's second derivative is zero but for a jump. Differences of gradients between two points see the
+//! jumps that lie between them, and these do not vanish with the distance, because the shorter it is the
+//! more each of them counts. Held gates leave the derivative that exists almost everywhere.
+
+use super::{Batch, unary};
+use burn_core::tensor::ops::MaxPoolOptions;
+use burn_core::tensor::{Int, Tensor, module};
+use resprout::ops::UnaryOp;
+use std::collections::HashMap;
+
+/// What is done about activations and maxima in a pass.
+pub(crate) enum Hold<'a> {
+    /// They are computed.
+    Free,
+    /// They are computed, and noted.
+    Note(&'a mut Gates),
+    /// They are as they were noted.
+    Keep(&'a Gates),
+}
+
+/// The gates of a pass, by the slot that is written.
+#[derive(Default)]
+pub(crate) struct Gates(HashMap<usize, Gate>);
+
+enum Gate {
+    Images(Line<4>),
+    Rows(Line<2>),
+    Maxima(Tensor<4, Int>),
+}
+
+/// What a piecewise linear function does at each element.
+#[derive(Clone)]
+struct Line<const D: usize> {
+    slope: Tensor<D>,
+    offset: Tensor<D>,
+}
+
+impl Hold<'_> {
+    pub(super) fn unary(&mut self, slot: usize, op: UnaryOp, x: Batch) -> Batch {
+        match (self, x) {
+            (Hold::Note(gates), Batch::Images(x)) => {
+                gates.0.extend(line(op, inner(&x)).map(|line| (slot, Gate::Images(line))));
+                Batch::Images(unary(op, x))
+            }
+            (Hold::Note(gates), Batch::Rows(x)) => {
+                gates.0.extend(line(op, inner(&x)).map(|line| (slot, Gate::Rows(line))));
+                Batch::Rows(unary(op, x))
+            }
+            (Hold::Keep(gates), x) => match (gates.0.get(&slot), x) {
+                (Some(Gate::Images(line)), Batch::Images(x)) => Batch::Images(line.at(x)),
+                (Some(Gate::Rows(line)), Batch::Rows(x)) => Batch::Rows(line.at(x)),
+                (_, x) => free(op, x),
+            },
+            (Hold::Free, x) => free(op, x),
+        }
+    }
+
+    pub(super) fn max_pool(&mut self, slot: usize, x: Tensor<4>, options: &MaxPoolOptions<2>) -> Tensor<4> {
+        match self {
+            Hold::Free => module::max_pool2d(x, options.clone()),
+            Hold::Note(gates) => {
+                let (_, places) = module::max_pool2d_with_indices(inner(&x), options.clone());
+                gates.0.insert(slot, Gate::Maxima(places));
+                module::max_pool2d(x, options.clone())
+            }
+            Hold::Keep(gates) => match gates.0.get(&slot) {
+                Some(Gate::Maxima(places)) => picked(x, places.clone()),
+                _ => module::max_pool2d(x, options.clone()),
+            },
+        }
+    }
+}
+
+impl<const D: usize> Line<D> {
+    fn at(&self, x: Tensor<D>) -> Tensor<D> {
+        let lift =
+            |tensor: &Tensor<D>| if x.device().is_autodiff() { Tensor::from_inner(tensor.clone()) } else { tensor.clone() };
+        let (slope, offset) = (lift(&self.slope), lift(&self.offset));
+        x * slope + offset
+    }
+}
+
+fn free(op: UnaryOp, x: Batch) -> Batch {
+    match x {
+        Batch::Images(x) => Batch::Images(unary(op, x)),
+        Batch::Rows(x) => Batch::Rows(unary(op, x)),
+    }
+}
+
+fn inner<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
+    if x.device().is_autodiff() { x.clone().inner() } else { x.clone() }
+}
+
+/// The function's line at each element; `None` for functions that are smooth, or curved between their bends.
+fn line<const D: usize>(op: UnaryOp, x: Tensor<D>) -> Option<Line<D>> {
+    let slope = match op {
+        UnaryOp::Relu => x.clone().greater_elem(0.0).float(),
+        UnaryOp::LeakyRelu { alpha } => x.clone().greater_elem(0.0).float() * (1.0 - alpha) + alpha,
+        UnaryOp::Clamp { low, high } => x.clone().greater_elem(low).float() * x.clone().lower_elem(high).float(),
+        UnaryOp::HardSigmoid { alpha, beta } => {
+            let inside = x.clone() * alpha + beta;
+            inside.clone().greater_elem(0.0).float() * inside.lower_elem(1.0).float() * alpha
+        }
+        UnaryOp::Sigmoid | UnaryOp::HardSwish => return None,
+    };
+    let offset = unary(op, x.clone()) - x * slope.clone();
+    Some(Line { slope, offset })
+}
+
+/// The elements of every channel at these places of its flat image.
+fn picked(x: Tensor<4>, places: Tensor<4, Int>) -> Tensor<4> {
+    let ([n, c, h, w], [_, _, oh, ow]) = (x.dims(), places.dims());
+    let flat: Tensor<3> = x.reshape([n, c, h * w]);
+    let picked = flat.gather(2, places.reshape([n, c, oh * ow]));
+    picked.reshape([n, c, oh, ow])
+}
