@@ -104,3 +104,25 @@ fn norm(scores: &Scores) -> f64 {
 fn distance(a: &Scores, b: &Scores) -> f64 {
     a.values().flatten().zip(b.values().flatten()).map(|(a, b)| (a - b) * (a - b)).sum::<f64>().sqrt()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use resprout::architectures::{Shape, build};
+    use resprout::model::PrunableRule;
+    use resprout::random::SplitMix64;
+    use resprout::tensor::Tensor;
+
+    /// With activations free, steps do not agree at all: every one of them meets other jumps.
+    #[test]
+    fn two_steps_agree_about_the_product() {
+        let model = build("resnet-20", &Shape { classes: None, image: None }, "kaiming-in", 1).unwrap();
+        let (layers, _) = model.prunable(&PrunableRule::default()).unwrap();
+        let mut random = SplitMix64::new(2, 0);
+        let values = (0..16 * 3072).map(|_| random.next_normal() as f32).collect();
+        let batches = [(Tensor::new(vec![16, 3, 32, 32], values), (0..16).map(|i| i % 10).collect())];
+        let input = Input { batches: &batches, image: [3, 32, 32], device: "cpu", seed: 0 };
+        let (product, apart) = hessian_gradient(&model, &layers, &input, 200.0).unwrap();
+        assert!(apart < 1e-2 && norm(&product) > 0.0, "{apart}");
+    }
+}
