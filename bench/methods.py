@@ -4,16 +4,26 @@ already are not repeated.
 
     python bench/methods.py mnist MNIST_FOLDER record/DATE-methods.jsonl
     python bench/methods.py cifar CIFAR10_FOLDER record/DATE-methods.jsonl
+    python bench/methods.py mnist-at-init MNIST_FOLDER record/DATE-at-init.jsonl --jobs 2
+    python bench/methods.py cifar-at-init CIFAR10_FOLDER record/DATE-at-init.jsonl --jobs 2
     python bench/methods.py table record/DATE-methods.jsonl
 """
 import argparse
+import concurrent.futures
 import json
 import pathlib
 import statistics
 import subprocess
 import tempfile
+import threading
 
 RAMP = "every=0.1"
+# Each without and with the repair of the masked weights.
+AT_INIT = [
+    method + repair
+    for method in ["random", "magnitude", "snip", "grasp", "synflow", "force", "resynflow"]
+    for repair in ["", " + repair"]
+]
 GRIDS = {
     "mnist": [
         {
@@ -33,6 +43,19 @@ GRIDS = {
             "methods": ["progressive", "one-shot:at=0.5", "gmp"], "more": ["--crop", "4", "--flip", "--weight-decay", "1e-4"],
         },
     ],
+    "mnist-at-init": [
+        {
+            "arch": "lenet-5", "epochs": 2, "rate": 0.05, "seeds": 3, "sparsities": [0.9, 0.95, 0.98],
+            "extra": [("dense + repair", 0.0)], "methods": AT_INIT, "more": ["--init", "kaiming-in"],
+        },
+    ],
+    "cifar-at-init": [
+        {
+            "arch": "resnet-20", "epochs": 3, "rate": 0.1, "seeds": 3, "sparsities": [0.9, 0.95, 0.98],
+            "extra": [("dense + repair", 0.0)], "methods": AT_INIT,
+            "more": ["--init", "kaiming-in", "--crop", "4", "--flip", "--weight-decay", "5e-4"],
+        },
+    ],
 }
 
 
@@ -46,10 +69,20 @@ def runs(grid):
             yield method, sparsity, seed
 
 
-def train(binary, grid, data, method, sparsity, seed):
-    text = f"{method}:{RAMP}" if method in ("progressive", "gmp") else method
+def arguments(grid, method):
+    name, _, repair = method.partition(" + ")
+    if name in ("progressive", "gmp"):
+        return ["--method", f"{name}:{RAMP}"]
+    when = ["--prune-at-init", name] if grid["methods"] is AT_INIT and name != "dense" else ["--method", name]
+    return when + (["--repair-init", repair] if repair else [])
+
+
+def train(options, grid, method, sparsity, seed):
     with tempfile.TemporaryDirectory() as folder:
-        command = [binary, "train", "--arch", grid["arch"], "--data", data, "--method", text, "--sparsity", str(sparsity)]
+        command = [options.binary, "train", "--arch", grid["arch"], "--data", options.paths[0], *arguments(grid, method)]
+        command += ["--sparsity", str(sparsity)]
+        if options.jobs > 1:
+            command += ["--threads", "1", "--workers", "1"]
         command += ["--epochs", str(grid["epochs"]), "--rate", str(grid["rate"]), "--seed", str(seed), "--validation", "0"]
         command += [*grid.get("more", []), "--quiet", "--json", "-", "--output", folder + "/run"]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -87,19 +120,23 @@ def main():
     parser.add_argument("what", choices=[*GRIDS, "table"])
     parser.add_argument("paths", nargs="+", help="data folder and record, or the record alone")
     parser.add_argument("--binary", default="target/release/resprout")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, of one thread each if more than one")
     options = parser.parse_args()
     record = pathlib.Path(options.paths[-1])
     if options.what == "table":
         return table(read(record))
-    for grid in GRIDS[options.what]:
-        for method, sparsity, seed in runs(grid):
-            key = (grid["arch"], method, sparsity, seed)
-            if key in {(r["arch"], r["method"], r["sparsity"], r["seed"]) for r in read(record)}:
-                continue
-            row = train(options.binary, grid, options.paths[0], method, sparsity, seed)
-            with record.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+    lock = threading.Lock()
+
+    def run(task):
+        row = train(options, *task)
+        with lock, record.open("a") as file:
+            file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
+
+    done = {(row["arch"], row["method"], row["sparsity"], row["seed"]) for row in read(record)}
+    tasks = [(grid, *cell) for grid in GRIDS[options.what] for cell in runs(grid) if (grid["arch"], *cell) not in done]
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(run, tasks))
 
 
 if __name__ == "__main__":

@@ -466,22 +466,8 @@ impl RecipeArgs {
             ($($key:ident),*) => { $(if self.$key.is_some() { recipe.$key.clone_from(&self.$key); })* };
         }
         set_some!(arch, model, weights, test, preset, prune_at_init);
-        set!(
-            init,
-            repair_init,
-            data,
-            validation,
-            method,
-            sparsity,
-            criterion,
-            allocation,
-            epochs,
-            batch,
-            rate,
-            schedule,
-            warm_up
-        );
-        set!(momentum, weight_decay, decay_all, label_smoothing, seed, device);
+        set!(init, repair_init, data, validation, method, sparsity, criterion, allocation, epochs, batch, rate);
+        set!(schedule, warm_up, momentum, weight_decay, decay_all, label_smoothing, seed, device);
         // The two ways to name a network exclude each other; what is typed wins.
         if self.arch.is_some() {
             recipe.model.clone_from(&self.model);

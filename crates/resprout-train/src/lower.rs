@@ -188,8 +188,7 @@ struct Machine<'a> {
 
 impl Machine<'_> {
     fn shaped<const D: usize>(&self, parameter: usize) -> Tensor<D> {
-        let shape = &self.parameters.trained[parameter].shape;
-        self.leaves[parameter].clone().reshape::<D, _>(std::array::from_fn::<usize, D, _>(|axis| shape[axis]))
+        shaped(self.parameters, &self.leaves, parameter)
     }
 
     fn operand(&self, operand: &Operand, slots: &[Option<Batch>]) -> Batch {
@@ -233,10 +232,7 @@ impl Machine<'_> {
                 if *relu && !free { self.hold.unary(step.output, UnaryOp::Relu, out) } else { out }
             }
             Instruction::Unary(op) => self.hold.unary(step.output, *op, first),
-            Instruction::Binary(op) => rest.into_iter().fold(first, |a, b| match (a, b) {
-                (Batch::Rows(a), Batch::Rows(b)) => Batch::Rows(binary(*op, a, b)),
-                (a, b) => Batch::Images(binary(*op, a.images(), b.images())),
-            }),
+            Instruction::Binary(op) => rest.into_iter().fold(first, |a, b| Batch::binary(*op, a, b)),
             Instruction::Concat(axis) => {
                 let all = std::iter::once(first).chain(rest);
                 Batch::Images(Tensor::cat(all.map(Batch::images).collect(), *axis))
@@ -267,17 +263,14 @@ impl Machine<'_> {
                 let out = batch_norm(x, gamma, beta, epsilon, relu);
                 // torch keeps the variance with divisor n - 1.
                 let count = (n * h * w) as f64;
-                let plain = |tensor: Tensor<1>| if tensor.device().is_autodiff() { tensor.inner() } else { tensor };
-                let variance = plain(out.variance) * (count / (count - 1.0).max(1.0));
-                self.statistics.push((statistics, [plain(out.mean), variance]));
+                let variance = without_gradient(out.variance) * (count / (count - 1.0).max(1.0));
+                self.statistics.push((statistics, [without_gradient(out.mean), variance]));
                 out.output
             }
             Mode::Evaluation => {
                 let [mean, variance] = &self.parameters.statistics[statistics].values;
-                let lift = |tensor: &Tensor<1>| {
-                    if self.device.is_autodiff() { Tensor::from_inner(tensor.clone()) } else { tensor.clone() }
-                };
-                let out = module::batch_norm(x, gamma, beta, lift(mean), lift(variance), epsilon);
+                let out =
+                    module::batch_norm(x, gamma, beta, constant(mean, &self.device), constant(variance, &self.device), epsilon);
                 if relu { activation::relu(out) } else { out }
             }
         };
@@ -286,6 +279,22 @@ impl Machine<'_> {
             None => Batch::Images(out),
         }
     }
+}
+
+/// The numbers alone, whether or not the tensor knows where they come from.
+fn without_gradient<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if x.device().is_autodiff() { x.inner() } else { x }
+}
+
+/// A tensor without gradient as an operand beside those of `device`.
+fn constant<const D: usize>(x: &Tensor<D>, device: &Device) -> Tensor<D> {
+    if device.is_autodiff() { Tensor::from_inner(x.clone()) } else { x.clone() }
+}
+
+/// A trained parameter in its shape.
+fn shaped<const D: usize>(parameters: &Parameters, leaves: &[Tensor<1>], index: usize) -> Tensor<D> {
+    let shape = &parameters.trained[index].shape;
+    leaves[index].clone().reshape::<D, _>(std::array::from_fn::<usize, D, _>(|axis| shape[axis]))
 }
 
 fn slice(mut x: Tensor<4>, ranges: &[(usize, usize, usize)]) -> Tensor<4> {
@@ -324,6 +333,20 @@ fn pad_axis(x: Tensor<4>, axis: usize, before: usize, after: usize, mode: &Borde
 }
 
 impl Batch {
+    fn unary(self, op: UnaryOp) -> Batch {
+        match self {
+            Batch::Images(x) => Batch::Images(unary(op, x)),
+            Batch::Rows(x) => Batch::Rows(unary(op, x)),
+        }
+    }
+
+    fn binary(op: BinaryOp, a: Batch, b: Batch) -> Batch {
+        match (a, b) {
+            (Batch::Rows(a), Batch::Rows(b)) => Batch::Rows(binary(op, a, b)),
+            (a, b) => Batch::Images(binary(op, a.images(), b.images())),
+        }
+    }
+
     /// A tensor of these axes; by numpy's rule missing ones are in front, of length 1.
     fn of(tensor: Tensor<1>, shape: &[usize]) -> Batch {
         let axis = |i: usize, rank: usize| (i + shape.len()).checked_sub(rank).map_or(1, |i| shape[i]);

@@ -109,8 +109,7 @@ pub fn find(text: &str) -> Result<Option<Lipschitz>> {
 /// without BatchNormalization has its weights repaired; it is an error if only scales are asked for.
 pub fn repair(model: &mut Model, how: Lipschitz) -> Result<Vec<LipschitzRow>> {
     model.check_finite()?;
-    let rule = PrunableRule { include_grouped: true, ..PrunableRule::default() };
-    let (layers, _) = model.prunable(&rule)?;
+    let layers = layers(model)?;
     let changes: Result<Vec<Change>> = layers.par_iter().map(|layer| change(model, layer, how)).collect();
     let mut rows = Vec::new();
     let mut taken = HashSet::new();
@@ -137,6 +136,17 @@ pub fn repair(model: &mut Model, how: Lipschitz) -> Result<Vec<LipschitzRow>> {
     Ok(rows)
 }
 
+/// Every convolution, grouped or not, and every linear layer.
+pub fn layers(model: &Model) -> Result<Vec<Prunable>> {
+    Ok(model.prunable(&PrunableRule { include_grouped: true, ..PrunableRule::default() })?.0)
+}
+
+/// The largest singular value of a layer's weights as a matrix; transposed or not, it is the same.
+pub fn sigma(layer: &Prunable, weights: &[f32]) -> f64 {
+    let rows = layer.shape[0];
+    spectral_norm(weights, rows, weights.len() / rows)
+}
+
 /// A layer's new numbers, if its weights change.
 struct Change {
     row: LipschitzRow,
@@ -148,9 +158,7 @@ fn change(model: &Model, layer: &Prunable, how: Lipschitz) -> Result<Change> {
     let mask = model.masks.get(&layer.param);
     let with_weights = how.scope != Scope::Gamma;
     let centred = if with_weights { centre(&mut weights, mask.map(|mask| &mask.0[..])) } else { 0.0 };
-    // Transposed or not, the singular values are the same.
-    let rows = layer.shape[0];
-    let sigma = spectral_norm(&weights, rows, layer.len() / rows);
+    let sigma = sigma(layer, &weights);
     let inputs = (layer.len() / layer.channels()) as f64;
     let bound = sigma / (0.5 * inputs * variance(&weights)).sqrt();
     let lipschitz = if bound.is_finite() && bound > 0.0 { bound } else { 1.0 };

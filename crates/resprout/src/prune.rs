@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::prunable::NamePattern;
 use crate::model::{LeftDense, Mask, Model, Prunable, PrunableRule};
 use crate::progress::Progress;
-use crate::select::{apply_floors, kept_alone, mask_with_floor};
+use crate::select::{apply_floors, kept_alone, kept_of_all, mask_with_floor};
 use crate::table;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
@@ -172,7 +172,7 @@ fn counts(layers: &[Prunable], scores: &[Vec<f64>], options: &PruneOptions) -> R
     let allocation = (entry.build)(&method_options)?;
     let fixed = overrides(layers, &options.layers)?;
     let total: usize = layers.iter().map(Prunable::len).sum();
-    let keep = ((1.0 - options.sparsity) * total as f64).round_ties_even() as usize;
+    let keep = kept_of_all(total, options.sparsity);
     let open: Vec<usize> = (0..layers.len()).filter(|&i| fixed[i].is_none()).collect();
     let budget = open_budget(layers, &fixed, &open, keep, options)?;
     let views: Vec<LayerScores> =

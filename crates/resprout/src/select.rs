@@ -8,6 +8,11 @@ pub fn kept_alone(size: usize, sparsity: f64) -> usize {
     size - (sparsity * size as f64).round_ties_even() as usize
 }
 
+/// How many of all `size` weights stay: what stays is rounded, half to even.
+pub fn kept_of_all(size: usize, sparsity: f64) -> usize {
+    ((1.0 - sparsity) * size as f64).round_ties_even() as usize
+}
+
 /// How many of each list stay when the `keep` highest of all scores stay. Among equal scores the
 /// first in (list, index) order go first.
 pub fn global_counts(scores: &[&[f64]], keep: usize) -> Vec<usize> {

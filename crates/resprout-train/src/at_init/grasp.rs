@@ -45,15 +45,15 @@ fn hessian_gradient(model: &Model, layers: &[Prunable], input: &Input, temperatu
     let mut noted = gates.iter_mut();
     let gradient = mean_gradients_with(model, layers, input, temperature, |_| noted.next().map_or(Hold::Free, Hold::Note))?;
     let around = Around { model, layers, input, temperature, gates: &gates };
-    let weights: Result<Scores> = layers
-        .iter()
-        .map(|layer| Ok((layer.param.clone(), model.weight(&layer.param)?.data.iter().map(|&w| f64::from(w)).collect())))
-        .collect();
     let length = norm(&gradient);
     if length == 0.0 {
         return Err(data("--prune-at-init grasp: the gradient is zero, and has no flow to preserve"));
     }
-    let unit = norm(&weights?) / length;
+    let mut squares = 0.0;
+    for name in gradient.keys() {
+        model.weight(name)?.data.iter().for_each(|&weight| squares += f64::from(weight) * f64::from(weight));
+    }
+    let unit = f64::sqrt(squares) / length;
     let mut last = around.difference(&gradient, STEPS[0] * unit)?;
     let mut best = (last.clone(), f64::INFINITY);
     for step in &STEPS[1..] {

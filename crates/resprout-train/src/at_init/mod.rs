@@ -3,9 +3,8 @@
 //! A method is a list of rounds (the sparsity after each) and a score; the loop, the selection and the
 //! allocation are the same for all.
 
+mod criterion;
 mod grasp;
-mod magnitude;
-mod random;
 mod snip;
 mod synflow;
 
@@ -13,12 +12,13 @@ use crate::error::{data, option};
 use crate::gradients::gradients_at;
 use crate::loader::{self, Augment, Examples};
 use crate::lower::{Hold, Mode};
+use resprout::Result;
 use resprout::model::{Model, Prunable};
 use resprout::progress::Progress;
 use resprout::prune::{PruneOptions, prune_by_scores};
+use resprout::select::kept_of_all;
 use resprout::table::{self, Entry, OptionSpec, Options};
 use resprout::tensor::Tensor;
-use resprout::{Error, ErrorKind, Result};
 use std::collections::BTreeMap;
 
 /// Labelled, preprocessed images that are scored together: `[N, C, H, W]` and one class each.
@@ -67,8 +67,8 @@ pub type Build = fn(&Options, sparsity: f64) -> Result<Method>;
 
 /// All methods of pruning at initialisation.
 pub static AT_INIT: &[Entry<Build>] = &[
-    magnitude::ENTRY,
-    random::ENTRY,
+    criterion::MAGNITUDE,
+    criterion::RANDOM,
     snip::SNIP,
     snip::ITERATIVE,
     snip::FORCE,
@@ -130,7 +130,7 @@ pub fn batches(examples: &Examples, count: usize, batch: usize, seed: u64) -> Re
 /// Fewer weights than layers cannot connect the network's ends.
 fn check_budget(layers: &[Prunable], sparsity: f64) -> Result<()> {
     let total: usize = layers.iter().map(Prunable::len).sum();
-    let keep = ((1.0 - sparsity) * total as f64).round_ties_even() as usize;
+    let keep = kept_of_all(total, sparsity);
     if keep < layers.len() {
         return Err(option(format!("--sparsity {sparsity}: leaves {keep} weights for {} layers", layers.len())));
     }
@@ -143,7 +143,7 @@ fn in_order(scores: &Scores, layers: &[Prunable]) -> Result<Vec<Vec<f64>>> {
     for layer in layers {
         let list = scores.get(&layer.param).cloned().ok_or_else(|| data(format!("layer {:?}: has no scores", layer.layer)))?;
         if let Some(score) = list.iter().find(|score| !score.is_finite()) {
-            return Err(Error::new(ErrorKind::Data, format!("layer {:?}: a score is {score}", layer.layer)));
+            return Err(data(format!("layer {:?}: a score is {score}", layer.layer)));
         }
         lists.push(list);
     }

@@ -5,8 +5,8 @@ use crate::device;
 use crate::lower::Program;
 use crate::parameters::{Parameters, values};
 use resprout::Result;
-use resprout::linalg::spectral_norm;
-use resprout::model::{Model, Prunable, PrunableRule};
+use resprout::lipschitz;
+use resprout::model::{Model, Prunable};
 use resprout::table::{Entry, OptionSpec};
 
 pub(super) const SYNFLOW: Entry<Build> = Entry {
@@ -40,7 +40,7 @@ struct Flow {
 
 impl Score for Flow {
     fn score(&self, model: &Model, _: &Model, layers: &[Prunable], input: &Input) -> Result<Scores> {
-        let absolute = absolute(model, !self.normalise);
+        let absolute = absolute(model, !self.normalise)?;
         let device = device::open(input.device)?;
         let parameters = Parameters::new(&absolute, &device)?;
         let [c, h, w] = input.image;
@@ -66,12 +66,10 @@ impl Score for Flow {
         if !self.normalise {
             return Ok(());
         }
-        let (layers, _) = model.prunable(&PrunableRule { include_grouped: true, ..PrunableRule::default() })?;
-        for layer in &layers {
+        for layer in &lipschitz::layers(model)? {
             let Some(tensor) = model.params.f32_mut(&layer.param) else { continue };
             let absolute: Vec<f32> = tensor.data.iter().map(|weight| weight.abs()).collect();
-            let rows = layer.shape[0];
-            let sigma = spectral_norm(&absolute, rows, absolute.len() / rows);
+            let sigma = lipschitz::sigma(layer, &absolute);
             if sigma > 0.0 {
                 tensor.data.iter_mut().for_each(|weight| *weight = (f64::from(*weight) / sigma) as f32);
             }
@@ -81,16 +79,17 @@ impl Score for Flow {
 }
 
 /// The network with absolute values: of every parameter, or of the weights of convolutions and linear layers alone.
-fn absolute(model: &Model, everything: bool) -> Model {
-    let weights: Vec<String> = match model.prunable(&PrunableRule { include_grouped: true, ..PrunableRule::default() }) {
-        Ok((layers, _)) if !everything => layers.into_iter().map(|layer| layer.param).collect(),
-        _ => model.params.iter().filter(|(_, param)| param.f32().is_some()).map(|(name, _)| name.to_string()).collect(),
+fn absolute(model: &Model, everything: bool) -> Result<Model> {
+    let names: Vec<String> = if everything {
+        model.params.iter().map(|(name, _)| name.to_string()).collect()
+    } else {
+        lipschitz::layers(model)?.into_iter().map(|layer| layer.param).collect()
     };
     let mut absolute = model.clone();
-    for name in weights {
+    for name in names {
         if let Some(tensor) = absolute.params.f32_mut(&name) {
             tensor.data.iter_mut().for_each(|value| *value = value.abs());
         }
     }
-    absolute
+    Ok(absolute)
 }

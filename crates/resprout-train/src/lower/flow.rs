@@ -54,8 +54,7 @@ struct Flow<'a> {
 
 impl Flow<'_> {
     fn shaped<const D: usize>(&self, parameter: usize) -> Tensor<D> {
-        let shape = &self.parameters.trained[parameter].shape;
-        self.leaves[parameter].clone().reshape::<D, _>(std::array::from_fn::<usize, D, _>(|axis| shape[axis]))
+        super::shaped(self.parameters, self.leaves, parameter)
     }
 
     /// A vector of one number per channel, as an operand of a batch like `like`.
@@ -102,20 +101,19 @@ impl Flow<'_> {
             }
             Instruction::Normalise { gamma, beta, statistics, epsilon, relu } => {
                 let [mean, variance] = &self.parameters.statistics[*statistics].values;
-                let lift = |tensor: &Tensor<1>| Tensor::from_inner(tensor.clone());
-                let factor = self.leaves[*gamma].clone() / (lift(variance) + *epsilon).sqrt();
-                let shift = self.leaves[*beta].clone() - lift(mean) * factor.clone();
+                let factor = self.leaves[*gamma].clone() / (super::constant(variance, self.device) + *epsilon).sqrt();
+                let shift = self.leaves[*beta].clone() - super::constant(mean, self.device) * factor.clone();
                 let factor = self.per_channel(factor, &first.value);
                 let shift = self.per_channel(shift, &first.value);
-                let scaled = combine(BinaryOp::Mul, first, factor)?;
-                let out = combine(BinaryOp::Add, scaled, shift)?;
+                let scaled = combine(BinaryOp::Mul, first, factor);
+                let out = combine(BinaryOp::Add, scaled, shift);
                 normalised(if *relu { activated(UnaryOp::Relu, out) } else { out })
             }
             // A factor passes through these, and what bounds them from above is left out.
             Instruction::Unary(op @ (UnaryOp::Relu | UnaryOp::LeakyRelu { .. })) => Ok(activated(*op, first)),
             Instruction::Unary(UnaryOp::Clamp { low, .. }) if *low == 0.0 => Ok(activated(UnaryOp::Relu, first)),
             Instruction::Unary(op) => Err(unsupported(format!("{op:?}: SynFlow has no meaning through it"))),
-            Instruction::Binary(op) => normalised(inputs.try_fold(first, |a, b| combine(*op, a, b))?),
+            Instruction::Binary(op) => normalised(inputs.fold(first, |a, b| combine(*op, a, b))),
             Instruction::Concat(axis) => {
                 let all: Vec<Scaled> = std::iter::once(first).chain(inputs).collect();
                 let exponent = all.iter().map(|scaled| scaled.exponent).max().unwrap_or(0);
@@ -142,7 +140,7 @@ impl Flow<'_> {
         let out = match bias {
             Some(bias) => {
                 let bias = self.per_channel(self.leaves[bias].clone(), &out.value);
-                combine(BinaryOp::Add, out, bias)?
+                combine(BinaryOp::Add, out, bias)
             }
             None => out,
         };
@@ -158,11 +156,7 @@ impl Scaled {
 }
 
 fn activated(op: UnaryOp, x: Scaled) -> Scaled {
-    let value = match x.value {
-        Batch::Images(x) => Batch::Images(super::unary(op, x)),
-        Batch::Rows(x) => Batch::Rows(super::unary(op, x)),
-    };
-    Scaled { value, exponent: x.exponent }
+    Scaled { value: x.value.unary(op), exponent: x.exponent }
 }
 
 fn times_power(value: Batch, power: i32) -> Batch {
@@ -177,7 +171,7 @@ fn times_power(value: Batch, power: i32) -> Batch {
     }
 }
 
-fn combine(op: BinaryOp, a: Scaled, b: Scaled) -> Result<Scaled> {
+fn combine(op: BinaryOp, a: Scaled, b: Scaled) -> Scaled {
     let exponent = match op {
         BinaryOp::Add | BinaryOp::Sub => a.exponent.max(b.exponent),
         BinaryOp::Mul => a.exponent + b.exponent,
@@ -187,11 +181,7 @@ fn combine(op: BinaryOp, a: Scaled, b: Scaled) -> Result<Scaled> {
         BinaryOp::Add | BinaryOp::Sub => (a.at(exponent), b.at(exponent)),
         BinaryOp::Mul | BinaryOp::Div => (a.value, b.value),
     };
-    let value = match (a, b) {
-        (Batch::Rows(a), Batch::Rows(b)) => Batch::Rows(super::binary(op, a, b)),
-        (a, b) => Batch::Images(super::binary(op, a.images(), b.images())),
-    };
-    Ok(Scaled { value, exponent })
+    Scaled { value: Batch::binary(op, a, b), exponent }
 }
 
 /// The same value with its largest element near one.

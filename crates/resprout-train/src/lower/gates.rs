@@ -4,7 +4,7 @@
 //! jumps that lie between them, and these do not vanish with the distance, because the shorter it is the
 //! more each of them counts. Held gates leave the derivative that exists almost everywhere.
 
-use super::{Batch, unary};
+use super::{Batch, constant, unary, without_gradient};
 use burn_core::tensor::ops::MaxPoolOptions;
 use burn_core::tensor::{Int, Tensor, module};
 use resprout::ops::UnaryOp;
@@ -31,7 +31,6 @@ enum Gate {
 }
 
 /// What a piecewise linear function does at each element.
-#[derive(Clone)]
 struct Line<const D: usize> {
     slope: Tensor<D>,
     offset: Tensor<D>,
@@ -39,21 +38,17 @@ struct Line<const D: usize> {
 
 impl Hold<'_> {
     pub(super) fn unary(&mut self, slot: usize, op: UnaryOp, x: Batch) -> Batch {
-        match (self, x) {
-            (Hold::Note(gates), Batch::Images(x)) => {
-                gates.0.extend(line(op, inner(&x)).map(|line| (slot, Gate::Images(line))));
-                Batch::Images(unary(op, x))
+        match self {
+            Hold::Free => x.unary(op),
+            Hold::Note(gates) => {
+                gates.0.extend(gate(op, x.clone()).map(|gate| (slot, gate)));
+                x.unary(op)
             }
-            (Hold::Note(gates), Batch::Rows(x)) => {
-                gates.0.extend(line(op, inner(&x)).map(|line| (slot, Gate::Rows(line))));
-                Batch::Rows(unary(op, x))
-            }
-            (Hold::Keep(gates), x) => match (gates.0.get(&slot), x) {
+            Hold::Keep(gates) => match (gates.0.get(&slot), x) {
                 (Some(Gate::Images(line)), Batch::Images(x)) => Batch::Images(line.at(x)),
                 (Some(Gate::Rows(line)), Batch::Rows(x)) => Batch::Rows(line.at(x)),
-                (_, x) => free(op, x),
+                (_, x) => x.unary(op),
             },
-            (Hold::Free, x) => free(op, x),
         }
     }
 
@@ -61,7 +56,7 @@ impl Hold<'_> {
         match self {
             Hold::Free => module::max_pool2d(x, options.clone()),
             Hold::Note(gates) => {
-                let (_, places) = module::max_pool2d_with_indices(inner(&x), options.clone());
+                let (_, places) = module::max_pool2d_with_indices(without_gradient(x.clone()), options.clone());
                 gates.0.insert(slot, Gate::Maxima(places));
                 module::max_pool2d(x, options.clone())
             }
@@ -75,22 +70,17 @@ impl Hold<'_> {
 
 impl<const D: usize> Line<D> {
     fn at(&self, x: Tensor<D>) -> Tensor<D> {
-        let lift =
-            |tensor: &Tensor<D>| if x.device().is_autodiff() { Tensor::from_inner(tensor.clone()) } else { tensor.clone() };
-        let (slope, offset) = (lift(&self.slope), lift(&self.offset));
+        let device = x.device();
+        let (slope, offset) = (constant(&self.slope, &device), constant(&self.offset, &device));
         x * slope + offset
     }
 }
 
-fn free(op: UnaryOp, x: Batch) -> Batch {
+fn gate(op: UnaryOp, x: Batch) -> Option<Gate> {
     match x {
-        Batch::Images(x) => Batch::Images(unary(op, x)),
-        Batch::Rows(x) => Batch::Rows(unary(op, x)),
+        Batch::Images(x) => line(op, without_gradient(x)).map(Gate::Images),
+        Batch::Rows(x) => line(op, without_gradient(x)).map(Gate::Rows),
     }
-}
-
-fn inner<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
-    if x.device().is_autodiff() { x.clone().inner() } else { x.clone() }
 }
 
 /// The function's line at each element; `None` for functions that are smooth, or curved between their bends.
