@@ -153,6 +153,7 @@ ARCHITECTURES = {
     "resnet-18": (tv.resnet18, [3, 224, 224]),
     "resnet-34": (tv.resnet34, [3, 224, 224]),
     "resnet-50": (tv.resnet50, [3, 224, 224]),
+    "resnet-152": (tv.resnet152, [3, 224, 224]),
     "densenet-121-cifar": (lambda: small(tv.densenet121(num_classes=10)), [3, 32, 32]),
     "densenet-121": (tv.densenet121, [3, 224, 224]),
     "mobilenet-v2": (tv.mobilenet_v2, [3, 224, 224]),

@@ -266,12 +266,19 @@ pub struct SourceArgs {
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub network: NetworkArgs,
-    /// How fresh weights are drawn (see `resprout list`)
-    #[arg(long, default_value = "kaiming-out", value_name = "NAME")]
-    pub init: String,
+    /// How fresh weights are drawn (see `resprout list`) [default: kaiming-out]
+    #[arg(long, value_name = "NAME")]
+    pub init: Option<String>,
     /// Seed of fresh weights
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
+}
+
+impl SourceArgs {
+    /// How fresh weights are drawn.
+    pub fn init(&self) -> &str {
+        self.init.as_deref().unwrap_or("kaiming-out")
+    }
 }
 
 #[derive(Args, Debug)]
@@ -299,6 +306,9 @@ pub struct ScoreArgs {
     /// Prune depthwise and grouped convolutions too
     #[arg(long)]
     pub include_grouped: bool,
+    /// A check of what matters about the pruning (see `resprout list`)
+    #[arg(long, default_value = "none", value_name = "NAME")]
+    pub ablation: String,
     /// What is done to the weights that are left (see `resprout list`, repairs at initialisation)
     #[arg(long, default_value = "none", value_name = "NAME")]
     pub repair_init: String,
@@ -308,9 +318,9 @@ pub struct ScoreArgs {
     /// Preprocessing (see `resprout list`) [default: chosen by the images' size]
     #[arg(long, value_name = "NAME", requires = "data")]
     pub preset: Option<String>,
-    /// Images per batch
-    #[arg(short, long, default_value_t = 128, value_name = "N")]
-    pub batch: usize,
+    /// Images per batch [default: 128]
+    #[arg(short, long, value_name = "N", requires = "data")]
+    pub batch: Option<NonZeroUsize>,
     /// Channels, height and width of an image [default: those of the images, the model or the architecture]
     #[arg(long, value_name = "C,H,W", value_delimiter = ',', conflicts_with = "data")]
     pub input_shape: Option<Vec<usize>>,
@@ -379,6 +389,9 @@ pub struct RecipeArgs {
     /// How it prunes before training (see `resprout list`); the method is then dense [default: it does not]
     #[arg(long, value_name = "NAME")]
     pub prune_at_init: Option<String>,
+    /// A check of what matters about that pruning (see `resprout list`) [default: none]
+    #[arg(long, value_name = "NAME")]
+    pub ablation: Option<String>,
     /// What is done to weights before training, after any pruning there (see `resprout list`) [default: none]
     #[arg(long, value_name = "NAME")]
     pub repair_init: Option<String>,
@@ -466,7 +479,7 @@ impl RecipeArgs {
             ($($key:ident),*) => { $(if self.$key.is_some() { recipe.$key.clone_from(&self.$key); })* };
         }
         set_some!(arch, model, weights, test, preset, prune_at_init);
-        set!(init, repair_init, data, validation, method, sparsity, criterion, allocation, epochs, batch, rate);
+        set!(init, ablation, repair_init, data, validation, method, sparsity, criterion, allocation, epochs, batch, rate);
         set!(schedule, warm_up, momentum, weight_decay, decay_all, label_smoothing, seed, device);
         // The two ways to name a network exclude each other; what is typed wins.
         if self.arch.is_some() {

@@ -4,6 +4,7 @@ use crate::conv::{ConvShape, PackedConv, Scratch};
 use crate::dense::LANES;
 use crate::dense::dots::{DOT_ROWS, DOT_SHIFTS};
 use crate::{Activation, Kernel};
+use std::ops::Range;
 
 /// Positions that are laid out together for the weight gradient: long enough dot products to hide
 /// the sums over lanes at their end, few enough to stay in the second-level cache.
@@ -41,10 +42,10 @@ impl InputGrad {
         Some(InputGrad { shape: shape.clone(), turned })
     }
 
-    /// `grad: [M, OH, OW]` to `out: [C, H, W]`, one image.
-    pub fn run(&self, kernel: Kernel, grad: &[f32], out: &mut [f32], spread: &mut Vec<f32>, scratch: &mut Scratch) {
-        let grad = if self.shape.stride == [1, 1] { grad } else { self.spread(grad, spread) };
-        self.turned.run(kernel, grad, 0..self.shape.in_channels, out, scratch);
+    /// `grad: [M, OH, OW]` to some of the input's channels, `out: [channels.len(), H, W]`, one image.
+    pub fn run(&self, kernel: Kernel, grad: &[f32], channels: Range<usize>, out: &mut [f32], scratch: &mut InputScratch) {
+        let grad = if self.shape.stride == [1, 1] { grad } else { self.spread(grad, &mut scratch.spread) };
+        self.turned.run(kernel, grad, channels, out, &mut scratch.conv);
     }
 
     /// Puts zeros between the positions.
@@ -95,6 +96,13 @@ pub struct WeightGrad {
 
 /// Buffers that a thread reuses from call to call.
 #[derive(Default)]
+pub struct InputScratch {
+    spread: Vec<f32>,
+    conv: Scratch,
+}
+
+/// Buffers that a thread reuses from call to call.
+#[derive(Default)]
 pub struct GradScratch {
     planes: Vec<f32>,
     grads: Vec<f32>,
@@ -122,25 +130,36 @@ impl WeightGrad {
         POSITIONS.div_ceil(self.plane)
     }
 
-    /// Adds the gradient of some images: `inputs: [n, C, H, W]`, `grads: [n, M, OH, OW]`,
-    /// `out: [M, C / groups, kh, kw]`.
+    /// Adds the gradient of some images for the weights of some output channels: `inputs: [n, C, H, W]`,
+    /// `grads: [n, M, OH, OW]`, `out: [channels.len(), C / groups, kh, kw]`.
     ///
     /// # Panics
     /// If a slice does not have the size that the shape asks for.
-    pub fn add(&self, kernel: Kernel, inputs: &[f32], grads: &[f32], out: &mut [f32], scratch: &mut GradScratch) {
+    pub fn add(
+        &self,
+        kernel: Kernel,
+        inputs: &[f32],
+        grads: &[f32],
+        channels: Range<usize>,
+        out: &mut [f32],
+        scratch: &mut GradScratch,
+    ) {
         let shape = &self.shape;
         let image = shape.in_channels * shape.in_h * shape.in_w;
         let images = inputs.len() / image;
         let (out_h, out_w) = shape.out_size();
         assert_eq!(inputs.len(), images * image, "input of {shape:?}");
         assert_eq!(grads.len(), images * shape.out_channels * out_h * out_w, "gradient of {shape:?}");
-        assert_eq!(out.len(), shape.out_channels * shape.dot_length(), "weight of {shape:?}");
+        assert_eq!(out.len(), channels.len() * shape.dot_length(), "weight of {shape:?}");
         let len = (images * self.plane).next_multiple_of(LANES);
-        for group in 0..shape.groups {
+        let group_out = shape.group_out();
+        for group in channels.start / group_out..channels.end.div_ceil(group_out) {
+            let rows = channels.start.max(group * group_out)..channels.end.min((group + 1) * group_out);
             self.lay_out_input(inputs, images, group, len, &mut scratch.planes);
-            let rows = self.lay_out_grads(grads, images, group, len, &mut scratch.grads);
-            let weights = shape.group_out() * shape.dot_length();
-            self.multiply(kernel, images, len, &scratch.planes, rows, &mut out[group * weights..][..weights]);
+            let laid_out = self.lay_out_grads(grads, images, rows.clone(), len, &mut scratch.grads);
+            let weights = rows.start - channels.start..rows.end - channels.start;
+            let out = &mut out[weights.start * shape.dot_length()..weights.end * shape.dot_length()];
+            self.multiply(kernel, images, len, &scratch.planes, laid_out, out);
         }
     }
 
@@ -178,17 +197,24 @@ impl WeightGrad {
         }
     }
 
-    /// `[M / groups][len]`, from the start of a cache line on.
-    fn lay_out_grads<'a>(&self, grads: &[f32], images: usize, group: usize, len: usize, rows: &'a mut Vec<f32>) -> &'a [f32] {
+    /// `[channels.len()][len]`, from the start of a cache line on.
+    fn lay_out_grads<'a>(
+        &self,
+        grads: &[f32],
+        images: usize,
+        channels: Range<usize>,
+        len: usize,
+        rows: &'a mut Vec<f32>,
+    ) -> &'a [f32] {
         let shape = &self.shape;
         let (out_h, out_w) = shape.out_size();
         rows.clear();
-        rows.resize(shape.group_out() * len + LANES, 0.0);
+        rows.resize(channels.len() * len + LANES, 0.0);
         let aligned = rows.as_ptr().align_offset(64).min(LANES);
         let rows = &mut rows[aligned..];
         for n in 0..images {
-            for m in 0..shape.group_out() {
-                let source = &grads[(n * shape.out_channels + group * shape.group_out() + m) * out_h * out_w..];
+            for (m, channel) in channels.clone().enumerate() {
+                let source = &grads[(n * shape.out_channels + channel) * out_h * out_w..];
                 for (y, row) in source[..out_h * out_w].chunks_exact(out_w).enumerate() {
                     let at = m * len + n * self.plane + y * self.plane_w;
                     rows[at..at + out_w].copy_from_slice(row);
@@ -198,9 +224,10 @@ impl WeightGrad {
         rows
     }
 
-    /// `out: [M / groups][K]` plus every dot product of a gradient row with a tap's view.
+    /// `out: [channels][K]` plus every dot product of a gradient row with a tap's view.
     fn multiply(&self, kernel: Kernel, images: usize, len: usize, planes: &[f32], grads: &[f32], out: &mut [f32]) {
-        let (rows, k) = (self.shape.group_out(), self.shape.dot_length());
+        let k = self.shape.dot_length();
+        let rows = out.len() / k;
         let taps = self.taps.len();
         let shift = |i: usize| {
             let (phase, shift) = self.taps[i % taps];
@@ -252,7 +279,12 @@ mod tests {
                 weight_wanted.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
                 if let Some(backward) = InputGrad::new(shape, &weight) {
                     let mut got = vec![f32::NAN; image];
-                    backward.run(kernel, grad, &mut got, &mut Vec::new(), &mut Scratch::default());
+                    let plane = shape.in_h * shape.in_w;
+                    // In two parts: they must not depend on each other.
+                    let (low, high) = got.split_at_mut(shape.in_channels / 2 * plane);
+                    let mut scratch = InputScratch::default();
+                    backward.run(kernel, grad, 0..shape.in_channels / 2, low, &mut scratch);
+                    backward.run(kernel, grad, shape.in_channels / 2..shape.in_channels, high, &mut scratch);
                     close(&got, &input_wanted, kernel.name());
                 }
             }
@@ -260,7 +292,10 @@ mod tests {
             let mut scratch = GradScratch::default();
             // Stale numbers in the buffers must not matter.
             scratch.planes.resize(100_000, f32::NAN);
-            WeightGrad::new(shape).add(kernel, &input, &grad, &mut got, &mut scratch);
+            let half = shape.out_channels / 2;
+            let (low, high) = got.split_at_mut(half * shape.dot_length());
+            WeightGrad::new(shape).add(kernel, &input, &grad, 0..half, low, &mut scratch);
+            WeightGrad::new(shape).add(kernel, &input, &grad, half..shape.out_channels, high, &mut scratch);
             close(&got, &weight_wanted, kernel.name());
         }
     }

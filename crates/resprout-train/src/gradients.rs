@@ -38,7 +38,7 @@ pub(crate) fn gradients_at(
     device: &str,
 ) -> Result<Gradients> {
     let device = device::open(device)?;
-    let parameters = Parameters::new(model, &device)?;
+    let parameters = Parameters::without_masks(model, &device, |_, values| values.to_vec())?;
     let program = Program::new(model, &parameters, &images.shape)?;
     let classes = program.classes();
     let &[count, c, h, w] = &images.shape[..] else { return Err(data(format!("images of shape {:?}", images.shape))) };

@@ -40,8 +40,15 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Copies a model's numbers to a device.
+    /// Copies a model's numbers and masks to a device.
     pub fn new(model: &Model, device: &Device) -> Result<Parameters> {
+        let mut parameters = Parameters::without_masks(model, device, |_, values| values.to_vec())?;
+        parameters.set_masks(model);
+        Ok(parameters)
+    }
+
+    /// Copies a model's numbers, changed by name on the way, and no masks: for gradients alone.
+    pub fn without_masks(model: &Model, device: &Device, map: impl Fn(&str, &[f32]) -> Vec<f32>) -> Result<Parameters> {
         let names = trained_names(model)?;
         let mut trained = Vec::new();
         for (name, param) in model.params.iter().filter(|(name, _)| names.contains(*name)) {
@@ -50,7 +57,7 @@ impl Parameters {
             trained.push(Parameter {
                 name: name.to_string(),
                 shape: tensor.shape.clone(),
-                value: vector(&tensor.data, device),
+                value: vector(map(name, &tensor.data), device),
                 momentum: None,
                 mask: None,
             });
@@ -64,14 +71,12 @@ impl Parameters {
                     layer.name
                 )));
             }
-            let values = [&names[0], &names[1]].map(|name| model.weight(name).map(|tensor| vector(&tensor.data, device)));
+            let values = [&names[0], &names[1]].map(|name| Ok(vector(map(name, &model.weight(name)?.data), device)));
             let [mean, variance] = values;
             statistics.push(Statistics { names, values: [mean?, variance?] });
         }
         let by_name = trained.iter().enumerate().map(|(i, parameter)| (parameter.name.clone(), i)).collect();
-        let mut parameters = Parameters { trained, statistics, by_name, device: device.clone() };
-        parameters.set_masks(model);
-        Ok(parameters)
+        Ok(Parameters { trained, statistics, by_name, device: device.clone() })
     }
 
     /// The index of a trained parameter.
@@ -84,7 +89,7 @@ impl Parameters {
         for parameter in &mut self.trained {
             let mask = model.masks.get(&parameter.name).map(|mask| {
                 let kept: Vec<f32> = mask.0.iter().map(|&kept| f32::from(u8::from(kept))).collect();
-                vector(&kept, &self.device)
+                vector(kept, &self.device)
             });
             parameter.mask = mask;
             parameter.apply_mask();
@@ -94,12 +99,12 @@ impl Parameters {
     /// Takes the model's numbers over, and forgets the momentum.
     pub fn load(&mut self, model: &Model) -> Result<()> {
         for parameter in &mut self.trained {
-            parameter.value = vector(&model.weight(&parameter.name)?.data, &self.device);
+            parameter.value = vector(model.weight(&parameter.name)?.data.clone(), &self.device);
             parameter.momentum = None;
         }
         for statistics in &mut self.statistics {
             for (name, value) in statistics.names.iter().zip(&mut statistics.values) {
-                *value = vector(&model.weight(name)?.data, &self.device);
+                *value = vector(model.weight(name)?.data.clone(), &self.device);
             }
         }
         self.set_masks(model);
@@ -108,7 +113,7 @@ impl Parameters {
 
     /// Sets the momentum of a parameter.
     pub fn set_momentum(&mut self, index: usize, momentum: &[f32]) {
-        self.trained[index].momentum = Some(vector(momentum, &self.device));
+        self.trained[index].momentum = Some(vector(momentum.to_vec(), &self.device));
     }
 
     /// Copies all numbers back into the model.
@@ -144,8 +149,9 @@ pub fn values(tensor: &Tensor<1>) -> Vec<f32> {
     tensor.to_data().try_into_vec().expect("parameters are tensors of f32")
 }
 
-fn vector(values: &[f32], device: &Device) -> Tensor<1> {
-    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
+fn vector(values: Vec<f32>, device: &Device) -> Tensor<1> {
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), device)
 }
 
 /// Weights and biases of layers, scale and shift of normalisations, and what is added as a bias.

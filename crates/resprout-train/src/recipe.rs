@@ -1,6 +1,6 @@
 //! What is trained, on what, how: everything that decides the result of a run, in one file.
 
-use crate::at_init;
+use crate::at_init::{self, ablation};
 use crate::device;
 use crate::error::option;
 use crate::loader::Augment;
@@ -51,6 +51,8 @@ pub struct Recipe {
     pub allocation: String,
     /// How it prunes before training (a row of the methods of pruning at initialisation), with `method: dense`.
     pub prune_at_init: Option<String>,
+    /// A check of what matters about that pruning (a row of the ablations).
+    pub ablation: String,
     /// What is done to the weights before training, after any pruning there (a row of the repairs at initialisation).
     pub repair_init: String,
     /// Layers to leave dense.
@@ -100,6 +102,7 @@ impl Default for Recipe {
             criterion: "magnitude".into(),
             allocation: "global".into(),
             prune_at_init: None,
+            ablation: "none".into(),
             repair_init: "none".into(),
             ignore: Vec::new(),
             include_grouped: false,
@@ -145,6 +148,8 @@ impl Recipe {
         }
         self.prune_options(self.sparsity, false).check_without_images()?;
         lipschitz::find(&self.repair_init)?;
+        let with_weights = self.weights.is_some() || self.model.is_some();
+        ablation::find(&self.ablation)?.check(&self.ablation, self.prune_at_init.is_some(), with_weights)?;
         device::find(&self.device)?;
         let share = |value: f64, key: &str| match (0.0..1.0).contains(&value) {
             true => Ok(()),

@@ -1,6 +1,7 @@
 //! One run: the loop over segments, epochs and steps, and what it leaves in its folder.
 
 use crate::at_init;
+use crate::at_init::ablation::{self, Pruning};
 use crate::checkpoint::{self, Checkpoint, Position, Row};
 use crate::error::{data, option};
 use crate::loader::{Batch, Examples, batch_count};
@@ -273,7 +274,9 @@ impl<'a> Run<'a> {
         let Recipe { batch, device, seed, .. } = self.recipe;
         let batches = at_init::batches(&self.data.train, method.batches, *batch, *seed)?;
         let input = at_init::Input { batches: &batches, image: self.image, device, seed: *seed };
-        at_init::prune_at_init(self.model, &method, &self.recipe.prune_options(sparsity, false), &input, progress)?;
+        let options = self.recipe.prune_options(sparsity, false);
+        let pruning = Pruning { method: &method, options: &options, input: &input, init: &self.recipe.init };
+        ablation::find(&self.recipe.ablation)?.prune(self.model, &pruning, progress)?;
         self.parameters.load(self.model)
     }
 

@@ -6,7 +6,14 @@ use resprout::progress::Quiet;
 use resprout::prune::PruneOptions;
 use resprout::random::SplitMix64;
 use resprout::tensor::Tensor;
+use resprout_train::at_init::ablation::{self, ABLATIONS, Pruning};
 use resprout_train::at_init::{self, AT_INIT, Batch, Input, Scores, prune_at_init};
+use safetensors::SafeTensors;
+
+#[path = "../../../testdata/noise.rs"]
+mod noise;
+
+const GOLDEN: &[u8] = include_bytes!("../../../testdata/golden/at_init.safetensors");
 
 fn network(name: &str) -> Model {
     build(name, &Shape { classes: None, image: None }, "kaiming-in", 1).unwrap()
@@ -40,6 +47,101 @@ fn scores(model: &Model, method: &str, image: [usize; 3]) -> Scores {
     let batches = noise(image);
     let input = Input { batches: &batches, image, device: "cpu", seed: 3 };
     at_init::find(method, 0.5).unwrap().score.score(model, model, &layers(model), &input).unwrap()
+}
+
+/// ResNet-20 with the weights of testdata/gen/at_init.py.
+fn filled() -> Model {
+    let mut model = network("resnet-20");
+    let names: Vec<String> = model.params.iter().filter(|(_, p)| p.f32().is_some()).map(|(name, _)| name.to_string()).collect();
+    for name in names {
+        let tensor = model.params.f32_mut(&name).unwrap();
+        let per_output = tensor.len() / tensor.shape.first().unwrap();
+        let value = |u: f64| match name.rsplit('.').next().unwrap() {
+            "running_var" => 1.0 + 0.5 * u.abs(),
+            "running_mean" | "bias" => 0.1 * u,
+            _ if tensor.shape.len() == 1 => 1.0 + 0.1 * u,
+            _ => u * (1.5 / per_output as f64).sqrt(),
+        };
+        tensor.data = noise::noise(&name, tensor.len()).into_iter().map(|u| value(u) as f32).collect();
+    }
+    model
+}
+
+#[test]
+fn scores_are_pytorchs() {
+    let golden = SafeTensors::deserialize(GOLDEN).unwrap();
+    let model = filled();
+    let images = noise::noise("images", 16 * 3 * 1024).into_iter().map(|u| u as f32).collect();
+    let batches = [(Tensor::new(vec![16, 3, 32, 32], images), (0..16).map(|i| i % 10).collect())];
+    let input = Input { batches: &batches, image: [3, 32, 32], device: "cpu", seed: 0 };
+    // Relative to the layer's largest score. Gradients are f32; a difference of them has fewer digits.
+    for (method, tolerance) in [("snip", 1e-4), ("synflow", 1e-5), ("grasp", 2e-2)] {
+        let scores = at_init::find(method, 0.5).unwrap().score.score(&model, &model, &layers(&model), &input).unwrap();
+        assert_eq!(scores.len(), 20);
+        let mut scale = 1.0;
+        for (name, scores) in &scores {
+            let bytes = golden.tensor(&format!("{method}.{name}")).unwrap();
+            let wanted: Vec<f64> =
+                bytes.data().as_chunks::<4>().0.iter().map(|&chunk| f64::from(f32::from_le_bytes(chunk))).collect();
+            let got: Vec<f64> = scores.iter().step_by(97).copied().collect();
+            assert_eq!(got.len(), wanted.len(), "{method}: {name}");
+            let largest = wanted.iter().fold(0.0f64, |largest, score| largest.max(score.abs()));
+            if method == "synflow" && scale == 1.0 {
+                // All scores are times one power of two.
+                scale = 2f64.powf((got[0] / wanted[0]).log2().round());
+            }
+            for (got, wanted) in got.iter().zip(&wanted) {
+                let off = (got / scale - wanted).abs();
+                assert!(off <= tolerance * largest, "{method}: {name}: {got}, {wanted} expected, largest {largest}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ablations_change_what_they_say_and_nothing_else() {
+    let before = network("resnet-20");
+    let image = [3, 32, 32];
+    let input = Input { batches: &noise(image), image, device: "cpu", seed: 3 };
+    let options = PruneOptions { sparsity: 0.9, allocation: "global".into(), ..PruneOptions::default() };
+    let method = at_init::find("resynflow", 0.9).unwrap();
+    let pruning = Pruning { method: &method, options: &options, input: &input, init: "kaiming-in" };
+    let run = |name: &str, model: &Model| {
+        let mut model = model.clone();
+        ablation::find(name).unwrap().prune(&mut model, &pruning, &Quiet).unwrap();
+        model
+    };
+    let plain = run("none", &before);
+    for entry in ABLATIONS.iter().filter(|entry| entry.name != "none") {
+        let name = entry.name;
+        let trained = filled();
+        let done = run(name, if name == "ratios" { &trained } else { &before });
+        for layer in layers(&done) {
+            let (weights, mask) = (&done.weight(&layer.param).unwrap().data, done.masks.get(&layer.param).unwrap());
+            let of_plain = plain.masks.get(&layer.param).unwrap();
+            assert!(weights.iter().zip(&mask.0).all(|(w, &kept)| kept || w.to_bits() == 0), "{name}");
+            if name != "ratios" {
+                assert_eq!(mask.kept(), of_plain.kept(), "{name}: {}", layer.param);
+            }
+            match name {
+                "reinit" | "original" => assert_eq!(mask, of_plain, "{name}"),
+                "shuffle" if mask.kept() > 9 => assert_ne!(mask, of_plain, "{name}"),
+                _ => {}
+            }
+            let source = if name == "ratios" { trained.weight(&layer.param) } else { before.weight(&layer.param) }.unwrap();
+            let same = weights.iter().zip(&source.data).zip(&mask.0).all(|((now, was), &kept)| !kept || now == was);
+            assert_eq!(same || mask.kept() == 0, name != "reinit" || mask.kept() == 0, "{name}: {}", layer.param);
+            if name == "ratios" {
+                let sizes =
+                    |kept: bool| weights.iter().zip(&source.data).zip(&mask.0).filter(move |x| *x.1 == kept).map(|x| x.0.1.abs());
+                let (least, most) = (sizes(true).fold(f32::INFINITY, f32::min), sizes(false).fold(0.0, f32::max));
+                assert!(least >= most, "{name}: {}", layer.param);
+            }
+        }
+    }
+    let check = |name: &str, pruned, weights| ablation::find(name).unwrap().check(name, pruned, weights);
+    assert!(check("shuffle", false, true).is_err() && check("ratios", true, false).is_err());
+    assert!(check("none", false, false).is_ok() && check("ratios", true, true).is_ok());
 }
 
 fn kept(model: &Model) -> Vec<usize> {
@@ -106,9 +208,9 @@ fn on_a_chain_resynflow_prunes_as_synflow_does() {
 
 #[test]
 fn scores_of_deep_networks_are_finite_and_not_all_zero() {
-    for name in ["resnet-50-cifar", "densenet-121-cifar", "mobilenet-v2"] {
+    for name in ["resnet-50-cifar", "resnet-152", "densenet-121-cifar", "mobilenet-v2"] {
         let model = network(name);
-        let image = if name == "mobilenet-v2" { [3, 64, 64] } else { [3, 32, 32] };
+        let image = if name.ends_with("cifar") { [3, 32, 32] } else { [3, 64, 64] };
         for method in ["synflow", "resynflow"] {
             let scores = scores(&model, method, image);
             for (name, scores) in &scores {

@@ -94,11 +94,11 @@ pub fn prune_by_scores(model: &mut Model, options: &PruneOptions, scores: Vec<Ve
     if layers.len() != scores.len() || layers.iter().zip(&scores).any(|(layer, scores)| layer.len() != scores.len()) {
         return Err(Error::data("the scores are not of this model's prunable layers"));
     }
-    for (layer, scores) in layers.iter().zip(&scores) {
-        if let Some(score) = scores.iter().find(|score| !(score.is_finite() && **score >= 0.0)) {
-            return Err(Error::data(format!("layer {:?}: a score is {score}", layer.layer)));
-        }
-    }
+    let check = |(layer, scores): (&Prunable, &Vec<f64>)| match scores.iter().find(|s| !(s.is_finite() && **s >= 0.0)) {
+        Some(score) => Err(Error::data(format!("layer {:?}: a score is {score}", layer.layer))),
+        None => Ok(()),
+    };
+    layers.par_iter().zip(&scores).try_for_each(check)?;
     select(model, layers, left_dense, scores, options)
 }
 
@@ -110,14 +110,14 @@ fn select(
     mut scores: Vec<Vec<f64>>,
     options: &PruneOptions,
 ) -> Result<PruneOutcome> {
-    for (layer, scores) in layers.iter().zip(&mut scores) {
+    layers.par_iter().zip(&mut scores).for_each(|(layer, scores)| {
         if let Some(mask) = model.masks.get(&layer.param) {
             // What an earlier mask has pruned goes first again, before kept weights of score 0 too.
             for (score, kept) in scores.iter_mut().zip(&mask.0) {
                 *score = if *kept { score.max(f64::MIN_POSITIVE) } else { 0.0 };
             }
         }
-    }
+    });
     let budget = counts(&layers, &scores, options)?;
     let jobs = layers.par_iter().zip(&scores).zip(&budget);
     let masks: Vec<Mask> =

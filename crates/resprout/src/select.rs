@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::{Mask, Prunable};
+use rayon::prelude::*;
 
 /// How many of `size` weights stay at a sparsity of their own: what goes is rounded, half to even.
 pub fn kept_alone(size: usize, sparsity: f64) -> usize {
@@ -19,33 +20,25 @@ pub fn global_counts(scores: &[&[f64]], keep: usize) -> Vec<usize> {
     let total: usize = scores.iter().map(|list| list.len()).sum();
     let removed = total - keep.min(total);
     let Some(threshold) = threshold(scores, removed) else { return scores.iter().map(|list| list.len()).collect() };
-    let below: usize = scores.iter().map(|list| list.iter().filter(|s| s.total_cmp(&threshold).is_lt()).count()).sum();
-    let mut ties = removed - below;
-    let count = |list: &&[f64]| {
-        let higher = list.iter().filter(|s| s.total_cmp(&threshold).is_gt()).count();
-        let equal = list.iter().filter(|s| s.total_cmp(&threshold).is_eq()).count();
+    let counts: Vec<[usize; 3]> = scores.par_iter().map(|list| below_equal_above(list, threshold)).collect();
+    let mut ties = removed - counts.iter().map(|[below, ..]| below).sum::<usize>();
+    let kept = |[_, equal, above]: [usize; 3]| {
         let dropped = equal.min(ties);
         ties -= dropped;
-        higher + equal - dropped
+        above + equal - dropped
     };
-    scores.iter().map(count).collect()
+    counts.into_iter().map(kept).collect()
 }
 
 /// The mask that keeps the `keep` highest scores; among equal scores the first go first.
 pub fn mask(scores: &[f64], keep: usize) -> Mask {
     let removed = scores.len() - keep.min(scores.len());
     let Some(threshold) = threshold(&[scores], removed) else { return Mask(vec![true; scores.len()]) };
-    let below = scores.iter().filter(|s| s.total_cmp(&threshold).is_lt()).count();
-    let mut ties = removed - below;
-    let kept = |score: &f64| match score.total_cmp(&threshold) {
-        std::cmp::Ordering::Less => false,
-        std::cmp::Ordering::Equal if ties > 0 => {
-            ties -= 1;
-            false
-        }
-        _ => true,
-    };
-    Mask(scores.iter().map(kept).collect())
+    let [below, ..] = below_equal_above(scores, threshold);
+    let mut kept: Vec<bool> = scores.iter().map(|score| score.total_cmp(&threshold).is_ge()).collect();
+    let equal = (0..scores.len()).filter(|&index| scores[index].total_cmp(&threshold).is_eq());
+    equal.take(removed - below).for_each(|index| kept[index] = false);
+    Mask(kept)
 }
 
 /// The mask that keeps the highest scores, but at least `floor` in every output channel.
@@ -64,11 +57,45 @@ pub fn mask_with_floor(layer: &Prunable, scores: &[f64], keep: usize, floor: usi
     mask(&raised, keep)
 }
 
+fn below_equal_above(scores: &[f64], threshold: f64) -> [usize; 3] {
+    let below = scores.iter().filter(|score| score.total_cmp(&threshold).is_lt()).count();
+    let equal = scores.iter().filter(|score| score.total_cmp(&threshold).is_eq()).count();
+    [below, equal, scores.len() - below - equal]
+}
+
+/// Bits of a score by which it is first sorted into buckets.
+const BUCKET_BITS: u32 = 16;
+
 /// The highest of the `removed` lowest scores; `None` if none is removed.
+///
+/// Counts the scores by their leading bits, and sorts only among those that share the sought one's.
 fn threshold(scores: &[&[f64]], removed: usize) -> Option<f64> {
-    let last = removed.checked_sub(1)?;
-    let mut all: Vec<f64> = scores.concat();
-    Some(*all.select_nth_unstable_by(last, f64::total_cmp).1)
+    let mut last = removed.checked_sub(1)?;
+    let sizes = scores.par_iter().map(|list| bucket_sizes(list)).reduce_with(|mut a, b| {
+        a.iter_mut().zip(&b).for_each(|(a, b)| *a += b);
+        a
+    })?;
+    let mut sought = 0;
+    while last >= sizes[sought] {
+        last -= sizes[sought];
+        sought += 1;
+    }
+    let of_bucket = |list: &&[f64]| list.iter().copied().filter(|&score| bucket(score) == sought).collect::<Vec<f64>>();
+    let mut members: Vec<f64> = scores.par_iter().map(of_bucket).reduce(Vec::new, |a, b| [a, b].concat());
+    Some(*members.select_nth_unstable_by(last, f64::total_cmp).1)
+}
+
+/// The bucket of a score: higher scores, in the order of `total_cmp`, have none lower.
+fn bucket(score: f64) -> usize {
+    let bits = score.to_bits();
+    let ordered = if bits >> 63 == 0 { bits | 1 << 63 } else { !bits };
+    (ordered >> (64 - BUCKET_BITS)) as usize
+}
+
+fn bucket_sizes(scores: &[f64]) -> Vec<usize> {
+    let mut sizes = vec![0; 1 << BUCKET_BITS];
+    scores.iter().for_each(|&score| sizes[bucket(score)] += 1);
+    sizes
 }
 
 /// Raises every count to its floor and takes what that costs from the others, in proportion to what
@@ -130,6 +157,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_threshold_is_that_of_a_full_sort(scores in prop::collection::vec(-4.0f64..4.0, 1..200), share in 0.0f64..1.0) {
+            let removed = (share * scores.len() as f64) as usize + 1;
+            let mut sorted = scores.clone();
+            sorted.sort_by(f64::total_cmp);
+            prop_assert_eq!(threshold(&[&scores[..scores.len() / 2], &scores[scores.len() / 2..]], removed), Some(sorted[removed - 1]));
+        }
+
         #[test]
         fn counts_are_exact_and_agree_with_a_full_sort(
             lists in prop::collection::vec(prop::collection::vec(0u8..6, 1..20), 1..5), share in 0.0f64..1.0,

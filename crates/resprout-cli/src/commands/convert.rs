@@ -6,6 +6,6 @@ use resprout::architectures::Shape;
 
 pub fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     check_writable(&args.output, "--output")?;
-    write_model(&open_source(&args.source, &Shape { classes: None, image: None })?, &args.output, None)?;
+    write_model(&open_source(&args.source, &Shape { classes: None, image: None }, false)?, &args.output, None)?;
     Ok(())
 }

@@ -11,6 +11,7 @@ use resprout::lipschitz::INIT_REPAIRS;
 use resprout::repair::REPAIRS;
 use resprout::table::Entry;
 use resprout_train::at_init::AT_INIT;
+use resprout_train::at_init::ablation::ABLATIONS;
 use resprout_train::device::DEVICES;
 use resprout_train::methods::METHODS;
 use resprout_train::rates::SCHEDULES;
@@ -40,6 +41,7 @@ pub fn run(args: &ListArgs) -> anyhow::Result<()> {
         ("repairs", rows(REPAIRS)),
         ("methods", rows(METHODS)),
         ("pruning at initialisation", rows(AT_INIT)),
+        ("ablations", rows(ABLATIONS)),
         ("schedules", rows(SCHEDULES)),
         ("architectures", rows(ARCHITECTURES)),
         ("initialisations", rows(INITS)),

@@ -30,13 +30,18 @@ fn has_extension(path: &Path, names: &[&str]) -> bool {
 }
 
 /// Reads the model file, or builds the architecture with fresh weights, for these images if any are known.
-fn open_source(source: &SourceArgs, shape: &Shape) -> Result<Model> {
+/// `redraws`: whether weights are drawn although there is a file.
+fn open_source(source: &SourceArgs, shape: &Shape, redraws: bool) -> Result<Model> {
     let SourceArgs { model, network, init, seed } = source;
+    if let (Some(path), Some(init), false) = (model, init, redraws) {
+        let message = format!("--init {init}: no weights are drawn, they are those of {}", path.display());
+        return Err(Error::new(ErrorKind::Option, message));
+    }
     match (model, &network.arch) {
         (Some(path), _) => read_model(path, network),
         (None, Some(name)) => {
             let classes = network.classes.map(NonZeroUsize::get).or(shape.classes);
-            let mut model = architectures::build(name, &Shape { classes, ..shape.clone() }, init, *seed)?;
+            let mut model = architectures::build(name, &Shape { classes, ..shape.clone() }, source.init(), *seed)?;
             if let Some(weights) = &network.weights {
                 read_weights(&mut model, weights)?;
             }

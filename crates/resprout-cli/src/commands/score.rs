@@ -12,11 +12,16 @@ use resprout::prune::PruneOptions;
 use resprout::report::{self, LayerRow, SCHEMA_VERSION, SparsityInfo};
 use resprout::tensor::Tensor;
 use resprout::{Error, ErrorKind, Result};
+use resprout_train::at_init::ablation::{self, Pruning};
 use resprout_train::at_init::{self, Batch, Input, Scores};
 use resprout_train::recipe::Recipe;
 use serde::Serialize;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Instant;
+
+/// Images per batch, as papers score by.
+const BATCH: usize = 128;
 
 /// What `score` shows.
 #[derive(Serialize)]
@@ -25,6 +30,7 @@ pub struct Scored {
     pub tool_version: &'static str,
     pub method: String,
     pub allocation: String,
+    pub ablation: String,
     pub seed: u64,
     pub sparsity: SparsityInfo,
     pub layers: Vec<LayerRow>,
@@ -44,15 +50,19 @@ pub fn run(args: &ScoreArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let options = options(args);
     options.check_without_images()?;
     let method = at_init::find(&args.method, args.sparsity)?;
+    let ablation = ablation::find(&args.ablation)?;
+    let with_weights = args.source.model.is_some() || args.source.network.weights.is_some();
+    ablation.check(&args.ablation, true, with_weights)?;
     let repair = lipschitz::find(&args.repair_init)?;
     let (shape, batches) = images(args, method.batches)?;
-    let mut model = open_source(&args.source, &shape)?;
+    let mut model = open_source(&args.source, &shape, args.ablation != "none")?;
     let image = shape.image.or_else(|| report::fixed_image(&model).and_then(|axes| axes.try_into().ok()));
     let missing = || Error::new(ErrorKind::Option, "--input-shape: the model leaves the size of an image free; give C,H,W");
     let image = image.ok_or_else(missing)?;
     let input = Input { batches: &batches, image, device: &args.device, seed: args.source.seed };
     let started = Instant::now();
-    let scores = at_init::prune_at_init(&mut model, &method, &options, &input, progress)?;
+    let pruning = Pruning { method: &method, options: &options, input: &input, init: args.source.init() };
+    let scores = ablation.prune(&mut model, &pruning, progress)?;
     let seconds = started.elapsed().as_secs_f64();
     let init_repair = repair.map_or(Ok(Vec::new()), |how| lipschitz::repair(&mut model, how))?;
     write_model(&model, &args.output, None)?;
@@ -91,7 +101,7 @@ fn images(args: &ScoreArgs, count: usize) -> Result<(Shape, Vec<Batch>)> {
         let (preset, seed) = (args.preset.clone(), args.source.seed);
         let recipe = Recipe { data: data.clone(), preset, validation: 0.0, seed, ..Recipe::default() };
         let examples = train::open_data(&recipe)?.train;
-        let batches = at_init::batches(&examples, count, args.batch, seed)?;
+        let batches = at_init::batches(&examples, count, args.batch.map_or(BATCH, NonZeroUsize::get), seed)?;
         return Ok((train::shape(&examples)?, batches));
     }
     if count > 0 {
@@ -120,6 +130,7 @@ fn describe(
         tool_version: env!("CARGO_PKG_VERSION"),
         method: args.method.clone(),
         allocation: args.allocation.clone(),
+        ablation: args.ablation.clone(),
         seed: args.source.seed,
         sparsity: report::sparsity_info(model, &layers, args.sparsity, Some(&macs)),
         layers,

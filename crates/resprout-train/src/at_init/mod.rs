@@ -3,6 +3,7 @@
 //! A method is a list of rounds (the sparsity after each) and a score; the loop, the selection and the
 //! allocation are the same for all.
 
+pub mod ablation;
 mod criterion;
 mod grasp;
 mod snip;
@@ -12,6 +13,7 @@ use crate::error::{data, option};
 use crate::gradients::gradients_at;
 use crate::loader::{self, Augment, Examples};
 use crate::lower::{Hold, Mode};
+use rayon::prelude::*;
 use resprout::Result;
 use resprout::model::{Model, Prunable};
 use resprout::progress::Progress;
@@ -101,13 +103,16 @@ pub fn prune_at_init(
     let (layers, _) = model.prunable(&options.rule)?;
     check_budget(&layers, options.sparsity)?;
     let fresh = model.clone();
-    let mut scores = Scores::new();
+    let mut last = Scores::new();
     progress.begin("score", method.rounds.len() as u64);
-    for &sparsity in &method.rounds {
+    for (round, &sparsity) in method.rounds.iter().enumerate() {
         progress.check()?;
         method.score.rescale(model)?;
-        scores = method.score.score(model, &fresh, &layers, input)?;
-        let lists = in_order(&scores, &layers)?;
+        let scores = method.score.score(model, &fresh, &layers, input)?;
+        if round + 1 == method.rounds.len() {
+            last = scores.clone();
+        }
+        let lists = in_order(scores, &layers)?;
         if method.returns {
             *model = fresh.clone();
         }
@@ -115,7 +120,7 @@ pub fn prune_at_init(
         progress.advance(1);
     }
     progress.end();
-    Ok(scores)
+    Ok(last)
 }
 
 /// Up to `count` batches of training images as they are, in an order that no epoch has.
@@ -138,18 +143,18 @@ fn check_budget(layers: &[Prunable], sparsity: f64) -> Result<()> {
 }
 
 /// Lists in the layers' order, moved up where the lowest is negative: allocations take none below zero.
-fn in_order(scores: &Scores, layers: &[Prunable]) -> Result<Vec<Vec<f64>>> {
-    let mut lists = Vec::with_capacity(layers.len());
-    for layer in layers {
-        let list = scores.get(&layer.param).cloned().ok_or_else(|| data(format!("layer {:?}: has no scores", layer.layer)))?;
-        if let Some(score) = list.iter().find(|score| !score.is_finite()) {
-            return Err(data(format!("layer {:?}: a score is {score}", layer.layer)));
-        }
-        lists.push(list);
-    }
-    let lowest = lists.iter().flatten().copied().fold(0.0, f64::min);
+fn in_order(mut scores: Scores, layers: &[Prunable]) -> Result<Vec<Vec<f64>>> {
+    let list =
+        |layer: &Prunable| scores.remove(&layer.param).ok_or_else(|| data(format!("layer {:?}: has no scores", layer.layer)));
+    let mut lists: Vec<Vec<f64>> = layers.iter().map(list).collect::<Result<_>>()?;
+    let lowest = |(layer, list): (&Prunable, &Vec<f64>)| match list.iter().find(|score| !score.is_finite()) {
+        Some(score) => Err(data(format!("layer {:?}: a score is {score}", layer.layer))),
+        None => Ok(list.iter().copied().fold(0.0, f64::min)),
+    };
+    let lowest: Vec<f64> = layers.par_iter().zip(&lists).map(lowest).collect::<Result<_>>()?;
+    let lowest = lowest.into_iter().fold(0.0, f64::min);
     if lowest < 0.0 {
-        lists.iter_mut().flatten().for_each(|score| *score -= lowest);
+        lists.par_iter_mut().flatten().for_each(|score| *score -= lowest);
     }
     Ok(lists)
 }

@@ -4,10 +4,13 @@ use super::{Build, Input, Method, SCHEDULE, Score, Scores, rounds};
 use crate::device;
 use crate::lower::Program;
 use crate::parameters::{Parameters, values};
+use burn_core::tensor::Device;
+use rayon::prelude::*;
 use resprout::Result;
 use resprout::lipschitz;
 use resprout::model::{Model, Prunable};
 use resprout::table::{Entry, OptionSpec};
+use std::collections::HashSet;
 
 pub(super) const SYNFLOW: Entry<Build> = Entry {
     name: "synflow",
@@ -40,14 +43,13 @@ struct Flow {
 
 impl Score for Flow {
     fn score(&self, model: &Model, _: &Model, layers: &[Prunable], input: &Input) -> Result<Scores> {
-        let absolute = absolute(model, !self.normalise)?;
         let device = device::open(input.device)?;
-        let parameters = Parameters::new(&absolute, &device)?;
+        let parameters = self.absolute(model, &device)?;
         let [c, h, w] = input.image;
-        let program = Program::new(&absolute, &parameters, &[1, c, h, w])?;
+        let program = Program::new(model, &parameters, &[1, c, h, w])?;
         let gradients = program.flow(&parameters, input.image, &device)?;
         let score = |layer: &Prunable| {
-            let weights = &absolute.weight(&layer.param)?.data;
+            let weights = &model.weight(&layer.param)?.data;
             let gradient = parameters.index(&layer.param).and_then(|index| gradients[index].as_ref());
             let scores = match gradient {
                 Some(gradient) => {
@@ -59,7 +61,7 @@ impl Score for Flow {
             };
             Ok((layer.param.clone(), scores))
         };
-        layers.iter().map(score).collect()
+        layers.par_iter().map(score).collect()
     }
 
     fn rescale(&self, model: &mut Model) -> Result<()> {
@@ -78,18 +80,12 @@ impl Score for Flow {
     }
 }
 
-/// The network with absolute values: of every parameter, or of the weights of convolutions and linear layers alone.
-fn absolute(model: &Model, everything: bool) -> Result<Model> {
-    let names: Vec<String> = if everything {
-        model.params.iter().map(|(name, _)| name.to_string()).collect()
-    } else {
-        lipschitz::layers(model)?.into_iter().map(|layer| layer.param).collect()
-    };
-    let mut absolute = model.clone();
-    for name in names {
-        if let Some(tensor) = absolute.params.f32_mut(&name) {
-            tensor.data.iter_mut().for_each(|value| *value = value.abs());
-        }
+impl Flow {
+    /// The absolute values of every parameter, or of the weights of convolutions and linear layers alone.
+    fn absolute(&self, model: &Model, device: &Device) -> Result<Parameters> {
+        let weights: HashSet<String> = lipschitz::layers(model)?.into_iter().map(|layer| layer.param).collect();
+        let taken = |name: &str| !self.normalise || weights.contains(name);
+        let absolute = |values: &[f32]| values.iter().map(|value| value.abs()).collect();
+        Parameters::without_masks(model, device, |name, values| if taken(name) { absolute(values) } else { values.to_vec() })
     }
-    Ok(absolute)
 }

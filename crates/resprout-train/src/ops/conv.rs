@@ -11,10 +11,12 @@ use burn_core::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, back
 use burn_core::tensor::Tensor;
 use burn_core::tensor::ops::ConvOptions;
 use rayon::prelude::*;
-use resprout_kernels::backward::GradScratch;
+use resprout_kernels::backward::{GradScratch, InputScratch};
 use resprout_kernels::conv::Scratch;
+use resprout_kernels::dense::ROWS;
 use resprout_kernels::{Activation, ConvShape, InputGrad, Kernel, PackedConv, WeightGrad};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Sums of the weight gradient that are kept apart: a fixed number, so that the result does not
 /// depend on the number of threads.
@@ -22,7 +24,7 @@ const PARTS: usize = 8;
 
 thread_local! {
     // Buffers that each thread reuses; they carry no result from one call to the next.
-    static SCRATCH: RefCell<(Scratch, Vec<f32>, GradScratch)> = RefCell::default();
+    static SCRATCH: RefCell<(Scratch, InputScratch, GradScratch)> = RefCell::default();
 }
 
 /// Convolution of `x: [N, C, H, W]` with `weight: [M, C / groups, kh, kw]`.
@@ -84,8 +86,8 @@ fn forward(x: CpuTensor, weight: CpuTensor, options: ConvOptions<2>) -> CpuTenso
     let images = x.shape()[0];
     let mut out = vec![0.0; images * size];
     out.par_chunks_exact_mut(size).zip(elements(&x).par_chunks_exact(image)).for_each(|(out, image)| {
-        SCRATCH.with_borrow_mut(|(scratch, ..)| {
-            conv.run(Kernel::best(), image, 0..shape.out_channels, out, scratch);
+        in_shares(out, shape.out_channels, images, |channels, out| {
+            SCRATCH.with_borrow_mut(|(scratch, ..)| conv.run(Kernel::best(), image, channels, out, scratch));
         });
     });
     cpu_tensor(out, [images, shape.out_channels, out_h, out_w])
@@ -102,7 +104,9 @@ fn input_grad(x: CpuTensor, weight: CpuTensor, grad: CpuTensor, options: ConvOpt
     let images = x.shape()[0];
     let mut out = vec![0.0; images * image];
     out.par_chunks_exact_mut(image).zip(elements(&grad).par_chunks_exact(size)).for_each(|(out, grad)| {
-        SCRATCH.with_borrow_mut(|(scratch, spread, _)| backward.run(Kernel::best(), grad, out, spread, scratch));
+        in_shares(out, shape.in_channels, images, |channels, out| {
+            SCRATCH.with_borrow_mut(|(_, scratch, _)| backward.run(Kernel::best(), grad, channels, out, scratch));
+        });
     });
     cpu_tensor(out, [images, shape.in_channels, shape.in_h, shape.in_w])
 }
@@ -120,10 +124,12 @@ fn weight_grad(x: CpuTensor, weight: CpuTensor, grad: CpuTensor, options: ConvOp
         .zip(elements(&grad).par_chunks(share * size))
         .map(|(inputs, grads)| {
             let mut sum = vec![0.0; shape.out_channels * shape.dot_length()];
-            SCRATCH.with_borrow_mut(|(.., scratch)| {
-                for (inputs, grads) in inputs.chunks(together * image).zip(grads.chunks(together * size)) {
-                    backward.add(Kernel::best(), inputs, grads, &mut sum, scratch);
-                }
+            in_shares(&mut sum, shape.out_channels, images.div_ceil(share), |channels, sum| {
+                SCRATCH.with_borrow_mut(|(.., scratch)| {
+                    for (inputs, grads) in inputs.chunks(together * image).zip(grads.chunks(together * size)) {
+                        backward.add(Kernel::best(), inputs, grads, channels.clone(), sum, scratch);
+                    }
+                });
             });
             sum
         })
@@ -134,6 +140,17 @@ fn weight_grad(x: CpuTensor, weight: CpuTensor, grad: CpuTensor, options: ConvOp
         sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
     }
     cpu_tensor(sum, weight.shape().to_vec())
+}
+
+/// Calls `run` for ranges of the channels that `out` consists of, each with its part: for all of them at once
+/// where there are `others` enough to keep the threads busy. What is computed for a channel does not depend on it.
+fn in_shares(out: &mut [f32], channels: usize, others: usize, run: impl Fn(Range<usize>, &mut [f32]) + Sync) {
+    let share = channels.div_ceil(rayon::current_num_threads().div_ceil(others)).next_multiple_of(ROWS).min(channels);
+    let size = out.len() / channels;
+    out.par_chunks_mut(share * size).enumerate().for_each(|(index, out)| {
+        let first = index * share;
+        run(first..first + out.len() / size, out);
+    });
 }
 
 fn image_len(shape: &ConvShape) -> usize {

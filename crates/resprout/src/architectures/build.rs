@@ -2,10 +2,11 @@
 
 use crate::error::{Error, Result};
 use crate::formats::onnx::{Attribute, GraphBuilder};
-use crate::lipschitz::{Lipschitz, Matching, Scope};
+use crate::lipschitz::{self, Lipschitz, Matching, Scope};
 use crate::model::Model;
+use crate::ops::Op;
 use crate::random::SplitMix64;
-use crate::table::Entry;
+use crate::table::{self, Entry};
 use crate::tensor::Tensor;
 
 /// How weights start: the standard deviation from fan-in and fan-out.
@@ -50,6 +51,64 @@ pub static INITS: &[Entry<Init>] = &[
         },
     },
 ];
+
+fn normal(shape: Vec<usize>, deviation: f64, random: &mut SplitMix64) -> Tensor {
+    let count = shape.iter().product();
+    Tensor::new(shape, (0..count).map(|_| (random.next_normal() * deviation) as f32).collect())
+}
+
+fn uniform(shape: Vec<usize>, bound: f64, random: &mut SplitMix64) -> Tensor {
+    let count = shape.iter().product();
+    Tensor::new(shape, (0..count).map(|_| ((2.0 * random.next_f64() - 1.0) * bound) as f32).collect())
+}
+
+/// Draws all weights and biases of a network anew, and resets its batch normalisations. Masks stay, and count.
+pub fn redraw(model: &mut Model, init: &str, seed: u64) -> Result<()> {
+    let (init, _) = table::find(INITS, "--init", init)?;
+    let mut stream = 0;
+    let mut random = || {
+        stream += 1;
+        SplitMix64::new(seed, stream)
+    };
+    for layer in model.graph.layers.clone() {
+        let Some(shape) = layer.input(1).and_then(|name| model.params.f32(name)).map(|tensor| tensor.shape.clone()) else {
+            continue;
+        };
+        let (weight, fan_in) = match (&layer.op, &shape[..]) {
+            (Op::Conv(_), &[outputs, inputs, ref window @ ..]) => {
+                let area = window.iter().product::<usize>() as f64;
+                let (fan_in, fan_out) = (inputs as f64 * area, outputs as f64 * area);
+                (normal(shape, (init.build.deviation)(fan_in, fan_out), &mut random()), fan_in)
+            }
+            (Op::Gemm { trans_b, .. }, &[rows, columns]) => {
+                let fan_in = if *trans_b { columns } else { rows } as f64;
+                (uniform(shape, 1.0 / fan_in.sqrt(), &mut random()), fan_in)
+            }
+            (Op::MatMul, &[rows, _]) => (uniform(shape, 1.0 / (rows as f64).sqrt(), &mut random()), rows as f64),
+            (Op::BatchNorm { .. }, _) => {
+                for (input, value) in (1..5).zip([1.0, 0.0, 0.0, 1.0]) {
+                    if let Some(tensor) = layer.input(input).and_then(|name| model.params.f32_mut(name)) {
+                        tensor.data.fill(value);
+                    }
+                }
+                continue;
+            }
+            _ => continue,
+        };
+        let bias = layer.input(2).and_then(|name| model.params.f32_mut(name));
+        if let Some(bias) = bias {
+            *bias = uniform(bias.shape.clone(), 1.0 / fan_in.sqrt(), &mut random());
+        }
+        if let Some(tensor) = layer.input(1).and_then(|name| model.params.f32_mut(name)) {
+            *tensor = weight;
+        }
+    }
+    model.apply_masks();
+    if let Some(how) = init.build.repair {
+        lipschitz::repair(model, how)?;
+    }
+    Ok(())
+}
 
 /// A value on its way: its name and its shape without the batch.
 #[derive(Clone, Debug)]
@@ -132,9 +191,7 @@ impl Net {
     }
 
     fn uniform(&mut self, shape: Vec<usize>, bound: f64) -> Tensor {
-        let mut random = self.random();
-        let count = shape.iter().product();
-        Tensor::new(shape, (0..count).map(|_| ((2.0 * random.next_f64() - 1.0) * bound) as f32).collect())
+        uniform(shape, bound, &mut self.random())
     }
 
     fn constant(&mut self, name: &str, channels: usize, value: f32) {
@@ -147,10 +204,7 @@ impl Net {
         let area = (window.kernel * window.kernel) as f64;
         // Fan-out as torch counts it: the output channels of all groups.
         let (fan_in, fan_out) = (shape[1] as f64 * area, channels as f64 * area);
-        let deviation = (self.init.deviation)(fan_in, fan_out);
-        let mut random = self.random();
-        let count = shape.iter().product();
-        let weight = Tensor::new(shape, (0..count).map(|_| (random.next_normal() * deviation) as f32).collect());
+        let weight = normal(shape, (self.init.deviation)(fan_in, fan_out), &mut self.random());
         let (weight_name, bias_name) = (format!("{name}.weight"), format!("{name}.bias"));
         self.builder.tensor(&weight_name, &weight);
         let mut inputs = vec![x.name.as_str(), &weight_name];

@@ -13,7 +13,7 @@ use crate::lipschitz;
 use crate::model::Model;
 use crate::table::{self, Entry};
 
-pub use build::{INITS, Init};
+pub use build::{INITS, Init, redraw};
 
 /// What a network is built for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +54,7 @@ pub static ARCHITECTURES: &[Entry<Recipe>] = &[
     resnet::RESNET_18,
     resnet::RESNET_34,
     resnet::RESNET_50,
+    resnet::RESNET_152,
     densenet::DENSENET_121_CIFAR,
     densenet::DENSENET_121,
     mobilenet::MOBILENET_V2,

@@ -48,6 +48,7 @@ macro_rules! wide {
 wide!(RESNET_18, "resnet-18", [2, 2, 2, 2], false, IMAGENET, 1000, "torchvision's resnet18; images of 3x224x224");
 wide!(RESNET_34, "resnet-34", [3, 4, 6, 3], false, IMAGENET, 1000, "torchvision's resnet34; images of 3x224x224");
 wide!(RESNET_50, "resnet-50", [3, 4, 6, 3], true, IMAGENET, 1000, "torchvision's resnet50; images of 3x224x224");
+wide!(RESNET_152, "resnet-152", [3, 8, 36, 3], true, IMAGENET, 1000, "torchvision's resnet152; images of 3x224x224");
 wide!(
     RESNET_18_CIFAR,
     "resnet-18-cifar",

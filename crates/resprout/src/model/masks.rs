@@ -19,11 +19,7 @@ impl Mask {
 
     /// Sets pruned weights to exactly 0.0.
     pub fn apply(&self, weights: &mut [f32]) {
-        for (weight, &kept) in weights.iter_mut().zip(&self.0) {
-            if !kept {
-                *weight = 0.0;
-            }
-        }
+        weights.iter_mut().zip(&self.0).for_each(|(weight, &kept)| *weight = if kept { *weight } else { 0.0 });
     }
 }
 
