@@ -26,7 +26,7 @@ pub struct Cli {
 pub enum Command {
     /// Prune a model, repair it without labels, write it, and report
     #[command(
-        after_help = "Example:\n  resprout prune model.onnx --sparsity 0.8 --repair auto --calibration images/ -o sparse.onnx\n  resprout prune model.onnx --sparsity 0.9 --allocation global --repair least-squares --steps 10 --calibration images/ -o sparse.onnx"
+        after_help = "Example:\n  resprout prune model.onnx --sparsity 0.8 --repair auto --calibration images/ -o sparse.onnx\n  resprout prune model.onnx --sparsity 0.9 --allocation global --repair least-squares --steps 10 --calibration images/ -o sparse.onnx\n  resprout prune model.onnx --pattern channel --macs 0.5 --repair least-squares --calibration images/ --shrink -o small.onnx"
     )]
     Prune(Box<PruneArgs>),
     /// Measure a model, alone or against the dense one
@@ -73,15 +73,25 @@ pub struct PruneArgs {
     /// Where to write: .onnx, .safetensors for weights and masks, or .pth for PyTorch
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Share of the prunable weights to remove, from 0 up to but not including 1
+    /// Share of the prunable weights to remove, from 0 up to but not including 1; not where the pattern tells
     #[arg(short, long, value_name = "S", allow_negative_numbers = true)]
-    pub sparsity: f64,
-    /// How weights are scored (see `resprout list`); options as name:option=value
-    #[arg(long, default_value = "magnitude", value_name = "NAME")]
-    pub criterion: String,
-    /// How many weights each layer keeps (see `resprout list`)
-    #[arg(long, default_value = "lamp", value_name = "NAME")]
-    pub allocation: String,
+    pub sparsity: Option<f64>,
+    /// Which weights go together (see `resprout list`): unstructured, n:m as 2:4, mixed:m=4, or channel
+    #[arg(long, default_value = "unstructured", value_name = "PATTERN")]
+    pub pattern: String,
+    /// For channels, instead of --sparsity: share of the operations that may be left
+    #[arg(long, value_name = "SHARE", conflicts_with = "sparsity", allow_negative_numbers = true)]
+    pub macs: Option<f64>,
+    /// Cut channels out that nothing reads any more: a smaller network that computes the same
+    #[arg(long)]
+    pub shrink: bool,
+    /// How weights or channels are scored (see `resprout list`); options as name:option=value [default: magnitude,
+    /// for channels l2]
+    #[arg(long, value_name = "NAME")]
+    pub criterion: Option<String>,
+    /// How many weights each layer keeps, or which channels go (see `resprout list`) [default: lamp, for channels global]
+    #[arg(long, value_name = "NAME")]
+    pub allocation: Option<String>,
     /// Repairs with the calibration images, in order, as first,second (see `resprout list`); auto tries
     /// several and takes the one that comes closest to the dense network on images it has not seen
     #[arg(long, default_value = "none", value_name = "NAME,..")]

@@ -44,6 +44,7 @@ pub mod repair;
 pub mod report;
 pub mod select;
 pub mod sparsify;
+pub mod structure;
 pub mod table;
 pub mod tensor;
 

@@ -7,6 +7,7 @@ use crate::model::prunable::NamePattern;
 use crate::model::{LeftDense, Mask, Model, Prunable, PrunableRule};
 use crate::progress::Progress;
 use crate::select::{apply_floors, kept_alone, kept_of_all, mask_with_floor};
+use crate::structure::{Pattern, channel, nm};
 use crate::table;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
@@ -30,6 +31,12 @@ pub struct PruneOptions {
     pub min_per_channel: usize,
     /// For criteria that draw random numbers.
     pub seed: u64,
+    /// Which weights go together. For channels, criterion and allocation are rows of
+    /// [`CHANNEL_CRITERIA`](crate::structure::channel::CHANNEL_CRITERIA) and
+    /// [`CHANNEL_ALLOCATIONS`](crate::structure::channel::CHANNEL_ALLOCATIONS).
+    pub pattern: Pattern,
+    /// For channels: remove until this share of the operations is left, instead of by sparsity.
+    pub macs: Option<f64>,
 }
 
 impl Default for PruneOptions {
@@ -43,6 +50,8 @@ impl Default for PruneOptions {
             min_per_layer: 0,
             min_per_channel: 0,
             seed: 0,
+            pattern: Pattern::Unstructured,
+            macs: None,
         }
     }
 }
@@ -79,7 +88,13 @@ pub struct PruneOutcome {
 pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progress: &dyn Progress) -> Result<PruneOutcome> {
     check_sparsity(options.sparsity, "--sparsity")?;
     model.check_finite()?;
-    let (layers, left_dense) = model.prunable(&options.rule)?;
+    if options.pattern == Pattern::Channel {
+        return channel::prune(model, options, images, progress);
+    }
+    let (mut layers, mut left_dense) = model.prunable(&options.rule)?;
+    if let Pattern::Nm { m, .. } | Pattern::Mixed { m } = options.pattern {
+        layers = nm::divisible(layers, m, &mut left_dense)?;
+    }
     if layers.is_empty() {
         return Err(Error::option("no layer is left to prune: every layer with weights is ignored or cannot be pruned"));
     }
@@ -118,10 +133,21 @@ fn select(
             }
         }
     });
-    let budget = counts(&layers, &scores, options)?;
-    let jobs = layers.par_iter().zip(&scores).zip(&budget);
-    let masks: Vec<Mask> =
-        jobs.map(|((layer, scores), &kept)| mask_with_floor(layer, scores, kept, options.min_per_channel)).collect();
+    let budget = match options.pattern {
+        Pattern::Nm { .. } => Vec::new(),
+        _ => counts(&layers, &scores, options)?,
+    };
+    let masks: Vec<Mask> = match options.pattern {
+        Pattern::Nm { m, .. } | Pattern::Mixed { m } => {
+            let kept = nm::kept_of_group(options.pattern, options.sparsity, &layers, &budget);
+            let jobs = layers.par_iter().zip(&scores).zip(kept);
+            jobs.map(|((layer, scores), n)| nm::mask(layer, scores, n, m)).collect()
+        }
+        _ => {
+            let jobs = layers.par_iter().zip(&scores).zip(&budget);
+            jobs.map(|((layer, scores), &kept)| mask_with_floor(layer, scores, kept, options.min_per_channel)).collect()
+        }
+    };
     let mut kept = Vec::with_capacity(layers.len());
     for (layer, mut mask) in layers.iter().zip(masks) {
         if let Some(older) = model.masks.get(&layer.param) {

@@ -8,6 +8,7 @@ use crate::forward::{Plan, PlanOptions, with_batch};
 use crate::model::effective::effective_counts;
 use crate::model::{Dim, LeftDense, Model, Prunable};
 use crate::repair::Candidate;
+use crate::structure::shrink::Cut;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -42,6 +43,9 @@ pub struct Report {
     pub layers: Vec<LayerRow>,
     /// Layers with weights that were left dense.
     pub left_dense: Vec<LeftDense>,
+    /// What was cut out of the network, if it was made smaller.
+    #[serde(default)]
+    pub shrunk: Option<Shrunk>,
     /// Bytes of the model before and after.
     pub size: Option<SizeInfo>,
     /// How the networks do.
@@ -50,6 +54,24 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// Seconds per stage.
     pub seconds: Vec<(String, f64)>,
+}
+
+/// A network from which channels were cut out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shrunk {
+    /// Parameters before and after.
+    pub parameters: [usize; 2],
+    /// Multiply-accumulate operations before and after, where the image size is known.
+    pub macs: Option<[u64; 2]>,
+    /// Weights that became smaller.
+    pub cuts: Vec<Cut>,
+}
+
+/// Compares a network with what was left of it.
+pub fn shrunk(before: &Model, after: &Model, image: Option<&[usize]>, cuts: Vec<Cut>) -> Shrunk {
+    let macs = |model: &Model| Some(layer_macs(model, image?).ok()?.values().sum::<u64>());
+    let macs = macs(before).zip(macs(after)).map(|(before, after)| [before, after]);
+    Shrunk { parameters: [before, after].map(|model| model.params.float_count()), macs, cuts }
 }
 
 /// A file and its contents' hash.
@@ -100,7 +122,7 @@ pub struct Calibration {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SparsityInfo {
     /// Asked for.
-    pub requested: f64,
+    pub requested: Option<f64>,
     /// Share of the prunable weights that is pruned.
     pub of_prunable: f64,
     /// Share of all floating-point parameters that is pruned.
@@ -234,7 +256,7 @@ pub fn layer_rows(model: &Model, layers: &[Prunable], macs: Option<&LayerMacs>) 
 }
 
 /// Sums over the rows; `macs` holds all layers, also those that were not pruned.
-pub fn sparsity_info(model: &Model, rows: &[LayerRow], requested: f64, macs: Option<&LayerMacs>) -> SparsityInfo {
+pub fn sparsity_info(model: &Model, rows: &[LayerRow], requested: Option<f64>, macs: Option<&LayerMacs>) -> SparsityInfo {
     let macs_dense: Option<u64> = macs.map(|macs| macs.values().sum());
     let sum = |field: fn(&LayerRow) -> usize| rows.iter().map(field).sum::<usize>();
     let (prunable, kept, effective) = (sum(|r| r.weights), sum(|r| r.kept), sum(|r| r.effective));

@@ -46,7 +46,9 @@ pub struct Sparsified {
 
 /// Prunes and repairs `dense`. `images: [N, C, H, W]`, preprocessed; may be empty where nothing needs them.
 pub fn sparsify(dense: &Model, images: &Tensor, options: &SparsifyOptions, progress: &dyn Progress) -> Result<Sparsified> {
-    let steps = schedule(options.prune.sparsity, options.steps)?;
+    // Steps lead to a share of the operations as they do to a share of the weights.
+    let target = options.prune.macs.map_or(options.prune.sparsity, |share| 1.0 - share);
+    let steps = schedule(target, options.steps)?;
     if options.repair != AUTO {
         return gradual(dense, images, &Chain::parse(&options.repair)?, &steps, options, progress);
     }
@@ -101,7 +103,8 @@ fn gradual(
     };
     for (index, &sparsity) in steps.iter().enumerate().skip(done) {
         let progress = &InStep { inner: progress, step: index + 1, steps: steps.len() };
-        let outcome = prune(&mut model, &PruneOptions { sparsity, ..options.prune.clone() }, images, progress)?;
+        let macs = options.prune.macs.map(|_| 1.0 - sparsity);
+        let outcome = prune(&mut model, &PruneOptions { sparsity, macs, ..options.prune.clone() }, images, progress)?;
         let repair = chain.repair(&mut model, dense, images, &options.repair_options, progress)?;
         last = Some((outcome, repair));
         if let Some(keeper) = keeper.as_ref().filter(|_| index + 1 < steps.len()) {

@@ -115,7 +115,7 @@ fn one(
     let mut next = || evaluations.next().ok_or_else(|| Error::new(resprout::ErrorKind::Data, "an evaluation is missing"));
     let (dense, pruned, recalibrated, least_squares) = (next()?, next()?, next()?, next()?);
     let row = DemoRow {
-        sparsity: report::sparsity_info(&fitted.repaired, &rows, sparsity, Some(&macs)),
+        sparsity: report::sparsity_info(&fitted.repaired, &rows, Some(sparsity), Some(&macs)),
         pruned,
         recalibrated,
         least_squares,

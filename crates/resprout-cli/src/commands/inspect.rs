@@ -58,7 +58,7 @@ fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
         inputs: model.graph.inputs.iter().map(|input| (input.name.clone(), input.shape.iter().map(dim).collect())).collect(),
         outputs: model.graph.outputs.clone(),
         operations,
-        sparsity: report::sparsity_info(model, &layers, 0.0, macs.as_ref()),
+        sparsity: report::sparsity_info(model, &layers, None, macs.as_ref()),
         layers,
         left_dense,
         forward_error,

@@ -9,6 +9,8 @@ use resprout::data::layouts::LAYOUTS;
 use resprout::data::{DATASETS, PRESETS};
 use resprout::lipschitz::INIT_REPAIRS;
 use resprout::repair::REPAIRS;
+use resprout::structure::PATTERNS;
+use resprout::structure::channel::{CHANNEL_ALLOCATIONS, CHANNEL_CRITERIA};
 use resprout::table::Entry;
 use resprout_train::at_init::AT_INIT;
 use resprout_train::at_init::ablation::ABLATIONS;
@@ -38,6 +40,9 @@ pub fn run(args: &ListArgs) -> anyhow::Result<()> {
     let tables = [
         ("criteria", rows(CRITERIA)),
         ("allocations", rows(ALLOCATIONS)),
+        ("patterns", rows(PATTERNS)),
+        ("criteria of channels", rows(CHANNEL_CRITERIA)),
+        ("allocations of channels", rows(CHANNEL_ALLOCATIONS)),
         ("repairs", rows(REPAIRS)),
         ("methods", rows(METHODS)),
         ("pruning at initialisation", rows(AT_INIT)),

@@ -13,13 +13,15 @@ use resprout::prune::{PruneOptions, check_sparsity};
 use resprout::repair::{AUTO, Chain, RepairOptions};
 use resprout::report::{self, Calibration, EvaluationReport, RepairReport, Report, SizeInfo};
 use resprout::sparsify::{self, Sparsified, SparsifyOptions, sparsify};
+use resprout::structure::shrink::{Cut, shrink};
+use resprout::structure::{Pattern, channel};
 use resprout::tensor::Tensor;
 use resprout::{Error, ErrorKind, Result, eval, table};
 use std::time::Instant;
 
 pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let options = sparsify_options(args)?;
-    let needs_images = check_images(args)?;
+    let needs_images = check_images(args, &options.prune)?;
     check_writable(&args.output, "--output")?;
     check_json_target(args.json.as_deref())?;
     let mut clock = Clock::start();
@@ -40,15 +42,52 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     clock.lap("evaluate");
 
     progress.check()?;
-    write_model(&result.repaired, &args.output, data.images())?;
+    let (written, cuts) = if args.shrink { shrink(&result.repaired)? } else { (result.repaired.clone(), Vec::new()) };
+    if !cuts.is_empty() {
+        check_same(&result.repaired, &written, data.images())?;
+    }
+    write_model(&written, &args.output, data.images())?;
     clock.lap("write");
-    let mut report = build_report(args, &dense, &result, checkup, data, evaluation)?;
+    let outcome = Outcome { result: &result, written: &written, cuts, checkup, evaluation };
+    let mut report = build_report(args, &options.prune, &dense, outcome, data)?;
     clock.lap("report");
     report.seconds = clock.laps;
     if write_json(&report, args.json.as_deref())? {
         text::report(&report);
     }
     Ok(())
+}
+
+/// Outputs of the network before and after channels were cut out, relative to the largest.
+const SAME: f32 = 1e-4;
+
+/// Fails if the smaller network computes something else: sums in another order may differ in the last digits.
+fn check_same(masked: &Model, small: &Model, images: Option<&Tensor>) -> Result<()> {
+    let images = match (images.filter(|images| !images.is_empty()), report::fixed_image(masked).as_deref()) {
+        (Some(images), _) => images.first(images.shape[0].min(VERIFY_IMAGES)),
+        (None, Some(&[channels, height, width])) => gaussian(2, [channels, height, width], &Preprocess::preset("raw")?, 0),
+        _ => return Ok(()),
+    };
+    let run = |model: &Model| Network::new(model, &images.shape[1..], &PlanOptions::default())?.run(&images);
+    for (a, b) in run(masked)?.iter().zip(&run(small)?) {
+        let largest = a.data.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        if a.shape != b.shape || a.data.iter().zip(&b.data).any(|(a, b)| (a - b).abs() > SAME * largest) {
+            return Err(Error::new(
+                ErrorKind::Data,
+                "--shrink: the smaller network computes something else; nothing was written",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What `prune` has come to.
+struct Outcome<'a> {
+    result: &'a Sparsified,
+    written: &'a Model,
+    cuts: Vec<Cut>,
+    checkup: Option<Checkup>,
+    evaluation: Option<EvaluationReport>,
 }
 
 /// Seconds per stage.
@@ -80,7 +119,7 @@ fn sparsify_options(args: &PruneArgs) -> Result<SparsifyOptions> {
         steps: args.steps,
         checkpoint: args.checkpoint.clone(),
     };
-    sparsify::schedule(args.sparsity, args.steps)?;
+    sparsify::schedule(options.prune.sparsity, args.steps)?;
     if args.checkpoint.is_some() && args.steps < 2 {
         return Err(Error::new(ErrorKind::Option, "--checkpoint: keeps steps, and there is only one; see --steps"));
     }
@@ -88,31 +127,55 @@ fn sparsify_options(args: &PruneArgs) -> Result<SparsifyOptions> {
 }
 
 fn prune_options(args: &PruneArgs) -> Result<PruneOptions> {
-    check_sparsity(args.sparsity, "--sparsity")?;
+    let pattern = Pattern::parse(&args.pattern)?;
+    let wrong = |message: String| Err(Error::new(ErrorKind::Option, message));
+    let sparsity = match (pattern.sparsity(), args.sparsity, args.macs) {
+        (Some(_), Some(sparsity), _) => {
+            return wrong(format!("--sparsity {sparsity}: --pattern {} has a sparsity of its own; see mixed", args.pattern));
+        }
+        (_, _, Some(macs)) if pattern != Pattern::Channel => {
+            return wrong(format!("--macs {macs}: goes with --pattern channel, not with {}", args.pattern));
+        }
+        (Some(sparsity), None, _) | (None, Some(sparsity), _) => sparsity,
+        (None, None, Some(_)) => 0.0,
+        (None, None, None) => return wrong("--sparsity: is needed, unless --pattern n:m or --macs says how much goes".into()),
+    };
+    check_sparsity(sparsity, "--sparsity")?;
+    if let (Pattern::Nm { .. }, Some(allocation)) = (pattern, &args.allocation) {
+        return wrong(format!("--allocation {allocation}: --pattern {} keeps the same in every layer; see mixed", args.pattern));
+    }
+    let (criterion, allocation) = if pattern == Pattern::Channel { ("l2", "global") } else { ("magnitude", "lamp") };
     let layer = |text: &String| {
         let wrong = || Error::new(ErrorKind::Option, format!("--layer {text:?}: NAME=SPARSITY is needed"));
         let (name, sparsity) = text.rsplit_once('=').ok_or_else(wrong)?;
         Ok((name.to_string(), sparsity.parse().map_err(|_| wrong())?))
     };
     Ok(PruneOptions {
-        sparsity: args.sparsity,
-        criterion: args.criterion.clone(),
-        allocation: args.allocation.clone(),
+        sparsity,
+        criterion: args.criterion.clone().unwrap_or_else(|| criterion.into()),
+        allocation: args.allocation.clone().unwrap_or_else(|| allocation.into()),
         rule: PrunableRule { ignore: args.ignore.clone(), include_grouped: args.include_grouped },
         layers: args.layer.iter().map(layer).collect::<Result<_>>()?,
         min_per_layer: args.min_per_layer,
         min_per_channel: args.min_per_channel,
         seed: args.seed,
+        pattern,
+        macs: args.macs,
     })
 }
 
 /// Whether criterion or repair need images; an error where they are missing.
-fn check_images(args: &PruneArgs) -> Result<bool> {
+fn check_images(args: &PruneArgs, options: &PruneOptions) -> Result<bool> {
     let repair = args.repair == AUTO || Chain::parse(&args.repair)?.needs_images();
-    let (entry, options) = table::find(CRITERIA, "--criterion", &args.criterion)?;
-    let criterion = (entry.build)(&options, args.seed)?.needs_images();
+    let criterion = match options.pattern {
+        Pattern::Channel => channel::find(&options.criterion)?.needs_images,
+        _ => {
+            let (entry, options) = table::find(CRITERIA, "--criterion", &options.criterion)?;
+            (entry.build)(&options, args.seed)?.needs_images()
+        }
+    };
     if (repair || criterion) && args.calibration.is_none() && !args.data_free {
-        let option = if repair { format!("--repair {}", args.repair) } else { format!("--criterion {}", args.criterion) };
+        let option = if repair { format!("--repair {}", args.repair) } else { format!("--criterion {}", options.criterion) };
         return Err(Error::new(
             ErrorKind::Option,
             format!("{option}: needs --calibration, a folder of unlabelled images (or --data-free, noise instead)"),
@@ -219,17 +282,11 @@ fn noise(args: &PruneArgs, model: &Model, preprocess: &Preprocess, count: usize)
     Ok(gaussian(count, shape, preprocess, args.seed))
 }
 
-fn build_report(
-    args: &PruneArgs,
-    dense: &Model,
-    result: &Sparsified,
-    checkup: Option<Checkup>,
-    data: Data,
-    evaluation: Option<EvaluationReport>,
-) -> Result<Report> {
+fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Outcome, data: Data) -> Result<Report> {
+    let Outcome { result, written, cuts, checkup, evaluation } = all;
     let (model, outcome) = (&result.repaired, &result.outcome);
     let image = data.images().map(|images| images.shape[1..].to_vec()).or_else(|| report::fixed_image(model));
-    let macs = image.and_then(|image| report::layer_macs(model, &image).ok());
+    let macs = image.as_ref().and_then(|image| report::layer_macs(model, image).ok());
     let layers = report::layer_rows(model, &outcome.layers, macs.as_ref())?;
     let (dense_file, dense_bytes) = file_info(&args.model)?;
     let (sparse_file, sparse_bytes) = file_info(&args.output)?;
@@ -251,11 +308,12 @@ fn build_report(
     Ok(Report {
         schema_version: report::SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION").into(),
-        sparsity: report::sparsity_info(model, &layers, args.sparsity, macs.as_ref()),
-        size: Some(SizeInfo { dense: report::sizes(dense, &dense_bytes)?, sparse: report::sizes(model, &sparse_bytes)? }),
+        sparsity: report::sparsity_info(model, &layers, args.macs.is_none().then_some(options.sparsity), macs.as_ref()),
+        size: Some(SizeInfo { dense: report::sizes(dense, &dense_bytes)?, sparse: report::sizes(written, &sparse_bytes)? }),
         model: dense_file,
         output: Some(sparse_file),
-        options: options_json(args, preprocess.as_ref()),
+        shrunk: (!cuts.is_empty()).then(|| report::shrunk(model, written, image.as_deref(), cuts)),
+        options: options_json(args, options, preprocess.as_ref()),
         seed: args.seed,
         calibration: data.calibration.filter(|_| data.used).and_then(used),
         repair: (args.repair != "none").then(|| RepairReport {
@@ -299,11 +357,14 @@ fn warnings(
 }
 
 /// Every option, as given or by default.
-fn options_json(args: &PruneArgs, preprocess: Option<&Preprocess>) -> serde_json::Value {
+fn options_json(args: &PruneArgs, options: &PruneOptions, preprocess: Option<&Preprocess>) -> serde_json::Value {
     serde_json::json!({
-        "sparsity": args.sparsity,
-        "criterion": args.criterion,
-        "allocation": args.allocation,
+        "sparsity": args.macs.is_none().then_some(options.sparsity),
+        "pattern": args.pattern,
+        "macs": args.macs,
+        "shrink": args.shrink,
+        "criterion": options.criterion,
+        "allocation": options.allocation,
         "repair": args.repair,
         "calibration": args.calibration,
         "calibration_images": args.calibration_images.to_string(),

@@ -132,7 +132,7 @@ fn describe(
         allocation: args.allocation.clone(),
         ablation: args.ablation.clone(),
         seed: args.source.seed,
-        sparsity: report::sparsity_info(model, &layers, args.sparsity, Some(&macs)),
+        sparsity: report::sparsity_info(model, &layers, Some(args.sparsity), Some(&macs)),
         layers,
         left_dense,
         init_repair,

@@ -52,6 +52,11 @@ pub fn report(report: &Report) {
     layers(&report.layers);
     left_dense(&report.left_dense);
     sparsity(&report.sparsity);
+    if let Some(shrunk) = &report.shrunk {
+        let macs = shrunk.macs.map_or(String::new(), |[a, b]| format!(", MACs {} -> {}", macs(Some(a)), macs(Some(b))));
+        let [before, after] = shrunk.parameters;
+        outln!("  cut out: parameters {before} -> {after}{macs}, {} weights became smaller", shrunk.cuts.len());
+    }
     if let Some(size) = &report.size {
         outln!();
         let row = |name: &str, b: &resprout::report::Bytes| vec![name.to_string(), bytes(b.raw), bytes(b.nonzero), bytes(b.gzip)];

@@ -171,11 +171,11 @@ impl Window {
 }
 
 impl Net {
-    pub(super) fn new(image: [usize; 3], init: &'static Init, seed: u64) -> Net {
+    pub(crate) fn new(image: [usize; 3], init: &'static Init, seed: u64) -> Net {
         Net { builder: GraphBuilder::default(), image, init, seed, drawn: 0 }
     }
 
-    pub(super) fn finish(self, name: &str, output: &str, classes: usize) -> Result<Model> {
+    pub(crate) fn finish(self, name: &str, output: &str, classes: usize) -> Result<Model> {
         self.builder.finish(name, self.image, output, classes)
     }
 

@@ -14,6 +14,8 @@ use crate::model::Model;
 use crate::table::{self, Entry};
 
 pub use build::{INITS, Init, redraw};
+#[cfg(test)]
+pub(crate) use build::{Net, Window};
 
 /// What a network is built for.
 #[derive(Clone, Debug, PartialEq, Eq)]

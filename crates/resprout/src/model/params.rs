@@ -25,7 +25,12 @@ pub struct Param {
 impl Param {
     /// A floating-point parameter.
     pub fn from_tensor(tensor: Tensor) -> Param {
-        Param { shape: tensor.shape.clone(), data: ParamData::Value(Arc::new(Value::F32(tensor))) }
+        Param::from_value(Value::F32(tensor))
+    }
+
+    /// A parameter with these numbers.
+    pub fn from_value(value: Value) -> Param {
+        Param { shape: value.shape().to_vec(), data: ParamData::Value(Arc::new(value)) }
     }
 
     /// The tensor, if it is floating-point.
@@ -58,6 +63,13 @@ impl ParamTable {
         self.names.push(name.clone());
         self.by_name.insert(name, param);
         true
+    }
+
+    /// Puts another parameter in the place of the one of that name; without one, nothing happens.
+    pub fn replace(&mut self, name: &str, param: Param) {
+        if let Some(old) = self.by_name.get_mut(name) {
+            *old = param;
+        }
     }
 
     /// The parameter of that name.

@@ -129,6 +129,11 @@ pub struct ConvTransposeAttributes {
 }
 
 impl ConvTransposeAttributes {
+    /// Channel groups.
+    pub fn groups(&self) -> usize {
+        self.conv.groups
+    }
+
     pub(super) fn parse(a: &Attributes) -> Result<ConvTransposeAttributes> {
         if a.ints("output_shape")?.is_some() {
             return Err(Error::unsupported("ConvTranspose with output_shape"));

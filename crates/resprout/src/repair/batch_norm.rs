@@ -96,7 +96,7 @@ fn store(site: &mut NormSite, stats: &ChannelStats) {
     site.params.mean.clone_from(&stats.mean);
     site.params.var.clone_from(&stats.var);
     site.changed = true;
-    site.warnings.extend(dead_warning(site.name, stats));
+    site.warnings.extend(dead_warning(site.name, stats, &site.params.gamma));
 }
 
 impl Rule {
@@ -127,8 +127,9 @@ impl Rule {
 }
 
 /// Channels that are the same everywhere: with variance 0 the output is beta, and later rounding
-/// noise would be multiplied by `1 / sqrt(epsilon)`. They are left as they are and reported.
-fn dead_warning(layer: &str, stats: &ChannelStats) -> Option<String> {
-    let dead = stats.var.iter().filter(|&&var| var == 0.0).count();
+/// noise would be multiplied by `1 / sqrt(epsilon)`. They are left as they are and reported, unless their scale
+/// is 0: those are meant to be silent.
+fn dead_warning(layer: &str, stats: &ChannelStats, gamma: &[f64]) -> Option<String> {
+    let dead = stats.var.iter().zip(gamma).filter(|&(&var, &gamma)| var == 0.0 && gamma != 0.0).count();
     (dead > 0).then(|| format!("{layer}: {dead} of {} channels are constant on the calibration images", stats.var.len()))
 }

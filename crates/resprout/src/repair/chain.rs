@@ -100,6 +100,8 @@ impl Chain {
             let images = within_memory(model, images, &needs, options, &mut outcome)?;
             check_batches(&images, needs.batch)?;
             let done = walk(model, dense, &images, &repairs, "repair", progress)?;
+            // Scale and shift of pruned channels are masked too; a repair may have set them.
+            model.apply_masks();
             outcome.changed += done.changed;
             outcome.added_bias.extend(done.added_bias);
             outcome.warnings.extend(done.warnings);

@@ -8,7 +8,8 @@ use super::read::{OnnxSource, Place};
 use crate::error::{Error, Result};
 use crate::formats::atomic::PendingFile;
 use crate::model::{Model, Param};
-use crate::tensor::{Tensor, Value};
+use crate::ops::Op;
+use crate::tensor::{Array, Tensor, Value};
 use prost::Message;
 use prost::bytes::{Buf, Bytes};
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
@@ -23,10 +24,12 @@ mod field {
     pub const MODEL_GRAPH: u32 = 7;
     pub const GRAPH_NODE: u32 = 1;
     pub const GRAPH_INITIALIZER: u32 = 5;
+    pub const GRAPH_VALUE_INFO: u32 = 13;
     pub const NODE_INPUT: u32 = 1;
     pub const NODE_OUTPUT: u32 = 2;
     pub const NODE_ATTRIBUTE: u32 = 5;
     pub const ATTRIBUTE_TENSOR: u32 = 5;
+    pub const TENSOR_DIMS: u32 = 1;
     pub const TENSOR_FLOAT_DATA: u32 = 4;
     pub const TENSOR_RAW_DATA: u32 = 9;
     pub const TENSOR_EXTERNAL_DATA: u32 = 13;
@@ -62,6 +65,12 @@ struct Changes<'a> {
     initializers: HashMap<usize, &'a Tensor>,
     constants: HashMap<usize, &'a Tensor>,
     filled: HashMap<usize, &'a Tensor>,
+    /// Whole numbers of initializers and Constant nodes.
+    numbers: HashMap<Place, &'a Array<i64>>,
+    /// Whether shapes have changed: what the file says of shapes in between is left out then.
+    resized: bool,
+    /// The number of groups of convolutions that have several, by the node's first output.
+    groups: HashMap<&'a str, usize>,
     /// Parameters that the file does not have.
     added: Vec<(&'a str, &'a Tensor)>,
     /// The third input that a node is given, by the node's first output.
@@ -75,15 +84,22 @@ fn changes<'a>(model: &'a Model, source: &OnnxSource) -> Result<Changes<'a>> {
             add(&mut changes, model, name, param)?;
             continue;
         };
-        let Some(tensor) = param.f32().filter(|_| !same(param, old)) else { continue };
-        if param.shape != old.shape || tensor.shape != old.shape {
-            return Err(Error::unsupported(format!("parameter {name:?} has changed its shape")));
+        let Some(value) = param.value().filter(|_| !same(param, old)) else { continue };
+        changes.resized |= param.shape != old.shape;
+        match (&**value, source.places[name]) {
+            (Value::F32(tensor), Place::Initializer(index)) => drop(changes.initializers.insert(index, tensor)),
+            (Value::F32(tensor), Place::ConstantNode(index)) => drop(changes.constants.insert(index, tensor)),
+            (Value::F32(tensor), Place::FilledNode(index)) => drop(changes.filled.insert(index, tensor)),
+            (Value::I64(_), Place::FilledNode(_)) => {
+                return Err(Error::unsupported(format!("parameter {name:?}: whole numbers made by a node have changed")));
+            }
+            (Value::I64(numbers), place) => drop(changes.numbers.insert(place, numbers)),
         }
-        match source.places[name] {
-            Place::Initializer(index) => changes.initializers.insert(index, tensor),
-            Place::ConstantNode(index) => changes.constants.insert(index, tensor),
-            Place::FilledNode(index) => changes.filled.insert(index, tensor),
-        };
+    }
+    for layer in model.graph.layers.iter().filter(|_| changes.resized) {
+        if let (Op::Conv(attributes), Some(output)) = (&layer.op, layer.outputs.first()) {
+            changes.groups.insert(output, attributes.groups);
+        }
     }
     Ok(changes)
 }
@@ -121,18 +137,27 @@ fn check_same(model: &Model, back: &Model) -> Result<()> {
 }
 
 fn rewrite_graph(graph: &Bytes, changes: &Changes, source: &OnnxSource) -> Result<Vec<u8>> {
-    let mut out = rewrite(graph, |number, index, content| match number {
+    let graph = if changes.resized { without(graph, field::GRAPH_VALUE_INFO)? } else { graph.clone() };
+    let mut out = rewrite(&graph, |number, index, content| match number {
         field::GRAPH_INITIALIZER => match (changes.initializers.get(&index), source.external.get(&index)) {
             (Some(tensor), _) => rewrite_tensor(content, tensor).map(Some),
             // Other files are not carried along, so what lay in them moves into this one.
             (None, Some(bytes)) => embed(content, bytes).map(Some),
-            (None, None) => Ok(None),
+            (None, None) => match changes.numbers.get(&Place::Initializer(index)) {
+                Some(numbers) => rewrite_numbers(content, numbers).map(Some),
+                None => Ok(None),
+            },
         },
-        field::GRAPH_NODE => match (changes.constants.get(&index), changes.filled.get(&index)) {
-            (Some(tensor), _) => rewrite_constant(content, tensor).map(Some),
-            (None, Some(tensor)) => spell_out(content, tensor).map(Some),
-            (None, None) => give_bias(content, &changes.biases),
-        },
+        field::GRAPH_NODE => {
+            if let Some(numbers) = changes.numbers.get(&Place::ConstantNode(index)) {
+                return rewrite_constant(content, |tensor| rewrite_numbers(tensor, numbers)).map(Some);
+            }
+            match (changes.constants.get(&index), changes.filled.get(&index)) {
+                (Some(tensor), _) => rewrite_constant(content, |old| rewrite_tensor(old, tensor)).map(Some),
+                (None, Some(tensor)) => spell_out(content, tensor).map(Some),
+                (None, None) => rewrite_node(content, changes),
+            }
+        }
         _ => Ok(None),
     })?;
     for (name, tensor) in &changes.added {
@@ -142,28 +167,46 @@ fn rewrite_graph(graph: &Bytes, changes: &Changes, source: &OnnxSource) -> Resul
     Ok(out)
 }
 
-/// The node with its new third input, if it is given one.
-fn give_bias(node: &Bytes, biases: &HashMap<&str, &str>) -> Result<Option<Vec<u8>>> {
-    if biases.is_empty() {
+/// The node with its new third input and its new number of groups, if it is given any.
+fn rewrite_node(node: &Bytes, changes: &Changes) -> Result<Option<Vec<u8>>> {
+    if changes.biases.is_empty() && changes.groups.is_empty() {
         return Ok(None);
     }
-    let (mut inputs, mut bias) = (0, None);
+    let (mut inputs, mut name) = (0, String::new());
     each_field(node, |number, index, _, content| {
         match (number, content) {
             (field::NODE_INPUT, _) => inputs += 1,
-            (field::NODE_OUTPUT, Some(output)) if index == 0 => bias = biases.get(&*String::from_utf8_lossy(output)).copied(),
+            (field::NODE_OUTPUT, Some(output)) if index == 0 => name = String::from_utf8_lossy(output).into_owned(),
             _ => {}
         }
         Ok(())
     })?;
-    let Some(bias) = bias else { return Ok(None) };
+    let groups = changes.groups.get(name.as_str()).map(|&groups| regroup(node, groups)).transpose()?;
+    match changes.biases.get(name.as_str()) {
+        Some(bias) => give_bias(&groups.map_or_else(|| node.clone(), Bytes::from), inputs, bias).map(Some),
+        None => Ok(groups),
+    }
+}
+
+fn regroup(node: &Bytes, groups: usize) -> Result<Vec<u8>> {
+    rewrite(node, |number, _, content| {
+        if number != field::NODE_ATTRIBUTE {
+            return Ok(None);
+        }
+        let broken = |e| Error::format(format!("an attribute cannot be read again: {e}"));
+        let old = AttributeProto::decode(content.clone()).map_err(broken)?;
+        Ok((old.name == "group").then(|| AttributeProto { i: groups as i64, ..old }.encode_to_vec()))
+    })
+}
+
+fn give_bias(node: &Bytes, inputs: usize, bias: &str) -> Result<Vec<u8>> {
     // A third input that is there is an empty name: the optional bias left out.
     let mut out =
         rewrite(node, |number, index, _| Ok((number == field::NODE_INPUT && index == 2).then(|| bias.as_bytes().to_vec())))?;
     if inputs < 3 {
         append(&mut out, field::NODE_INPUT, bias.as_bytes());
     }
-    Ok(Some(out))
+    Ok(out)
 }
 
 fn float_tensor(tensor: &Tensor) -> TensorProto {
@@ -175,10 +218,10 @@ fn float_tensor(tensor: &Tensor) -> TensorProto {
     }
 }
 
-fn rewrite_constant(node: &Bytes, tensor: &Tensor) -> Result<Vec<u8>> {
+fn rewrite_constant(node: &Bytes, change: impl Fn(&Bytes) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
     rewrite(node, |number, _, attribute| match number {
         field::NODE_ATTRIBUTE => rewrite(attribute, |number, _, content| match number {
-            field::ATTRIBUTE_TENSOR => rewrite_tensor(content, tensor).map(Some),
+            field::ATTRIBUTE_TENSOR => change(content).map(Some),
             _ => Ok(None),
         })
         .map(Some),
@@ -194,9 +237,26 @@ fn spell_out(node: &Bytes, tensor: &Tensor) -> Result<Vec<u8>> {
     Ok(node.encode_to_vec())
 }
 
-/// Replaces the numbers of a tensor, in the encoding they had.
+/// Replaces the whole numbers of a tensor, whatever encoding they had.
+fn rewrite_numbers(tensor: &Bytes, new: &Array<i64>) -> Result<Vec<u8>> {
+    let old = TensorProto::decode(tensor.clone()).map_err(|e| Error::format(format!("a tensor cannot be read again: {e}")))?;
+    let raw: Vec<u8> = new.data.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let dims = new.shape.iter().map(|&dim| dim as i64).collect();
+    let new = TensorProto { name: old.name, dims, data_type: data_type::INT64, raw_data: raw.into(), ..Default::default() };
+    Ok(new.encode_to_vec())
+}
+
+/// Replaces the numbers of a tensor, in the encoding they had, and its shape if that is another one.
 fn rewrite_tensor(tensor: &Bytes, new: &Tensor) -> Result<Vec<u8>> {
     let (mut out, typed) = without_data(tensor)?;
+    let old = TensorProto::decode(&out[..]).map_err(|e| Error::format(format!("a tensor cannot be read again: {e}")))?;
+    if old.dims.iter().ne(new.shape.iter().map(|&dim| dim as i64).collect::<Vec<i64>>().iter()) {
+        out = without(&Bytes::from(out), field::TENSOR_DIMS)?.to_vec();
+        for &dim in &new.shape {
+            encode_key(field::TENSOR_DIMS, WireType::Varint, &mut out);
+            encode_varint(dim as u64, &mut out);
+        }
+    }
     let tag = if typed { field::TENSOR_FLOAT_DATA } else { field::TENSOR_RAW_DATA };
     // Raw data and packed floats are the same bytes.
     append(&mut out, tag, &new.to_le_bytes());
@@ -225,6 +285,18 @@ fn without_data(tensor: &Bytes) -> Result<(Vec<u8>, bool)> {
         Ok(())
     })?;
     Ok((out, typed))
+}
+
+/// The message without the fields of a number.
+fn without(message: &Bytes, field: u32) -> Result<Bytes> {
+    let mut out = Vec::with_capacity(message.len());
+    each_field(message, |number, _, whole, _| {
+        if number != field {
+            out.extend_from_slice(whole);
+        }
+        Ok(())
+    })?;
+    Ok(out.into())
 }
 
 fn append(out: &mut Vec<u8>, number: u32, content: &[u8]) {

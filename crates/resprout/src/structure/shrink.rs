@@ -1,0 +1,202 @@
+//! A really smaller network: channels that nobody reads any more are cut out of every parameter.
+
+use super::coupling::{Coupling, Role};
+use crate::error::{Error, Result};
+use crate::formats::onnx;
+use crate::model::{Mask, Model, Param};
+use crate::ops::Op;
+use crate::tensor::{Array, Tensor, Value};
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+
+/// A weight that became smaller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// The layer that reads it.
+    pub layer: String,
+    /// The weight.
+    pub param: String,
+    /// Its shape before.
+    pub from: Vec<usize>,
+    /// Its shape now.
+    pub to: Vec<usize>,
+}
+
+/// The model without the channels that no weight reads: all weights that would read them are zero. What it computes
+/// stays the same, but for the order of sums.
+pub fn shrink(model: &Model) -> Result<(Model, Vec<Cut>)> {
+    let coupling = Coupling::new(model, |_| None);
+    let dead = unread(model, &coupling);
+    let mut small = model.clone();
+    let (mut cuts, mut done) = (Vec::new(), HashSet::new());
+    for one in &coupling.uses {
+        if !done.insert((&one.param, one.axis)) || !one.units.iter().any(|&unit| dead[unit]) {
+            continue;
+        }
+        let keep: Vec<usize> = (0..one.units.len()).filter(|&index| !dead[one.units[index]]).collect();
+        let tensor = small.weight(&one.param)?;
+        let from = tensor.shape.clone();
+        let tensor = pick(tensor, one.axis, &keep);
+        if matches!(one.role, Role::Output | Role::Input) {
+            note(
+                &mut cuts,
+                Cut { layer: one.layer.clone(), param: one.param.clone(), from: from.clone(), to: tensor.shape.clone() },
+            );
+        }
+        if let Some(mask) = small.masks.get(&one.param) {
+            let mask = Array::new(from, mask.0.iter().map(|&kept| f32::from(u8::from(kept))).collect());
+            let mask = pick(&mask, one.axis, &keep).data.into_iter().map(|kept| kept != 0.0).collect();
+            small.masks.insert(one.param.clone(), Mask(mask));
+        }
+        small.params.replace(&one.param, Param::from_tensor(tensor));
+    }
+    if cuts.is_empty() {
+        return Ok((small, cuts));
+    }
+    for pad in &coupling.pads {
+        let count = |units: &[usize]| units.iter().filter(|&&unit| !dead[unit]).count() as i64;
+        let mut pads = small.params.i64(&pad.param).cloned().ok_or_else(|| Error::data(format!("{:?}: no pads", pad.param)))?;
+        (pads.data[1], pads.data[5]) = (count(&pad.before), count(&pad.behind));
+        small.params.replace(&pad.param, Param::from_value(Value::I64(pads)));
+    }
+    for name in &coupling.reshapes {
+        small.params.replace(name, Param::from_value(Value::I64(Array::vector(vec![0, -1]))));
+    }
+    for (layer, inputs) in &coupling.depthwise {
+        if let Op::Conv(attributes) = &mut small.graph.layers[*layer].op {
+            attributes.groups = inputs.iter().filter(|&&unit| !dead[unit]).count();
+        }
+    }
+    // Read again, so that the graph, its shapes and its bytes are of one piece.
+    let masks = std::mem::take(&mut small.masks);
+    let mut read = onnx::parse(onnx::encode(&small)?, None)?;
+    read.masks = masks;
+    Ok((read, cuts))
+}
+
+/// Units whose readers are all zero. Every weight keeps one channel of each kind.
+fn unread(model: &Model, coupling: &Coupling) -> Vec<bool> {
+    let mut read = vec![true; coupling.frozen.len()];
+    let reading: Vec<_> = coupling.uses.iter().filter(|one| one.role == Role::Input).collect();
+    reading.iter().flat_map(|one| &one.units).for_each(|&unit| read[unit] = false);
+    for one in &reading {
+        let Some(tensor) = model.params.f32(&one.param) else { continue };
+        let inner: usize = tensor.shape[one.axis + 1..].iter().product();
+        for (index, _) in tensor.data.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
+            read[one.units[index / inner % one.units.len()]] = true;
+        }
+    }
+    let mut dead: Vec<bool> = read.iter().zip(&coupling.frozen).map(|(&read, frozen)| !read && frozen.is_none()).collect();
+    loop {
+        let empty = coupling.uses.iter().find(|one| one.units.iter().all(|&unit| dead[unit]));
+        match empty.and_then(|one| one.units.first()) {
+            Some(&unit) => dead[unit] = false,
+            None => return dead,
+        }
+    }
+}
+
+/// Both axes of one weight are one cut.
+fn note(cuts: &mut Vec<Cut>, cut: Cut) {
+    match cuts.iter_mut().find(|other| other.param == cut.param) {
+        Some(other) => other.to = cut.to,
+        None => cuts.push(cut),
+    }
+}
+
+/// The chosen indices along an axis.
+fn pick(tensor: &Tensor, axis: usize, keep: &[usize]) -> Tensor {
+    let inner: usize = tensor.shape[axis + 1..].iter().product();
+    let side = tensor.shape[axis];
+    let mut data = Vec::with_capacity(tensor.len() / side.max(1) * keep.len());
+    for block in tensor.data.chunks_exact((side * inner).max(1)) {
+        keep.iter().for_each(|&index| data.extend_from_slice(&block[index * inner..][..inner]));
+    }
+    let mut shape = tensor.shape.clone();
+    shape[axis] = keep.len();
+    Tensor::new(shape, data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architectures::{INITS, Net, Window};
+    use crate::forward::{Network, PlanOptions};
+    use crate::progress::Quiet;
+    use crate::prune::{PruneOptions, prune};
+    use crate::random::SplitMix64;
+    use crate::structure::Pattern;
+    use proptest::prelude::*;
+
+    /// A network of random layers: each reads one or two of the values so far.
+    fn random_network(seed: u64, layers: usize) -> Model {
+        let mut random = SplitMix64::new(seed, 0);
+        let mut net = Net::new([4, 8, 8], &INITS[0].build, seed);
+        let mut values = vec![net.input()];
+        for index in 0..layers {
+            let x = values[random.below(values.len())].clone();
+            let name = format!("n{index}");
+            let size = |n: usize| 2 * (1 + n);
+            let y = match random.below(9) {
+                0 => net.conv(&x, &name, size(random.below(4)), Window::new(1, 1, 0), 1, true).unwrap(),
+                1 => net.conv(&x, &name, size(random.below(4)), Window::new(3, 1, 1), 1, false).unwrap(),
+                2 => net.conv(&x, &name, size(random.below(4)), Window::new(3, 1, 1), 2, false).unwrap(),
+                3 => net.conv(&x, &name, x.channels, Window::new(3, 1, 1), x.channels, true).unwrap(),
+                4 => net.batch_norm(&x, &name),
+                5 if !values.iter().any(|v| v.name == format!("{}.relu", x.name)) => net.relu(&x),
+                5 => net.batch_norm(&x, &name),
+                6 if x.size[0] > 2 => net.pad_shortcut(&x, &name, x.channels + 2),
+                7 | 6 => {
+                    let same: Vec<_> = values.iter().filter(|v| v.size == x.size).cloned().collect();
+                    net.concat(&[x, same[random.below(same.len())].clone()], &name)
+                }
+                _ => {
+                    let same: Vec<_> = values.iter().filter(|v| v.size == x.size && v.channels == x.channels).cloned().collect();
+                    net.add(&x, &same[random.below(same.len())].clone(), &name)
+                }
+            };
+            values.push(y);
+        }
+        // What nobody has read yet counts too.
+        let rows: Vec<_> =
+            values.iter().enumerate().skip(1).map(|(i, value)| net.global_average(value, &format!("pool{i}"))).collect();
+        let all = if rows.is_empty() { net.global_average(&values[0], "pool") } else { net.concat(&rows, "all") };
+        let flat = net.flatten(&all, "flat");
+        let output = net.linear(&flat, "classes", 3).name;
+        let mut model = net.finish("random", &output, 3).unwrap();
+        let names: Vec<String> = model.params.iter().map(|(name, _)| name.to_string()).collect();
+        for name in names {
+            let Some(tensor) = model.params.f32_mut(&name).filter(|tensor| tensor.shape.len() == 1) else { continue };
+            tensor.data.iter_mut().for_each(|value| *value = 0.5 + random.next_f64() as f32);
+        }
+        model
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn random_networks_stay_the_same(seed in 0u64..1_000_000, layers in 2usize..14, sparsity in 0.05f64..0.6) {
+            let model = random_network(seed, layers);
+            let images = Tensor::new(vec![2, 4, 8, 8], (0..512).map(|i| (i as f32 * 0.37).sin()).collect());
+            let run = |model: &Model| {
+                let network = Network::new(model, &[4, 8, 8], &PlanOptions::default()).unwrap();
+                network.run(&images).unwrap().swap_remove(0).data
+            };
+            let options = PruneOptions {
+                sparsity, criterion: "random".into(), allocation: "global".into(), pattern: Pattern::Channel, seed,
+                ..PruneOptions::default()
+            };
+            let mut masked = model.clone();
+            // Some networks have no channel that could go, or not enough of them.
+            if prune(&mut masked, &options, &Tensor::default(), &Quiet).is_ok() {
+                let (small, cuts) = shrink(&masked).unwrap();
+                prop_assert!(!cuts.is_empty());
+                let (before, after) = (run(&masked), run(&small));
+                let largest = before.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+                for (a, b) in before.iter().zip(&after) {
+                    prop_assert!((a - b).abs() <= 1e-4 * largest, "{:?} {:?}", before, after);
+                }
+            }
+        }
+    }
+}
