@@ -141,6 +141,7 @@ fn prune_options(args: &PruneArgs) -> Result<PruneOptions> {
         (None, None, None) => return wrong("--sparsity: is needed, unless --pattern n:m or --macs says how much goes".into()),
     };
     check_sparsity(sparsity, "--sparsity")?;
+    args.macs.map_or(Ok(()), channel::check_share)?;
     if let (Pattern::Nm { .. }, Some(allocation)) = (pattern, &args.allocation) {
         return wrong(format!("--allocation {allocation}: --pattern {} keeps the same in every layer; see mixed", args.pattern));
     }

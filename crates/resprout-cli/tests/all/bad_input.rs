@@ -334,3 +334,25 @@ fn safetensors_that_do_not_fit() {
     let message = scratch.fails(1, &["inspect", "other.onnx", "--weights", "w.safetensors"]);
     assert!(message.contains("no 32-bit float parameter of this name"), "{message}");
 }
+
+#[test]
+fn patterns() {
+    let scratch = Scratch::new();
+    let prune = |more: &[&str], parts: &[&str]| {
+        let message = scratch.fails(2, &[&["prune", "digits.onnx", "-o", "out.onnx"], more].concat());
+        parts.iter().for_each(|part| assert!(message.contains(part), "{message:?} does not say {part:?}"));
+    };
+    for (pattern, part) in [("1:1", "2 to 32"), ("5:4", "up to"), ("0:4", "up to"), ("2:40", "2 to 32"), ("chanel", "channel")] {
+        prune(&["--pattern", pattern], &["--pattern", part]);
+    }
+    prune(&["--pattern", "2:4", "--sparsity", "0.5"], &["--sparsity 0.5", "2:4"]);
+    prune(&["--pattern", "2:4", "--allocation", "erk"], &["--allocation erk", "2:4"]);
+    prune(&["--pattern", "unstructured"], &["--sparsity"]);
+    prune(&["--macs", "0.5"], &["--macs 0.5", "channel"]);
+    prune(&["--pattern", "channel", "--macs", "0"], &["--macs 0"]);
+    prune(&["--pattern", "channel", "--macs", "0.00001"], &["are left with one channel"]);
+    prune(&["--pattern", "channel", "--sparsity", "0.5", "--criterion", "wanda"], &["--criterion", "wanda"]);
+    prune(&["--pattern", "channel", "--sparsity", "0.5", "--layer", "conv1=0.5"], &["--layer"]);
+    prune(&["--pattern", "channel", "--sparsity", "0.5", "--ignore", "re:."], &["no channel can go"]);
+    prune(&["--pattern", "channel", "--sparsity", "0.5", "--criterion", "activation"], &["--calibration"]);
+}

@@ -227,3 +227,31 @@ fn a_network_without_batch_norm_gets_biases_and_they_are_reported() {
     assert!(report["warnings"].as_array().unwrap().iter().any(|w| w.as_str().unwrap().contains("were given a bias")));
     scratch.ok(&["inspect", "out.onnx"]);
 }
+
+#[test]
+fn a_shrunk_model_is_smaller_and_does_what_the_masked_one_does() {
+    let scratch = Scratch::new();
+    let data =
+        ["--calibration", "digits-images-idx3-ubyte.gz", "--calibration-images", "512", "--data", "digits-images-idx3-ubyte.gz"];
+    let prune = |output: &str, more: &[&str]| {
+        let base = ["prune", "digits.onnx", "-o", output, "--pattern", "channel", "--repair", "least-squares", "--json", "-"];
+        json(&scratch.ok(&[&base[..], &data, &DIGITS_NORM, more].concat()))
+    };
+    let masked = prune("masked.onnx", &["--macs", "0.5"]);
+    let small = prune("small.onnx", &["--macs", "0.5", "--shrink"]);
+    assert!(masked["shrunk"].is_null() && masked["sparsity"]["requested"].is_null());
+    let macs = small["shrunk"]["macs"].as_array().unwrap();
+    let share = macs[1].as_f64().unwrap() / macs[0].as_f64().unwrap();
+    assert!(share <= 0.5 && share > 0.4, "{share}");
+    assert_eq!(masked["evaluation"], small["evaluation"]);
+    let size = |name: &str| std::fs::metadata(scratch.path(name)).unwrap().len() as f64;
+    assert!(size("small.onnx") < 0.8 * size("masked.onnx"));
+    let eval = ["eval", "small.onnx", "--reference", "masked.onnx", "--data", "digits-images-idx3-ubyte.gz", "--json", "-"];
+    let eval = json(&scratch.ok(&[&eval[..], &DIGITS_NORM].concat()));
+    assert_eq!(eval["evaluation"]["networks"][1][1]["agreement"]["value"], 1.0, "{eval}");
+    assert_eq!(top1(&eval["evaluation"], 1), top1(&small["evaluation"], 2));
+    // Nothing is left to cut, and n:m finds its groups in what is left.
+    let again =
+        scratch.ok(&["prune", "small.onnx", "-o", "nm.onnx", "--pattern", "mixed:m=2", "-s", "0.3", "--shrink", "--json", "-"]);
+    assert!(json(&again)["shrunk"].is_null());
+}

@@ -144,12 +144,15 @@ fn check(options: &PruneOptions) -> Result<()> {
             "--pattern channel: --layer, --min-per-layer and --min-per-channel are about single weights; see --ignore",
         ));
     }
-    match options.macs {
-        Some(share) if !(share > 0.0 && share <= 1.0) => {
-            Err(Error::option(format!("--macs {share}: a share above 0, up to 1, is needed")))
-        }
-        _ => Ok(()),
+    options.macs.map_or(Ok(()), check_share)
+}
+
+/// Fails unless the share of the operations lies in `(0, 1]`.
+pub fn check_share(macs: f64) -> Result<()> {
+    if macs > 0.0 && macs <= 1.0 {
+        return Ok(());
     }
+    Err(Error::option(format!("--macs {macs}: a share above 0, up to 1, is needed")))
 }
 
 /// A few reasons why channels have to stay.

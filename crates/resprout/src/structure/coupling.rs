@@ -5,8 +5,11 @@
 //! it stays or goes as a whole. An operation that is not understood freezes what it reads: those units stay.
 
 use crate::model::{Dim, Layer, Model};
-use crate::ops::{ConvAttributes, Op, PadMode};
+use crate::ops::{ConvAttributes, Fact, Op, PadMode, fold};
+use crate::tensor::Value;
+use resprout_kernels::Kernel;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// What an axis of a parameter stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +42,10 @@ pub struct Use {
 /// Zero channels that a Pad adds before and behind, by their units.
 #[derive(Clone, Debug)]
 pub struct PadUse {
-    /// The parameter that holds the pads.
-    pub param: String,
+    /// The Pad's index in the graph.
+    pub layer: usize,
+    /// All its pads.
+    pub pads: Vec<i64>,
     /// Units of channels added before.
     pub before: Vec<usize>,
     /// Units of channels added behind.
@@ -58,8 +63,8 @@ pub struct Coupling {
     pub pads: Vec<PadUse>,
     /// Depthwise convolutions by their index in the graph, with the units of their inputs: their number of groups.
     pub depthwise: Vec<(usize, Vec<usize>)>,
-    /// Parameters of a Reshape to rows that names the number of columns.
-    pub reshapes: Vec<String>,
+    /// Reshapes to rows, by their index in the graph, that name the number of columns.
+    pub reshapes: Vec<usize>,
 }
 
 impl Coupling {
@@ -95,7 +100,11 @@ struct Builder<'m> {
     uses: Vec<Use>,
     pads: Vec<PadUse>,
     depthwise: Vec<(usize, Vec<usize>)>,
-    reshapes: Vec<String>,
+    reshapes: Vec<usize>,
+    /// What follows from constants alone.
+    constants: HashMap<&'m str, Arc<Value>>,
+    /// Constants that are a parameter of one axis with more axes around it.
+    spread: HashMap<&'m str, &'m str>,
     /// Parameters that something reads which is not understood.
     untouchable: HashSet<&'m str>,
     readers: HashMap<&'m str, usize>,
@@ -112,6 +121,8 @@ impl<'m> Builder<'m> {
             pads: Vec::new(),
             depthwise: Vec::new(),
             reshapes: Vec::new(),
+            constants: HashMap::new(),
+            spread: HashMap::new(),
             untouchable: HashSet::new(),
             readers: model.graph.reader_counts(),
         };
@@ -194,12 +205,39 @@ impl<'m> Builder<'m> {
         Some(())
     }
 
-    fn whole_numbers(&self, name: Option<&str>) -> Option<&'m [i64]> {
-        self.model.params.i64(name?).map(|array| &array.data[..])
+    /// The number or whole numbers of that name, if they follow from constants alone.
+    fn constant(&self, name: &str) -> Option<Arc<Value>> {
+        self.constants.get(name).or_else(|| self.model.params.get(name)?.value()).cloned()
+    }
+
+    fn whole_numbers(&self, name: Option<&str>) -> Option<Vec<i64>> {
+        self.constant(name?)?.as_i64().map(|array| array.data.clone())
+    }
+
+    /// Computes what follows from a few constants: axes, pads and shapes as exporters write them.
+    fn fold(&mut self, layer: &'m Layer) -> Option<()> {
+        let fact = |name: &String| match name.is_empty() {
+            true => Some(None),
+            false => self
+                .constant(name)
+                .filter(|value| value.shape().iter().product::<usize>() <= FOLDED)
+                .map(|value| Some(Fact::constant(value))),
+        };
+        let facts: Vec<Option<Fact>> = layer.inputs.iter().map(fact).collect::<Option<_>>()?;
+        let value = fold(&layer.op, &facts, Kernel::best()).ok()??;
+        let source = layer.input(0).filter(|name| self.model.params.f32(name).is_some_and(|tensor| tensor.shape.len() == 1));
+        if let (Op::Unsqueeze { .. }, Some(source)) = (&layer.op, source) {
+            self.spread.insert(layer.outputs.first()?, source);
+        }
+        self.constants.insert(layer.outputs.first()?, Arc::new(value));
+        Some(())
     }
 
     /// Follows one layer; `None` if it is not understood.
     fn layer(&mut self, index: usize, layer: &'m Layer) -> Option<()> {
+        if self.fold(layer).is_some() {
+            return Some(());
+        }
         let computed = |name: &&String| !name.is_empty() && self.model.params.get(name).is_none();
         let labelled = layer.inputs.iter().filter(computed).any(|name| self.values.contains_key(name.as_str()));
         match &layer.op {
@@ -227,34 +265,34 @@ impl<'m> Builder<'m> {
             Op::Resize(_) if layer.input(3).is_none() => self.pass(layer, None),
             Op::Flatten { axis: 1 } => self.pass(layer, Some(true)),
             Op::ReduceMean { axes, keep_dims, .. } => {
-                let axes = axes.as_deref().or_else(|| self.whole_numbers(layer.input(1)))?;
+                let axes = &axes.clone().or_else(|| self.whole_numbers(layer.input(1)))?;
                 self.spatial(layer, axes)?;
                 self.pass(layer, (!keep_dims && axes.len() == 2).then_some(true))
             }
             Op::Squeeze { axes } => {
-                let axes = axes.as_deref().or_else(|| self.whole_numbers(layer.input(1)))?;
+                let axes = &axes.clone().or_else(|| self.whole_numbers(layer.input(1)))?;
                 self.spatial(layer, axes)?;
                 self.pass(layer, (axes.len() == 2).then_some(true))
             }
             Op::Unsqueeze { axes } => {
-                let axes = axes.as_deref().or_else(|| self.whole_numbers(layer.input(1)))?;
+                let axes = &axes.clone().or_else(|| self.whole_numbers(layer.input(1)))?;
                 let behind = axes.len() == 2 && axes.iter().all(|axis| SPATIAL.contains(axis));
                 (behind && self.values.get(layer.input(0)?)?.flat).then_some(())?;
                 self.pass(layer, Some(false))
             }
-            Op::Reshape { allow_zero: false } => self.reshape(layer),
+            Op::Reshape { allow_zero: false } => self.reshape(index, layer),
             Op::Shape { start, end } => self.shape(layer, *start, *end),
             Op::Binary(_) => self.binary(layer),
             Op::Concat { axis } => self.concat(layer, *axis),
             Op::Slice { attributes } => {
                 let axes = match attributes {
-                    Some([_, _, axes]) => &axes[..],
+                    Some([_, _, axes]) => axes.clone(),
                     None => self.whole_numbers(layer.input(3))?,
                 };
-                self.spatial(layer, axes)?;
+                self.spatial(layer, &axes)?;
                 self.pass(layer, None)
             }
-            Op::Pad { mode, attributes } => self.pad(layer, mode, attributes.as_ref().map(|(pads, _)| &pads[..])),
+            Op::Pad { mode, attributes } => self.pad(index, layer, mode, attributes.is_some()),
             _ => None,
         }
     }
@@ -343,14 +381,14 @@ impl<'m> Builder<'m> {
         self.set(layer, Channels { labels: out, flat: true })
     }
 
-    fn reshape(&mut self, layer: &'m Layer) -> Option<()> {
+    fn reshape(&mut self, index: usize, layer: &'m Layer) -> Option<()> {
         let shape = layer.input(1)?;
-        match self.whole_numbers(Some(shape)) {
+        match self.whole_numbers(Some(shape)).as_deref() {
             Some([0 | 1, -1]) => self.pass(layer, Some(true)),
             Some([0, 0 | -1, 1, 1]) => self.pass(layer, Some(false)),
             // The number of columns is written anew.
-            Some([-1, columns]) if *columns > 0 && self.readers.get(shape) == Some(&1) => {
-                self.reshapes.push(shape.into());
+            Some([-1, columns]) if *columns > 0 => {
+                self.reshapes.push(index);
                 self.pass(layer, Some(true))
             }
             Some(_) => None,
@@ -358,7 +396,8 @@ impl<'m> Builder<'m> {
             None => {
                 let made = self.model.graph.layers.iter().find(|made| made.outputs.iter().any(|output| output == shape))?;
                 let rest = self.whole_numbers(made.input(1));
-                (matches!(made.op, Op::Concat { axis: 0 }) && made.inputs.len() == 2 && rest == Some(&[-1])).then_some(())?;
+                (matches!(made.op, Op::Concat { axis: 0 }) && made.inputs.len() == 2 && rest.as_deref() == Some(&[-1]))
+                    .then_some(())?;
                 self.pass(layer, Some(true))
             }
         }
@@ -380,8 +419,9 @@ impl<'m> Builder<'m> {
     }
 
     fn binary(&mut self, layer: &'m Layer) -> Option<()> {
-        let params = &self.model.params;
-        let computed: Vec<&str> = layer.inputs.iter().map(String::as_str).filter(|name| params.get(name).is_none()).collect();
+        let constants: HashMap<&str, Vec<usize>> =
+            layer.inputs.iter().filter_map(|name| Some((name.as_str(), self.constant(name)?.shape().to_vec()))).collect();
+        let computed: Vec<&str> = layer.inputs.iter().map(String::as_str).filter(|name| !constants.contains_key(name)).collect();
         let operands: Option<Vec<Channels>> = computed.iter().map(|name| self.values.get(name).cloned()).collect();
         let operands = operands?;
         let widest = operands.iter().max_by_key(|operand| operand.labels.len())?.clone();
@@ -393,15 +433,19 @@ impl<'m> Builder<'m> {
             }
             (operand.flat == widest.flat).then_some(())?;
         }
-        for name in layer.inputs.iter().filter(|name| params.get(name).is_some()) {
-            let shape = &params.get(name)?.shape;
+        for name in layer.inputs.iter().map(String::as_str) {
+            let Some(shape) = constants.get(name) else { continue };
             // Axes are counted from the last one.
             let Some(axis) = shape.len().checked_sub(if widest.flat { 1 } else { 3 }) else { continue };
             match shape[axis] {
                 1 => {}
                 side if side == widest.labels.len() => {
-                    params.f32(name)?;
-                    self.cut(layer, name, axis, Role::Constant, &widest.labels);
+                    let (param, axis) = match self.spread.get(name) {
+                        Some(param) => (*param, 0),
+                        None => (name, axis),
+                    };
+                    self.model.params.f32(param)?;
+                    self.cut(layer, param, axis, Role::Constant, &widest.labels);
                 }
                 _ => return None,
             }
@@ -423,20 +467,23 @@ impl<'m> Builder<'m> {
         self.set(layer, first)
     }
 
-    fn pad(&mut self, layer: &'m Layer, mode: &PadMode, attribute: Option<&[i64]>) -> Option<()> {
-        let pads = attribute.or_else(|| self.whole_numbers(layer.input(1)))?;
-        let &[0, before, _, _, 0, behind, _, _] = pads else { return None };
+    fn pad(&mut self, index: usize, layer: &'m Layer, mode: &PadMode, attributes: bool) -> Option<()> {
+        let pads = match &layer.op {
+            Op::Pad { attributes: Some((pads, _)), .. } => pads.clone(),
+            _ => self.whole_numbers(layer.input(1))?,
+        };
+        let &[0, before, _, _, 0, behind, _, _] = &pads[..] else { return None };
         (layer.input(3).is_none() && before >= 0 && behind >= 0).then_some(())?;
         if before == 0 && behind == 0 {
             return self.pass(layer, None);
         }
-        let zero = layer.input(2).is_none_or(|name| self.model.params.f32(name).is_some_and(|value| value.data == [0.0]));
-        let param = layer.input(1).filter(|name| zero && attribute.is_none() && self.readers.get(name) == Some(&1))?;
-        matches!(mode, PadMode::Constant).then_some(())?;
+        let is_zero = |value: Arc<Value>| value.as_f32().is_some_and(|value| value.data == [0.0]);
+        let zero = layer.input(2).is_none_or(|name| self.constant(name).is_some_and(is_zero));
+        (zero && !attributes && matches!(mode, PadMode::Constant)).then_some(())?;
         let x = self.values.get(layer.input(0)?)?.clone();
         let (before, behind) = (self.fresh(before as usize, None), self.fresh(behind as usize, None));
         let labels = [&before[..], &x.labels, &behind].concat();
-        self.pads.push(PadUse { param: param.into(), before, behind });
+        self.pads.push(PadUse { layer: index, pads, before, behind });
         self.set(layer, Channels { labels, ..x })
     }
 
@@ -484,5 +531,61 @@ fn counted(uses: &[Use], one: &Use) -> usize {
     uses.iter().filter(|other| other.param == one.param).map(|other| other.layer.as_str()).collect::<HashSet<_>>().len()
 }
 
+/// Most elements of a constant that is computed with.
+const FOLDED: usize = 4096;
+
 /// Height and width.
 const SPATIAL: [i64; 4] = [2, 3, -1, -2];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::onnx::GraphBuilder;
+    use crate::tensor::Tensor;
+
+    /// conv a, what stands between, conv b, conv c, pooled and classified.
+    fn chain(between: &str) -> Model {
+        let mut builder = GraphBuilder::default();
+        for (name, inputs) in [("a.weight", 2), ("b.weight", 4), ("c.weight", 4)] {
+            builder.tensor(name, &Tensor::new(vec![4, inputs, 1, 1], vec![1.0; 4 * inputs]));
+        }
+        let a = builder.node("Conv", "a", &["input", "a.weight"], &[]);
+        let x = builder.node(between, "between", &[&a], &[]);
+        let b = builder.node("Conv", "b", &[&x, "b.weight"], &[]);
+        let c = builder.node("Conv", "c", &[&b, "c.weight"], &[]);
+        let pooled = builder.node("GlobalAveragePool", "pool", &[&c], &[]);
+        let flat = builder.node("Flatten", "flat", &[&pooled], &[]);
+        let output = builder.node("MatMul", "fc", &[&flat, "fc.transposed"], &[]);
+        builder.tensor("fc.transposed", &Tensor::new(vec![4, 3], vec![1.0; 12]));
+        builder.finish("chain", [2, 4, 4], &output, 3).unwrap()
+    }
+
+    fn reason(coupling: &Coupling, param: &str, role: Role) -> Option<String> {
+        let one = coupling.uses.iter().find(|one| one.param == param && one.role == role).unwrap();
+        coupling.frozen[one.units[0]].clone()
+    }
+
+    #[test]
+    fn an_operation_that_is_not_understood_keeps_its_neighbours_whole() {
+        let coupling = Coupling::new(&chain("Relu"), |_| None);
+        assert_eq!(reason(&coupling, "a.weight", Role::Output), None);
+        for between in ["Swirl", "Softmax"] {
+            let coupling = Coupling::new(&chain(between), |_| None);
+            let why = reason(&coupling, "a.weight", Role::Output).unwrap();
+            assert!(why.contains("\"between\"") && why.contains(between), "{why}");
+            assert!(reason(&coupling, "b.weight", Role::Input).is_some(), "{between}");
+            // What lies behind is understood again.
+            assert_eq!(reason(&coupling, "b.weight", Role::Output), None, "{between}");
+            assert_eq!(reason(&coupling, "fc.transposed", Role::Input), None, "{between}");
+            assert!(reason(&coupling, "fc.transposed", Role::Output).unwrap().contains("output"), "{between}");
+        }
+    }
+
+    #[test]
+    fn layers_that_stay_freeze_what_they_read_and_write() {
+        let coupling = Coupling::new(&chain("Relu"), |param| (param == "b.weight").then(|| "asked for".into()));
+        assert_eq!(reason(&coupling, "a.weight", Role::Output).as_deref(), Some("asked for"));
+        assert_eq!(reason(&coupling, "c.weight", Role::Input).as_deref(), Some("asked for"));
+        assert_eq!(reason(&coupling, "c.weight", Role::Output), None);
+    }
+}

@@ -55,12 +55,12 @@ pub fn shrink(model: &Model) -> Result<(Model, Vec<Cut>)> {
     }
     for pad in &coupling.pads {
         let count = |units: &[usize]| units.iter().filter(|&&unit| !dead[unit]).count() as i64;
-        let mut pads = small.params.i64(&pad.param).cloned().ok_or_else(|| Error::data(format!("{:?}: no pads", pad.param)))?;
-        (pads.data[1], pads.data[5]) = (count(&pad.before), count(&pad.behind));
-        small.params.replace(&pad.param, Param::from_value(Value::I64(pads)));
+        let mut pads = pad.pads.clone();
+        (pads[1], pads[5]) = (count(&pad.before), count(&pad.behind));
+        give(&mut small, pad.layer, "pads", pads)?;
     }
-    for name in &coupling.reshapes {
-        small.params.replace(name, Param::from_value(Value::I64(Array::vector(vec![0, -1]))));
+    for &layer in &coupling.reshapes {
+        give(&mut small, layer, "shape", vec![0, -1])?;
     }
     for (layer, inputs) in &coupling.depthwise {
         if let Op::Conv(attributes) = &mut small.graph.layers[*layer].op {
@@ -94,6 +94,16 @@ fn unread(model: &Model, coupling: &Coupling) -> Vec<bool> {
             None => return dead,
         }
     }
+}
+
+/// Gives a layer a second input of its own: the one it has may be computed, or read by others too.
+fn give(model: &mut Model, layer: usize, what: &str, numbers: Vec<i64>) -> Result<()> {
+    let name = format!("{}.{what}.cut", model.graph.layers[layer].name);
+    if !model.params.insert(name.clone(), Param::from_value(Value::I64(Array::vector(numbers)))) {
+        return Err(Error::unsupported(format!("{name:?} is the name of something else")));
+    }
+    model.graph.layers[layer].inputs[1] = name;
+    Ok(())
 }
 
 /// Both axes of one weight are one cut.

@@ -29,7 +29,7 @@ pub struct OnnxSource {
 }
 
 /// Where a parameter lies in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// The n-th initializer.
     Initializer(usize),

@@ -3,7 +3,7 @@
 //!
 //! Everything else, known to this crate or not, is copied byte for byte.
 
-use super::proto::{AttributeProto, NodeProto, TensorProto, data_type};
+use super::proto::{AttributeProto, Dimension, NodeProto, TensorProto, TensorShape, ValueInfoProto, data_type};
 use super::read::{OnnxSource, Place};
 use crate::error::{Error, Result};
 use crate::formats::atomic::PendingFile;
@@ -24,6 +24,7 @@ mod field {
     pub const MODEL_GRAPH: u32 = 7;
     pub const GRAPH_NODE: u32 = 1;
     pub const GRAPH_INITIALIZER: u32 = 5;
+    pub const GRAPH_INPUT: u32 = 11;
     pub const GRAPH_VALUE_INFO: u32 = 13;
     pub const NODE_INPUT: u32 = 1;
     pub const NODE_OUTPUT: u32 = 2;
@@ -65,16 +66,14 @@ struct Changes<'a> {
     initializers: HashMap<usize, &'a Tensor>,
     constants: HashMap<usize, &'a Tensor>,
     filled: HashMap<usize, &'a Tensor>,
-    /// Whole numbers of initializers and Constant nodes.
-    numbers: HashMap<Place, &'a Array<i64>>,
-    /// Whether shapes have changed: what the file says of shapes in between is left out then.
-    resized: bool,
+    /// Shapes that have changed. What the file says of shapes in between is left out then.
+    resized: HashMap<&'a str, &'a [usize]>,
     /// The number of groups of convolutions that have several, by the node's first output.
     groups: HashMap<&'a str, usize>,
     /// Parameters that the file does not have.
-    added: Vec<(&'a str, &'a Tensor)>,
-    /// The third input that a node is given, by the node's first output.
-    biases: HashMap<&'a str, &'a str>,
+    added: Vec<(&'a str, &'a Value)>,
+    /// The input that a node is given, with its place, by the node's first output.
+    inputs: HashMap<&'a str, (usize, &'a str)>,
 }
 
 fn changes<'a>(model: &'a Model, source: &OnnxSource) -> Result<Changes<'a>> {
@@ -84,19 +83,17 @@ fn changes<'a>(model: &'a Model, source: &OnnxSource) -> Result<Changes<'a>> {
             add(&mut changes, model, name, param)?;
             continue;
         };
-        let Some(value) = param.value().filter(|_| !same(param, old)) else { continue };
-        changes.resized |= param.shape != old.shape;
-        match (&**value, source.places[name]) {
-            (Value::F32(tensor), Place::Initializer(index)) => drop(changes.initializers.insert(index, tensor)),
-            (Value::F32(tensor), Place::ConstantNode(index)) => drop(changes.constants.insert(index, tensor)),
-            (Value::F32(tensor), Place::FilledNode(index)) => drop(changes.filled.insert(index, tensor)),
-            (Value::I64(_), Place::FilledNode(_)) => {
-                return Err(Error::unsupported(format!("parameter {name:?}: whole numbers made by a node have changed")));
-            }
-            (Value::I64(numbers), place) => drop(changes.numbers.insert(place, numbers)),
+        let Some(tensor) = param.f32().filter(|_| !same(param, old)) else { continue };
+        if tensor.shape != old.shape {
+            changes.resized.insert(name, &tensor.shape);
         }
+        match source.places[name] {
+            Place::Initializer(index) => changes.initializers.insert(index, tensor),
+            Place::ConstantNode(index) => changes.constants.insert(index, tensor),
+            Place::FilledNode(index) => changes.filled.insert(index, tensor),
+        };
     }
-    for layer in model.graph.layers.iter().filter(|_| changes.resized) {
+    for layer in model.graph.layers.iter().filter(|_| !changes.resized.is_empty()) {
         if let (Op::Conv(attributes), Some(output)) = (&layer.op, layer.outputs.first()) {
             changes.groups.insert(output, attributes.groups);
         }
@@ -104,14 +101,15 @@ fn changes<'a>(model: &'a Model, source: &OnnxSource) -> Result<Changes<'a>> {
     Ok(changes)
 }
 
-/// A parameter that the file does not have must be the bias of one layer.
+/// A parameter that the file does not have must be an input of one layer: a bias, or the second one.
 fn add<'a>(changes: &mut Changes<'a>, model: &'a Model, name: &'a str, param: &'a Param) -> Result<()> {
-    let unknown = || Error::unsupported(format!("parameter {name:?} is not in the file, and not a new bias either"));
-    let tensor = param.f32().ok_or_else(unknown)?;
-    let layer = model.graph.layers.iter().find(|layer| layer.input(2) == Some(name)).ok_or_else(unknown)?;
+    let unknown = || Error::unsupported(format!("parameter {name:?} is not in the file, and not an input of one layer either"));
+    let value = param.value().ok_or_else(unknown)?;
+    let place = |layer: &'a crate::model::Layer| Some((layer, [1, 2].into_iter().find(|&at| layer.input(at) == Some(name))?));
+    let (layer, place) = model.graph.layers.iter().find_map(place).ok_or_else(unknown)?;
     let output = layer.outputs.first().ok_or_else(unknown)?;
-    changes.added.push((name, tensor));
-    changes.biases.insert(output, name);
+    changes.added.push((name, value));
+    changes.inputs.insert(output, (place, name));
     Ok(())
 }
 
@@ -137,39 +135,48 @@ fn check_same(model: &Model, back: &Model) -> Result<()> {
 }
 
 fn rewrite_graph(graph: &Bytes, changes: &Changes, source: &OnnxSource) -> Result<Vec<u8>> {
-    let graph = if changes.resized { without(graph, field::GRAPH_VALUE_INFO)? } else { graph.clone() };
+    let graph = if changes.resized.is_empty() { graph.clone() } else { without(graph, field::GRAPH_VALUE_INFO)? };
     let mut out = rewrite(&graph, |number, index, content| match number {
         field::GRAPH_INITIALIZER => match (changes.initializers.get(&index), source.external.get(&index)) {
             (Some(tensor), _) => rewrite_tensor(content, tensor).map(Some),
             // Other files are not carried along, so what lay in them moves into this one.
             (None, Some(bytes)) => embed(content, bytes).map(Some),
-            (None, None) => match changes.numbers.get(&Place::Initializer(index)) {
-                Some(numbers) => rewrite_numbers(content, numbers).map(Some),
-                None => Ok(None),
-            },
+            (None, None) => Ok(None),
         },
-        field::GRAPH_NODE => {
-            if let Some(numbers) = changes.numbers.get(&Place::ConstantNode(index)) {
-                return rewrite_constant(content, |tensor| rewrite_numbers(tensor, numbers)).map(Some);
-            }
-            match (changes.constants.get(&index), changes.filled.get(&index)) {
-                (Some(tensor), _) => rewrite_constant(content, |old| rewrite_tensor(old, tensor)).map(Some),
-                (None, Some(tensor)) => spell_out(content, tensor).map(Some),
-                (None, None) => rewrite_node(content, changes),
-            }
-        }
+        // Old files name initializers among the inputs, with their shapes.
+        field::GRAPH_INPUT if !changes.resized.is_empty() => reshape_input(content, &changes.resized),
+        field::GRAPH_NODE => match (changes.constants.get(&index), changes.filled.get(&index)) {
+            (Some(tensor), _) => rewrite_constant(content, tensor).map(Some),
+            (None, Some(tensor)) => spell_out(content, tensor).map(Some),
+            (None, None) => rewrite_node(content, changes),
+        },
         _ => Ok(None),
     })?;
-    for (name, tensor) in &changes.added {
-        let initializer = TensorProto { name: name.to_string(), ..float_tensor(tensor) };
+    for (name, value) in &changes.added {
+        let tensor = match value {
+            Value::F32(tensor) => float_tensor(tensor),
+            Value::I64(numbers) => whole_tensor(numbers),
+        };
+        let initializer = TensorProto { name: name.to_string(), ..tensor };
         append(&mut out, field::GRAPH_INITIALIZER, &initializer.encode_to_vec());
     }
     Ok(out)
 }
 
-/// The node with its new third input and its new number of groups, if it is given any.
+fn reshape_input(input: &Bytes, shapes: &HashMap<&str, &[usize]>) -> Result<Option<Vec<u8>>> {
+    let broken = |e| Error::format(format!("an input cannot be read again: {e}"));
+    let mut input = ValueInfoProto::decode(input.clone()).map_err(broken)?;
+    let Some(shape) = shapes.get(input.name.as_str()) else { return Ok(None) };
+    if let Some(kind) = input.r#type.as_mut().and_then(|kind| kind.tensor_type.as_mut()) {
+        let dim = |&side: &usize| Dimension { dim_value: Some(side as i64), ..Default::default() };
+        kind.shape = Some(TensorShape { dim: shape.iter().map(dim).collect() });
+    }
+    Ok(Some(input.encode_to_vec()))
+}
+
+/// The node with its new input and its new number of groups, if it is given any.
 fn rewrite_node(node: &Bytes, changes: &Changes) -> Result<Option<Vec<u8>>> {
-    if changes.biases.is_empty() && changes.groups.is_empty() {
+    if changes.inputs.is_empty() && changes.groups.is_empty() {
         return Ok(None);
     }
     let (mut inputs, mut name) = (0, String::new());
@@ -182,8 +189,8 @@ fn rewrite_node(node: &Bytes, changes: &Changes) -> Result<Option<Vec<u8>>> {
         Ok(())
     })?;
     let groups = changes.groups.get(name.as_str()).map(|&groups| regroup(node, groups)).transpose()?;
-    match changes.biases.get(name.as_str()) {
-        Some(bias) => give_bias(&groups.map_or_else(|| node.clone(), Bytes::from), inputs, bias).map(Some),
+    match changes.inputs.get(name.as_str()) {
+        Some((place, name)) => give_input(&groups.map_or_else(|| node.clone(), Bytes::from), inputs, *place, name).map(Some),
         None => Ok(groups),
     }
 }
@@ -199,12 +206,12 @@ fn regroup(node: &Bytes, groups: usize) -> Result<Vec<u8>> {
     })
 }
 
-fn give_bias(node: &Bytes, inputs: usize, bias: &str) -> Result<Vec<u8>> {
-    // A third input that is there is an empty name: the optional bias left out.
-    let mut out =
-        rewrite(node, |number, index, _| Ok((number == field::NODE_INPUT && index == 2).then(|| bias.as_bytes().to_vec())))?;
-    if inputs < 3 {
-        append(&mut out, field::NODE_INPUT, bias.as_bytes());
+fn give_input(node: &Bytes, inputs: usize, place: usize, name: &str) -> Result<Vec<u8>> {
+    // An input that is there may be an empty name: an optional one left out.
+    let given = |number, index| number == field::NODE_INPUT && index == place;
+    let mut out = rewrite(node, |number, index, _| Ok(given(number, index).then(|| name.as_bytes().to_vec())))?;
+    if inputs <= place {
+        append(&mut out, field::NODE_INPUT, name.as_bytes());
     }
     Ok(out)
 }
@@ -218,10 +225,20 @@ fn float_tensor(tensor: &Tensor) -> TensorProto {
     }
 }
 
-fn rewrite_constant(node: &Bytes, change: impl Fn(&Bytes) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+fn whole_tensor(numbers: &Array<i64>) -> TensorProto {
+    let raw: Vec<u8> = numbers.data.iter().flat_map(|number| number.to_le_bytes()).collect();
+    TensorProto {
+        dims: numbers.shape.iter().map(|&dim| dim as i64).collect(),
+        data_type: data_type::INT64,
+        raw_data: raw.into(),
+        ..Default::default()
+    }
+}
+
+fn rewrite_constant(node: &Bytes, tensor: &Tensor) -> Result<Vec<u8>> {
     rewrite(node, |number, _, attribute| match number {
         field::NODE_ATTRIBUTE => rewrite(attribute, |number, _, content| match number {
-            field::ATTRIBUTE_TENSOR => change(content).map(Some),
+            field::ATTRIBUTE_TENSOR => rewrite_tensor(content, tensor).map(Some),
             _ => Ok(None),
         })
         .map(Some),
@@ -235,15 +252,6 @@ fn spell_out(node: &Bytes, tensor: &Tensor) -> Result<Vec<u8>> {
     let attribute = AttributeProto { name: "value".into(), t: Some(float_tensor(tensor)), r#type: 4, ..Default::default() };
     let node = NodeProto { input: vec![], op_type: "Constant".into(), attribute: vec![attribute], ..old };
     Ok(node.encode_to_vec())
-}
-
-/// Replaces the whole numbers of a tensor, whatever encoding they had.
-fn rewrite_numbers(tensor: &Bytes, new: &Array<i64>) -> Result<Vec<u8>> {
-    let old = TensorProto::decode(tensor.clone()).map_err(|e| Error::format(format!("a tensor cannot be read again: {e}")))?;
-    let raw: Vec<u8> = new.data.iter().flat_map(|number| number.to_le_bytes()).collect();
-    let dims = new.shape.iter().map(|&dim| dim as i64).collect();
-    let new = TensorProto { name: old.name, dims, data_type: data_type::INT64, raw_data: raw.into(), ..Default::default() };
-    Ok(new.encode_to_vec())
 }
 
 /// Replaces the numbers of a tensor, in the encoding they had, and its shape if that is another one.
