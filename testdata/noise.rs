@@ -12,3 +12,16 @@ pub fn noise(name: &str, count: usize) -> Vec<f64> {
     };
     (1..=count as u64).map(value).collect()
 }
+
+/// The numbers of a parameter of that name and shape: `fill` in gen/architectures.py.
+pub fn parameter(name: &str, shape: &[usize]) -> Vec<f32> {
+    let count: usize = shape.iter().product();
+    let per_output = count / shape[0];
+    let value = |u: f64| match name.rsplit('.').next().unwrap_or(name) {
+        "running_var" => 1.0 + 0.5 * u.abs(),
+        "running_mean" | "bias" => 0.1 * u,
+        _ if shape.len() == 1 => 1.0 + 0.1 * u,
+        _ => u * (1.5 / per_output as f64).sqrt(),
+    };
+    noise(name, count).into_iter().map(|u| value(u) as f32).collect()
+}

@@ -55,14 +55,7 @@ fn filled() -> Model {
     let names: Vec<String> = model.params.iter().filter(|(_, p)| p.f32().is_some()).map(|(name, _)| name.to_string()).collect();
     for name in names {
         let tensor = model.params.f32_mut(&name).unwrap();
-        let per_output = tensor.len() / tensor.shape.first().unwrap();
-        let value = |u: f64| match name.rsplit('.').next().unwrap() {
-            "running_var" => 1.0 + 0.5 * u.abs(),
-            "running_mean" | "bias" => 0.1 * u,
-            _ if tensor.shape.len() == 1 => 1.0 + 0.1 * u,
-            _ => u * (1.5 / per_output as f64).sqrt(),
-        };
-        tensor.data = noise::noise(&name, tensor.len()).into_iter().map(|u| value(u) as f32).collect();
+        tensor.data = noise::parameter(&name, &tensor.shape);
     }
     model
 }

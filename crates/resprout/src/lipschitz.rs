@@ -198,8 +198,7 @@ fn gamma_of(model: &Model, layer: &Prunable, matching: Matching) -> Option<Strin
             if model.graph.reader_counts().get(output.as_str()) != Some(&1) {
                 return None;
             }
-            let is_norm = |layer: &&Layer| matches!(layer.op, Op::BatchNorm { .. }) && layer.input(0) == Some(output);
-            model.graph.layers.iter().find(is_norm)?.input(1).map(String::from)
+            model.graph.batch_norm_of(output)?.input(1).map(String::from)
         }
         Matching::Names => {
             let gamma = format!("{}.weight", name_of_norm(layer.param.strip_suffix(".weight")?)?);

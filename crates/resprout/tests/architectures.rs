@@ -39,14 +39,7 @@ fn state_names(model: &Model) -> (Vec<String>, usize) {
 fn fill(model: &mut Model, names: &[String]) {
     for name in names {
         let tensor = model.params.f32_mut(name).unwrap();
-        let per_output = tensor.len() / tensor.shape[0];
-        let value = |u: f64| match name.rsplit('.').next().unwrap() {
-            "running_var" => 1.0 + 0.5 * u.abs(),
-            "running_mean" | "bias" => 0.1 * u,
-            _ if tensor.shape.len() == 1 => 1.0 + 0.1 * u,
-            _ => u * (1.5 / per_output as f64).sqrt(),
-        };
-        tensor.data = noise(name, tensor.len()).into_iter().map(|u| value(u) as f32).collect();
+        tensor.data = noise::parameter(name, &tensor.shape);
     }
 }
 

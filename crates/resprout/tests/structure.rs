@@ -24,10 +24,7 @@ fn network(name: &str) -> Model {
     let names: Vec<String> = model.params.iter().map(|(name, _)| name.to_string()).collect();
     for name in names {
         let Some(tensor) = model.params.f32_mut(&name).filter(|tensor| tensor.shape.len() == 1) else { continue };
-        let values = noise::noise(&name, tensor.len());
-        let value = |u: f64| if name.ends_with("running_var") { 1.0 + 0.3 * u.abs() } else { 0.2 * u };
-        let base = if name.ends_with("weight") { 1.0 } else { 0.0 };
-        tensor.data = values.into_iter().map(|u| (base + value(u)) as f32).collect();
+        tensor.data = noise::parameter(&name, &tensor.shape);
     }
     model
 }

@@ -109,12 +109,16 @@ fn write_model(model: &Model, path: &Path, images: Option<&Tensor>) -> Result<()
     formats::onnx::write(model, path, |back| {
         let Some(images) = images.filter(|images| !images.is_empty()) else { return Ok(()) };
         let some = images.first(images.shape[0].min(VERIFY_IMAGES));
-        let run = |model: &Model| Network::new(model, &images.shape[1..], &PlanOptions::default())?.run(&some);
-        match run(model)?.iter().zip(&run(back)?).all(|(a, b)| a.same_bits(b)) {
+        match outputs(model, &some)?.iter().zip(&outputs(back, &some)?).all(|(a, b)| a.same_bits(b)) {
             true => Ok(()),
             false => Err(Error::new(ErrorKind::Format, "the written model does not compute what was measured; nothing was kept")),
         }
     })
+}
+
+/// What the model computes of the images.
+fn outputs(model: &Model, images: &Tensor) -> Result<Vec<Tensor>> {
+    Network::new(model, &images.shape[1..], &PlanOptions::default())?.run(images)
 }
 
 /// Fails early where a result could not be written in the end.

@@ -1,6 +1,6 @@
 //! `resprout prune`: prune, repair, measure, write, report.
 
-use super::{VERIFY_IMAGES, check_json_target, check_writable, file_info, images, read_model, write_json, write_model};
+use super::{VERIFY_IMAGES, check_json_target, check_writable, file_info, images, outputs, read_model, write_json, write_model};
 use crate::args::{CalibrationCount, PruneArgs};
 use crate::render::text;
 use resprout::calibrate::{Checkup, checkup};
@@ -68,8 +68,7 @@ fn check_same(masked: &Model, small: &Model, images: Option<&Tensor>) -> Result<
         (None, Some(&[channels, height, width])) => gaussian(2, [channels, height, width], &Preprocess::preset("raw")?, 0),
         _ => return Ok(()),
     };
-    let run = |model: &Model| Network::new(model, &images.shape[1..], &PlanOptions::default())?.run(&images);
-    for (a, b) in run(masked)?.iter().zip(&run(small)?) {
+    for (a, b) in outputs(masked, &images)?.iter().zip(&outputs(small, &images)?) {
         let largest = a.data.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
         if a.shape != b.shape || a.data.iter().zip(&b.data).any(|(a, b)| (a - b).abs() > SAME * largest) {
             return Err(Error::new(

@@ -52,6 +52,11 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// The first BatchNormalization of a value.
+    pub fn batch_norm_of(&self, value: &str) -> Option<&Layer> {
+        self.layers.iter().find(|layer| matches!(layer.op, Op::BatchNorm { .. }) && layer.input(0) == Some(value))
+    }
+
     /// How many layers (and graph outputs) read each value.
     pub fn reader_counts(&self) -> std::collections::HashMap<&str, usize> {
         let mut counts = std::collections::HashMap::new();

@@ -115,11 +115,10 @@ pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progres
     let groups = groups(&coupling, &open);
     let order = (order.build)(&scores, &groups);
     let dead = remove(&Costs::new(model, &coupling, &layers, images, options)?, &coupling, &order)?;
-    for (param, mask) in masks(model, &coupling, &dead) {
-        let mask = match model.masks.get(&param) {
-            Some(older) => Mask(mask.0.iter().zip(&older.0).map(|(&a, &b)| a && b).collect()),
-            None => mask,
-        };
+    for (param, mut mask) in masks(model, &coupling, &dead) {
+        if let Some(older) = model.masks.get(&param) {
+            mask.intersect(older);
+        }
         model.masks.insert(param, mask);
     }
     model.apply_masks();
@@ -221,8 +220,7 @@ impl Layer<'_> {
             ))
         };
         let layer = graph.layers.iter().find(|layer| layer.name == self.prunable.layer).ok_or_else(missing)?;
-        let norm =
-            graph.layers.iter().find(|norm| matches!(norm.op, Op::BatchNorm { .. }) && norm.input(0) == Some(&layer.outputs[0]));
+        let norm = graph.batch_norm_of(&layer.outputs[0]);
         let gamma = norm.and_then(|norm| self.model.params.f32(norm.input(1)?)).ok_or_else(missing)?;
         Ok(gamma.data.iter().map(|&gamma| f64::from(gamma.abs())).collect())
     }
@@ -403,10 +401,8 @@ fn masks(model: &Model, coupling: &Coupling, dead: &[bool]) -> Vec<(String, Mask
             order.push(one.param.as_str());
             Mask(vec![true; tensor.len()])
         });
-        let inner: usize = tensor.shape[one.axis + 1..].iter().product();
-        for (index, kept) in mask.0.iter_mut().enumerate() {
-            *kept &= !dead[one.units[index / inner % one.units.len()]];
-        }
+        let unit = one.unit_of(&tensor.shape);
+        mask.0.iter_mut().enumerate().for_each(|(index, kept)| *kept &= !dead[unit(index)]);
     }
     order.into_iter().filter_map(|name| Some((name.to_string(), masks.remove(name)?))).collect()
 }

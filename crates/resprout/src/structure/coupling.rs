@@ -39,6 +39,14 @@ pub struct Use {
     pub units: Vec<usize>,
 }
 
+impl Use {
+    /// From the flat index of an element of the parameter to its unit.
+    pub fn unit_of(&self, shape: &[usize]) -> impl Fn(usize) -> usize {
+        let inner: usize = shape[self.axis + 1..].iter().product();
+        move |index| self.units[index / inner % self.units.len()]
+    }
+}
+
 /// Zero channels that a Pad adds before and behind, by their units.
 #[derive(Clone, Debug)]
 pub struct PadUse {
@@ -490,11 +498,16 @@ impl<'m> Builder<'m> {
     fn finish(mut self, stays: impl Fn(&str) -> Option<String>) -> Coupling {
         // A parameter that is read in several places is cut in all of them alike, or not at all.
         let uses = std::mem::take(&mut self.uses);
+        // The layers that read each parameter in a way that is understood.
+        let mut understood: HashMap<&str, HashSet<&str>> = HashMap::new();
+        for one in &uses {
+            understood.entry(&one.param).or_default().insert(&one.layer);
+        }
         let mut first: HashMap<(&str, usize), &Use> = HashMap::new();
         for one in &uses {
-            if self.untouchable.contains(one.param.as_str())
-                || self.readers.get(one.param.as_str()).is_none_or(|&n| n > counted(&uses, one))
-            {
+            let param = one.param.as_str();
+            let readers = self.readers.get(param).copied().unwrap_or(usize::MAX);
+            if self.untouchable.contains(param) || readers > understood[param].len() {
                 self.freeze_labels(&one.units, "their numbers are read elsewhere too");
             }
             match first.entry((&one.param, one.axis)) {
@@ -524,11 +537,6 @@ impl<'m> Builder<'m> {
             frozen,
         }
     }
-}
-
-/// How many layers read a parameter in a way that is understood.
-fn counted(uses: &[Use], one: &Use) -> usize {
-    uses.iter().filter(|other| other.param == one.param).map(|other| other.layer.as_str()).collect::<HashSet<_>>().len()
 }
 
 /// Most elements of a constant that is computed with.

@@ -36,7 +36,9 @@ pub fn shrink(model: &Model) -> Result<(Model, Vec<Cut>)> {
         let keep: Vec<usize> = (0..one.units.len()).filter(|&index| !dead[one.units[index]]).collect();
         let tensor = small.weight(&one.param)?;
         let from = tensor.shape.clone();
-        let tensor = pick(tensor, one.axis, &keep);
+        let mut to = from.clone();
+        to[one.axis] = keep.len();
+        let tensor = Tensor::new(to, pick(&tensor.data, &from, one.axis, &keep));
         if matches!(one.role, Role::Output | Role::Input) {
             note(
                 &mut cuts,
@@ -44,8 +46,7 @@ pub fn shrink(model: &Model) -> Result<(Model, Vec<Cut>)> {
             );
         }
         if let Some(mask) = small.masks.get(&one.param) {
-            let mask = Array::new(from, mask.0.iter().map(|&kept| f32::from(u8::from(kept))).collect());
-            let mask = pick(&mask, one.axis, &keep).data.into_iter().map(|kept| kept != 0.0).collect();
+            let mask = pick(&mask.0, &from, one.axis, &keep);
             small.masks.insert(one.param.clone(), Mask(mask));
         }
         small.params.replace(&one.param, Param::from_tensor(tensor));
@@ -81,10 +82,9 @@ fn unread(model: &Model, coupling: &Coupling) -> Vec<bool> {
     reading.iter().flat_map(|one| &one.units).for_each(|&unit| read[unit] = false);
     for one in &reading {
         let Some(tensor) = model.params.f32(&one.param) else { continue };
-        let inner: usize = tensor.shape[one.axis + 1..].iter().product();
-        for (index, _) in tensor.data.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
-            read[one.units[index / inner % one.units.len()]] = true;
-        }
+        let unit = one.unit_of(&tensor.shape);
+        let nonzero = tensor.data.iter().enumerate().filter(|(_, weight)| **weight != 0.0);
+        nonzero.for_each(|(index, _)| read[unit(index)] = true);
     }
     let mut dead: Vec<bool> = read.iter().zip(&coupling.frozen).map(|(&read, frozen)| !read && frozen.is_none()).collect();
     loop {
@@ -114,17 +114,11 @@ fn note(cuts: &mut Vec<Cut>, cut: Cut) {
     }
 }
 
-/// The chosen indices along an axis.
-fn pick(tensor: &Tensor, axis: usize, keep: &[usize]) -> Tensor {
-    let inner: usize = tensor.shape[axis + 1..].iter().product();
-    let side = tensor.shape[axis];
-    let mut data = Vec::with_capacity(tensor.len() / side.max(1) * keep.len());
-    for block in tensor.data.chunks_exact((side * inner).max(1)) {
-        keep.iter().for_each(|&index| data.extend_from_slice(&block[index * inner..][..inner]));
-    }
-    let mut shape = tensor.shape.clone();
-    shape[axis] = keep.len();
-    Tensor::new(shape, data)
+/// The elements at the chosen indices along an axis.
+fn pick<T: Copy>(data: &[T], shape: &[usize], axis: usize, keep: &[usize]) -> Vec<T> {
+    let inner: usize = shape[axis + 1..].iter().product();
+    let blocks = data.chunks_exact((shape[axis] * inner).max(1));
+    blocks.flat_map(|block| keep.iter().flat_map(move |&index| &block[index * inner..][..inner])).copied().collect()
 }
 
 #[cfg(test)]

@@ -216,9 +216,13 @@ fn give_input(node: &Bytes, inputs: usize, place: usize, name: &str) -> Result<V
     Ok(out)
 }
 
+fn dims(shape: &[usize]) -> Vec<i64> {
+    shape.iter().map(|&dim| dim as i64).collect()
+}
+
 fn float_tensor(tensor: &Tensor) -> TensorProto {
     TensorProto {
-        dims: tensor.shape.iter().map(|&dim| dim as i64).collect(),
+        dims: dims(&tensor.shape),
         data_type: data_type::FLOAT,
         raw_data: Bytes::from(tensor.to_le_bytes()),
         ..Default::default()
@@ -227,12 +231,7 @@ fn float_tensor(tensor: &Tensor) -> TensorProto {
 
 fn whole_tensor(numbers: &Array<i64>) -> TensorProto {
     let raw: Vec<u8> = numbers.data.iter().flat_map(|number| number.to_le_bytes()).collect();
-    TensorProto {
-        dims: numbers.shape.iter().map(|&dim| dim as i64).collect(),
-        data_type: data_type::INT64,
-        raw_data: raw.into(),
-        ..Default::default()
-    }
+    TensorProto { dims: dims(&numbers.shape), data_type: data_type::INT64, raw_data: raw.into(), ..Default::default() }
 }
 
 fn rewrite_constant(node: &Bytes, tensor: &Tensor) -> Result<Vec<u8>> {
@@ -258,7 +257,7 @@ fn spell_out(node: &Bytes, tensor: &Tensor) -> Result<Vec<u8>> {
 fn rewrite_tensor(tensor: &Bytes, new: &Tensor) -> Result<Vec<u8>> {
     let (mut out, typed) = without_data(tensor)?;
     let old = TensorProto::decode(&out[..]).map_err(|e| Error::format(format!("a tensor cannot be read again: {e}")))?;
-    if old.dims.iter().ne(new.shape.iter().map(|&dim| dim as i64).collect::<Vec<i64>>().iter()) {
+    if old.dims != dims(&new.shape) {
         out = without(&Bytes::from(out), field::TENSOR_DIMS)?.to_vec();
         for &dim in &new.shape {
             encode_key(field::TENSOR_DIMS, WireType::Varint, &mut out);
