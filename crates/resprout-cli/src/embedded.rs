@@ -6,6 +6,8 @@ use resprout::data::{ImageSet, Preprocess};
 
 /// A residual BatchNorm network; made by testdata/gen/digits.py.
 pub const MODEL: &[u8] = include_bytes!("../assets/digits.onnx");
+/// What is studied where no recipe is given.
+pub const STUDY: &str = include_str!("../assets/study-digits.yaml");
 /// UCI handwritten digits, CC BY 4.0; see assets/NOTICE.
 const IMAGES: &[u8] = include_bytes!("../assets/digits-images-idx3-ubyte.gz");
 const LABELS: &[u8] = include_bytes!("../assets/digits-labels-idx1-ubyte.gz");

@@ -18,6 +18,7 @@ use anyhow::Context;
 use args::{Cli, Command, DataCommand};
 use clap::Parser;
 use resprout::{Error, ErrorKind};
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 /// Exit codes: 0 done, 1 failed, 2 wrong usage.
@@ -53,6 +54,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Train(args) => commands::train::run(args, &progress),
         Command::Score(args) => commands::score::run(args, &progress),
+        Command::Sweep(args) => commands::sweep::run(args, cli.threads.map(NonZeroUsize::get), &progress),
+        Command::Compare(args) => commands::compare::run(args, &progress),
         Command::Convert(args) => commands::convert::run(args),
         Command::Data { command: DataCommand::Fetch(args) } => commands::data::fetch(args, &progress),
         Command::List(args) => commands::list::run(args),

@@ -133,10 +133,11 @@ pub fn output_kind_of(plan: &Plan) -> OutputKind {
     output_kind(&plan.result_shapes[0], plan.output_ops.first().map_or("", String::as_str))
 }
 
-/// How close outputs are to the dense network's on the same images: agreement, KL, relative error.
-pub fn compare(results: &Tensor, dense: &Tensor, output: OutputKind) -> Result<Evaluation> {
+/// How close outputs are to the dense network's on the same images: agreement, KL, relative error; and
+/// how many are right, where there are labels.
+pub fn compare(results: &Tensor, dense: &Tensor, labels: Option<&[usize]>, output: OutputKind) -> Result<Evaluation> {
     let mut tally = Tally::default();
-    tally.add(results, Some(dense), None, output)?;
+    tally.add(results, Some(dense), labels, output)?;
     Ok(tally.finish())
 }
 

@@ -45,6 +45,7 @@ pub mod report;
 pub mod select;
 pub mod sparsify;
 pub mod structure;
+pub mod study;
 pub mod table;
 pub mod tensor;
 

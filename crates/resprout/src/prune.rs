@@ -87,10 +87,25 @@ pub struct PruneOutcome {
 /// earlier mask has pruned stay so, and count.
 pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progress: &dyn Progress) -> Result<PruneOutcome> {
     check_sparsity(options.sparsity, "--sparsity")?;
-    model.check_finite()?;
     if options.pattern == Pattern::Channel {
+        model.check_finite()?;
         return channel::prune(model, options, images, progress);
     }
+    let scored = score_layers(model, options, images, progress)?;
+    prune_scored(model, &scored, options)
+}
+
+/// The layers that a pattern can prune, and their scores: what pruning at several sparsities can share.
+#[derive(Clone, Debug)]
+pub struct Scored {
+    layers: Vec<Prunable>,
+    left_dense: Vec<LeftDense>,
+    scores: Vec<Vec<f64>>,
+}
+
+/// Scores the model's layers. Channels are scored by [`prune`] itself.
+pub fn score_layers(model: &Model, options: &PruneOptions, images: &Tensor, progress: &dyn Progress) -> Result<Scored> {
+    model.check_finite()?;
     let (mut layers, mut left_dense) = model.prunable(&options.rule)?;
     if let Pattern::Nm { m, .. } | Pattern::Mixed { m } = options.pattern {
         layers = nm::divisible(layers, m, &mut left_dense)?;
@@ -99,6 +114,13 @@ pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progres
         return Err(Error::option("no layer is left to prune: every layer with weights is ignored or cannot be pruned"));
     }
     let scores = score(model, &layers, options, images, progress)?;
+    Ok(Scored { layers, left_dense, scores })
+}
+
+/// Prunes the model that was scored, by an allocation to a sparsity.
+pub fn prune_scored(model: &mut Model, scored: &Scored, options: &PruneOptions) -> Result<PruneOutcome> {
+    check_sparsity(options.sparsity, "--sparsity")?;
+    let Scored { layers, left_dense, scores } = scored.clone();
     select(model, layers, left_dense, scores, options)
 }
 

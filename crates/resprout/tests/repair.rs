@@ -73,7 +73,7 @@ fn difference(a: &Tensor, b: &Tensor) -> f32 {
 }
 
 fn relative_error(model: &Model, dense: &Model, images: &Tensor) -> f64 {
-    let run = compare(&outputs(model, images), &outputs(dense, images), OutputKind::Logits).unwrap();
+    let run = compare(&outputs(model, images), &outputs(dense, images), None, OutputKind::Logits).unwrap();
     assert_eq!(run.broken_images, 0);
     run.relative_error.unwrap().value
 }
@@ -358,7 +358,7 @@ fn the_stronger_repair_comes_closer() {
     let (dense, seen, test) = (digits(), images(256), images(1400).pick(&(1000..1400).collect::<Vec<_>>()));
     let kl = |text: &str, steps: usize| {
         let result = run(&dense, &seen, text, 0.95, steps).unwrap();
-        compare(&outputs(&result.repaired, &test), &outputs(&dense, &test), OutputKind::Logits).unwrap().kl.unwrap().value
+        compare(&outputs(&result.repaired, &test), &outputs(&dense, &test), None, OutputKind::Logits).unwrap().kl.unwrap().value
     };
     let (none, bn, fitted, gradual) = (kl("none", 1), kl("bn", 1), kl("least-squares", 1), kl("least-squares", 6));
     assert!(gradual < fitted && fitted < 0.5 * bn && bn < none, "{none} {bn} {fitted} {gradual}");
@@ -385,8 +385,12 @@ fn auto_is_never_worse_than_nothing_by_its_own_measure() {
         assert_eq!((chosen.len(), result.candidates.len()), (1, Judge::CANDIDATES.len()));
         // The images that it was judged on are every fourth.
         let held: Vec<usize> = (0..count).filter(|i| i % 4 == 3).collect();
-        let again =
-            compare(&outputs(&result.repaired, &images.pick(&held)), &outputs(&dense, &images.pick(&held)), OutputKind::Logits);
+        let again = compare(
+            &outputs(&result.repaired, &images.pick(&held)),
+            &outputs(&dense, &images.pick(&held)),
+            None,
+            OutputKind::Logits,
+        );
         assert_eq!(chosen[0].evaluation, Some(again.unwrap()));
         let of = |i: usize| result.candidates[i].evaluation.clone().unwrap();
         let best = chosen[0].evaluation.clone().unwrap();

@@ -1,5 +1,6 @@
 //! One file per command, and what they share.
 
+pub mod compare;
 pub mod convert;
 pub mod data;
 pub mod demo;
@@ -9,6 +10,7 @@ pub mod inspect;
 pub mod list;
 pub mod prune;
 pub mod score;
+pub mod sweep;
 pub mod train;
 
 use crate::args::{NetworkArgs, SourceArgs};

@@ -1,28 +1,26 @@
 //! A run's page: one file, no network.
 
-use super::chart::{Line, chart};
+use super::figure::escape;
+use super::figure::lines::{Line, chart};
 use resprout_train::checkpoint::Row;
 use resprout_train::run::RunReport;
 
 /// The page.
 pub fn page(report: &RunReport) -> String {
     let rows = &report.outcome.rows;
-    let line = |name: &'static str, of: fn(&Row) -> f64| Line {
-        name,
+    let line = |name: &str, of: fn(&Row) -> f64| Line {
+        name: name.into(),
         points: rows.iter().map(|row| (row.epoch as f64, of(row))).collect(),
+        ..Line::default()
     };
     let mut accuracy = vec![line("training", |row| row.train_accuracy)];
     if rows.iter().any(|row| row.validation_accuracy.is_some()) {
         accuracy.push(line("validation", |row| row.validation_accuracy.unwrap_or(f64::NAN)));
     }
     let charts = [
-        chart("Loss (nats)", "epoch", &[line("training", |row| row.loss)]),
-        chart("Accuracy", "epoch", &accuracy),
-        chart(
-            "Sparsity and learning rate",
-            "epoch",
-            &[line("sparsity", |row| row.sparsity), line("learning rate", |row| row.rate)],
-        ),
+        figure("Loss (nats)", &[line("training", |row| row.loss)]),
+        figure("Accuracy", &accuracy),
+        figure("Sparsity and learning rate", &[line("sparsity", |row| row.sparsity), line("learning rate", |row| row.rate)]),
     ];
     let recipe = escape(&report.recipe.to_yaml().unwrap_or_default());
     let table: String = rows.iter().map(table_row).collect();
@@ -31,7 +29,7 @@ pub fn page(report: &RunReport) -> String {
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <title>{network}: a run of resprout</title>\n<style>:root{{color-scheme:light dark}}body{{font:15px/1.5 sans-serif;\
          max-width:44rem;margin:2rem auto;padding:0 1rem}}table{{border-collapse:collapse}}td,th{{padding:.15rem .6rem;\
-         text-align:right}}figure{{margin:1.5rem 0}}pre{{overflow:auto}}</style>\n<h1>{network}</h1>\n<p>{}</p>\n{}\n\
+         text-align:right}}figure{{margin:1.5rem 0}}pre{{overflow:auto}}svg{{max-width:100%;height:auto}}</style>\n<h1>{network}</h1>\n<p>{}</p>\n{}\n\
          <table><tr><th>epoch<th>loss<th>training<th>validation<th>sparsity<th>rate</tr>\n{table}</table>\n<h2>Recipe</h2>\n<pre>{recipe}</pre></html>\n",
         escape(&super::text::run_summary(report)),
         charts.join("")
@@ -51,6 +49,6 @@ fn table_row(row: &Row) -> String {
     )
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+fn figure(title: &str, lines: &[Line]) -> String {
+    format!("<figure><figcaption>{title}</figcaption>\n{}</figure>\n", chart(title, "epoch", "", lines))
 }

@@ -127,3 +127,24 @@ pub fn model(nodes: &[Vec<u8>], tensors: &[Vec<u8>]) -> Vec<u8> {
     let graph = [all(1, nodes), all(5, tensors), field(11, &field(1, b"x")), field(12, &field(1, b"y"))].concat();
     [number(1, 8), field(7, &graph), field(8, &number(2, 13))].concat()
 }
+
+/// The embedded digits as files: the first images to calibrate with, images behind the first 1000 to measure on, and
+/// the labels of these.
+pub fn digits_split(scratch: &Scratch, calibration: usize, test: usize) -> [String; 3] {
+    let [images, labels] = [DIGIT_IMAGES, DIGIT_LABELS].map(|packed| {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed), &mut bytes).unwrap();
+        bytes
+    });
+    // The header of an IDX file: 4 bytes of kind, the count, and the sizes of the other axes.
+    let part = |bytes: &[u8], header: usize, each: usize, from: usize, count: usize| {
+        let count_bytes = u32::try_from(count).unwrap().to_be_bytes();
+        [&bytes[..4], &count_bytes, &bytes[8..header], &bytes[header + from * each..][..count * each]].concat()
+    };
+    let write = |name: &str, bytes: Vec<u8>| scratch.file(name, &bytes).display().to_string();
+    [
+        write("calibration-images-idx3-ubyte", part(&images, 16, 64, 0, calibration)),
+        write("test-images-idx3-ubyte", part(&images, 16, 64, 1000, test)),
+        write("test-labels-idx1-ubyte", part(&labels, 8, 1, 1000, test)),
+    ]
+}

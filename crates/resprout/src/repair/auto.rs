@@ -50,7 +50,7 @@ impl Judge {
     /// How close `model` comes.
     pub fn judge(&self, model: &Model) -> Result<Evaluation> {
         let network = Network::new(model, &self.held_out.shape[1..], &PlanOptions::default())?;
-        compare(&network.run(&self.held_out)?[0], &self.dense, self.output)
+        compare(&network.run(&self.held_out)?[0], &self.dense, None, self.output)
     }
 
     /// The best of the candidates: the lowest KL (or relative error, where outputs are no classes)

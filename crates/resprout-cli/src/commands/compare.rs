@@ -1,0 +1,183 @@
+//! `resprout compare`: runs, reports, studies and models side by side.
+
+use super::{check_json_target, file_info, images, read_model, write_json};
+use crate::args::CompareArgs;
+use crate::commands::sweep::STUDY;
+use crate::render::text;
+use resprout::eval::{self, Evaluation};
+use resprout::forward::{Network, PlanOptions};
+use resprout::model::{Model, PrunableRule};
+use resprout::progress::Progress;
+use resprout::report::{self, Report};
+use resprout::study::Analysis;
+use resprout::study::analysis::ModelStudy;
+use resprout::study::curves::{Point, Way};
+use resprout::{Error, ErrorKind, Result};
+use resprout_train::run::RunReport;
+use serde::Serialize;
+use serde_json::Value;
+use std::path::Path;
+
+/// One row: whatever is known of it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Compared {
+    pub name: String,
+    /// Share of the prunable weights that is pruned.
+    pub sparsity: Option<f64>,
+    pub compression_ratio: Option<f64>,
+    pub theoretical_speedup: Option<f64>,
+    /// Of the file; of studies, of a sparse file.
+    pub bytes: Option<u64>,
+    pub top1: Option<f64>,
+    pub agreement: Option<f64>,
+    pub kl: Option<f64>,
+}
+
+pub fn run(args: &CompareArgs, progress: &dyn Progress) -> anyhow::Result<()> {
+    check_json_target(args.json.as_deref())?;
+    let mut rows = Vec::new();
+    let mut models: Vec<(usize, Model)> = Vec::new();
+    for path in &args.paths {
+        match report_of(path) {
+            Some(file) => rows.extend(read_report(path, &file, args.filter.as_deref())?),
+            None => {
+                let model = read_model(path, &args.network)?;
+                rows.push(of_model(path, &model)?);
+                models.push((rows.len() - 1, model));
+            }
+        }
+    }
+    if let Some(data) = &args.data {
+        measure(args, data, &models, &mut rows, progress)?;
+    }
+    if write_json(&rows, args.json.as_deref())? {
+        text::comparison(&rows);
+    }
+    Ok(())
+}
+
+/// The report that a path stands for, if it is not a model.
+fn report_of(path: &Path) -> Option<std::path::PathBuf> {
+    if path.is_dir() {
+        // A study has a report of its own name beside others.
+        let file = [STUDY, "report.json"].map(|name| path.join(name)).into_iter().find(|file| file.is_file());
+        return Some(file.unwrap_or_else(|| path.join("report.json")));
+    }
+    path.extension().is_some_and(|extension| extension == "json").then(|| path.to_path_buf())
+}
+
+fn read_report(path: &Path, file: &Path, filter: Option<&str>) -> Result<Vec<Compared>> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
+    let wrong = |e: serde_json::Error| Error::new(ErrorKind::Format, format!("{}: {e}", file.display()));
+    let value: Value = serde_json::from_slice(&bytes).map_err(wrong)?;
+    let has = |key: &str| value.get(key).is_some();
+    if has("study_schema_version") {
+        let study: Analysis = serde_json::from_value(value).map_err(wrong)?;
+        return Ok(of_study(&name, &study, filter.unwrap_or_default()));
+    }
+    if has("outcome") {
+        return Ok(vec![of_run(name, &serde_json::from_value(value).map_err(wrong)?)]);
+    }
+    if has("sparsity") && has("layers") {
+        return Ok(of_report(&name, &serde_json::from_value(value).map_err(wrong)?));
+    }
+    Err(Error::new(ErrorKind::Format, format!("{}: is no report of prune, train or sweep", file.display())))
+}
+
+fn measured(row: Compared, evaluation: &Evaluation) -> Compared {
+    Compared {
+        top1: evaluation.top1.map(|e| e.value),
+        agreement: evaluation.agreement.map(|e| e.value),
+        kl: evaluation.kl.map(|e| e.value),
+        ..row
+    }
+}
+
+/// One row for each network that the report has measured.
+fn of_report(name: &str, report: &Report) -> Vec<Compared> {
+    let sparse = Compared {
+        name: name.into(),
+        sparsity: Some(report.sparsity.of_prunable),
+        compression_ratio: Some(report.sparsity.compression_ratio),
+        theoretical_speedup: report.sparsity.theoretical_speedup,
+        bytes: report.size.as_ref().map(|size| size.sparse.gzip),
+        ..Compared::default()
+    };
+    let Some(evaluation) = &report.evaluation else { return vec![sparse] };
+    let row = |(network, evaluation): &(String, Evaluation)| {
+        let bytes = report.size.as_ref().map(|size| size.dense.gzip);
+        let dense = Compared { sparsity: Some(0.0), compression_ratio: Some(1.0), bytes, ..Compared::default() };
+        let row = if network == "dense" { dense } else { sparse.clone() };
+        measured(Compared { name: format!("{name} · {network}"), ..row }, evaluation)
+    };
+    evaluation.networks.iter().map(row).collect()
+}
+
+fn of_run(name: String, report: &RunReport) -> Compared {
+    Compared {
+        name: format!("{name} · {}", report.recipe.method),
+        sparsity: Some(report.outcome.sparsity),
+        top1: report.outcome.test.as_ref().map(|test| test.value),
+        ..Compared::default()
+    }
+}
+
+fn of_study(name: &str, study: &Analysis, filter: &str) -> Vec<Compared> {
+    let point = |model: &ModelStudy, way: &Way, point: &Point| Compared {
+        name: format!("{name} · {} · {}", model.name, way.name()),
+        sparsity: Some(point.realised),
+        compression_ratio: Some(point.compression_ratio),
+        theoretical_speedup: point.theoretical_speedup,
+        bytes: Some(point.sparse_bytes),
+        top1: (model.metric == resprout::study::Metric::Top1).then_some(point.value),
+        agreement: (model.metric == resprout::study::Metric::Agreement).then_some(point.value),
+        kl: point.kl,
+    };
+    let mut rows = Vec::new();
+    for model in &study.models {
+        for curve in &model.curves {
+            rows.extend(curve.points.iter().map(|p| point(model, &curve.way, p)).filter(|row| row.name.contains(filter)));
+        }
+    }
+    rows
+}
+
+fn of_model(path: &Path, model: &Model) -> Result<Compared> {
+    let (layers, _) = model.prunable(&PrunableRule::default())?;
+    let macs = report::fixed_image(model).and_then(|image| report::layer_macs(model, &image).ok());
+    let rows = report::layer_rows(model, &layers, macs.as_ref())?;
+    let sparsity = report::sparsity_info(model, &rows, None, macs.as_ref());
+    let (_, bytes) = file_info(path)?;
+    Ok(Compared {
+        name: path.display().to_string(),
+        sparsity: Some(sparsity.of_prunable),
+        compression_ratio: Some(sparsity.compression_ratio),
+        theoretical_speedup: sparsity.theoretical_speedup,
+        bytes: Some(report::sizes(model, &bytes)?.gzip),
+        ..Compared::default()
+    })
+}
+
+/// Measures the models, the first of which is the dense one.
+fn measure(
+    args: &CompareArgs,
+    data: &Path,
+    models: &[(usize, Model)],
+    rows: &mut [Compared],
+    progress: &dyn Progress,
+) -> Result<()> {
+    let Some((_, first)) = models.first() else {
+        return Err(Error::new(ErrorKind::Option, "--data: there is no model among what is compared, nothing can be measured"));
+    };
+    let (preprocess, _) = images::preprocess(&args.images, first)?;
+    let set = images::open(data, &args.images)?;
+    let image = images::shape(&set, first, &preprocess)?;
+    let ready: Result<Vec<Network>> =
+        models.iter().map(|(_, model)| Network::new(model, &image, &PlanOptions::default())).collect();
+    let run = eval::evaluate(&ready?.iter().collect::<Vec<_>>(), &set, &preprocess, true, progress)?;
+    for ((index, _), evaluation) in models.iter().zip(&run.networks) {
+        rows[*index] = measured(rows[*index].clone(), evaluation);
+    }
+    Ok(())
+}

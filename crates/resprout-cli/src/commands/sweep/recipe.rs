@@ -1,0 +1,379 @@
+//! The recipe of a study: its file, and the models and images that it names.
+
+use crate::args::{ImageArgs, NetworkArgs};
+use crate::commands::{images, read_model};
+use crate::embedded;
+use resprout::data::{ImageSet, LabelSource, Preprocess};
+use resprout::eval::sha256;
+use resprout::formats::onnx;
+use resprout::model::{Model, PrunableRule};
+use resprout::study::run::Failure;
+use resprout::study::{Cell, Grid, Images, Subject};
+use resprout::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The embedded network and its images.
+const DIGITS: &str = "digits";
+
+/// Calibration images for seeds other than 0 are drawn from the first so many times the largest number.
+const POOL: usize = 4;
+
+/// Everything that decides what a study measures. Keys that are missing have the defaults of [`Recipe::default`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Recipe {
+    /// What is studied.
+    pub models: Vec<Entry>,
+    /// Images of every model that does not name its own.
+    #[serde(flatten)]
+    pub images: ImageKeys,
+    pub patterns: Vec<String>,
+    pub criteria: Vec<String>,
+    pub allocations: Vec<String>,
+    pub sparsities: Vec<f64>,
+    pub repairs: Vec<String>,
+    pub calibration_images: Vec<usize>,
+    pub seeds: Vec<u64>,
+    /// Whether random and global magnitude pruning are added.
+    pub controls: bool,
+    /// As `prune --ignore`.
+    pub ignore: Vec<String>,
+    /// As `prune --include-grouped`.
+    pub include_grouped: bool,
+    /// As `prune --memory`, for each job, and for the decoded test images.
+    pub memory: f64,
+    /// Calibration images on which each layer is compared with the dense one; 0 for none.
+    pub signs_images: usize,
+}
+
+impl Default for Recipe {
+    fn default() -> Recipe {
+        let Grid { patterns, criteria, allocations, sparsities, repairs, calibration_images, seeds, controls } = Grid::default();
+        Recipe {
+            models: Vec::new(),
+            images: ImageKeys::default(),
+            patterns,
+            criteria,
+            allocations,
+            sparsities,
+            repairs,
+            calibration_images,
+            seeds,
+            controls,
+            ignore: Vec::new(),
+            include_grouped: false,
+            memory: 4.0,
+            signs_images: 64,
+        }
+    }
+}
+
+/// A model of a study.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Entry {
+    /// The file, or `digits` for the embedded network.
+    pub path: PathBuf,
+    /// In the study; the file's name without ending if it is missing.
+    pub name: Option<String>,
+    /// As `--arch`, for files of weights alone.
+    pub arch: Option<String>,
+    /// As `--classes`.
+    pub classes: Option<NonZeroUsize>,
+    /// As `--weights`.
+    pub weights: Option<PathBuf>,
+    /// Its own images.
+    #[serde(flatten)]
+    pub images: ImageKeys,
+}
+
+/// Images and their preprocessing, as the options of `prune` have it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageKeys {
+    /// Unlabelled images for criterion and repair.
+    pub calibration: Option<PathBuf>,
+    /// Images to measure on.
+    pub data: Option<PathBuf>,
+    pub labels: Option<String>,
+    pub limit: Option<NonZeroUsize>,
+    pub preset: Option<String>,
+    pub mean: Option<Vec<f32>>,
+    pub std: Option<Vec<f32>>,
+    pub scale: Option<f32>,
+    pub resize: Option<usize>,
+    pub crop: Option<Crop>,
+}
+
+/// `224` or `224x192`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Crop {
+    Square(usize),
+    Text(String),
+}
+
+impl ImageKeys {
+    /// These, or where they are missing those of all models.
+    fn or(&self, all: &ImageKeys) -> ImageKeys {
+        macro_rules! or {
+            ($($key:ident),*) => { ImageKeys { $($key: self.$key.clone().or_else(|| all.$key.clone())),* } };
+        }
+        or!(calibration, data, labels, limit, preset, mean, std, scale, resize, crop)
+    }
+
+    fn arguments(&self) -> ImageArgs {
+        ImageArgs {
+            labels: self.labels.clone().unwrap_or_else(|| "auto".into()),
+            limit: self.limit,
+            preset: self.preset.clone(),
+            mean: self.mean.clone(),
+            std: self.std.clone(),
+            scale: self.scale,
+            resize: self.resize,
+            crop: self.crop.as_ref().map(|crop| match crop {
+                Crop::Square(side) => side.to_string(),
+                Crop::Text(text) => text.clone(),
+            }),
+        }
+    }
+}
+
+fn option(message: String) -> Error {
+    Error::new(ErrorKind::Option, message)
+}
+
+impl Recipe {
+    /// Reads a file, or the embedded study.
+    pub fn read(path: Option<&Path>) -> Result<Recipe> {
+        let Some(path) = path else { return Recipe::parse(embedded::STUDY) };
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        Recipe::parse(&text).map_err(|e| e.at(path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Recipe> {
+        let mut value: Value = serde_yaml_ng::from_str(text).map_err(|e| option(e.to_string()))?;
+        check_keys(&value, &Recipe::default(), "")?;
+        if let Some(models) = value.get_mut("models").and_then(Value::as_array_mut) {
+            for model in models {
+                if let Value::String(path) = model {
+                    *model = serde_json::json!({ "path": path });
+                }
+                check_keys(model, &Entry::default(), " of a model")?;
+            }
+        }
+        let recipe: Recipe = serde_json::from_value(value).map_err(|e| option(e.to_string()))?;
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.models.is_empty() {
+            return Err(option("models: at least one is needed".into()));
+        }
+        if !(self.memory > 0.0 && self.memory < 1e9) {
+            return Err(option(format!("memory: {}: a number of gigabytes above 0 is needed", self.memory)));
+        }
+        let names: Vec<String> = self.models.iter().map(Entry::name).collect();
+        if let Some(twice) = (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
+            return Err(option(format!("models: {:?} is there twice; give one of them another name", names[twice])));
+        }
+        self.grid().check()
+    }
+
+    /// The lists of choices.
+    pub fn grid(&self) -> Grid {
+        Grid {
+            patterns: self.patterns.clone(),
+            criteria: self.criteria.clone(),
+            allocations: self.allocations.clone(),
+            sparsities: self.sparsities.clone(),
+            repairs: self.repairs.clone(),
+            calibration_images: self.calibration_images.clone(),
+            seeds: self.seeds.clone(),
+            controls: self.controls,
+        }
+    }
+
+    /// Every key, as JSON.
+    pub fn to_json(&self) -> Result<Value> {
+        serde_json::to_value(self).map_err(|e| option(e.to_string()))
+    }
+
+    /// Bytes that the images' values may take.
+    pub fn memory_bytes(&self) -> usize {
+        (self.memory * 1e9) as usize
+    }
+
+    /// Opens models and images. What cannot be used is a failure of that model alone.
+    pub fn subjects(&self) -> Result<(Vec<Subject>, Vec<Failure>)> {
+        let (mut subjects, mut failures) = (Vec::new(), Vec::new());
+        let mut shared: Vec<(String, Arc<Images>)> = Vec::new();
+        for entry in &self.models {
+            let name = entry.name();
+            let cells = self.grid().cells(&name)?;
+            match entry.open(self, &mut shared) {
+                Ok((model, sha256, images)) => {
+                    let rule = PrunableRule { ignore: self.ignore.clone(), include_grouped: self.include_grouped };
+                    subjects.push(Subject { name, model, sha256, images, rule, cells });
+                }
+                Err(error) => failures.push(Failure { cell: Cell::dense(&name), error: error.to_string() }),
+            }
+        }
+        Ok((subjects, failures))
+    }
+
+    /// How many images are calibration images are taken from.
+    fn pool(&self) -> usize {
+        let largest = self.calibration_images.iter().copied().max().unwrap_or(0);
+        if self.seeds.iter().all(|&seed| seed == 0) { largest } else { POOL.saturating_mul(largest) }
+    }
+}
+
+impl Entry {
+    fn name(&self) -> String {
+        let stem = || self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        self.name.clone().or_else(stem).unwrap_or_default()
+    }
+
+    fn open(&self, recipe: &Recipe, shared: &mut Vec<(String, Arc<Images>)>) -> Result<(Model, String, Arc<Images>)> {
+        let keys = self.images.or(&recipe.images);
+        if self.path == Path::new(DIGITS) {
+            let images = share(shared, DIGITS.into(), || self.digits(recipe, &keys))?;
+            return Ok((onnx::parse(embedded::MODEL.to_vec(), None)?, sha256(embedded::MODEL), images));
+        }
+        let network = NetworkArgs { arch: self.arch.clone(), classes: self.classes, weights: self.weights.clone() };
+        let model = read_model(&self.path, &network)?;
+        let args = keys.arguments();
+        let preprocess = images::preprocess(&args, &model)?.0;
+        let channels = images::channels(&model);
+        let identity = format!("{keys:?} {preprocess:?} {channels}");
+        let images = share(shared, identity, || open_images(recipe, &keys, &args, channels, &preprocess))?;
+        let mut identity = format!("{:?} {:?}", self.arch, self.classes);
+        for file in [Some(&self.path), self.weights.as_ref()].into_iter().flatten() {
+            identity += &sha256(&std::fs::read(file).map_err(|e| Error::io(file, e))?);
+        }
+        Ok((model, sha256(identity.as_bytes()), images))
+    }
+
+    fn digits(&self, recipe: &Recipe, keys: &ImageKeys) -> Result<Images> {
+        if let Some(path) = keys.calibration.as_ref().or(keys.data.as_ref()) {
+            return Err(option(format!("models: {DIGITS}: has images of its own; {} cannot replace them", path.display())));
+        }
+        let splits = embedded::splits()?;
+        let mut test = splits.test.ok_or_else(|| option("digits: no test images".into()))?;
+        if let Some(limit) = keys.limit {
+            test.truncate(limit.get());
+        }
+        load(recipe, splits.train, test, 1, &embedded::preprocess())
+    }
+}
+
+/// Images that were opened before, or new ones.
+fn share(
+    shared: &mut Vec<(String, Arc<Images>)>,
+    identity: String,
+    open: impl FnOnce() -> Result<Images>,
+) -> Result<Arc<Images>> {
+    if let Some((_, images)) = shared.iter().find(|(known, _)| *known == identity) {
+        return Ok(images.clone());
+    }
+    let images = Arc::new(open()?);
+    shared.push((identity, images.clone()));
+    Ok(images)
+}
+
+fn open_images(recipe: &Recipe, keys: &ImageKeys, args: &ImageArgs, channels: usize, preprocess: &Preprocess) -> Result<Images> {
+    let missing = |key: &str| option(format!("{key}: is needed, for all models or for each"));
+    let calibration = keys.calibration.as_ref().ok_or_else(|| missing("calibration"))?;
+    let data = keys.data.as_ref().ok_or_else(|| missing("data"))?;
+    // Labels of calibration images are not even read.
+    let pool = ImageSet::open(calibration, &LabelSource::None)?;
+    load(recipe, pool, images::open(data, args)?, channels, preprocess)
+}
+
+fn load(recipe: &Recipe, mut pool: ImageSet, test: ImageSet, channels: usize, preprocess: &Preprocess) -> Result<Images> {
+    pool.truncate(recipe.pool());
+    let one = test.load(0..1, channels, preprocess)?.data.len() * size_of::<f32>();
+    if let Some(bytes) = one.checked_mul(test.len()).filter(|&bytes| bytes > recipe.memory_bytes()) {
+        return Err(option(format!(
+            "data: {} images take {:.1} GB decoded, and memory: allows {}; set limit: or memory:",
+            test.len(),
+            bytes as f64 / 1e9,
+            recipe.memory
+        )));
+    }
+    let labels = test.labels().map(<[usize]>::to_vec);
+    Ok(Images {
+        pool: pool.load(0..pool.len(), channels, preprocess)?,
+        test: test.load(0..test.len(), channels, preprocess)?,
+        labels,
+    })
+}
+
+/// Fails on the first key that `known` does not have, and suggests the one that comes nearest.
+fn check_keys<T: Serialize>(value: &Value, known: &T, place: &str) -> Result<()> {
+    let Value::Object(given) = value else { return Err(option(format!("keys and values are needed{place}, not {value}"))) };
+    let Ok(Value::Object(known)) = serde_json::to_value(known) else { return Ok(()) };
+    match given.keys().find(|key| !known.contains_key(*key)) {
+        Some(key) => {
+            let nearest = known.keys().min_by_key(|name| distance(key, name)).map_or("", String::as_str);
+            Err(option(format!("{key}: there is no such key{place}; did you mean {nearest}?")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Letters to insert, delete or exchange (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, &y) in b.iter().enumerate() {
+            let exchanged = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = exchanged.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_study_is_valid_and_complete() {
+        let recipe = Recipe::read(None).unwrap();
+        let allocations: Vec<&str> = resprout::allocation::ALLOCATIONS.iter().map(|entry| entry.name).collect();
+        assert_eq!(recipe.allocations, allocations);
+        for entry in resprout::repair::REPAIRS {
+            assert!(recipe.repairs.iter().any(|repair| repair == entry.name), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn wrong_keys_are_named_with_the_nearest() {
+        let wrong = |text: &str| Recipe::parse(text).unwrap_err().to_string();
+        assert!(wrong("models: [a]\nalocations: [erk]").contains("did you mean allocations?"));
+        assert!(wrong("models: [{path: a, weigths: b}]").contains("did you mean weights?"));
+        assert!(wrong("models: []").contains("models"));
+        assert!(wrong("models: [a.onnx, b/a.onnx]").contains("twice"));
+        assert!(wrong("models: [a]\nsparsities: [0.5, 1.5]").contains("1.5"));
+        assert!(wrong("models: [a]\nsparsities: many").contains("invalid type"));
+        assert!(wrong("- models").contains("keys and values"));
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn a_model_has_its_own_images_or_those_of_all() {
+        let recipe = Recipe::parse("models: [{path: a, crop: 224}, b]\ncrop: 96x64\ndata: x").unwrap();
+        let crop = |i: usize| recipe.models[i].images.or(&recipe.images).arguments().crop.unwrap();
+        assert_eq!((crop(0).as_str(), crop(1).as_str()), ("224", "96x64"));
+    }
+}

@@ -1,0 +1,433 @@
+//! A study's page: one file that works from the disk, and its figures as files.
+
+use super::figure::heatmap::{Cell, Heatmap, heatmap};
+use super::figure::lines::{Line, chart};
+use super::figure::{Figure, bars::bars, escape, ranges::ranges, short};
+use super::study_words;
+use resprout::formats::atomic;
+use resprout::study::analysis::{Analysis, ModelStudy};
+use resprout::study::curves::{Curve, Point, Way};
+use resprout::{Error, Result};
+use std::path::Path;
+
+/// Writes `report.html`, and each figure as SVG and CSV into `figures/`.
+pub fn write(study: &Analysis, folder: &Path) -> Result<()> {
+    let figures: Vec<Vec<Figure>> = study.models.iter().enumerate().map(|(i, model)| figures(model, i)).collect();
+    let pictures = folder.join("figures");
+    std::fs::create_dir_all(&pictures).map_err(|e| Error::io(&pictures, e))?;
+    for figure in figures.iter().flatten() {
+        atomic::write(&pictures.join(format!("{}.svg", figure.id)), figure.file().as_bytes())?;
+        atomic::write(&pictures.join(format!("{}.csv", figure.id)), figure.csv().as_bytes())?;
+    }
+    atomic::write(&folder.join("report.html"), page(study, &figures).as_bytes())
+}
+
+fn page(study: &Analysis, figures: &[Vec<Figure>]) -> String {
+    let list = |items: &[String]| items.iter().map(|item| format!("<li>{}</li>\n", escape(item))).collect::<String>();
+    let mut contents = String::new();
+    let mut sections = String::new();
+    for (i, (model, figures)) in study.models.iter().zip(figures).enumerate() {
+        contents += &format!("<li><a href=\"#model-{i}\">{}</a></li>", escape(&model.name));
+        let best = study_words::recommendation(model, &study.constraints);
+        let best = best.map_or(String::new(), |text| format!("<p class=\"best\">{}</p>\n", escape(&text)));
+        sections += &format!(
+            "<section id=\"model-{i}\"><h2>{}</h2>\n<p>{}</p>\n{best}<ul>\n{}</ul>\n<div class=\"figures\">\n{}</div></section>\n",
+            escape(&model.name),
+            escape(&study_words::dense(model)),
+            list(&study_words::findings(model, &study.thresholds)),
+            figures.iter().map(figure_html).collect::<String>()
+        );
+    }
+    let failures: Vec<String> = study.failures.iter().map(study_words::failure).collect();
+    let failures = match failures.is_empty() {
+        true => String::new(),
+        false => format!("<section class=\"failed\"><h2>Not measured</h2>\n<ul>\n{}</ul></section>\n", list(&failures)),
+    };
+    let notes = list(&study.notes);
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
+         <title>A study of sparsity and repair</title>\n<link rel=\"icon\" href=\"data:,\">\n<style>\n{}</style>\n</head>\n<body>\n\
+         <a class=\"skip\" href=\"#table\">To the table</a>\n<h1>A study of sparsity and repair</h1>\n\
+         <p class=\"note\">resprout {}. Bands and brackets: 95 % intervals from the number of test images; ± and sd: over seeds.</p>\n\
+         <nav aria-label=\"Contents\"><ul>{contents}<li><a href=\"#table\">All points</a></li><li><a href=\"#recipe\">Recipe</a></li></ul></nav>\n\
+         <ul class=\"note\">{notes}</ul>\n{failures}<main>\n{sections}{}<section id=\"recipe\"><h2>Recipe</h2>\n<pre>{}</pre></section>\n\
+         </main>\n<script>\n{}</script>\n</body>\n</html>\n",
+        include_str!("study.css"),
+        escape(&study.tool_version),
+        table(study),
+        escape(&format!("{:#}", study.recipe)),
+        include_str!("study.js")
+    )
+}
+
+/// From this width on, in pixels.
+const WIDE: f64 = 720.0;
+
+fn figure_html(figure: &Figure) -> String {
+    // A picture that would become too small to read beside another has the line for itself.
+    let class = if figure.width() > WIDE { " class=\"wide\"" } else { "" };
+    let data = serde_json::json!({ "columns": figure.columns, "rows": figure.rows }).to_string();
+    format!(
+        "<figure id=\"{}\"{class}><figcaption>{}</figcaption>\n{}\n<div class=\"save\">save as<button>SVG</button><button>PNG</button>\
+         <button>CSV</button><button>JSON</button></div>\n<script type=\"application/json\">{}</script></figure>\n",
+        escape(&figure.id),
+        escape(&figure.title),
+        figure.svg,
+        // Nothing in it may end the script.
+        data.replace('<', "\\u003c")
+    )
+}
+
+const COLUMNS: [(&str, bool); 17] = [
+    ("model", true),
+    ("pattern", true),
+    ("criterion", true),
+    ("allocation", true),
+    ("repair", true),
+    ("calibration", false),
+    ("asked %", false),
+    ("realised %", false),
+    ("compression", false),
+    ("MACs saved", false),
+    ("sparse bytes", false),
+    ("metric %", false),
+    ("low", false),
+    ("high", false),
+    ("sd", false),
+    ("seeds", false),
+    ("KL", false),
+];
+
+fn table(study: &Analysis) -> String {
+    let header: String = COLUMNS
+        .iter()
+        .map(|(name, words)| {
+            format!("<th scope=\"col\"{}><button>{name}</button></th>", if *words { " class=\"words\"" } else { "" })
+        })
+        .collect();
+    let points = study.models.iter().flat_map(|model| {
+        model.curves.iter().flat_map(move |curve| curve.points.iter().map(move |point| row(model, &curve.way, point)))
+    });
+    let rows: Vec<Vec<String>> = points.collect();
+    let body: String = rows
+        .iter()
+        .map(|row| {
+            let cell = |(text, (_, words)): (&String, &(&str, bool))| match words {
+                true => format!("<td class=\"words\">{}</td>", escape(text)),
+                false => format!("<td>{text}</td>"),
+            };
+            format!("<tr>{}</tr>\n", row.iter().zip(&COLUMNS).map(cell).collect::<String>())
+        })
+        .collect();
+    let choice = |column: usize| {
+        let mut values: Vec<&str> = Vec::new();
+        for row in &rows {
+            if !values.contains(&row[column].as_str()) {
+                values.push(&row[column]);
+            }
+        }
+        let options: String = values.iter().map(|value| format!("<option>{}</option>", escape(value))).collect();
+        let name = COLUMNS[column].0;
+        format!("<label>{name} <select data-column=\"{column}\"><option value=\"\">all</option>{options}</select></label>")
+    };
+    let choices: String = [0, 3, 4].into_iter().map(choice).collect();
+    format!(
+        "<section id=\"table\"><h2>All points</h2>\n<p>Means over seeds. MACs saved: operations before by after, what a perfect sparse \
+         machine would gain; sparse bytes: four for each parameter left, one bit for each prunable one.</p>\n<div class=\"filters\">\
+         <label>search <input id=\"words\" type=\"search\"></label>{choices}<span id=\"count\" role=\"status\"></span></div>\n\
+         <div class=\"scroll\"><table id=\"points\"><thead><tr>{header}</tr></thead>\n<tbody>\n{body}</tbody></table></div></section>\n"
+    )
+}
+
+fn row(model: &ModelStudy, way: &Way, point: &Point) -> Vec<String> {
+    let percent = |share: f64| format!("{:.2}", share * 100.0);
+    vec![
+        model.name.clone(),
+        way.pattern.clone(),
+        way.criterion.clone(),
+        way.allocation.clone(),
+        way.repair.clone(),
+        way.calibration_images.to_string(),
+        percent(point.sparsity),
+        percent(point.realised),
+        format!("{:.2}", point.compression_ratio),
+        point.theoretical_speedup.map_or(String::new(), |x| format!("{x:.2}")),
+        point.sparse_bytes.to_string(),
+        percent(point.value),
+        percent(point.interval[0]),
+        percent(point.interval[1]),
+        point.sd.map_or(String::new(), percent),
+        point.seeds.to_string(),
+        point.kl.map_or(String::new(), |kl| format!("{kl:.4}")),
+    ]
+}
+
+/// What curves have in common but for allocation, repair, or both.
+fn kinds(curves: &[Curve], same: fn(&Way, &Way) -> bool) -> Vec<Vec<&Curve>> {
+    let mut groups: Vec<Vec<&Curve>> = Vec::new();
+    for curve in curves {
+        match groups.iter_mut().find(|group| same(&group[0].way, &curve.way)) {
+            Some(group) => group.push(curve),
+            None => groups.push(vec![curve]),
+        }
+    }
+    groups
+}
+
+fn prefix(way: &Way, curves: &[Curve]) -> String {
+    let several = curves.iter().any(|curve| curve.way.calibration_images != way.calibration_images);
+    let mut words = Vec::new();
+    words.extend((way.pattern != "unstructured").then(|| way.pattern.clone()));
+    words.extend((way.criterion != "magnitude").then(|| way.criterion.clone()));
+    words.extend(several.then(|| format!("{} calibration images", way.calibration_images)));
+    words.iter().map(|word| format!("{word}, ")).collect()
+}
+
+fn figures(model: &ModelStudy, index: usize) -> Vec<Figure> {
+    let curves = &model.curves;
+    let mut all: Vec<Figure> = winner_figure(model).into_iter().chain(transition_figure(model)).collect();
+    for group in kinds(curves, Way::same_but_repair) {
+        let way = &group[0].way;
+        let title = format!("{}{}: repairs", prefix(way, curves), way.allocation);
+        all.push(curve_figure(model, title, &group, |way| way.repair.clone()));
+    }
+    for group in kinds(curves, Way::same_but_allocation) {
+        let way = &group[0].way;
+        if group.len() > 1 {
+            let title = format!("{}repair {}: allocations", prefix(way, curves), way.repair);
+            all.push(curve_figure(model, title, &group, |way| way.allocation.clone()));
+        }
+    }
+    all.extend(calibration_figures(model));
+    all.extend(layer_figures(model));
+    all.into_iter().enumerate().map(|(i, figure)| Figure { id: format!("model-{index}-figure-{i}"), ..figure }).collect()
+}
+
+fn curve_figure(model: &ModelStudy, title: String, curves: &[&Curve], name: fn(&Way) -> String) -> Figure {
+    let ends: Vec<f64> = curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.sparsity)).collect();
+    let (low, high) = ends.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &s| (low.min(s), high.max(s)));
+    let level = |name: &str, value: f64| Line {
+        name: name.into(),
+        points: vec![(low * 100.0, value * 100.0), (high * 100.0, value * 100.0)],
+        reference: true,
+        ..Line::default()
+    };
+    let mut lines = vec![level("dense", model.dense_value), level("chance", model.chance)];
+    let mut rows = Vec::new();
+    for curve in curves {
+        let name = name(&curve.way);
+        for p in &curve.points {
+            let numbers = [p.sparsity, p.value, p.interval[0], p.interval[1]].map(|v| v.to_string());
+            rows.push([vec![name.clone()], numbers.to_vec(), vec![p.sd.map_or(String::new(), |sd| sd.to_string())]].concat());
+        }
+        lines.push(Line {
+            name,
+            points: curve.points.iter().map(|p| (p.sparsity * 100.0, p.value * 100.0)).collect(),
+            band: curve.points.iter().map(|p| (p.sparsity * 100.0, p.interval[0] * 100.0, p.interval[1] * 100.0)).collect(),
+            reference: false,
+        });
+    }
+    let svg = chart(&title, "sparsity, %", &format!("{}, %", model.metric.name()), &lines);
+    Figure { id: String::new(), title, svg, columns: vec!["name", "sparsity", "value", "low", "high", "sd"], rows }
+}
+
+/// The best allocation by repair and sparsity.
+fn winner_figure(model: &ModelStudy) -> Option<Figure> {
+    let mut sparsities: Vec<f64> = model.winners.iter().map(|winner| winner.sparsity).collect();
+    sparsities.sort_by(f64::total_cmp);
+    sparsities.dedup();
+    let (mut names, mut kinds): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    let row_name = |way: &Way| format!("{}{}", prefix(way, &model.curves), way.repair);
+    for winner in &model.winners {
+        let (name, kind) = (row_name(&winner.way), winner.way.allocation.clone());
+        names.extend((!names.contains(&name)).then_some(name));
+        kinds.extend((!kinds.contains(&kind)).then_some(kind));
+    }
+    let cell = |name: &String, sparsity: f64| {
+        let winner = model.winners.iter().find(|w| row_name(&w.way) == *name && w.sparsity == sparsity)?;
+        let kind = kinds.iter().position(|kind| *kind == winner.way.allocation)?;
+        let words = format!("{:.1}", winner.value * 100.0);
+        Some(Cell { share: if winner.clear { 1.0 } else { 0.4 }, kind, words })
+    };
+    let map = Heatmap {
+        cells: names.iter().map(|name| sparsities.iter().map(|&s| cell(name, s)).collect()).collect(),
+        rows: names,
+        columns: sparsities.iter().map(|s| short(s * 100.0)).collect(),
+        column_name: "sparsity, %".into(),
+        kinds,
+    };
+    let title = format!("Which allocation wins: its {}, in strong colour where it is clearly ahead", model.metric.name());
+    let row = |w: &resprout::study::regime::Winner| {
+        let second = w.second.as_ref();
+        vec![
+            row_name(&w.way),
+            w.sparsity.to_string(),
+            w.way.allocation.clone(),
+            w.value.to_string(),
+            second.map_or(String::new(), |(name, _)| name.clone()),
+            second.map_or(String::new(), |(_, ahead)| ahead.to_string()),
+            w.clear.to_string(),
+        ]
+    };
+    (!map.rows.is_empty()).then(|| Figure {
+        id: String::new(),
+        svg: heatmap(&title, &map),
+        title,
+        columns: vec!["repair", "sparsity", "best", "value", "second", "ahead", "clear"],
+        rows: model.winners.iter().map(row).collect(),
+    })
+}
+
+fn transition_figure(model: &ModelStudy) -> Option<Figure> {
+    let mut allocations: Vec<&str> = Vec::new();
+    let sparsities = || model.curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.sparsity * 100.0));
+    let axis = [sparsities().fold(f64::INFINITY, f64::min), sparsities().fold(f64::NEG_INFINITY, f64::max)];
+    let mut bars = Vec::new();
+    let mut rows = Vec::new();
+    for transition in model.transitions.iter().filter(|transition| !transition.ranges.is_empty()) {
+        let allocation = transition.way.allocation.as_str();
+        allocations.extend((!allocations.contains(&allocation)).then_some(allocation));
+        let kind = allocations.iter().position(|a| *a == allocation).unwrap_or(0);
+        let name = format!("{}{allocation}, {}", prefix(&transition.way, &model.curves), transition.way.repair);
+        rows.extend(
+            transition
+                .ranges
+                .iter()
+                .map(|[from, to]| vec![name.clone(), from.to_string(), to.to_string(), transition.open.to_string()]),
+        );
+        bars.push((name, kind, transition.ranges.iter().map(|range| range.map(|end| end * 100.0)).collect()));
+    }
+    let title = "Transition regime: recalibration fails, repair still recovers".to_string();
+    (!bars.is_empty()).then(|| Figure {
+        id: String::new(),
+        svg: ranges(&title, "sparsity, %", axis, &bars),
+        title,
+        columns: vec!["name", "from", "to", "open"],
+        rows,
+    })
+}
+
+/// Where several numbers of calibration images were tried: one figure for each allocation, at the highest sparsity
+/// where anything is left.
+fn calibration_figures(model: &ModelStudy) -> Vec<Figure> {
+    let alike = |a: &Way, b: &Way| {
+        Way { calibration_images: 0, repair: String::new(), ..a.clone() }
+            == Way { calibration_images: 0, repair: String::new(), ..b.clone() }
+    };
+    let several = |group: &Vec<&Curve>| group.iter().any(|curve| curve.way.calibration_images != group[0].way.calibration_images);
+    let alive = model.chance + (model.dense_value - model.chance) / 2.0;
+    let figure = |group: Vec<&Curve>| {
+        let points = group.iter().flat_map(|curve| &curve.points).filter(|point| point.value >= alive);
+        let sparsity = points.map(|point| point.sparsity).max_by(f64::total_cmp)?;
+        let mut lines: Vec<Line> = Vec::new();
+        let mut rows = Vec::new();
+        for curve in &group {
+            let Some(point) = curve.at(sparsity) else { continue };
+            let (repair, images) = (&curve.way.repair, curve.way.calibration_images);
+            rows.push(vec![repair.clone(), images.to_string(), point.value.to_string()]);
+            let at = (images as f64, point.value * 100.0);
+            match lines.iter_mut().find(|line| line.name == *repair) {
+                Some(line) => line.points.push(at),
+                None => lines.push(Line { name: repair.clone(), points: vec![at], ..Line::default() }),
+            }
+        }
+        lines.iter_mut().for_each(|line| line.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
+        let title = format!("{}: calibration images at {} %", group[0].way.allocation, short(sparsity * 100.0));
+        let svg = chart(&title, "calibration images", &format!("{}, %", model.metric.name()), &lines);
+        Some(Figure { id: String::new(), title, svg, columns: vec!["repair", "images", "value"], rows })
+    };
+    kinds(&model.curves, alike).into_iter().filter(several).filter_map(figure).collect()
+}
+
+/// One value per layer of a point.
+type OfLayers = fn(&Point) -> &[Option<f64>];
+
+fn layer_figures(model: &ModelStudy) -> Vec<Figure> {
+    let mut all = Vec::new();
+    let layers = &model.dense.layers;
+    let shown = |repair: Option<&str>| {
+        let known = kinds(&model.curves, Way::same_but_repair).into_iter();
+        let pick = move |group: Vec<&Curve>| match repair {
+            Some(repair) => group.iter().copied().find(|curve| curve.way.repair == repair).cloned(),
+            None => group.iter().copied().max_by(|a, b| area(a).total_cmp(&area(b))).cloned(),
+        };
+        known.filter_map(pick).collect::<Vec<Curve>>()
+    };
+    let has_signs = |curve: &Curve| curve.points.iter().any(|point| !point.signs.kept_variance.is_empty());
+    for curve in shown(Some("none")).iter().filter(|curve| has_signs(curve)) {
+        let name = format!("{}{}", prefix(&curve.way, &model.curves), curve.way.allocation);
+        all.push(layer_map(format!("{name}: variance kept without repair, by depth"), layers, curve, |point| {
+            &point.signs.kept_variance
+        }));
+        all.push(layer_map(
+            format!("{name}: Relative Repairability, the share of local damage that no rescaling repairs"),
+            layers,
+            curve,
+            |point| &point.signs.unrepairable,
+        ));
+    }
+    for curve in shown(None).iter().filter(|curve| has_signs(curve)) {
+        let name = format!("{}{}", prefix(&curve.way, &model.curves), curve.way.allocation);
+        let title = format!("{name}: correlation with the dense network after {}, by depth", curve.way.repair);
+        all.push(layer_map(title, layers, curve, |point| &point.signs.correlation));
+    }
+    all.extend(density_figure(model));
+    all
+}
+
+/// The sum of a curve's values: which repair is best over all.
+fn area(curve: &Curve) -> f64 {
+    curve.points.iter().map(|point| point.value).sum()
+}
+
+fn layer_map(title: String, layers: &[String], curve: &Curve, of: OfLayers) -> Figure {
+    let cell = |layer: usize, point: &Point| {
+        let value = of(point).get(layer).copied().flatten()?;
+        Some(Cell { share: value, kind: 0, words: format!("{value:.2}") })
+    };
+    let map = Heatmap {
+        rows: layers.to_vec(),
+        columns: curve.points.iter().map(|point| short(point.sparsity * 100.0)).collect(),
+        column_name: "sparsity, %".into(),
+        cells: (0..layers.len()).map(|l| curve.points.iter().map(|point| cell(l, point)).collect()).collect(),
+        kinds: Vec::new(),
+    };
+    let rows = curve.points.iter().flat_map(|point| {
+        let value = move |(layer, name): (usize, &String)| {
+            let value = of(point).get(layer).copied().flatten();
+            vec![name.clone(), point.sparsity.to_string(), value.map_or(String::new(), |v| v.to_string())]
+        };
+        layers.iter().enumerate().map(value)
+    });
+    Figure {
+        id: String::new(),
+        svg: heatmap(&title, &map),
+        columns: vec!["layer", "sparsity", "value"],
+        rows: rows.collect(),
+        title,
+    }
+}
+
+/// What each allocation gives each layer, at the measured sparsity that is nearest to 90 %.
+fn density_figure(model: &ModelStudy) -> Option<Figure> {
+    let points = model.curves.iter().flat_map(|curve| &curve.points);
+    let sparsity = points.map(|point| point.sparsity).min_by(|a, b| (a - 0.9).abs().total_cmp(&(b - 0.9).abs()))?;
+    let mut series: Vec<(String, Vec<f64>)> = Vec::new();
+    for group in kinds(&model.curves, Way::same_but_repair) {
+        let name = format!("{}{}", prefix(&group[0].way, &model.curves), group[0].way.allocation);
+        let point = group[0].at(sparsity).filter(|point| !point.signs.density.is_empty());
+        series.extend(point.filter(|_| !series.iter().any(|(known, _)| *known == name)).map(|p| (name, p.signs.density.clone())));
+    }
+    let layers = &model.dense.layers;
+    let title = format!("Density of each layer at {} %", short(sparsity * 100.0));
+    let rows = series.iter().flat_map(|(name, values)| {
+        layers.iter().zip(values).map(move |(layer, value)| vec![layer.clone(), name.clone(), value.to_string()])
+    });
+    (!series.is_empty()).then(|| Figure {
+        id: String::new(),
+        svg: bars(&title, "density", layers, &series),
+        columns: vec!["layer", "allocation", "density"],
+        rows: rows.collect(),
+        title,
+    })
+}

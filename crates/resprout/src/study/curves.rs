@@ -1,0 +1,148 @@
+//! Recoverability curves: how a way of pruning and repair does, sparsity by sparsity.
+
+use super::{Cell, Metric, Record, Signs};
+use crate::eval::Estimate;
+use serde::{Deserialize, Serialize};
+
+/// A cell without its sparsity and its seed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
+    /// As [`Cell::pattern`].
+    pub pattern: String,
+    /// As [`Cell::criterion`].
+    pub criterion: String,
+    /// As [`Cell::allocation`].
+    pub allocation: String,
+    /// As [`Cell::repair`].
+    pub repair: String,
+    /// As [`Cell::calibration_images`].
+    pub calibration_images: usize,
+}
+
+impl Way {
+    /// The way of a cell.
+    pub fn of(cell: &Cell) -> Way {
+        Way {
+            pattern: cell.pattern.clone(),
+            criterion: cell.criterion.clone(),
+            allocation: cell.allocation.clone(),
+            repair: cell.repair.clone(),
+            calibration_images: cell.calibration_images,
+        }
+    }
+
+    /// Whether only the repairs differ.
+    pub fn same_but_repair(&self, other: &Way) -> bool {
+        Way { repair: other.repair.clone(), ..self.clone() } == *other
+    }
+
+    /// Whether only the allocations differ.
+    pub fn same_but_allocation(&self, other: &Way) -> bool {
+        Way { allocation: other.allocation.clone(), ..self.clone() } == *other
+    }
+
+    /// In a few words: what differs from the usual, then allocation and repair.
+    pub fn name(&self) -> String {
+        let mut words = Vec::new();
+        if self.pattern != "unstructured" {
+            words.push(self.pattern.as_str());
+        }
+        if self.criterion != "magnitude" {
+            words.push(&self.criterion);
+        }
+        words.extend([self.allocation.as_str(), &self.repair]);
+        words.join(" · ")
+    }
+}
+
+/// One sparsity of a curve: means over the seeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Asked for.
+    pub sparsity: f64,
+    /// Come out.
+    pub realised: f64,
+    /// All parameters by those that are left.
+    pub compression_ratio: f64,
+    /// Multiply-accumulates before by after.
+    pub theoretical_speedup: Option<f64>,
+    /// As [`Measured::sparse_bytes`](super::Measured::sparse_bytes).
+    pub sparse_bytes: u64,
+    /// The metric.
+    pub value: f64,
+    /// Mean ends of the 95 % intervals, which come from the number of test images.
+    pub interval: [f64; 2],
+    /// Standard deviation over seeds, where there are several.
+    pub sd: Option<f64>,
+    /// Number of seeds.
+    pub seeds: usize,
+    /// Mean KL divergence from the dense network.
+    pub kl: Option<f64>,
+    /// Of the first seed.
+    pub signs: Signs,
+}
+
+/// One way at all its sparsities, ascending.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// Which.
+    pub way: Way,
+    /// One per sparsity.
+    pub points: Vec<Point>,
+}
+
+impl Curve {
+    /// The point at exactly this sparsity.
+    pub fn at(&self, sparsity: f64) -> Option<&Point> {
+        self.points.iter().find(|point| point.sparsity == sparsity)
+    }
+}
+
+/// The curves of one model's records, in the order in which they come.
+pub fn curves(records: &[&Record], metric: Metric) -> Vec<Curve> {
+    let mut groups: Vec<(Way, f64, Vec<&Record>)> = Vec::new();
+    for &record in records.iter().filter(|record| !record.cell.is_dense()) {
+        let (way, sparsity) = (Way::of(&record.cell), record.cell.sparsity);
+        match groups.iter_mut().find(|(known, s, _)| *known == way && *s == sparsity) {
+            Some((_, _, group)) => group.push(record),
+            None => groups.push((way, sparsity, vec![record])),
+        }
+    }
+    let mut curves: Vec<Curve> = Vec::new();
+    for (way, sparsity, group) in groups {
+        let Some(point) = point(sparsity, &group, metric) else { continue };
+        match curves.iter_mut().find(|curve| curve.way == way) {
+            Some(curve) => curve.points.push(point),
+            None => curves.push(Curve { way, points: vec![point] }),
+        }
+    }
+    curves.iter_mut().for_each(|curve| curve.points.sort_by(|a, b| a.sparsity.total_cmp(&b.sparsity)));
+    curves
+}
+
+fn point(sparsity: f64, records: &[&Record], metric: Metric) -> Option<Point> {
+    let estimates: Vec<Estimate> = records.iter().filter_map(|r| metric.estimate(&r.result.evaluation)).collect();
+    let first = &records.first()?.result;
+    let mean = |values: &mut dyn Iterator<Item = f64>| {
+        let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+        (count > 0.0).then_some(sum / count)
+    };
+    let value = mean(&mut estimates.iter().map(|e| e.value))?;
+    let squares: f64 = estimates.iter().map(|e| (e.value - value).powi(2)).sum();
+    let info = |of: fn(&crate::report::SparsityInfo) -> Option<f64>| {
+        mean(&mut records.iter().filter_map(|record| of(&record.result.sparsity)))
+    };
+    Some(Point {
+        sparsity,
+        realised: info(|s| Some(s.of_prunable))?,
+        compression_ratio: info(|s| Some(s.compression_ratio))?,
+        theoretical_speedup: info(|s| s.theoretical_speedup),
+        sparse_bytes: mean(&mut records.iter().map(|r| r.result.sparse_bytes as f64))?.round() as u64,
+        value,
+        interval: [mean(&mut estimates.iter().map(|e| e.low))?, mean(&mut estimates.iter().map(|e| e.high))?],
+        sd: (estimates.len() > 1).then(|| (squares / (estimates.len() - 1) as f64).sqrt()),
+        seeds: records.len(),
+        kl: mean(&mut records.iter().filter_map(|r| Some(r.result.evaluation.kl?.value))),
+        signs: first.signs.clone(),
+    })
+}

@@ -1,0 +1,138 @@
+//! The journal: one line per finished cell, appended as it is finished.
+//!
+//! A line is `CHECK KEY {record}`: the first 16 hexadecimal digits of the SHA-256 of all behind them, the key of
+//! what the result depends on, and the record as JSON. A last line without its end is what a killed
+//! process has left, and is dropped; any other line that does not fit its check is an error.
+
+use super::{Cell, Record};
+use crate::error::{Error, ErrorKind, Result};
+use crate::eval::sha256;
+use crate::formats::atomic;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Digits of a check or a key.
+const DIGITS: usize = 16;
+
+/// A journal on the disk.
+pub struct Journal {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+/// The lines of a journal.
+#[derive(Clone, Debug, Default)]
+pub struct Lines {
+    /// Key, record and the line as it stands.
+    pub lines: Vec<(String, Record, String)>,
+    /// Whether a last line without its end was dropped.
+    pub torn: bool,
+    /// Numbers of the lines that do not fit their check, from 1 on.
+    pub corrupt: Vec<usize>,
+}
+
+/// The key of a cell: a hash of all that its result depends on.
+pub fn key(cell: &Cell, of_subject: &str) -> String {
+    // The name is not part of it: the model's contents are.
+    let cell = Cell { model: String::new(), ..cell.clone() };
+    let text = format!("{cell:?} {of_subject}");
+    sha256(text.as_bytes())[..DIGITS].to_string()
+}
+
+fn line(key: &str, record: &Record) -> Result<String> {
+    let json = serde_json::to_string(record).map_err(|e| Error::data(e.to_string()))?;
+    let rest = format!("{key} {json}");
+    Ok(format!("{} {rest}", &sha256(rest.as_bytes())[..DIGITS]))
+}
+
+fn parse(line: &str) -> Option<(String, Record)> {
+    let (check, rest) = line.split_once(' ')?;
+    if check != sha256(rest.as_bytes()).get(..DIGITS)? {
+        return None;
+    }
+    let (key, json) = rest.split_once(' ')?;
+    Some((key.to_string(), serde_json::from_str(json).ok()?))
+}
+
+/// Reads a journal; none is one without lines.
+pub fn read(path: &Path) -> Result<Lines> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Lines::default()),
+        Err(e) => return Err(Error::io(path, e)),
+    };
+    let mut lines = Lines::default();
+    let mut rest = &bytes[..];
+    let mut number = 0;
+    while !rest.is_empty() {
+        number += 1;
+        let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
+            lines.torn = true;
+            break;
+        };
+        let text = std::str::from_utf8(&rest[..end]).ok();
+        match text.and_then(|text| Some((parse(text)?, text))) {
+            Some(((key, record), text)) => lines.lines.push((key, record, text.to_string())),
+            None => lines.corrupt.push(number),
+        }
+        rest = &rest[end + 1..];
+    }
+    Ok(lines)
+}
+
+/// Fails if a line is corrupt.
+pub fn check(lines: &Lines, path: &Path) -> Result<()> {
+    match lines.corrupt.first() {
+        None => Ok(()),
+        Some(number) => Err(Error::new(
+            ErrorKind::Format,
+            format!(
+                "{}: line {number} is corrupt ({} in all); --repair-journal drops such lines and measures their cells again",
+                path.display(),
+                lines.corrupt.len()
+            ),
+        )),
+    }
+}
+
+/// Writes a journal of these lines, whole or not at all.
+pub fn write<'l>(path: &Path, lines: impl IntoIterator<Item = &'l str>) -> Result<()> {
+    let mut text = String::new();
+    lines.into_iter().for_each(|line| text.extend([line, "\n"]));
+    atomic::write(path, text.as_bytes())
+}
+
+impl Journal {
+    /// Opens the journal to append, without what a killed process has left of a line.
+    pub fn open(path: &Path, lines: &Lines) -> Result<Journal> {
+        if lines.torn {
+            write(path, lines.lines.iter().map(|(_, _, line)| line.as_str()))?;
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(|e| Error::io(path, e))?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(Error::new(ErrorKind::Io, format!("{}: another sweep is writing this journal", path.display())));
+        }
+        Ok(Journal { path: path.to_path_buf(), file: Mutex::new(file) })
+    }
+
+    /// Appends a record; returns its line.
+    pub fn append(&self, key: &str, record: &Record) -> Result<String> {
+        let line = line(key, record)?;
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = file.write_all(format!("{line}\n").as_bytes()).and_then(|()| file.sync_data());
+        done.map_err(|e| Error::io(&self.path, e).at("cannot write the journal"))?;
+        Ok(line)
+    }
+}
+
+/// Lines of several journals, the first of each key.
+pub fn merge(all: impl IntoIterator<Item = Lines>) -> HashMap<String, (Record, String)> {
+    let mut merged = HashMap::new();
+    for (key, record, line) in all.into_iter().flat_map(|lines| lines.lines) {
+        merged.entry(key).or_insert((record, line));
+    }
+    merged
+}

@@ -1,0 +1,413 @@
+//! Measures the cells that a journal does not have yet.
+
+use super::grid::criterion_needs_images;
+use super::journal::{self, Journal};
+use super::signs::{signs, unrepairable};
+use super::{Cell, Measured, Record, Signs};
+use crate::error::{Error, ErrorKind, Result};
+use crate::eval::{self, OutputKind, images_sha256, sha256};
+use crate::forward::{Network, PlanOptions};
+use crate::model::{Model, Prunable, PrunableRule};
+use crate::progress::{Progress, Quiet};
+use crate::prune::{PruneOptions, PruneOutcome, Scored, prune, prune_scored, score_layers};
+use crate::random::SplitMix64;
+use crate::repair::{Chain, RepairOptions};
+use crate::report::{self, LayerMacs, LayerRow};
+use crate::structure::Pattern;
+use crate::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Decoded images, which models with the same preprocessing share.
+pub struct Images {
+    /// `[N, C, H, W]`: what calibration images are taken from.
+    pub pool: Tensor,
+    /// `[N, C, H, W]`: what networks are measured on.
+    pub test: Tensor,
+    /// One class per test image.
+    pub labels: Option<Vec<usize>>,
+}
+
+/// A model to be studied, and its cells.
+pub struct Subject {
+    /// Its name in the study.
+    pub name: String,
+    /// The dense model.
+    pub model: Model,
+    /// A hash of its contents.
+    pub sha256: String,
+    /// What it is calibrated and measured with.
+    pub images: Arc<Images>,
+    /// Which layers are taken.
+    pub rule: PrunableRule,
+    /// As the grid gives them.
+    pub cells: Vec<Cell>,
+}
+
+/// How a study runs. Only `memory` and `signs_images` can change a result.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Cells that are measured at a time.
+    pub jobs: usize,
+    /// As [`RepairOptions::memory`], for each job.
+    pub memory: usize,
+    /// Calibration images, from the first on, on which [`Signs`] are measured; 0 for no signs.
+    pub signs_images: usize,
+    /// The part `i` of `n`, from 1 on, of the work.
+    pub shard: Option<(usize, usize)>,
+}
+
+/// A cell that could not be measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Which; a [`Cell::dense`] for a model that could not be used at all.
+    pub cell: Cell,
+    /// Why.
+    pub error: String,
+}
+
+/// What a run has come to.
+#[derive(Clone, Debug, Default)]
+pub struct RunOutcome {
+    /// Key, record and line of every cell that is measured, in the order of the grid.
+    pub lines: Vec<(String, Record, String)>,
+    /// Cells of this run that failed.
+    pub failures: Vec<Failure>,
+    /// Cells that were measured just now.
+    pub measured: usize,
+    /// Cells that are neither measured nor failed: those of other shards.
+    pub missing: usize,
+}
+
+/// Cells with the same masks, which are measured one after another.
+struct Group<'a> {
+    subject: &'a Prepared<'a>,
+    cells: Range<usize>,
+}
+
+/// Measures every cell that is not in `done`, and appends it to the journal as it is finished.
+pub fn run(
+    subjects: &[Subject],
+    done: HashMap<String, (Record, String)>,
+    journal: &Journal,
+    options: &RunOptions,
+    progress: &dyn Progress,
+) -> Result<RunOutcome> {
+    let prepared: Vec<Prepared> = subjects.iter().map(|subject| Prepared::new(subject, options)).collect();
+    let groups: Vec<Group> = prepared.iter().flat_map(Prepared::groups).collect();
+    let mine = |(index, _): &(usize, &Group)| options.shard.is_none_or(|(part, parts)| index % parts == part - 1);
+    let missing = |group: &Group| group.cells.clone().filter(|&i| !done.contains_key(&group.subject.keys[i])).count();
+    let groups: Vec<(&Group, usize)> =
+        groups.iter().enumerate().filter(mine).map(|(_, group)| (group, missing(group))).filter(|(_, n)| *n > 0).collect();
+    let state =
+        State { done: Mutex::new(done), failures: Mutex::default(), fatal: Mutex::default(), stop: AtomicBool::new(false) };
+    let next = AtomicUsize::new(0);
+    progress.begin("sweep", groups.iter().map(|(_, missing)| *missing as u64).sum());
+    let work = || {
+        while let Some((group, _)) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = measure_group(group, journal, options, &state, progress) {
+                state.stop.store(true, Ordering::Relaxed);
+                lock(&state.fatal).get_or_insert(error);
+                return;
+            }
+        }
+    };
+    match options.jobs {
+        0 | 1 => work(),
+        jobs => {
+            let threads = (rayon::current_num_threads() / jobs).max(1);
+            let pools: Result<Vec<_>, _> =
+                (0..jobs).map(|_| rayon::ThreadPoolBuilder::new().num_threads(threads).build()).collect();
+            let pools = pools.map_err(|e| Error::new(ErrorKind::Io, format!("cannot start threads: {e}")))?;
+            std::thread::scope(|scope| pools.iter().for_each(|pool| drop(scope.spawn(|| pool.install(work)))));
+        }
+    }
+    progress.end();
+    if let Some(error) = lock(&state.fatal).take() {
+        return Err(error);
+    }
+    Ok(collect(&prepared, state, groups.iter().map(|(_, missing)| missing).sum()))
+}
+
+fn collect(prepared: &[Prepared], state: State, asked: usize) -> RunOutcome {
+    let done = lock(&state.done);
+    let failures = std::mem::take(&mut *lock(&state.failures));
+    let mut outcome = RunOutcome { measured: asked - failures.len(), failures, ..RunOutcome::default() };
+    for subject in prepared {
+        for (key, cell) in subject.keys.iter().zip(&subject.subject.cells) {
+            match done.get(key) {
+                // The name may be another one than when it was measured.
+                Some((record, line)) => {
+                    let record = Record { cell: Cell { model: cell.model.clone(), ..record.cell.clone() }, ..record.clone() };
+                    outcome.lines.push((key.clone(), record, line.clone()));
+                }
+                None => outcome.missing += 1,
+            }
+        }
+    }
+    outcome.missing -= outcome.failures.len();
+    outcome
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the jobs share.
+struct State {
+    done: Mutex<HashMap<String, (Record, String)>>,
+    failures: Mutex<Vec<Failure>>,
+    /// The error that ends the run.
+    fatal: Mutex<Option<Error>>,
+    stop: AtomicBool,
+}
+
+impl State {
+    fn check(&self, progress: &dyn Progress) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) || progress.cancelled() {
+            return Err(Error::new(
+                ErrorKind::Interrupted,
+                "interrupted; the journal holds what is finished, the same command goes on",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn measure_group(group: &Group, journal: &Journal, options: &RunOptions, state: &State, progress: &dyn Progress) -> Result<()> {
+    let subject = group.subject;
+    let todo: Vec<usize> = group.cells.clone().filter(|&i| !lock(&state.done).contains_key(&subject.keys[i])).collect();
+    state.check(progress)?;
+    let masked = subject.masked(&subject.subject.cells[group.cells.start], options);
+    for index in todo {
+        state.check(progress)?;
+        let cell = &subject.subject.cells[index];
+        let result = match &masked {
+            Ok(masked) => subject.measure(cell, masked, options),
+            Err(error) => Err(Error::new(error.kind(), error.to_string())),
+        };
+        match result {
+            Ok(result) => {
+                let record = Record { cell: cell.clone(), result };
+                let line = journal.append(&subject.keys[index], &record)?;
+                lock(&state.done).insert(subject.keys[index].clone(), (record, line));
+            }
+            Err(error) => lock(&state.failures).push(Failure { cell: cell.clone(), error: error.to_string() }),
+        }
+        progress.advance(1);
+    }
+    Ok(())
+}
+
+/// The most scores that are kept for other cells.
+const KEPT_SCORES: usize = 4;
+
+/// A subject with all that its cells share.
+struct Prepared<'a> {
+    subject: &'a Subject,
+    /// One key per cell.
+    keys: Vec<String>,
+    /// Calibration images by number and seed.
+    calibrations: HashMap<(usize, u64), Tensor>,
+    shared: Mutex<Option<Arc<Shared>>>,
+    scores: Mutex<HashMap<String, Arc<Scored>>>,
+}
+
+/// What takes the dense model on the test images.
+struct Shared {
+    outputs: Tensor,
+    kind: OutputKind,
+    macs: Option<LayerMacs>,
+    /// The layers whose signs are shown, whatever pattern is used.
+    layers: Vec<Prunable>,
+}
+
+/// A model under its masks.
+struct Masked {
+    pruned: Model,
+    rows: Vec<LayerRow>,
+    unrepairable: Vec<Option<f64>>,
+}
+
+impl<'a> Prepared<'a> {
+    fn new(subject: &'a Subject, options: &RunOptions) -> Prepared<'a> {
+        let Images { pool, test, labels } = &*subject.images;
+        let mut calibrations = HashMap::new();
+        for cell in subject.cells.iter().filter(|cell| !cell.is_dense()) {
+            calibrations
+                .entry((cell.calibration_images, cell.seed))
+                .or_insert_with(|| draw(pool, cell.calibration_images, cell.seed));
+        }
+        let hashes: HashMap<_, _> = calibrations.iter().map(|(choice, images)| (*choice, images_sha256(images))).collect();
+        let labels = labels.as_ref().map(|labels| sha256(format!("{labels:?}").as_bytes()));
+        let tests = images_sha256(test);
+        let key = |cell: &Cell| {
+            let calibration = hashes.get(&(cell.calibration_images, cell.seed));
+            let of_subject = format!(
+                "{} {tests} {labels:?} {:?} {calibration:?} {} {}",
+                subject.sha256, subject.rule, options.memory, options.signs_images
+            );
+            journal::key(cell, &of_subject)
+        };
+        let keys = subject.cells.iter().map(key).collect();
+        Prepared { subject, keys, calibrations, shared: Mutex::default(), scores: Mutex::default() }
+    }
+
+    fn groups(&self) -> Vec<Group<'_>> {
+        let cells = &self.subject.cells;
+        let mut groups: Vec<Group> = Vec::new();
+        for index in 0..cells.len() {
+            match groups.last_mut() {
+                Some(group) if cells[group.cells.start].same_masks(&cells[index]) => group.cells.end = index + 1,
+                _ => groups.push(Group { subject: self, cells: index..index + 1 }),
+            }
+        }
+        groups
+    }
+
+    fn image(&self) -> &[usize] {
+        &self.subject.images.test.shape[1..]
+    }
+
+    fn shared(&self) -> Result<Arc<Shared>> {
+        let mut shared = lock(&self.shared);
+        if let Some(shared) = &*shared {
+            return Ok(shared.clone());
+        }
+        let model = &self.subject.model;
+        let network = Network::new(model, self.image(), &PlanOptions::default())?;
+        let everything = PrunableRule { include_grouped: true, ..self.subject.rule.clone() };
+        let made = Arc::new(Shared {
+            outputs: network.run(&self.subject.images.test)?.swap_remove(0),
+            kind: eval::output_kind_of(network.plan()),
+            macs: report::layer_macs(model, self.image()).ok(),
+            layers: model.prunable(&everything)?.0,
+        });
+        *shared = Some(made.clone());
+        Ok(made)
+    }
+
+    fn calibration(&self, cell: &Cell) -> Result<&Tensor> {
+        let images = self.calibrations.get(&(cell.calibration_images, cell.seed));
+        let images = images.ok_or_else(|| Error::data("no calibration images"))?;
+        match images.shape[0] {
+            found if found < cell.calibration_images => {
+                Err(Error::data(format!("calibration_images: {} are asked for, and there are {found}", cell.calibration_images)))
+            }
+            _ => Ok(images),
+        }
+    }
+
+    fn masked(&self, cell: &Cell, options: &RunOptions) -> Result<Masked> {
+        let dense = &self.subject.model;
+        let shared = self.shared()?;
+        let mut pruned = dense.clone();
+        let layers = match cell.is_dense() {
+            true => dense.prunable(&self.subject.rule)?.0,
+            false => self.prune(&mut pruned, cell)?.layers,
+        };
+        let rows = report::layer_rows(&pruned, &layers, shared.macs.as_ref())?;
+        let unrepairable = match self.signs_images(cell, options)? {
+            Some(images) => unrepairable(&pruned, dense, &shared.layers, &images)?,
+            None => Vec::new(),
+        };
+        Ok(Masked { pruned, rows, unrepairable })
+    }
+
+    fn signs_images(&self, cell: &Cell, options: &RunOptions) -> Result<Option<Tensor>> {
+        if cell.is_dense() || options.signs_images == 0 {
+            return Ok(None);
+        }
+        let images = self.calibration(cell)?;
+        Ok(Some(images.first(options.signs_images.min(images.shape[0]))))
+    }
+
+    fn prune(&self, model: &mut Model, cell: &Cell) -> Result<PruneOutcome> {
+        let options = PruneOptions {
+            sparsity: cell.sparsity,
+            criterion: cell.criterion.clone(),
+            allocation: cell.allocation.clone(),
+            rule: self.subject.rule.clone(),
+            seed: cell.seed,
+            pattern: Pattern::parse(&cell.pattern)?,
+            ..PruneOptions::default()
+        };
+        let images = self.calibration(cell)?;
+        if options.pattern == Pattern::Channel {
+            return prune(model, &options, images, &Quiet);
+        }
+        let with_images = criterion_needs_images(&cell.criterion, options.pattern, cell.seed)?;
+        let count = if with_images { cell.calibration_images } else { 0 };
+        let name = format!("{} {} {} {count}", cell.pattern, cell.criterion, cell.seed);
+        let known = lock(&self.scores).get(&name).cloned();
+        let scored = match known {
+            Some(scored) => scored,
+            None => {
+                let scored = Arc::new(score_layers(model, &options, images, &Quiet)?);
+                let mut scores = lock(&self.scores);
+                if scores.len() >= KEPT_SCORES {
+                    scores.clear();
+                }
+                scores.insert(name, scored.clone());
+                scored
+            }
+        };
+        prune_scored(model, &scored, &options)
+    }
+
+    fn measure(&self, cell: &Cell, masked: &Masked, options: &RunOptions) -> Result<Measured> {
+        let dense = &self.subject.model;
+        let shared = self.shared()?;
+        let mut model = masked.pruned.clone();
+        let mut warnings = report::layer_warnings(&masked.rows);
+        if !cell.is_dense() {
+            let repair_options = RepairOptions { memory: options.memory };
+            let chain = Chain::parse(&cell.repair)?;
+            let outcome = chain.repair(&mut model, dense, self.calibration(cell)?, &repair_options, &Quiet)?;
+            warnings.extend(outcome.warnings);
+        }
+        let images = &self.subject.images;
+        let network = Network::new(&model, self.image(), &PlanOptions::default())?;
+        let results = network.run(&images.test)?.swap_remove(0);
+        let evaluation = eval::compare(&results, &shared.outputs, images.labels.as_deref(), shared.kind)?;
+        let asked = (!cell.is_dense()).then_some(cell.sparsity);
+        let sparsity = report::sparsity_info(&model, &masked.rows, asked, shared.macs.as_ref());
+        let mut found = Signs { unrepairable: masked.unrepairable.clone(), ..Signs::default() };
+        if let Some(images) = self.signs_images(cell, options)? {
+            [found.kept_variance, found.correlation] = signs(&model, dense, &shared.layers, &images)?;
+            found.density = shared.layers.iter().map(|layer| density(&model, layer)).collect();
+        }
+        let nonzero = |tensor: &Tensor| tensor.data.iter().filter(|&&v| v != 0.0).count();
+        let nonzero: usize = model.params.iter().filter_map(|(_, param)| param.f32()).map(nonzero).sum();
+        Ok(Measured {
+            sparse_bytes: 4 * nonzero as u64 + (sparsity.prunable as u64).div_ceil(8),
+            sparsity,
+            evaluation,
+            images: images.test.shape[0],
+            classes: (shared.kind != OutputKind::Other).then(|| shared.outputs.shape[1]),
+            layers: if cell.is_dense() { shared.layers.iter().map(|layer| layer.layer.clone()).collect() } else { Vec::new() },
+            signs: found,
+            warnings,
+        })
+    }
+}
+
+fn density(model: &Model, layer: &Prunable) -> f64 {
+    let kept = model.masks.get(&layer.param).map_or(layer.len(), crate::model::Mask::kept);
+    (kept as f64 / layer.len() as f64 * 1e4).round() / 1e4
+}
+
+/// The first `count` images for seed 0, otherwise as many drawn without putting back.
+fn draw(pool: &Tensor, count: usize, seed: u64) -> Tensor {
+    let all = pool.shape.first().copied().unwrap_or(0);
+    if seed == 0 {
+        return pool.first(count.min(all));
+    }
+    let mut order: Vec<usize> = (0..all).collect();
+    SplitMix64::new(seed, 0).shuffle(&mut order);
+    order.truncate(count);
+    pool.pick(&order)
+}

@@ -1,0 +1,128 @@
+//! Signs of life: what each pruned layer still computes of what the dense one does.
+
+use crate::calibrate::{Needs, PairStats, Visitor, WeightSite, walk};
+use crate::error::Result;
+use crate::model::{Model, Prunable};
+use crate::progress::Quiet;
+use crate::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+/// One value per pruned layer, in order, rounded to four decimals; `None` where there is none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Signs {
+    /// Share of the weights that is kept.
+    pub density: Vec<f64>,
+    /// Variance of the layer's outputs (before any BatchNormalization) by the dense layer's, both summed over
+    /// channels: 1 = as lively as before, 0 = dead.
+    pub kept_variance: Vec<Option<f64>>,
+    /// Correlation of the layer's outputs with the dense layer's: the mean over channels, weighted by the dense variance.
+    pub correlation: Vec<Option<f64>>,
+    /// Relative Repairability: share of the local damage that is left when every channel has the dense mean and
+    /// variance again. Local: both layers see the dense network's inputs.
+    pub unrepairable: Vec<Option<f64>>,
+}
+
+fn rounded(value: f64) -> Option<f64> {
+    value.is_finite().then(|| (value * 1e4).round() / 1e4)
+}
+
+/// What the layers of a pruned (and perhaps repaired) network compute of `images`, beside the dense one.
+pub fn signs(model: &Model, dense: &Model, layers: &[Prunable], images: &Tensor) -> Result<[Vec<Option<f64>>; 2]> {
+    let pairs = Pairs { local: false, pairs: Mutex::default() }.of(&mut model.clone(), dense, images)?;
+    let of = |value: fn(&PairStats) -> f64| in_order(layers, &pairs, value);
+    Ok([of(kept_variance), of(correlation)])
+}
+
+/// Relative Repairability of every layer under the masks of `pruned`.
+pub fn unrepairable(pruned: &Model, dense: &Model, layers: &[Prunable], images: &Tensor) -> Result<Vec<Option<f64>>> {
+    let mut model = dense.clone();
+    model.masks.clone_from(&pruned.masks);
+    let pairs = Pairs { local: true, pairs: Mutex::default() }.of(&mut model, dense, images)?;
+    Ok(in_order(layers, &pairs, residual))
+}
+
+fn in_order(layers: &[Prunable], pairs: &HashMap<String, PairStats>, value: fn(&PairStats) -> f64) -> Vec<Option<f64>> {
+    layers.iter().map(|layer| rounded(value(pairs.get(&layer.layer)?))).collect()
+}
+
+fn kept_variance(pair: &PairStats) -> f64 {
+    pair.sparse.var.iter().sum::<f64>() / pair.dense.var.iter().sum::<f64>()
+}
+
+fn correlation(pair: &PairStats) -> f64 {
+    let weighted: f64 = pair.dense.var.iter().enumerate().map(|(c, var)| var * pair.correlation(c)).sum();
+    weighted / pair.dense.var.iter().sum::<f64>()
+}
+
+/// Matching mean and deviation leaves `2 var (1 - correlation)` of a channel; of one that has become constant only
+/// the mean can be matched, and `var` is left.
+fn residual(pair: &PairStats) -> f64 {
+    let (mut raw, mut left) = (0.0, 0.0);
+    for (c, &var) in pair.dense.var.iter().enumerate() {
+        let (mean, sparse) = (pair.dense.mean[c] - pair.sparse.mean[c], pair.sparse.var[c]);
+        raw += mean * mean + var + sparse - 2.0 * pair.cov[c];
+        left += if sparse > 0.0 { 2.0 * var * (1.0 - pair.correlation(c)) } else { var };
+    }
+    left / raw
+}
+
+/// Collects the statistics of every layer's outputs in both networks, and changes nothing.
+struct Pairs {
+    /// Whether the layer is looked at under its mask, on the inputs of a network that is otherwise dense.
+    local: bool,
+    pairs: Mutex<HashMap<String, PairStats>>,
+}
+
+impl Pairs {
+    fn of(self, model: &mut Model, dense: &Model, images: &Tensor) -> Result<HashMap<String, PairStats>> {
+        walk(model, dense, images, &[&self], "look at the layers", &Quiet)?;
+        Ok(self.pairs.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Visitor for Pairs {
+    fn needs(&self) -> Needs {
+        Needs { images: true, dense: true, weights: true, batch: None }
+    }
+
+    fn weights(&self, site: &mut WeightSite) -> Result<()> {
+        let whole = site.weights.data.clone();
+        if self.local {
+            site.touch();
+        }
+        let pair = site.pair()?;
+        if self.local {
+            site.weights.mask = None;
+            site.weights.data = whole;
+            site.touch();
+            // The layer is as it was: there is nothing to store.
+            site.changed = false;
+        }
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        pairs.insert(site.name.to_string(), pair);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibrate::ChannelStats;
+
+    fn pair(dense: [f64; 2], sparse: [f64; 2], cov: f64) -> PairStats {
+        let stats = |[mean, var]: [f64; 2]| ChannelStats { count: 4, mean: vec![mean], var: vec![var] };
+        PairStats { dense: stats(dense), sparse: stats(sparse), cov: vec![cov] }
+    }
+
+    #[test]
+    fn repairability_by_hand() {
+        // A channel that was only scaled can be repaired whole; raw = (2-1)^2 + 4 + 1 - 2*2 = 2.
+        assert_eq!(residual(&pair([2.0, 4.0], [1.0, 1.0], 2.0)), 0.0);
+        // Correlation 1/2: 2*4*(1-1/2) = 4 of 4 + 1 - 2*1 = 3.
+        assert!((residual(&pair([0.0, 4.0], [0.0, 1.0], 1.0)) - 4.0 / 3.0).abs() < 1e-12);
+        // A dead channel keeps its variance as damage, and its mean can be had back: 4 of 1 + 4.
+        assert!((residual(&pair([1.0, 4.0], [0.0, 0.0], 0.0)) - 0.8).abs() < 1e-12);
+    }
+}
