@@ -44,6 +44,21 @@ impl PackedDepthwise {
         &self.shape
     }
 
+    /// `[M, 1, kh, kw]`
+    pub fn weight(&self) -> &[f32] {
+        &self.weights
+    }
+
+    /// `[M]`
+    pub fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
+    /// What is applied last.
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+
     /// Computes output channels `channels` of one image, as [`crate::PackedConv::run`].
     ///
     /// # Panics

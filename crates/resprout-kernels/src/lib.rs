@@ -25,6 +25,7 @@ pub mod conv;
 pub mod dense;
 pub mod depthwise;
 pub mod gram;
+pub mod lanes;
 pub mod linear;
 pub mod norm;
 pub mod reference;

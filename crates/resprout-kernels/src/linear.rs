@@ -32,6 +32,30 @@ impl PackedLinear {
         PackedLinear { inputs, outputs, panels, bias, activation }
     }
 
+    /// Inputs and outputs of a row.
+    pub fn size(&self) -> [usize; 2] {
+        [self.inputs, self.outputs]
+    }
+
+    /// `[outputs, inputs]`, as it was given.
+    pub fn weight(&self) -> Vec<f32> {
+        let row = |m: usize| {
+            let start = m / COLS * self.inputs * COLS + m % COLS;
+            (0..self.inputs).map(move |k| self.panels[start + k * COLS])
+        };
+        (0..self.outputs).flat_map(row).collect()
+    }
+
+    /// `[outputs]`
+    pub fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
+    /// What is applied last.
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+
     /// `x: [rows, inputs]`, `out: [rows, outputs]`.
     ///
     /// # Panics

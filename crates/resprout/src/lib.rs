@@ -43,6 +43,7 @@ pub mod random;
 pub mod repair;
 pub mod report;
 pub mod select;
+pub mod session;
 pub mod sparsify;
 pub mod structure;
 pub mod study;

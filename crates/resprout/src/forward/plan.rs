@@ -90,6 +90,11 @@ impl Slots {
         self.values[slot].as_ref().expect("a plan reads a value only while it is alive")
     }
 
+    /// Puts a value that was computed elsewhere into its slot.
+    pub(crate) fn put(&mut self, slot: usize, tensor: Tensor) {
+        self.values[slot] = Some(tensor);
+    }
+
     /// Images that run together.
     pub fn batch(&self) -> usize {
         self.batch

@@ -46,7 +46,37 @@ pub struct Pool {
     output: [usize; 2],
 }
 
+/// A window that lies inside of the image but for a border of zeros, which cannot tell from none.
+pub(crate) struct PlainWindow {
+    pub kernel: [usize; 2],
+    pub stride: [usize; 2],
+    pub pads: [usize; 2],
+    pub output: [usize; 2],
+    pub mean: bool,
+}
+
 impl Pool {
+    /// The same as a window over an image with a border of zeros, if it is one: of values that are `not_negative`
+    /// a border of zeros does not change the largest.
+    pub(crate) fn plain(&self, not_negative: bool) -> Option<PlainWindow> {
+        let a = &self.attributes;
+        let inside = |axis: usize| (self.output[axis] - 1) * a.stride[axis] + a.kernel[axis] <= self.input[axis];
+        let borderless = self.pads == [0; 4] && inside(0) && inside(1);
+        // A window that sees nothing but the border has no largest value.
+        let touches = |axis: usize| {
+            self.pads[axis] < a.kernel[axis] && (self.output[axis] - 1) * a.stride[axis] < self.pads[axis] + self.input[axis]
+        };
+        let max = self.max && (borderless || (not_negative && touches(0) && touches(1)));
+        let plain = a.dilation == [1, 1] && (max || (!self.max && borderless));
+        plain.then_some(PlainWindow {
+            kernel: a.kernel,
+            stride: a.stride,
+            pads: [self.pads[0], self.pads[1]],
+            output: self.output,
+            mean: !self.max,
+        })
+    }
+
     pub(super) fn resolve(attributes: &PoolAttributes, max: bool, shape: &[usize]) -> Result<(Pool, Vec<usize>)> {
         let &[n, c, h, w] = shape else {
             return Err(Error::unsupported(format!("pooling of shape {shape:?}, four axes are needed")));

@@ -1,0 +1,28 @@
+//! Memory for lines.
+
+/// Lanes of a line.
+pub const LANES: usize = 16;
+
+/// One line: a cache line of its own.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub [f32; LANES]);
+
+/// The values of a program, for one run at a time.
+pub struct Arena {
+    lines: Vec<Line>,
+}
+
+impl Arena {
+    pub(super) fn new(lines: usize) -> Arena {
+        Arena { lines: vec![Line([0.0; LANES]); lines] }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    pub(super) fn pointer(&mut self) -> *mut f32 {
+        self.lines.as_mut_ptr().cast()
+    }
+}

@@ -1,0 +1,435 @@
+//! Makes a program, and checks all that running it relies on.
+
+use super::LANES;
+use super::layout::{Extent, Lanes};
+use super::program::{Conv, Op, Placed, Pool, Program};
+use crate::table::Kernel;
+use crate::{Activation, ConvShape};
+
+/// A value of a program that is being built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Value(usize);
+
+/// A convolution and what is done in the same pass.
+pub struct Convolution<'w> {
+    /// For images of the input's size. Strides are 1 or 2 across; groups are as they come.
+    pub shape: ConvShape,
+    /// `[M, C / groups, kh, kw]`
+    pub weight: &'w [f32],
+    /// `[M]`, or empty.
+    pub bias: &'w [f32],
+    /// At the end.
+    pub activation: Activation,
+    /// Added before the activation; of the output's size.
+    pub added: Option<Value>,
+}
+
+/// An operation, before values have their places.
+enum Draft {
+    Input {
+        index: usize,
+        to: Value,
+    },
+    Conv {
+        from: Value,
+        to: Value,
+        shape: ConvShape,
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        activation: Activation,
+        added: Option<Value>,
+    },
+    Border {
+        value: Value,
+    },
+    Move {
+        from: Value,
+        to: Value,
+    },
+    Copy {
+        from: Value,
+        to: Value,
+        first: usize,
+    },
+    Pool {
+        from: Value,
+        to: Value,
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        pads: [usize; 2],
+        mean: bool,
+    },
+    Affine {
+        from: Value,
+        to: Value,
+        scale: Vec<f32>,
+        shift: Vec<f32>,
+        activation: Activation,
+    },
+    Add {
+        a: Value,
+        b: Value,
+        to: Value,
+        activation: Activation,
+    },
+    Mean {
+        from: Value,
+        to: Value,
+    },
+    Output {
+        from: Value,
+        index: usize,
+    },
+}
+
+impl Draft {
+    fn reads(&self) -> Vec<Value> {
+        match self {
+            Draft::Input { .. } => vec![],
+            Draft::Conv { from, added, .. } => [Some(*from), *added].into_iter().flatten().collect(),
+            Draft::Border { value } => vec![*value],
+            Draft::Add { a, b, .. } => vec![*a, *b],
+            Draft::Move { from, .. }
+            | Draft::Copy { from, .. }
+            | Draft::Pool { from, .. }
+            | Draft::Affine { from, .. }
+            | Draft::Mean { from, .. }
+            | Draft::Output { from, .. } => vec![*from],
+        }
+    }
+
+    fn writes(&self) -> Option<Value> {
+        match self {
+            Draft::Input { to, .. }
+            | Draft::Conv { to, .. }
+            | Draft::Move { to, .. }
+            | Draft::Copy { to, .. }
+            | Draft::Pool { to, .. }
+            | Draft::Affine { to, .. }
+            | Draft::Add { to, .. }
+            | Draft::Mean { to, .. } => Some(*to),
+            Draft::Border { value } => Some(*value),
+            Draft::Output { .. } => None,
+        }
+    }
+}
+
+/// Builds a [`Program`] for a number of images that run together.
+pub struct Builder {
+    kernel: Kernel,
+    images: usize,
+    extents: Vec<Extent>,
+    drafts: Vec<(String, Draft)>,
+    /// Values whose border somebody reads.
+    bordered: Vec<bool>,
+    /// The same pixels in other lanes, once they were needed.
+    moved: Vec<(Value, Lanes, Value)>,
+    inputs: Vec<usize>,
+    outputs: Vec<usize>,
+}
+
+impl Builder {
+    /// For 1, 2, 4, 8 or 16 images.
+    ///
+    /// # Panics
+    /// For any other number.
+    pub fn new(kernel: Kernel, images: usize) -> Builder {
+        assert!(images.is_power_of_two() && images <= LANES, "{images} images for {LANES} lanes");
+        Builder {
+            kernel,
+            images,
+            extents: Vec::new(),
+            drafts: Vec::new(),
+            bordered: Vec::new(),
+            moved: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+        }
+    }
+
+    fn value(&mut self, lanes: Lanes, channels: usize, size: [usize; 2]) -> Value {
+        self.extents.push(Extent { lanes, size, channels, pad: 0 });
+        self.bordered.push(false);
+        Value(self.extents.len() - 1)
+    }
+
+    /// Channels, height and width of a value.
+    pub fn shape(&self, value: Value) -> [usize; 3] {
+        let extent = &self.extents[value.0];
+        [extent.channels, extent.size[0], extent.size[1]]
+    }
+
+    /// The next input, `[images, C, H, W]`.
+    pub fn input(&mut self, channels: usize, size: [usize; 2]) -> Value {
+        let to = self.value(Lanes::best(self.images, size), channels, size);
+        self.inputs.push(self.images * channels * size[0] * size[1]);
+        self.drafts.push(("input".into(), Draft::Input { index: self.inputs.len() - 1, to }));
+        to
+    }
+
+    /// Whether [`conv`](Self::conv) knows such a convolution.
+    pub fn knows(shape: &ConvShape) -> bool {
+        shape.stride.iter().all(|stride| (1..=2).contains(stride)) && shape.in_channels > 0 && shape.out_channels > 0
+    }
+
+    /// A convolution.
+    ///
+    /// # Panics
+    /// If the shape is not the input's, or [`knows`](Self::knows) says no.
+    pub fn conv(&mut self, name: &str, from: Value, conv: Convolution) -> Value {
+        let Convolution { shape, weight, bias, activation, added } = conv;
+        assert!(Builder::knows(&shape), "{shape:?}");
+        assert_eq!(self.shape(from), [shape.in_channels, shape.in_h, shape.in_w], "input of {shape:?}");
+        assert_eq!(weight.len(), shape.out_channels * shape.dot_length(), "weight of {shape:?}");
+        let (out_h, out_w) = shape.out_size();
+        let extent = [0, 1].map(|axis| (shape.kernel[axis] - 1) * shape.dilation[axis] + 1);
+        let pads = [shape.pads[0], shape.pads[1]];
+        let (lanes, from) = self.windows(from, [out_h, out_w], extent, shape.stride, pads);
+        let to = self.value(lanes, shape.out_channels, [out_h, out_w]);
+        let added = added.map(|added| {
+            assert_eq!(self.shape(added), self.shape(to), "summand of {shape:?}");
+            self.in_lanes(added, lanes)
+        });
+        let draft = Draft::Conv { from, to, shape, weight: weight.to_vec(), bias: bias.to_vec(), activation, added };
+        self.drafts.push((name.into(), draft));
+        to
+    }
+
+    /// The largest value, or the mean, of each window; windows that leave the image see zeros.
+    pub fn pool(
+        &mut self,
+        name: &str,
+        from: Value,
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        pads: [usize; 2],
+        out: [usize; 2],
+        mean: bool,
+    ) -> Value {
+        let (lanes, from) = self.windows(from, out, kernel, stride, pads);
+        let to = self.value(lanes, self.extents[from.0].channels, out);
+        self.drafts.push((name.into(), Draft::Pool { from, to, kernel, stride, pads, mean }));
+        to
+    }
+
+    /// `scale[c] * x + shift[c]`, then the activation.
+    ///
+    /// # Panics
+    /// If there is not one of each for every channel.
+    pub fn affine(&mut self, name: &str, from: Value, scale: &[f32], shift: &[f32], activation: Activation) -> Value {
+        let extent = self.extents[from.0];
+        assert!(scale.len() == extent.channels && shift.len() == extent.channels, "scale and shift of {name}");
+        let to = self.value(extent.lanes, extent.channels, extent.size);
+        self.drafts.push((name.into(), Draft::Affine { from, to, scale: scale.to_vec(), shift: shift.to_vec(), activation }));
+        to
+    }
+
+    /// The sum of two values of one size.
+    ///
+    /// # Panics
+    /// If their sizes differ.
+    pub fn add(&mut self, name: &str, a: Value, b: Value, activation: Activation) -> Value {
+        assert_eq!(self.shape(a), self.shape(b), "summands of {name}");
+        let extent = self.extents[a.0];
+        let b = self.in_lanes(b, extent.lanes);
+        let to = self.value(extent.lanes, extent.channels, extent.size);
+        self.drafts.push((name.into(), Draft::Add { a, b, to, activation }));
+        to
+    }
+
+    /// Channels of several values, one after another.
+    ///
+    /// # Panics
+    /// If there are none or their sizes differ.
+    pub fn concat(&mut self, name: &str, parts: &[Value]) -> Value {
+        let first = self.extents[parts[0].0];
+        let channels = parts.iter().map(|part| self.extents[part.0].channels).sum();
+        let to = self.value(first.lanes, channels, first.size);
+        let mut begin = 0;
+        for &part in parts {
+            assert_eq!(self.extents[part.0].size, first.size, "parts of {name}");
+            let from = self.in_lanes(part, first.lanes);
+            self.drafts.push((name.into(), Draft::Copy { from, to, first: begin }));
+            begin += self.extents[part.0].channels;
+        }
+        to
+    }
+
+    /// The mean over all pixels of an image: one pixel for each channel.
+    pub fn mean(&mut self, name: &str, from: Value) -> Value {
+        let channels = self.extents[from.0].channels;
+        let to = self.value(Lanes::best(self.images, [1, 1]), channels, [1, 1]);
+        self.drafts.push((name.into(), Draft::Mean { from, to }));
+        to
+    }
+
+    /// The next output, `[images, C, H, W]`.
+    pub fn output(&mut self, from: Value) {
+        let extent = &self.extents[from.0];
+        self.outputs.push(self.images * extent.channels * extent.size[0] * extent.size[1]);
+        self.drafts.push(("output".into(), Draft::Output { from, index: self.outputs.len() - 1 }));
+    }
+
+    /// The spread of an output whose windows step over `from`, and `from` in lanes that suit it.
+    fn windows(
+        &mut self,
+        from: Value,
+        out: [usize; 2],
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        pads: [usize; 2],
+    ) -> (Lanes, Value) {
+        let input = self.extents[from.0];
+        // A window of the last patch may begin before the image ends and reach beyond the patch's border.
+        let suits = |lanes: &Lanes| {
+            let mut lanes = *lanes;
+            for axis in 0..2 {
+                lanes.patch[axis] = lanes.patch[axis].max(input.size[axis].div_ceil(stride[axis] * lanes.grid[axis]));
+            }
+            lanes
+        };
+        let inner = |lanes: &Lanes| Lanes { patch: [lanes.patch[0] * stride[0], lanes.patch[1] * stride[1]], ..*lanes };
+        // The lanes as they are, if they can be halved and nothing is wasted by it; else the best ones, and a move.
+        let cells = |axis: usize| input.lanes.patch[axis].is_multiple_of(stride[axis]);
+        let kept = Lanes { patch: [input.lanes.patch[0] / stride[0], input.lanes.patch[1] / stride[1]], ..input.lanes };
+        let covers = (0..2).all(|axis| cells(axis) && kept.patch[axis] * kept.grid[axis] >= out[axis]) && suits(&kept) == kept;
+        let best = Lanes::candidates(self.images, out).map(|lanes| suits(&lanes)).min_by_key(Lanes::lines);
+        let lanes = match best {
+            Some(best) if !covers || best.lines() * 10 < kept.lines() * 9 => best,
+            _ => kept,
+        };
+        let from = self.in_lanes(from, inner(&lanes));
+        let needed = (0..2).map(|axis| {
+            let behind = (kernel[axis] + stride[axis] * (lanes.patch[axis] - 1))
+                .saturating_sub(pads[axis] + stride[axis] * lanes.patch[axis]);
+            pads[axis].max(behind)
+        });
+        let pad = needed.max().unwrap_or(0);
+        let extent = &mut self.extents[from.0];
+        extent.pad = extent.pad.max(pad);
+        self.bordered[from.0] |= kernel != [1, 1] || pad > 0;
+        (lanes, from)
+    }
+
+    /// The value in these lanes: itself, or a copy.
+    fn in_lanes(&mut self, value: Value, lanes: Lanes) -> Value {
+        let extent = self.extents[value.0];
+        if extent.lanes == lanes {
+            return value;
+        }
+        if let Some((_, _, there)) = self.moved.iter().find(|(from, to, _)| (*from, *to) == (value, lanes)) {
+            return *there;
+        }
+        let to = self.value(lanes, extent.channels, extent.size);
+        self.drafts.push(("other lanes".into(), Draft::Move { from: value, to }));
+        self.moved.push((value, lanes, to));
+        to
+    }
+
+    /// Gives every value its place. `None` if one of them would be too large.
+    pub fn finish(mut self) -> Option<Program> {
+        // Offsets of lines are 32-bit numbers of bytes.
+        let fits = |extent: &Extent| extent.total().checked_mul(64).is_some_and(|bytes| bytes <= u32::MAX as usize);
+        if !self.extents.iter().all(fits) {
+            return None;
+        }
+        self.insert_borders();
+        let (places, lines) = self.places();
+        let placed = |value: Value| Placed { extent: self.extents[value.0], start: places[value.0] };
+        let mut ops = Vec::with_capacity(self.drafts.len());
+        let mut names = Vec::with_capacity(self.drafts.len());
+        for (name, draft) in &self.drafts {
+            names.push(name.clone());
+            ops.push(match draft {
+                Draft::Input { index, to } => {
+                    let extent = self.extents[to.0];
+                    let plane = extent.channels * extent.size[0] * extent.size[1];
+                    let table = extent.gathers(|image, [y, x]| image * plane + y * extent.size[1] + x);
+                    Op::Input { index: *index, to: placed(*to), table }
+                }
+                Draft::Conv { from, to, shape, weight, bias, activation, added } => Op::Conv(Box::new(Conv::new(
+                    self.kernel,
+                    shape.clone(),
+                    weight,
+                    bias,
+                    *activation,
+                    [placed(*from), placed(*to)],
+                    added.map(placed),
+                ))),
+                Draft::Border { value } => Op::Border { value: placed(*value), table: self.extents[value.0].repairs() },
+                Draft::Move { from, to } => {
+                    let source = self.extents[from.0];
+                    let table = self.extents[to.0].gathers(|image, pixel| source.float(image, pixel));
+                    Op::Move { from: placed(*from), to: placed(*to), table }
+                }
+                Draft::Copy { from, to, first } => Op::Copy { from: placed(*from), to: placed(*to), first: *first },
+                Draft::Pool { from, to, kernel, stride, pads, mean } => {
+                    let input = self.extents[from.0];
+                    let at = |tap: usize, axis: usize| tap as isize - pads[axis] as isize;
+                    let taps = (0..kernel[0]).flat_map(|y| (0..kernel[1]).map(move |x| (y, x)));
+                    let kind = if *mean { Pool::Mean(1.0 / (kernel[0] * kernel[1]) as f32) } else { Pool::Max };
+                    let taps = taps.map(|(y, x)| input.line(at(y, 0), at(x, 1))).collect();
+                    Op::Pool { from: placed(*from), to: placed(*to), taps, step: *stride, kind }
+                }
+                Draft::Affine { from, to, scale, shift, activation } => Op::Affine {
+                    from: placed(*from),
+                    to: placed(*to),
+                    scale: scale.clone(),
+                    shift: shift.clone(),
+                    activation: *activation,
+                },
+                Draft::Add { a, b, to, activation } => {
+                    Op::Add { a: placed(*a), b: placed(*b), to: placed(*to), activation: *activation }
+                }
+                Draft::Mean { from, to } => Op::Mean { from: placed(*from), to: placed(*to) },
+                Draft::Output { from, index } => Op::Output { from: placed(*from), index: *index },
+            });
+        }
+        Some(Program { kernel: self.kernel, ops, names, lines, inputs: self.inputs, outputs: self.outputs, images: self.images })
+    }
+
+    /// Borders are filled behind the last operation that writes the value, unless that fills them itself.
+    fn insert_borders(&mut self) {
+        let mut index = 0;
+        while index < self.drafts.len() {
+            let written = self.drafts[index].1.writes();
+            let fills = matches!(self.drafts[index].1, Draft::Input { .. } | Draft::Move { .. } | Draft::Border { .. });
+            if let Some(value) = written.filter(|value| self.bordered[value.0] && !fills) {
+                let again = self.drafts[index + 1..].iter().any(|(_, draft)| draft.writes() == Some(value));
+                if !again {
+                    self.drafts.insert(index + 1, ("border".into(), Draft::Border { value }));
+                }
+            }
+            index += 1;
+        }
+    }
+
+    /// Each value's first line, and how many lines there are: values that are never alive together share lines.
+    fn places(&self) -> (Vec<usize>, usize) {
+        let mut last = vec![0; self.extents.len()];
+        for (index, (_, draft)) in self.drafts.iter().enumerate() {
+            draft.reads().into_iter().chain(draft.writes()).for_each(|value| last[value.0] = index);
+        }
+        let mut places = vec![usize::MAX; self.extents.len()];
+        // First line, past the last line, past the last use.
+        let mut taken: Vec<(usize, usize, usize)> = Vec::new();
+        let mut lines = 0;
+        for (index, (_, draft)) in self.drafts.iter().enumerate() {
+            let Some(value) = draft.writes().filter(|value| places[value.0] == usize::MAX) else { continue };
+            taken.retain(|(_, _, until)| *until >= index);
+            taken.sort_unstable();
+            let size = self.extents[value.0].total();
+            let mut start = 0;
+            for (from, to, _) in &taken {
+                if start + size <= *from {
+                    break;
+                }
+                start = start.max(*to);
+            }
+            places[value.0] = start;
+            lines = lines.max(start + size);
+            taken.push((start, start + size, last[value.0]));
+        }
+        (places, lines)
+    }
+}

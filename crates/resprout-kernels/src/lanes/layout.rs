@@ -1,0 +1,159 @@
+//! Where a pixel lies.
+
+use super::LANES;
+
+/// How images are spread over lanes, and the patch of each lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lanes {
+    /// Images in the lanes: 1, 2, 4, 8 or 16.
+    pub images: usize,
+    /// Patches of an image, down and across; `images * grid[0] * grid[1] = 16`.
+    pub grid: [usize; 2],
+    /// Height and width of a patch.
+    pub patch: [usize; 2],
+}
+
+/// A line's place and, for each lane, what it should hold: the lane of the same value's other line, or nothing.
+pub(super) struct Gather {
+    /// The line to be written.
+    pub to: usize,
+    /// For each lane: where it is read from (in floats from the value's channel), if it is inside of the image.
+    pub from: [Option<usize>; LANES],
+}
+
+impl Lanes {
+    /// The spread that wastes the fewest lanes on images of this size, and then has the smallest borders.
+    pub fn best(images: usize, size: [usize; 2]) -> Lanes {
+        Lanes::candidates(images, size).min_by_key(|lanes| lanes.cost()).unwrap_or(Lanes { images, grid: [1, 1], patch: size })
+    }
+
+    /// One for every grid.
+    pub fn candidates(images: usize, size: [usize; 2]) -> impl Iterator<Item = Lanes> {
+        let cells = LANES / images;
+        (0..=cells.trailing_zeros()).map(move |shift| {
+            let grid = [1 << shift, cells >> shift];
+            Lanes { images, grid, patch: [size[0].div_ceil(grid[0]).max(1), size[1].div_ceil(grid[1]).max(1)] }
+        })
+    }
+
+    /// Lines per channel with a border of one line.
+    fn cost(&self) -> usize {
+        8 * self.patch[0] * self.patch[1] + (self.patch[0] + self.patch[1])
+    }
+
+    /// Lines of a patch without border.
+    pub fn lines(&self) -> usize {
+        self.patch[0] * self.patch[1]
+    }
+
+    /// Image, and first row and column of a lane's patch.
+    pub(super) fn origin(&self, lane: usize) -> (usize, [usize; 2]) {
+        let cells = self.grid[0] * self.grid[1];
+        let cell = lane % cells;
+        (lane / cells, [cell / self.grid[1] * self.patch[0], cell % self.grid[1] * self.patch[1]])
+    }
+
+    /// The lane and the place within its patch of a pixel.
+    pub(super) fn place(&self, image: usize, pixel: [usize; 2]) -> (usize, [usize; 2]) {
+        let cell = [pixel[0] / self.patch[0], pixel[1] / self.patch[1]];
+        let lane = image * self.grid[0] * self.grid[1] + cell[0] * self.grid[1] + cell[1];
+        (lane, [pixel[0] % self.patch[0], pixel[1] % self.patch[1]])
+    }
+}
+
+/// A value's extent in lines.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent {
+    pub lanes: Lanes,
+    /// Of the image.
+    pub size: [usize; 2],
+    pub channels: usize,
+    /// Border lines around a patch.
+    pub pad: usize,
+}
+
+impl Extent {
+    /// Lines from one row of a patch to the next.
+    pub fn row(&self) -> usize {
+        self.lanes.patch[1] + 2 * self.pad
+    }
+
+    /// Lines of a channel with its border.
+    pub fn lines(&self) -> usize {
+        (self.lanes.patch[0] + 2 * self.pad) * self.row()
+    }
+
+    /// Lines from one channel to the next: odd, so that channels do not fall into the same sets of the cache.
+    pub fn pitch(&self) -> usize {
+        self.lines() | 1
+    }
+
+    /// Lines of all channels.
+    pub fn total(&self) -> usize {
+        self.channels * self.pitch()
+    }
+
+    /// A line of a channel, counted from the patch's first pixel; the border is negative or beyond.
+    pub fn line(&self, y: isize, x: isize) -> usize {
+        let pad = self.pad as isize;
+        (y + pad) as usize * self.row() + (x + pad) as usize
+    }
+
+    /// Where a pixel lies, in floats from its channel's first line.
+    pub fn float(&self, image: usize, pixel: [usize; 2]) -> usize {
+        let (lane, [y, x]) = self.lanes.place(image, pixel);
+        self.line(y as isize, x as isize) * LANES + lane
+    }
+
+    /// For every line with its border: where each lane finds its pixel in `source`, by that value's layout.
+    pub fn gathers(&self, source: impl Fn(usize, [usize; 2]) -> usize) -> Vec<Gather> {
+        let pad = self.pad as isize;
+        let [height, width] = self.lanes.patch;
+        let mut all = Vec::with_capacity(self.lines());
+        for y in -pad..height as isize + pad {
+            for x in -pad..width as isize + pad {
+                let mut from = [None; LANES];
+                for (lane, from) in from.iter_mut().enumerate() {
+                    let (image, [top, left]) = self.lanes.origin(lane);
+                    let (row, column) = (top as isize + y, left as isize + x);
+                    let inside = row >= 0 && column >= 0 && (row as usize) < self.size[0] && (column as usize) < self.size[1];
+                    *from = inside.then(|| source(image, [row as usize, column as usize]));
+                }
+                all.push(Gather { to: self.line(y, x), from });
+            }
+        }
+        all
+    }
+
+    /// The lines that must be written again after the patches were: borders, and lanes outside of the image.
+    pub fn repairs(&self) -> Vec<Gather> {
+        let own = |gather: &Gather| gather.from.iter().enumerate().all(|(lane, from)| *from == Some(gather.to * LANES + lane));
+        self.gathers(|image, pixel| self.float(image, pixel)).into_iter().filter(|gather| !own(gather)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pixel_has_a_place_and_borders_show_the_neighbour() {
+        for (images, size) in [(1, [14, 14]), (1, [7, 5]), (2, [9, 4]), (4, [3, 3]), (16, [2, 3])] {
+            for lanes in Lanes::candidates(images, size) {
+                let extent = Extent { lanes, size, channels: 1, pad: 1 };
+                let mut seen = std::collections::HashSet::new();
+                for image in 0..images {
+                    for pixel in (0..size[0]).flat_map(|y| (0..size[1]).map(move |x| [y, x])) {
+                        let (lane, _) = lanes.place(image, pixel);
+                        let (back, [top, left]) = lanes.origin(lane);
+                        assert!(back == image && top <= pixel[0] && left <= pixel[1]);
+                        assert!(seen.insert(extent.float(image, pixel)));
+                    }
+                }
+            }
+        }
+        assert_eq!(Lanes::best(1, [56, 56]).grid, [4, 4]);
+        assert_eq!(Lanes::best(1, [14, 14]).lines(), 14);
+        assert_eq!(Lanes::best(16, [7, 7]).lines(), 49);
+    }
+}

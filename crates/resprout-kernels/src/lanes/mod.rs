@@ -1,0 +1,28 @@
+//! Networks on lines of sixteen lanes: a layout in which a sparse convolution only ever multiplies whole, aligned
+//! vectors by a weight.
+//!
+//! A *line* is sixteen `f32`. The lanes are patches of one image, or images, or both: with `images * grid = 16`, lane
+//! `(i, py, px)` of the line `(y, x)` holds the pixel `(py * ph + y, px * pw + x)` of image `i`, so every tap of every
+//! convolution, strided or not, is one load of a line. The price is a border of `pad` lines around each patch that holds the
+//! neighbours' pixels (or zeros outside of the image), filled again after each layer that is read with taps.
+//!
+//! A [`Program`] is a list of operations on such values in one arena. [`Builder`] makes it and checks every extent once;
+//! running it needs no checks any more. Weights that are zero are not there: a convolution is a list of
+//! `(offset, weight)` for each output channel.
+//!
+//! Each output value is one sum in a fixed order (bias, then what is added, then ascending input channel and tap), whatever the
+//! tiles, the threads or the images that run together.
+
+mod arena;
+mod build;
+mod layout;
+mod program;
+mod stream;
+mod team;
+mod tile;
+
+pub use arena::{Arena, LANES};
+pub use build::{Builder, Convolution, Value};
+pub use layout::Lanes;
+pub use program::{Choice, Program};
+pub use team::{Member, Team};

@@ -1,0 +1,63 @@
+//! The weights of a convolution as lists of what is not zero.
+
+use super::layout::Extent;
+use super::tile::Entry;
+use crate::ConvShape;
+
+/// The nonzero weights of one output channel: input channel, tap (counted row by row), value.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Row(pub Vec<(u32, u32, f32)>);
+
+/// Reads `weight: [M, C / groups, kh, kw]`.
+pub(super) fn rows(shape: &ConvShape, weight: &[f32]) -> Vec<Row> {
+    let taps = shape.kernel[0] * shape.kernel[1];
+    let row = |(m, weights): (usize, &[f32])| {
+        let first = m / shape.group_out() * shape.group_in();
+        let kept = weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0);
+        Row(kept.map(|(k, &weight)| ((first + k / taps) as u32, (k % taps) as u32, weight)).collect())
+    };
+    weight.chunks_exact(shape.dot_length().max(1)).enumerate().map(row).collect()
+}
+
+/// Entries by block of input channels, then output channel.
+pub(super) struct Stream {
+    /// Input channels of a block.
+    pub block: usize,
+    pub blocks: usize,
+    /// `[blocks][M + 1]`
+    pub starts: Vec<u32>,
+    pub entries: Vec<Entry>,
+}
+
+impl Stream {
+    /// Lays the weights out for an input of this extent. Offsets count from the tap (0, 0) of the first pixel; the
+    /// extent's border must be wide enough for all taps.
+    pub fn new(shape: &ConvShape, rows: &[Row], input: &Extent, block: usize) -> Stream {
+        let block = block.clamp(1, shape.in_channels.max(1));
+        let blocks = shape.in_channels.div_ceil(block).max(1);
+        let offsets = offsets(shape, input);
+        let mut stream = Stream { block, blocks, starts: Vec::with_capacity(blocks * (rows.len() + 1)), entries: Vec::new() };
+        // Where each row goes on in the next block: its entries ascend by input channel.
+        let mut next = vec![0; rows.len()];
+        for index in 0..blocks {
+            let end = ((index + 1) * block) as u32;
+            for (row, next) in rows.iter().zip(&mut next) {
+                stream.starts.push(stream.entries.len() as u32);
+                while let Some(&(channel, tap, weight)) = row.0.get(*next).filter(|(channel, ..)| *channel < end) {
+                    let line = channel as usize * input.pitch() + offsets[tap as usize];
+                    stream.entries.push(Entry { offset: (line * 64) as u32, weight });
+                    *next += 1;
+                }
+            }
+            stream.starts.push(stream.entries.len() as u32);
+        }
+        stream
+    }
+}
+
+/// Lines from the value's very first line to each tap of the first pixel.
+fn offsets(shape: &ConvShape, input: &Extent) -> Vec<usize> {
+    let [height, width] = shape.kernel;
+    let at = |tap: usize, axis: usize| (tap * shape.dilation[axis]) as isize - shape.pads[axis] as isize;
+    (0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| input.line(at(y, 0), at(x, 1))).collect()
+}

@@ -1,0 +1,304 @@
+//! The innermost loops: one tile of lines of one output channel after another.
+
+use super::LANES;
+use crate::Activation;
+use crate::table::{Isa as Available, Kernel};
+
+/// One weight: how many bytes its line lies behind the tile's, and its value.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(super) struct Entry {
+    pub offset: u32,
+    pub weight: f32,
+}
+
+/// The most rows of a tile.
+pub(super) const MOST_ROWS: usize = 7;
+
+/// Where the rows of a tile lie, in bytes. How many there are, and how wide, its kernel knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tile {
+    /// From the input's first line.
+    pub input: [usize; MOST_ROWS],
+    /// From the first line of the output's channel.
+    pub output: [usize; MOST_ROWS],
+    /// From the first line of the summand's channel.
+    pub added: [usize; MOST_ROWS],
+}
+
+/// What a call works on. Addresses are bytes; whoever makes it vouches for every extent.
+pub(super) struct Work<'a> {
+    pub tile: &'a Tile,
+    pub input: *const u8,
+    pub output: *mut u8,
+    /// Bytes between channels of the output.
+    pub output_pitch: usize,
+    /// What is added, if anything.
+    pub added: *const u8,
+    pub added_pitch: usize,
+    /// For each output channel of the block: where its entries begin; one more at the end.
+    pub starts: &'a [u32],
+    pub entries: &'a [Entry],
+    pub bias: &'a [f32],
+    /// Output channels.
+    pub channels: std::ops::Range<usize>,
+    /// Whether sums begin here (with the bias and what is added), and whether they end here (with the activation).
+    pub first: bool,
+    pub last: bool,
+    pub activation: Activation,
+}
+
+/// Arithmetic on a line. Addresses must be those of whole, aligned lines, and the CPU must have the instructions.
+trait Isa {
+    type Line: Copy;
+    unsafe fn splat(value: f32) -> Self::Line;
+    unsafe fn load(from: *const u8) -> Self::Line;
+    unsafe fn store(to: *mut u8, line: Self::Line);
+    unsafe fn add(a: Self::Line, b: Self::Line) -> Self::Line;
+    unsafe fn multiply_add(weight: Self::Line, from: *const u8, sum: Self::Line) -> Self::Line;
+    /// NaN stays NaN.
+    unsafe fn clamp(line: Self::Line, low: Self::Line, high: Self::Line) -> Self::Line;
+}
+
+/// Bytes of a line.
+const LINE: usize = 4 * LANES;
+
+/// `R` rows of `W` lines at a horizontal step of `S` lines.
+#[inline(always)]
+unsafe fn run<I: Isa, const R: usize, const W: usize, const S: usize>(work: &Work) {
+    // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
+    unsafe {
+        let rows: [*const u8; R] = std::array::from_fn(|r| work.input.add(work.tile.input[r]));
+        let (low, high) = match work.activation {
+            Activation::Clamp { low, high } => (low, high),
+            Activation::None => (f32::NEG_INFINITY, f32::INFINITY),
+        };
+        let clamps = work.last && work.activation != Activation::None;
+        for channel in work.channels.clone() {
+            let out = work.output.add(channel * work.output_pitch);
+            let mut sums = [[I::splat(0.0); W]; R];
+            if work.first {
+                let bias = I::splat(*work.bias.get_unchecked(channel));
+                if work.added.is_null() {
+                    sums = [[bias; W]; R];
+                } else {
+                    let added = work.added.add(channel * work.added_pitch);
+                    for r in 0..R {
+                        for x in 0..W {
+                            sums[r][x] = I::add(bias, I::load(added.add(work.tile.added[r] + x * LINE)));
+                        }
+                    }
+                }
+            } else {
+                for r in 0..R {
+                    for x in 0..W {
+                        sums[r][x] = I::load(out.add(work.tile.output[r] + x * LINE));
+                    }
+                }
+            }
+            let range = *work.starts.get_unchecked(channel) as usize..*work.starts.get_unchecked(channel + 1) as usize;
+            for entry in work.entries.get_unchecked(range) {
+                let weight = I::splat(entry.weight);
+                for r in 0..R {
+                    let row = rows[r].add(entry.offset as usize);
+                    for x in 0..W {
+                        sums[r][x] = I::multiply_add(weight, row.add(x * S * LINE), sums[r][x]);
+                    }
+                }
+            }
+            if clamps {
+                let (low, high) = (I::splat(low), I::splat(high));
+                for r in 0..R {
+                    for x in 0..W {
+                        sums[r][x] = I::clamp(sums[r][x], low, high);
+                    }
+                }
+            }
+            for r in 0..R {
+                for x in 0..W {
+                    I::store(out.add(work.tile.output[r] + x * LINE), sums[r][x]);
+                }
+            }
+        }
+    }
+}
+
+// Each block is the body of an `unsafe fn`, whose contract is that of the trait.
+#[allow(clippy::undocumented_unsafe_blocks)]
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Isa, LINE};
+    use std::arch::x86_64::*;
+
+    pub struct Avx512;
+
+    impl Isa for Avx512 {
+        type Line = __m512;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> __m512 {
+            unsafe { _mm512_set1_ps(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const u8) -> __m512 {
+            unsafe { _mm512_load_ps(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn store(to: *mut u8, line: __m512) {
+            unsafe { _mm512_store_ps(to.cast(), line) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn multiply_add(weight: __m512, from: *const u8, sum: __m512) -> __m512 {
+            unsafe { _mm512_fmadd_ps(weight, _mm512_load_ps(from.cast()), sum) }
+        }
+        #[inline(always)]
+        unsafe fn clamp(line: __m512, low: __m512, high: __m512) -> __m512 {
+            // The second operand comes back where one is NaN.
+            unsafe { _mm512_min_ps(high, _mm512_max_ps(low, line)) }
+        }
+    }
+
+    pub struct Avx2;
+
+    impl Isa for Avx2 {
+        type Line = [__m256; 2];
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> [__m256; 2] {
+            unsafe { [_mm256_set1_ps(value); 2] }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const u8) -> [__m256; 2] {
+            unsafe { [_mm256_load_ps(from.cast()), _mm256_load_ps(from.add(LINE / 2).cast())] }
+        }
+        #[inline(always)]
+        unsafe fn store(to: *mut u8, line: [__m256; 2]) {
+            unsafe {
+                _mm256_store_ps(to.cast(), line[0]);
+                _mm256_store_ps(to.add(LINE / 2).cast(), line[1]);
+            }
+        }
+        #[inline(always)]
+        unsafe fn add(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+            unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+        }
+        #[inline(always)]
+        unsafe fn multiply_add(weight: [__m256; 2], from: *const u8, sum: [__m256; 2]) -> [__m256; 2] {
+            unsafe {
+                let line = Self::load(from);
+                [_mm256_fmadd_ps(weight[0], line[0], sum[0]), _mm256_fmadd_ps(weight[1], line[1], sum[1])]
+            }
+        }
+        #[inline(always)]
+        unsafe fn clamp(line: [__m256; 2], low: [__m256; 2], high: [__m256; 2]) -> [__m256; 2] {
+            unsafe {
+                [_mm256_min_ps(high[0], _mm256_max_ps(low[0], line[0])), _mm256_min_ps(high[1], _mm256_max_ps(low[1], line[1]))]
+            }
+        }
+    }
+}
+
+/// Plain loops over the lanes: what the compiler makes of them is four vectors on a 128-bit machine (NEON), two on a
+/// 256-bit one.
+struct Portable;
+
+#[allow(clippy::undocumented_unsafe_blocks)] // As above.
+impl Isa for Portable {
+    type Line = [f32; LANES];
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> [f32; LANES] {
+        [value; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> [f32; LANES] {
+        unsafe { from.cast::<[f32; LANES]>().read() }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut u8, line: [f32; LANES]) {
+        unsafe { to.cast::<[f32; LANES]>().write(line) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|l| a[l] + b[l])
+    }
+    #[inline(always)]
+    unsafe fn multiply_add(weight: [f32; LANES], from: *const u8, sum: [f32; LANES]) -> [f32; LANES] {
+        let line = unsafe { Self::load(from) };
+        std::array::from_fn(|l| weight[l] * line[l] + sum[l])
+    }
+    #[inline(always)]
+    unsafe fn clamp(line: [f32; LANES], low: [f32; LANES], high: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|l| Activation::Clamp { low: low[l], high: high[l] }.apply(line[l]))
+    }
+}
+
+/// A kernel for one shape of tile.
+pub(super) type Run = unsafe fn(&Work);
+
+macro_rules! finder {
+    ($name:ident, $isa:ty, $(#[$feature:meta])?; $(($r:literal, $w:literal))*) => {
+        fn $name(rows: usize, columns: usize, step: usize) -> Option<Run> {
+            $(#[$feature])?
+            unsafe fn one<const R: usize, const W: usize, const S: usize>(work: &Work) {
+                // SAFETY: passed on to the caller.
+                unsafe { run::<$isa, R, W, S>(work) }
+            }
+            match (rows, columns, step) {
+                $(($r, $w, 1) => Some(one::<$r, $w, 1> as Run), ($r, $w, 2) => Some(one::<$r, $w, 2> as Run),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+/// All shapes of tiles: rows, columns.
+macro_rules! with_shapes {
+    ($($head:tt)*) => {
+        finder! {
+            $($head)*;
+            (1, 1) (1, 2) (1, 3) (1, 4) (1, 5) (1, 6) (1, 7) (1, 8) (1, 9) (1, 10) (1, 11) (1, 12) (1, 13) (1, 14) (1, 15) (1, 16)
+            (1, 28) (2, 1) (2, 2) (2, 3) (2, 4) (2, 5) (2, 6) (2, 7) (2, 8) (2, 14) (4, 1) (4, 2) (4, 3) (4, 4) (4, 5) (4, 6) (4, 7)
+            (7, 1) (7, 2) (7, 3) (7, 4)
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+with_shapes!(avx512, x86::Avx512, #[target_feature(enable = "avx512f")]);
+#[cfg(target_arch = "x86_64")]
+with_shapes!(avx2, x86::Avx2, #[target_feature(enable = "avx2,fma")]);
+with_shapes!(portable, Portable,);
+
+/// The kernel for a shape of tile at a horizontal step of 1 or 2, if there is one.
+pub(super) fn find(kernel: Kernel, rows: usize, columns: usize, step: usize) -> Option<Run> {
+    match kernel.isa() {
+        #[cfg(target_arch = "x86_64")]
+        Available::Avx512 => avx512(rows, columns, step),
+        #[cfg(target_arch = "x86_64")]
+        Available::Avx2 => avx2(rows, columns, step),
+        Available::Portable => portable(rows, columns, step),
+    }
+}
+
+/// Lines whose sums fit into the registers.
+pub(super) fn most_lines(kernel: Kernel) -> usize {
+    match kernel.isa() {
+        #[cfg(target_arch = "x86_64")]
+        Available::Avx512 => 28,
+        // Two registers for each line, or four of thirty-two.
+        #[cfg(target_arch = "x86_64")]
+        Available::Avx2 => 6,
+        Available::Portable => 6,
+    }
+}
+
+/// The sizes that rows of a tile come in, and the largest first.
+pub(super) const ROWS: [usize; 4] = [7, 4, 2, 1];
+
+/// The widest tile of so many rows that fits into the registers.
+pub(super) fn widest(kernel: Kernel, rows: usize, columns: usize) -> usize {
+    let most = (most_lines(kernel) / rows).max(1);
+    (1..=columns.min(most)).rev().find(|&columns| find(kernel, rows, columns, 1).is_some()).unwrap_or(1)
+}

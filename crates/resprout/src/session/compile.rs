@@ -1,0 +1,459 @@
+//! From a plan to programs on lines, with single steps between where lines cannot be used.
+
+use super::LayerTime;
+use crate::error::{Error, Result};
+use crate::forward::{Plan, PlanOptions, Slots, Step};
+use crate::model::Model;
+use crate::ops::conv::Conv;
+use crate::ops::{BinaryOp, Compute};
+use crate::tensor::Tensor;
+use resprout_kernels::lanes::{Arena, Builder, Convolution, Program, Team, Value};
+use resprout_kernels::{Activation, ConvShape, Kernel};
+use std::collections::HashMap;
+
+/// A network for a number of images that run together.
+pub(super) struct Compiled {
+    pub plan: Plan,
+    pub together: usize,
+    kernel: Kernel,
+    segments: Vec<Segment>,
+}
+
+enum Segment {
+    Program {
+        program: Box<Program>,
+        inputs: Vec<usize>,
+        outputs: Vec<(usize, Vec<usize>)>,
+    },
+    /// A step of the plan, by its number.
+    Step(usize),
+}
+
+impl Compiled {
+    pub fn new(model: &Model, image: &[usize], together: usize, kernel: Kernel) -> Result<Compiled> {
+        let plan = Plan::new(model, &[&[together], image].concat(), &PlanOptions::default())?;
+        if plan.result_shapes.iter().any(|shape| shape.first() != Some(&together)) {
+            return Err(Error::unsupported("an output does not keep the images apart along its first axis"));
+        }
+        let mut compiler = Compiler::new(model, &plan, kernel, together);
+        for index in 0..plan.steps.len() {
+            compiler.step(index)?;
+        }
+        compiler.current = plan.steps.len();
+        compiler.close()?;
+        let segments = compiler.segments;
+        Ok(Compiled { plan, together, kernel, segments })
+    }
+
+    pub fn programs(&self) -> impl Iterator<Item = &Program> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Program { program, .. } => Some(&**program),
+            Segment::Step(_) => None,
+        })
+    }
+
+    pub fn programs_mut(&mut self) -> impl Iterator<Item = &mut Program> {
+        self.segments.iter_mut().filter_map(|segment| match segment {
+            Segment::Program { program, .. } => Some(&mut **program),
+            Segment::Step(_) => None,
+        })
+    }
+
+    pub fn arenas(&self) -> Vec<Arena> {
+        self.programs().map(Program::arena).collect()
+    }
+
+    /// Runs up to [`together`](Self::together) images, alone or with a team.
+    pub fn run(&self, images: &[f32], arenas: &mut [Arena], mut team: Option<&mut Team>) -> Vec<Tensor> {
+        let mut slots = self.start(images);
+        let mut arenas = arenas.iter_mut();
+        for segment in &self.segments {
+            match segment {
+                Segment::Step(index) => self.run_step(*index, &mut slots),
+                Segment::Program { program, inputs, outputs } => {
+                    let Some(arena) = arenas.next() else { continue };
+                    self.with_buffers(inputs, outputs, &mut slots, |inputs, outputs| match &mut team {
+                        Some(team) => program.run(arena, team, inputs, outputs),
+                        None => program.run_alone(arena, inputs, outputs),
+                    });
+                }
+            }
+        }
+        self.plan.results(&mut slots)
+    }
+
+    /// A last, shorter chunk is filled up with zeros.
+    fn start(&self, images: &[f32]) -> Slots {
+        let mut slots = Slots::default();
+        let mut input = slots.take(&self.plan.input_shape);
+        input.data[..images.len()].copy_from_slice(images);
+        self.plan.start(&mut slots, input);
+        slots
+    }
+
+    fn run_step(&self, index: usize, slots: &mut Slots) {
+        let step = &self.plan.steps[index];
+        step.run(&step.compute, slots, self.kernel, false);
+    }
+
+    fn with_buffers(
+        &self,
+        inputs: &[usize],
+        outputs: &[(usize, Vec<usize>)],
+        slots: &mut Slots,
+        work: impl FnOnce(&[&[f32]], &mut [&mut [f32]]),
+    ) {
+        let mut results: Vec<Tensor> = outputs.iter().map(|(_, shape)| slots.take(shape)).collect();
+        {
+            let inputs: Vec<&[f32]> = inputs.iter().map(|&slot| slots.get(slot).data.as_slice()).collect();
+            let mut views: Vec<&mut [f32]> = results.iter_mut().map(|result| result.data.as_mut_slice()).collect();
+            work(&inputs, &mut views);
+        }
+        outputs.iter().zip(results).for_each(|((slot, _), tensor)| slots.put(*slot, tensor));
+    }
+
+    /// The least time of every operation.
+    pub fn time(&self, team: &mut Team, runs: usize) -> Vec<LayerTime> {
+        let images = vec![0.5; self.plan.input_shape.iter().product()];
+        let mut slots = self.start(&images);
+        let mut arenas = self.arenas();
+        let mut arenas = arenas.iter_mut();
+        let mut all = Vec::new();
+        for segment in &self.segments {
+            match segment {
+                Segment::Step(index) => {
+                    let start = std::time::Instant::now();
+                    self.run_step(*index, &mut slots);
+                    let name = format!("step {index}");
+                    all.push(LayerTime { name, seconds: start.elapsed().as_secs_f64(), macs: None, density: None });
+                }
+                Segment::Program { program, inputs, outputs } => {
+                    let Some(arena) = arenas.next() else { continue };
+                    let mut seconds = Vec::new();
+                    self.with_buffers(inputs, outputs, &mut slots, |inputs, outputs| {
+                        seconds = program.time(arena, team, inputs, outputs, runs.max(1));
+                    });
+                    let work = program.work();
+                    all.extend(program.names().zip(seconds).map(|((name, conv), seconds)| LayerTime {
+                        name: name.into(),
+                        seconds,
+                        macs: conv.map(|conv| work[conv].0),
+                        density: conv.map(|conv| work[conv].1),
+                    }));
+                }
+            }
+        }
+        self.plan.results(&mut slots);
+        all
+    }
+}
+
+/// A value that is in lines now.
+#[derive(Clone, Copy)]
+struct Known {
+    value: Value,
+    /// Whether all elements are 0 or more.
+    not_negative: bool,
+}
+
+/// A program in the making.
+struct Open {
+    builder: Builder,
+    inputs: Vec<usize>,
+    /// By slot.
+    known: HashMap<usize, Known>,
+}
+
+struct Compiler<'a> {
+    model: &'a Model,
+    plan: &'a Plan,
+    kernel: Kernel,
+    together: usize,
+    segments: Vec<Segment>,
+    open: Option<Open>,
+    /// The step that is looked at.
+    current: usize,
+    /// Sums that are computed by the convolution before them: number of the convolution's step, the other summand.
+    absorbed: HashMap<usize, (usize, usize)>,
+    /// For each slot, the last step that reads it; outputs are read at the very end.
+    last_read: HashMap<usize, usize>,
+    shapes: HashMap<usize, Vec<usize>>,
+}
+
+impl<'a> Compiler<'a> {
+    fn new(model: &'a Model, plan: &'a Plan, kernel: Kernel, together: usize) -> Compiler<'a> {
+        let mut last_read = HashMap::new();
+        let mut shapes = HashMap::from([(0, plan.input_shape.clone())]);
+        for (index, step) in plan.steps.iter().enumerate() {
+            step.input_slots().for_each(|slot| drop(last_read.insert(slot, index)));
+            shapes.insert(step.output(), step.shape.clone());
+        }
+        shapes.keys().filter(|slot| plan.is_result(**slot)).for_each(|slot| drop(last_read.insert(*slot, usize::MAX)));
+        Compiler {
+            model,
+            plan,
+            kernel,
+            together,
+            segments: Vec::new(),
+            open: None,
+            current: 0,
+            absorbed: absorbed(plan),
+            last_read,
+            shapes,
+        }
+    }
+
+    fn step(&mut self, index: usize) -> Result<()> {
+        self.current = index;
+        let step = &self.plan.steps[index];
+        if self.absorbed.values().any(|(sum, _)| *sum == index) {
+            return Ok(());
+        }
+        if self.lines(index, step) {
+            return Ok(());
+        }
+        // A step of its own needs what the open program computes.
+        if step
+            .input_slots()
+            .any(|slot| self.open.as_ref().is_some_and(|open| open.known.contains_key(&slot) && !open.inputs.contains(&slot)))
+        {
+            self.close()?;
+        }
+        self.segments.push(Segment::Step(index));
+        Ok(())
+    }
+
+    /// Ends the open program: what is read later goes out.
+    fn close(&mut self) -> Result<()> {
+        let Some(Open { mut builder, inputs, known }) = self.open.take() else { return Ok(()) };
+        let done = |slot: &usize| self.segment_of(*slot) || inputs.contains(slot);
+        let mut wanted: Vec<usize> = known.keys().copied().filter(|slot| !done(slot) && self.is_wanted(*slot)).collect();
+        wanted.sort_unstable();
+        let outputs = wanted.into_iter().map(|slot| {
+            builder.output(known[&slot].value);
+            (slot, self.shapes[&slot].clone())
+        });
+        let outputs: Vec<_> = outputs.collect();
+        let program = builder.finish().ok_or_else(|| Error::unsupported("a value is too large for the fast kernels"))?;
+        self.segments.push(Segment::Program { program: Box::new(program), inputs, outputs });
+        Ok(())
+    }
+
+    /// Whether an earlier program has put this slot out already.
+    fn segment_of(&self, slot: usize) -> bool {
+        self.segments.iter().any(|segment| match segment {
+            Segment::Program { outputs, .. } => outputs.iter().any(|(out, _)| *out == slot),
+            Segment::Step(index) => self.plan.steps[*index].output() == slot,
+        })
+    }
+
+    /// Whether a step that is still to come reads the slot, or it is a result.
+    fn is_wanted(&self, slot: usize) -> bool {
+        self.last_read.get(&slot).is_some_and(|last| *last >= self.current)
+    }
+
+    /// The value of a slot in the open program; it comes in from outside if need be.
+    fn known(&mut self, slot: usize) -> Option<Known> {
+        let shape = self.shapes.get(&slot)?;
+        let (channels, size) = match shape[..] {
+            [_, channels, height, width] => (channels, [height, width]),
+            [_, features] => (features, [1, 1]),
+            _ => return None,
+        };
+        if shape[0] != self.together || shape.contains(&0) {
+            return None;
+        }
+        let (kernel, together) = (self.kernel, self.together);
+        let open = self.open.get_or_insert_with(|| Open {
+            builder: Builder::new(kernel, together),
+            inputs: Vec::new(),
+            known: HashMap::new(),
+        });
+        if let Some(known) = open.known.get(&slot) {
+            return Some(*known);
+        }
+        let known = Known { value: open.builder.input(channels, size), not_negative: false };
+        open.inputs.push(slot);
+        open.known.insert(slot, known);
+        Some(known)
+    }
+
+    fn set(&mut self, slot: usize, value: Value, not_negative: bool) {
+        if let Some(open) = &mut self.open {
+            open.known.insert(slot, Known { value, not_negative });
+        }
+    }
+
+    /// Adds the step to the open program; `false` if lines cannot do it.
+    fn lines(&mut self, index: usize, step: &Step) -> bool {
+        self.try_lines(index, step).is_some()
+    }
+
+    fn try_lines(&mut self, index: usize, step: &Step) -> Option<()> {
+        let name = self.model.graph.layers[step.layer].name.as_str();
+        match &step.compute {
+            Compute::Conv(conv) => {
+                let (shape, weight, bias, activation) = parts(conv);
+                if !Builder::knows(&shape) || step.shape[0] != self.together {
+                    return None;
+                }
+                self.conv(index, name, step, (shape, &weight, &bias, activation))
+            }
+            Compute::Linear { packed, trans_a: None } if step.shape.len() == 2 && step.shape[0] == self.together => {
+                let [inputs, outputs] = packed.size();
+                let slot = step.first_input()?;
+                // Only where the lines are there already, or most weights are not.
+                let weight = packed.weight();
+                let nonzero = weight.iter().filter(|w| **w != 0.0).count();
+                let in_lines = self.open.as_ref().is_some_and(|open| open.known.contains_key(&slot));
+                if self.shapes[&slot].iter().skip(1).product::<usize>() != inputs || !(in_lines || nonzero * 4 < weight.len()) {
+                    return None;
+                }
+                let shape = ConvShape {
+                    in_channels: inputs,
+                    in_h: 1,
+                    in_w: 1,
+                    out_channels: outputs,
+                    kernel: [1, 1],
+                    stride: [1, 1],
+                    dilation: [1, 1],
+                    pads: [0; 4],
+                    groups: 1,
+                };
+                self.conv(index, name, step, (shape, &weight, packed.bias(), packed.activation()))
+            }
+            Compute::Affine { scale, shift, activation } if step.shape.len() == 4 => {
+                let from = self.known(step.first_input()?)?;
+                let value = self.open.as_mut()?.builder.affine(name, from.value, scale, shift, *activation);
+                self.set(step.output(), value, is_not_negative(*activation));
+                Some(())
+            }
+            Compute::Unary(op) if step.shape.len() == 4 => {
+                let activation = op.as_activation()?;
+                let from = self.known(step.first_input()?)?;
+                let builder = &mut self.open.as_mut()?.builder;
+                let ones = vec![1.0; builder.shape(from.value)[0]];
+                let value = builder.affine(name, from.value, &ones, &vec![0.0; ones.len()], activation);
+                self.set(step.output(), value, is_not_negative(activation));
+                Some(())
+            }
+            Compute::Binary { op: BinaryOp::Add, activation } => {
+                let slots: Vec<usize> = step.input_slots().collect();
+                let &[a, b] = &slots[..] else { return None };
+                if self.shapes[&a] != self.shapes[&b] || self.shapes[&a].len() != 4 {
+                    return None;
+                }
+                let (a, b) = (self.known(a)?, self.known(b)?);
+                let value = self.open.as_mut()?.builder.add(name, a.value, b.value, *activation);
+                self.set(step.output(), value, is_not_negative(*activation) || (a.not_negative && b.not_negative));
+                Some(())
+            }
+            Compute::Concat(1) if step.shape.len() == 4 => {
+                let slots: Vec<usize> = step.input_slots().collect();
+                let channels: usize = slots.iter().map(|slot| self.shapes[slot][1]).sum();
+                if channels != step.shape[1] {
+                    return None;
+                }
+                let parts: Option<Vec<Known>> = slots.into_iter().map(|slot| self.known(slot)).collect();
+                let parts = parts?;
+                let values: Vec<Value> = parts.iter().map(|part| part.value).collect();
+                let value = self.open.as_mut()?.builder.concat(name, &values);
+                self.set(step.output(), value, parts.iter().all(|part| part.not_negative));
+                Some(())
+            }
+            Compute::Pool(pool) => {
+                let slot = step.first_input()?;
+                let not_negative =
+                    self.open.as_ref().and_then(|open| open.known.get(&slot)).is_some_and(|known| known.not_negative);
+                let window = pool.plain(not_negative)?;
+                let from = self.known(slot)?;
+                let builder = &mut self.open.as_mut()?.builder;
+                let value = builder.pool(name, from.value, window.kernel, window.stride, window.pads, window.output, window.mean);
+                self.set(step.output(), value, from.not_negative);
+                Some(())
+            }
+            Compute::Mean(axes) if axes[..] == [2, 3] => {
+                let slot = step.first_input()?;
+                let from = self.open.as_ref()?.known.get(&slot).copied()?;
+                let value = self.open.as_mut()?.builder.mean(name, from.value);
+                self.set(step.output(), value, from.not_negative);
+                Some(())
+            }
+            // One pixel for each channel: the same lines.
+            Compute::Reshape => {
+                let slot = step.first_input()?;
+                let known = *self.open.as_ref()?.known.get(&slot)?;
+                let pixel = matches!(self.shapes[&slot][..], [_, _, 1, 1]) || self.shapes[&slot].len() == 2;
+                let same = pixel && step.shape.len() == 2 && step.shape[1] == self.shapes[&slot][1];
+                same.then(|| self.set(step.output(), known.value, known.not_negative))
+            }
+            _ => None,
+        }
+    }
+
+    /// A convolution, with the sum behind it if it takes that in.
+    fn conv(&mut self, index: usize, name: &str, step: &Step, parts: (ConvShape, &[f32], &[f32], Activation)) -> Option<()> {
+        let (shape, weight, bias, mut activation) = parts;
+        let from = self.known(step.first_input()?)?;
+        let mut output = step.output();
+        let mut added = None;
+        if let Some(&(sum, other)) = self.absorbed.get(&index) {
+            added = Some(self.known(other)?.value);
+            let sum = &self.plan.steps[sum];
+            output = sum.output();
+            if let Compute::Binary { activation: behind, .. } = &sum.compute {
+                activation = *behind;
+            }
+        }
+        let convolution = Convolution { shape, weight, bias, activation, added };
+        let value = self.open.as_mut()?.builder.conv(name, from.value, convolution);
+        self.set(output, value, is_not_negative(activation));
+        Some(())
+    }
+}
+
+fn is_not_negative(activation: Activation) -> bool {
+    matches!(activation, Activation::Clamp { low, .. } if low >= 0.0)
+}
+
+fn parts(conv: &Conv) -> (ConvShape, Vec<f32>, Vec<f32>, Activation) {
+    match conv {
+        Conv::Packed(conv) => (conv.shape().clone(), conv.weight(), conv.bias().to_vec(), conv.activation()),
+        Conv::Depthwise(conv) => (conv.shape().clone(), conv.weight().to_vec(), conv.bias().to_vec(), conv.activation()),
+    }
+}
+
+/// Sums of which one summand is a convolution that nothing else reads and that comes later than the other: by the number of
+/// the convolution's step, the number of the sum's and the other summand's slot.
+fn absorbed(plan: &Plan) -> HashMap<usize, (usize, usize)> {
+    let writer: HashMap<usize, usize> = plan.steps.iter().enumerate().map(|(index, step)| (step.output(), index)).collect();
+    let mut readers: HashMap<usize, usize> = HashMap::new();
+    plan.steps.iter().flat_map(Step::input_slots).for_each(|slot| *readers.entry(slot).or_insert(0) += 1);
+    let mut found = HashMap::new();
+    for (index, step) in plan.steps.iter().enumerate() {
+        let slots: Vec<usize> = step.input_slots().collect();
+        let (Compute::Binary { op: BinaryOp::Add, .. }, &[a, b]) = (&step.compute, &slots[..]) else { continue };
+        let shape = |slot: usize| writer.get(&slot).map_or(&plan.input_shape, |&index| &plan.steps[index].shape);
+        if a == b || shape(a) != shape(b) || shape(a).len() != 4 {
+            continue;
+        }
+        let place = |slot: usize| writer.get(&slot).copied();
+        let (conv, other) = if place(a) > place(b) { (a, b) } else { (b, a) };
+        let Some(at) = place(conv) else { continue };
+        let plain = match &plan.steps[at].compute {
+            Compute::Conv(conv) => {
+                let (shape, activation) = match conv {
+                    Conv::Packed(conv) => (conv.shape(), conv.activation()),
+                    Conv::Depthwise(conv) => (conv.shape(), conv.activation()),
+                };
+                activation == Activation::None && Builder::knows(shape)
+            }
+            _ => false,
+        };
+        // A convolution that takes two sums in would lose one of them.
+        if plain && readers[&conv] == 1 && !plan.is_result(conv) && !found.contains_key(&at) {
+            found.insert(at, (index, other));
+        }
+    }
+    found
+}

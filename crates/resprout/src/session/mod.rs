@@ -1,0 +1,257 @@
+//! Fast inference: a network compiled to programs on lines (see [`resprout_kernels::lanes`]), with zero weights left out.
+//!
+//! ```
+//! use resprout::{formats::onnx, session::*, tensor::Tensor};
+//!
+//! # fn main() -> resprout::Result<()> {
+//! # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../resprout-cli/assets");
+//! let model = onnx::read(&folder.join("digits.onnx"))?;
+//! let mut session = Session::new(&model, &[1, 8, 8], &SessionOptions { threads: 2, ..SessionOptions::default() })?;
+//! let outputs = session.run(&Tensor::new(vec![3, 1, 8, 8], vec![0.5; 3 * 64]))?;
+//! assert_eq!(outputs[0].shape, [3, 10]);
+//! # Ok(())
+//! # }
+//! ```
+
+mod compile;
+mod plan;
+
+pub use plan::{PlanFile, StoredPlan};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::Model;
+use crate::tensor::Tensor;
+use compile::Compiled;
+use resprout_kernels::lanes::{Arena, Choice, Team};
+use resprout_kernels::{KERNELS, Kernel};
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
+
+/// The most images that are compiled to run together.
+const MOST_TOGETHER: usize = 16;
+
+/// How a session is made.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Threads that work on a batch, the calling one among them.
+    pub threads: usize,
+    /// Images of a usual batch: the plan is made for it. Any other number runs too.
+    pub batch: usize,
+    /// Seconds for measuring which plan is the fastest; 0 for one that is chosen without.
+    pub tune: f64,
+    /// A row of the kernels, instead of the best one of this CPU.
+    pub kernel: Option<String>,
+}
+
+impl Default for SessionOptions {
+    fn default() -> SessionOptions {
+        SessionOptions { threads: 1, batch: 1, tune: 0.0, kernel: None }
+    }
+}
+
+/// A network ready to run images of one size.
+pub struct Session {
+    compiled: Compiled,
+    arenas: Vec<Vec<Arena>>,
+    team: Team,
+    image: Vec<usize>,
+}
+
+/// What a session has chosen: the same network on the same CPU starts with it at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Chosen {
+    /// Images that run together.
+    pub together: usize,
+    /// Rows, columns, block and split of every convolution, program by program.
+    pub cuts: Vec<Vec<[usize; 4]>>,
+}
+
+impl Session {
+    /// Compiles `model` for images of shape `[C, H, W]`.
+    pub fn new(model: &Model, image: &[usize], options: &SessionOptions) -> Result<Session> {
+        Session::with_plan(model, image, options, None)
+    }
+
+    /// The same, with what an earlier session has [`chosen`](Self::chosen), so that nothing is measured.
+    pub fn with_plan(model: &Model, image: &[usize], options: &SessionOptions, chosen: Option<&Chosen>) -> Result<Session> {
+        let positive = |value: usize, name: &str| match value {
+            0 => Err(Error::option(format!("{name} 0: a number from 1 on is needed"))),
+            value => Ok(value),
+        };
+        positive(options.threads, "--threads")?;
+        positive(options.batch, "--batch")?;
+        let kernel = find_kernel(options.kernel.as_deref())?;
+        let team = Team::new(options.threads).map_err(|e| Error::new(ErrorKind::Io, format!("cannot start threads: {e}")))?;
+        let mut best: Option<(f64, Session)> = None;
+        let mut team = Some(team);
+        let sizes = match chosen {
+            Some(chosen) => vec![chosen.together.clamp(1, MOST_TOGETHER).next_power_of_two().min(MOST_TOGETHER)],
+            None => together(options, image),
+        };
+        let limit = Duration::from_secs_f64(options.tune.clamp(0.0, 3600.0) / sizes.len() as f64);
+        for &together in &sizes {
+            let Some(own) = team.take().or_else(|| best.as_mut().map(|_| ()).and_then(|()| Team::new(options.threads).ok()))
+            else {
+                break;
+            };
+            let compiled = Compiled::new(model, image, together, kernel)?;
+            let mut session = Session { arenas: Vec::new(), compiled, team: own, image: image.to_vec() };
+            if let Some(chosen) = chosen {
+                session.choose(chosen);
+            } else if options.tune > 0.0 {
+                session.tune(limit);
+            }
+            if sizes.len() == 1 {
+                return Ok(session);
+            }
+            let seconds = session.seconds(options.batch)?;
+            if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
+                best = Some((seconds, session));
+            }
+        }
+        best.map(|(_, session)| session).ok_or_else(|| Error::new(ErrorKind::Io, "cannot start threads"))
+    }
+
+    /// Images that run together.
+    pub fn together(&self) -> usize {
+        self.compiled.together
+    }
+
+    /// Runs `images: [N, C, H, W]`; returns the network's outputs, each with `N` as its first axis.
+    pub fn run(&mut self, images: &Tensor) -> Result<Vec<Tensor>> {
+        let count = images.shape.first().copied().unwrap_or(0);
+        if count == 0 || images.shape[1..] != self.image {
+            return Err(Error::data(format!("images of shape {:?}, the session is for [N, {:?}]", images.shape, self.image)));
+        }
+        let together = self.compiled.together;
+        let each: usize = self.image.iter().product();
+        let chunks: Vec<&[f32]> = images.data.chunks(together * each).collect();
+        let threads = self.team.threads();
+        // Fewer chunks than threads: all threads share each layer. Otherwise each takes whole chunks.
+        let shared = threads > 1 && chunks.len() < threads;
+        let lanes = if shared { 1 } else { threads };
+        while self.arenas.len() < lanes {
+            self.arenas.push(self.compiled.arenas());
+        }
+        let mut results: Vec<Option<Vec<Tensor>>> = vec![None; chunks.len()];
+        if shared {
+            for (chunk, result) in chunks.iter().zip(&mut results) {
+                *result = Some(self.compiled.run(chunk, &mut self.arenas[0], Some(&mut self.team)));
+            }
+        } else {
+            self.run_apart(&chunks, &mut results);
+        }
+        Ok(join(results, count, &self.compiled))
+    }
+
+    /// Every thread takes whole chunks.
+    fn run_apart(&mut self, chunks: &[&[f32]], results: &mut [Option<Vec<Tensor>>]) {
+        let threads = self.team.threads();
+        let compiled = &self.compiled;
+        let share = chunks.len().div_ceil(threads).max(1);
+        let parts = chunks.chunks(share).zip(results.chunks_mut(share)).zip(&mut self.arenas);
+        let jobs: Vec<std::sync::Mutex<_>> =
+            parts.map(|((chunks, results), arenas)| std::sync::Mutex::new((chunks, results, arenas))).collect();
+        self.team.run(&|member| {
+            let Some(mut job) = jobs.get(member.index).and_then(|job| job.lock().ok()) else { return };
+            let (chunks, results, arenas) = &mut *job;
+            for (chunk, result) in chunks.iter().zip(results.iter_mut()) {
+                *result = Some(compiled.run(chunk, arenas, None));
+            }
+        });
+    }
+
+    /// What was chosen, to be kept.
+    pub fn chosen(&self) -> Chosen {
+        let cut = |choice: Choice| [choice.rows, choice.columns, choice.block, usize::from(choice.by_channel)];
+        let cuts = self.compiled.programs().map(|program| program.choices().into_iter().map(cut).collect()).collect();
+        Chosen { together: self.compiled.together, cuts }
+    }
+
+    fn choose(&mut self, chosen: &Chosen) {
+        let choice = |[rows, columns, block, split]: &[usize; 4]| Choice {
+            rows: *rows,
+            columns: *columns,
+            block: *block,
+            by_channel: *split > 0,
+        };
+        for (program, cuts) in self.compiled.programs_mut().zip(&chosen.cuts) {
+            program.choose(&cuts.iter().map(choice).collect::<Vec<_>>());
+        }
+    }
+
+    fn tune(&mut self, limit: Duration) {
+        let start = Instant::now();
+        let mut arenas = self.compiled.arenas();
+        let team = &mut self.team;
+        for (program, arena) in self.compiled.programs_mut().zip(&mut arenas) {
+            program.tune(arena, team, limit.saturating_sub(start.elapsed()));
+        }
+        self.arenas = vec![arenas];
+    }
+
+    /// The median of a few batches.
+    fn seconds(&mut self, batch: usize) -> Result<f64> {
+        let images = Tensor::new([&[batch], &self.image[..]].concat(), vec![0.5; batch * self.image.iter().product::<usize>()]);
+        let mut all = Vec::new();
+        for _ in 0..5 {
+            let start = Instant::now();
+            self.run(&images)?;
+            all.push(start.elapsed().as_secs_f64());
+        }
+        all.sort_by(f64::total_cmp);
+        Ok(all[all.len() / 2])
+    }
+
+    /// Name, seconds, multiply-accumulates of what is left, and density (both of convolutions) of every operation of one
+    /// batch of [`together`](Self::together) images.
+    pub fn layers(&mut self, runs: usize) -> Vec<LayerTime> {
+        self.compiled.time(&mut self.team, runs)
+    }
+}
+
+/// The time of one operation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerTime {
+    /// The layer's name.
+    pub name: String,
+    /// The least of several runs.
+    pub seconds: f64,
+    /// Multiply-accumulates with weights that are not zero.
+    pub macs: Option<u64>,
+    /// Share of the weights that are not zero.
+    pub density: Option<f64>,
+}
+
+fn find_kernel(name: Option<&str>) -> Result<Kernel> {
+    let Some(name) = name else { return Ok(Kernel::best()) };
+    let names = || KERNELS.iter().map(|row| row.name).collect::<Vec<_>>().join(", ");
+    let row = KERNELS.iter().find(|row| row.name == name);
+    let row = row.ok_or_else(|| Error::option(format!("--kernel {name:?} is not known; there are {}", names())))?;
+    row.open().ok_or_else(|| Error::option(format!("--kernel {name}: this CPU does not have it ({})", row.about)))
+}
+
+/// Numbers of images that may be worth running together for this batch, the likeliest last.
+fn together(options: &SessionOptions, image: &[usize]) -> Vec<usize> {
+    let batch = options.batch;
+    let largest = (1 << batch.ilog2()).min(MOST_TOGETHER);
+    // Small images fill lanes and caches together; of large ones the first already fills both.
+    let usual = if image.iter().product::<usize>() <= 16 * 1024 { largest } else { 1 };
+    if options.tune <= 0.0 {
+        return vec![usual];
+    }
+    (0..=largest.ilog2()).map(|shift| 1 << shift).collect()
+}
+
+fn join(results: Vec<Option<Vec<Tensor>>>, count: usize, compiled: &Compiled) -> Vec<Tensor> {
+    let shapes = &compiled.plan.result_shapes;
+    let mut joined: Vec<Tensor> = shapes.iter().map(|shape| Tensor::new([&[0], &shape[1..]].concat(), Vec::new())).collect();
+    for chunk in results.into_iter().flatten() {
+        joined.iter_mut().zip(chunk).for_each(|(all, part)| all.data.extend(part.data));
+    }
+    for (all, shape) in joined.iter_mut().zip(shapes) {
+        all.shape[0] = count;
+        all.data.truncate(count * shape[1..].iter().product::<usize>());
+    }
+    joined
+}

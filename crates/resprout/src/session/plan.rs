@@ -1,0 +1,94 @@
+//! Plans that were measured once, kept in a file.
+
+use super::{Chosen, SessionOptions};
+use crate::error::{Error, Result};
+use crate::formats::atomic;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A plan and what it was measured for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredPlan {
+    /// Of the model's file.
+    pub model_sha256: String,
+    /// As [`cpu_name`] tells.
+    pub cpu: String,
+    /// The kernel's name.
+    pub kernel: String,
+    /// `[C, H, W]`
+    pub image: Vec<usize>,
+    /// As [`SessionOptions::threads`].
+    pub threads: usize,
+    /// As [`SessionOptions::batch`].
+    pub batch: usize,
+    /// The plan.
+    pub chosen: Chosen,
+}
+
+/// A file of plans.
+pub struct PlanFile {
+    path: PathBuf,
+    plans: Vec<StoredPlan>,
+    /// Why what was there is not used.
+    pub note: Option<String>,
+}
+
+impl PlanFile {
+    /// Reads the file. One that is missing is empty; one that cannot be read is empty too, with a note.
+    pub fn open(path: &Path) -> PlanFile {
+        let (plans, note) = match std::fs::read(path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(plans) => (plans, None),
+                Err(e) => (Vec::new(), Some(format!("{}: is no file of plans and is ignored ({e})", path.display()))),
+            },
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => (Vec::new(), None),
+            Err(e) => (Vec::new(), Some(format!("{}: cannot be read and is ignored ({e})", path.display()))),
+        };
+        PlanFile { path: path.to_path_buf(), plans, note }
+    }
+
+    /// The plan for this model on this CPU, if there is one; a note where there is one for another CPU.
+    pub fn find(&mut self, wanted: &StoredPlan) -> Option<&Chosen> {
+        let same = |plan: &StoredPlan, cpu: bool| {
+            let plain = StoredPlan { chosen: wanted.chosen.clone(), ..plan.clone() };
+            plain == StoredPlan { cpu: if cpu { wanted.cpu.clone() } else { plan.cpu.clone() }, ..wanted.clone() }
+        };
+        if !self.plans.iter().any(|plan| same(plan, true))
+            && let Some(other) = self.plans.iter().find(|plan| same(plan, false))
+        {
+            self.note = Some(format!("{}: its plan is of another CPU ({}) and is ignored", self.path.display(), other.cpu));
+        }
+        self.plans.iter().find(|plan| same(plan, true)).map(|plan| &plan.chosen)
+    }
+
+    /// Adds or replaces a plan, and writes the file.
+    pub fn keep(&mut self, plan: StoredPlan) -> Result<()> {
+        self.plans.retain(|old| StoredPlan { chosen: plan.chosen.clone(), ..old.clone() } != plan);
+        self.plans.push(plan);
+        let text = serde_json::to_vec_pretty(&self.plans).map_err(|e| Error::data(e.to_string()))?;
+        atomic::write(&self.path, &text)
+    }
+}
+
+impl StoredPlan {
+    /// What a plan for this session would be kept under.
+    pub fn key(model_sha256: String, image: &[usize], options: &SessionOptions) -> StoredPlan {
+        StoredPlan {
+            model_sha256,
+            cpu: cpu_name(),
+            kernel: options.kernel.clone().unwrap_or_else(|| resprout_kernels::Kernel::best().name().into()),
+            image: image.to_vec(),
+            threads: options.threads,
+            batch: options.batch,
+            chosen: Chosen { together: 1, cuts: Vec::new() },
+        }
+    }
+}
+
+/// The CPU as it calls itself, as far as the system tells.
+pub fn cpu_name() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_string()));
+    line.unwrap_or_else(|| std::env::consts::ARCH.into())
+}
