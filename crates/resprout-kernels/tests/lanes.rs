@@ -77,9 +77,9 @@ fn two_convolutions(images: usize, shape: &ConvShape, density: f64, seed: u64) {
             let mut team = Team::new(threads).unwrap();
             for choice in [
                 None,
-                Some(Choice { rows: 1, columns: 1, block: 1, by_channel: false }),
-                Some(Choice { rows: 7, columns: 28, block: 3, by_channel: true }),
-                Some(Choice { rows: 2, columns: 3, block: 1000, by_channel: true }),
+                Some(Choice { rows: 1, columns: 1, block: 1, group: 1, by_channel: false }),
+                Some(Choice { rows: 7, columns: 28, block: 3, group: 2, by_channel: true }),
+                Some(Choice { rows: 2, columns: 3, block: 1000, group: 4, by_channel: true }),
             ] {
                 if let Some(choice) = choice {
                     program.choose(&[choice; 2]);

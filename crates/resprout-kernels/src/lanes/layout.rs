@@ -19,6 +19,18 @@ pub(super) struct Gather {
     pub to: usize,
     /// For each lane: where it is read from (in floats from the value's channel), if it is inside of the image.
     pub from: [Option<usize>; LANES],
+    /// If all lanes are read from one line of the same kind of value: that line, each lane's lane, and whether it is read.
+    pub one: Option<(usize, [i32; LANES], u16)>,
+}
+
+impl Gather {
+    fn new(to: usize, from: [Option<usize>; LANES]) -> Gather {
+        let first = from.iter().flatten().next().map_or(0, |at| at / LANES);
+        let alone = from.iter().flatten().all(|at| at / LANES == first);
+        let lanes = from.map(|at| at.map_or(0, |at| (at % LANES) as i32));
+        let read = (0..LANES).filter(|&lane| from[lane].is_some()).fold(0, |mask, lane| mask | 1 << lane);
+        Gather { to, from, one: alone.then_some((first, lanes, read)) }
+    }
 }
 
 impl Lanes {
@@ -119,7 +131,7 @@ impl Extent {
                     let inside = row >= 0 && column >= 0 && (row as usize) < self.size[0] && (column as usize) < self.size[1];
                     *from = inside.then(|| source(image, [row as usize, column as usize]));
                 }
-                all.push(Gather { to: self.line(y, x), from });
+                all.push(Gather::new(self.line(y, x), from));
             }
         }
         all

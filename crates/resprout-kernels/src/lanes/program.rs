@@ -4,10 +4,13 @@ use super::arena::{Arena, LANES};
 use super::layout::{Extent, Gather};
 use super::stream::{Row, Stream};
 use super::team::{Member, Team};
-use super::tile::{self, MOST_ROWS, ROWS, Run, Tile, Work};
+use super::tile::{self, GROUPS, MOST_ROWS, ROWS, Run, Tile, Work};
 use crate::table::Kernel;
 use crate::{Activation, ConvShape};
 use std::time::{Duration, Instant};
+
+/// Density above which several output channels are computed at once where nothing is measured.
+const BREAK_EVEN: f64 = 0.7;
 
 /// How a convolution is cut into pieces. No choice changes a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +21,8 @@ pub struct Choice {
     pub columns: usize,
     /// Input channels that are read before the next output channel's sums are put away.
     pub block: usize,
+    /// Output channels that are computed at once, sharing what they read; where one has a weight, all multiply.
+    pub group: usize,
     /// Whether threads share the output channels, not the tiles.
     pub by_channel: bool,
 }
@@ -290,7 +295,7 @@ impl Program {
                 Op::Border { value, table } => {
                     for channel in member.part(value.extent.channels) {
                         let line = base.channel(value, channel);
-                        table.iter().for_each(|gather| gather_line(gather, line, line));
+                        table.iter().for_each(|gather| tile::shuffle_line(self.kernel, gather, line));
                     }
                 }
                 Op::Move { from, to, table } => {
@@ -371,7 +376,7 @@ impl Base {
     }
 }
 
-unsafe fn gather_line(gather: &Gather, source: *const f32, line: *mut f32) {
+pub(super) unsafe fn gather_line(gather: &Gather, source: *const f32, line: *mut f32) {
     let mut values = [0.0; LANES];
     for (value, from) in values.iter_mut().zip(&gather.from) {
         if let Some(from) = from {
@@ -450,8 +455,8 @@ impl Conv {
         let bias = if bias.is_empty() { vec![0.0; shape.out_channels] } else { bias.to_vec() };
         let mut nonzero_before = vec![0];
         rows.iter().for_each(|row| nonzero_before.push(nonzero_before[nonzero_before.len() - 1] + row.0.len() + 1));
-        let stream = Stream { block: 1, blocks: 0, starts: Vec::new(), entries: Vec::new() };
-        let choice = Choice { rows: 1, columns: 1, block: shape.in_channels, by_channel: false };
+        let stream = Stream { block: 1, blocks: 0, group: 1, starts: Vec::new(), entries: Vec::new() };
+        let choice = Choice { rows: 1, columns: 1, block: shape.in_channels, group: 1, by_channel: false };
         let mut conv = Conv { shape, rows, bias, activation, from, added, to, choice, stream, tiles: Vec::new(), nonzero_before };
         conv.choose(kernel, conv.usual(kernel));
         conv
@@ -469,38 +474,54 @@ impl Conv {
         if self.flat() { [1, patch[0] * patch[1]] } else { patch }
     }
 
+    /// Weights that are there, as a share of all.
+    fn density(&self) -> f64 {
+        let nonzero: usize = self.rows.iter().map(|row| row.0.len()).sum();
+        nonzero as f64 / (self.shape.dot_length() * self.shape.out_channels).max(1) as f64
+    }
+
+    /// Whether so many output channels can be computed at once: they must read the same inputs.
+    fn groups_by(&self, group: usize) -> bool {
+        group == 1 || (self.shape.groups == 1 && self.shape.out_channels.is_multiple_of(group))
+    }
+
     /// A choice without measuring: many sums in registers, and blocks whose lines fit into half of a first-level cache.
     fn usual(&self, kernel: Kernel) -> Choice {
         let [height, width] = self.plane();
-        let most = tile::most_lines(kernel).min(14);
-        let columns = even(tile::widest(kernel, 1, width).min(most), width);
-        let rows = ROWS
-            .into_iter()
-            .find(|&rows| rows <= height && rows * columns <= most && tile::find(kernel, rows, columns, 1).is_some());
-        let rows = rows.unwrap_or(1);
+        let step = self.shape.stride[1];
+        let group =
+            if self.density() > BREAK_EVEN { GROUPS.into_iter().rfind(|&group| self.groups_by(group)).unwrap_or(1) } else { 1 };
+        let most = tile::most_lines(kernel, group).min(14);
+        let columns = even(tile::widest(kernel, group, width).min(most), width);
+        let fits =
+            |rows: &usize| *rows <= height && rows * columns <= most && tile::find(kernel, group, *rows, columns, step).is_some();
+        let rows = ROWS.into_iter().find(fits).unwrap_or(1);
         let taps = self.shape.kernel[0] * self.shape.kernel[1];
         let lines = rows * columns * if taps > 1 { 2 } else { 1 };
         let nonzero = self.nonzero_before[self.shape.out_channels] as f64 / self.shape.out_channels as f64;
         // Below four weights of a block, putting sums away costs more than reading lines from farther away.
         let least = (4.0 * self.shape.in_channels as f64 / nonzero.max(1.0)).ceil() as usize;
         let block = (16 * 1024 / (64 * lines)).max(least).max(8).min(self.shape.in_channels);
-        Choice { rows, columns, block, by_channel: false }
+        Choice { rows, columns, block, group, by_channel: false }
     }
 
     fn choose(&mut self, kernel: Kernel, choice: Choice) {
         let [height, width] = self.plane();
-        let columns = tile::widest(kernel, 1, choice.columns.clamp(1, width));
-        let fits = |rows: &usize| *rows <= choice.rows.clamp(1, height) && tile::find(kernel, *rows, columns, 1).is_some();
+        let group = GROUPS.into_iter().rfind(|&group| group <= choice.group && self.groups_by(group)).unwrap_or(1);
+        let columns = tile::widest(kernel, group, choice.columns.clamp(1, width));
+        let fits = |rows: &usize| *rows <= choice.rows.clamp(1, height) && tile::find(kernel, group, *rows, columns, 1).is_some();
         let rows = ROWS.into_iter().find(fits).unwrap_or(1);
-        self.choice = Choice { rows, columns, ..choice };
-        self.tiles = self.cut(kernel, rows, columns);
-        if self.stream.blocks == 0 || self.stream.block != choice.block.clamp(1, self.shape.in_channels.max(1)) {
-            self.stream = Stream::new(&self.shape, &self.rows, &self.from.extent, choice.block);
+        self.choice = Choice { rows, columns, group, ..choice };
+        self.tiles = self.cut(kernel, self.choice);
+        let block = choice.block.clamp(1, self.shape.in_channels.max(1));
+        if self.stream.blocks == 0 || self.stream.block != block || self.stream.group != group {
+            self.stream = Stream::new(&self.shape, &self.rows, &self.from.extent, block, group);
         }
     }
 
     /// All tiles; at the edges smaller ones.
-    fn cut(&self, kernel: Kernel, rows: usize, columns: usize) -> Vec<(Tile, Run)> {
+    fn cut(&self, kernel: Kernel, choice: Choice) -> Vec<(Tile, Run)> {
+        let Choice { rows, columns, group, .. } = choice;
         let [height, width] = self.plane();
         let flat = self.flat();
         let step = self.shape.stride;
@@ -508,14 +529,14 @@ impl Conv {
         let mut y = 0;
         while y < height {
             let mut high = rows;
-            while high > height - y || (ROWS.contains(&high) && tile::find(kernel, high, 1, 1).is_none()) {
+            while high > height - y {
                 high = ROWS.into_iter().find(|&smaller| smaller < high).unwrap_or(1);
             }
             let mut x = 0;
             while x < width {
                 let wide = (1..=columns.min(width - x))
                     .rev()
-                    .find(|&wide| tile::find(kernel, high, wide, step[1]).is_some())
+                    .find(|&wide| tile::find(kernel, group, high, wide, step[1]).is_some())
                     .unwrap_or(1);
                 let place = |placed: &Placed, y: usize, x: usize| match flat {
                     true => 64 * x,
@@ -536,7 +557,7 @@ impl Conv {
                     output: each(&|y| place(&self.to, y, x)),
                     added: each(&|y| self.added.as_ref().map_or(0, |added| place(added, y, x))),
                 };
-                if let Some(run) = tile::find(kernel, high, wide, step[1]) {
+                if let Some(run) = tile::find(kernel, group, high, wide, step[1]) {
                     tiles.push((tile, run));
                 }
                 x += wide;
@@ -557,15 +578,15 @@ impl Conv {
     }
 
     unsafe fn run(&self, base: Base, member: &Member) {
-        let outputs = self.shape.out_channels;
-        let (tiles, channels) = match (member.count, self.choice.by_channel) {
-            (1, _) => (0..self.tiles.len(), 0..outputs),
+        let groups = self.shape.out_channels / self.choice.group;
+        let (tiles, mine) = match (member.count, self.choice.by_channel) {
+            (1, _) => (0..self.tiles.len(), 0..groups),
             (_, true) => {
                 (0..self.tiles.len(), self.share(member.index, member.count)..self.share(member.index + 1, member.count))
             }
-            (_, false) => (member.part(self.tiles.len()), 0..outputs),
+            (_, false) => (member.part(self.tiles.len()), 0..groups),
         };
-        let step = outputs + 1;
+        let step = groups + 1;
         // SAFETY: the builder has checked the extents; tiles and channels of different threads do not meet.
         unsafe {
             for (tile, run) in &self.tiles[tiles] {
@@ -580,7 +601,7 @@ impl Conv {
                         starts: &self.stream.starts[block * step..][..step],
                         entries: &self.stream.entries,
                         bias: &self.bias,
-                        channels: channels.clone(),
+                        groups: mine.clone(),
                         first: block == 0,
                         last: block + 1 == self.stream.blocks,
                         activation: self.activation,
@@ -590,27 +611,31 @@ impl Conv {
         }
     }
 
-    /// The first output channel of a thread: all have about the same number of weights.
+    /// The first group of output channels of a thread: all threads have about the same number of weights.
     fn share(&self, index: usize, count: usize) -> usize {
+        let groups = self.shape.out_channels / self.choice.group;
         if index >= count {
-            return self.shape.out_channels;
+            return groups;
         }
         let wanted = self.nonzero_before[self.shape.out_channels] * index / count;
-        self.nonzero_before.partition_point(|&before| before < wanted).min(self.shape.out_channels)
+        (self.nonzero_before.partition_point(|&before| before < wanted) / self.choice.group).min(groups)
     }
 
     /// Ways to cut that may be the fastest.
     fn candidates(&self, kernel: Kernel, threads: usize) -> Vec<Choice> {
         let [height, width] = self.plane();
-        let most = tile::most_lines(kernel);
-        let mut shapes: Vec<(usize, usize)> = Vec::new();
-        for rows in ROWS.into_iter().filter(|&rows| rows <= height) {
-            for columns in 1..=width.min(most / rows) {
-                let whole = width % columns == 0 || width.div_ceil(columns) < width.div_ceil(columns - columns.min(2) / 2);
-                let lines = rows * columns;
-                let enough = lines >= 4.min(height * width);
-                if whole && enough && tile::find(kernel, rows, columns, self.shape.stride[1]).is_some() {
-                    shapes.push((rows, columns));
+        let mut shapes: Vec<(usize, usize, usize)> = Vec::new();
+        // Sharing what is read pays only where most weights are there.
+        let density = self.density();
+        for group in GROUPS.into_iter().filter(|&group| group == 1 || (density > BREAK_EVEN / 2.0 && self.groups_by(group))) {
+            let most = tile::most_lines(kernel, group);
+            for rows in ROWS.into_iter().filter(|&rows| rows <= height) {
+                for columns in 1..=width.min(most / rows) {
+                    let whole = width % columns == 0 || width.div_ceil(columns) < width.div_ceil(columns - columns.min(2) / 2);
+                    let enough = rows * columns * group >= 4.min(height * width);
+                    if whole && enough && tile::find(kernel, group, rows, columns, self.shape.stride[1]).is_some() {
+                        shapes.push((group, rows, columns));
+                    }
                 }
             }
         }
@@ -620,9 +645,9 @@ impl Conv {
         }
         let splits: &[bool] = if threads > 1 { &[false, true] } else { &[false] };
         let mut all = Vec::new();
-        for &(rows, columns) in &shapes {
+        for &(group, rows, columns) in &shapes {
             for &block in &blocks {
-                all.extend(splits.iter().map(|&by_channel| Choice { rows, columns, block, by_channel }));
+                all.extend(splits.iter().map(|&by_channel| Choice { rows, columns, block, group, by_channel }));
             }
         }
         all
@@ -634,7 +659,7 @@ impl Conv {
         let mut best = (self.measure(base, team), self.choice);
         let mut candidates = self.candidates(kernel, team.threads());
         // The order is that of the blocks, so that a stream is laid out once for all tiles.
-        candidates.sort_by_key(|choice| std::cmp::Reverse(choice.block));
+        candidates.sort_by_key(|choice| std::cmp::Reverse((choice.block, choice.group)));
         for choice in candidates {
             if start.elapsed() > limit {
                 break;

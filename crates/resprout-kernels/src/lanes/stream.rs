@@ -1,7 +1,6 @@
 //! The weights of a convolution as lists of what is not zero.
 
 use super::layout::Extent;
-use super::tile::Entry;
 use crate::ConvShape;
 
 /// The nonzero weights of one output channel: input channel, tap (counted row by row), value.
@@ -19,37 +18,49 @@ pub(super) fn rows(shape: &ConvShape, weight: &[f32]) -> Vec<Row> {
     weight.chunks_exact(shape.dot_length().max(1)).enumerate().map(row).collect()
 }
 
-/// Entries by block of input channels, then output channel.
+/// Entries by block of input channels, then group of output channels.
 pub(super) struct Stream {
     /// Input channels of a block.
     pub block: usize,
     pub blocks: usize,
-    /// `[blocks][M + 1]`
+    /// Output channels of a group.
+    pub group: usize,
+    /// `[blocks][M / group + 1]`
     pub starts: Vec<u32>,
-    pub entries: Vec<Entry>,
+    /// As [`Work::entries`](super::tile::Work::entries).
+    pub entries: Vec<u32>,
 }
 
 impl Stream {
     /// Lays the weights out for an input of this extent. Offsets count from the tap (0, 0) of the first pixel; the
-    /// extent's border must be wide enough for all taps.
-    pub fn new(shape: &ConvShape, rows: &[Row], input: &Extent, block: usize) -> Stream {
+    /// extent's border must be wide enough for all taps. Where one channel of a group has a weight, all have one, be it 0.
+    pub fn new(shape: &ConvShape, rows: &[Row], input: &Extent, block: usize, group: usize) -> Stream {
         let block = block.clamp(1, shape.in_channels.max(1));
         let blocks = shape.in_channels.div_ceil(block).max(1);
         let offsets = offsets(shape, input);
-        let mut stream = Stream { block, blocks, starts: Vec::with_capacity(blocks * (rows.len() + 1)), entries: Vec::new() };
-        // Where each row goes on in the next block: its entries ascend by input channel.
+        let mut stream = Stream { block, blocks, group, starts: Vec::new(), entries: Vec::new() };
+        let mut count = 0;
+        // Where each row goes on: its weights ascend by input channel and tap.
         let mut next = vec![0; rows.len()];
         for index in 0..blocks {
             let end = ((index + 1) * block) as u32;
-            for (row, next) in rows.iter().zip(&mut next) {
-                stream.starts.push(stream.entries.len() as u32);
-                while let Some(&(channel, tap, weight)) = row.0.get(*next).filter(|(channel, ..)| *channel < end) {
+            for (rows, next) in rows.chunks(group).zip(next.chunks_mut(group)) {
+                stream.starts.push(count);
+                loop {
+                    let heads = rows.iter().zip(next.iter()).filter_map(|(row, next)| row.0.get(*next));
+                    let first = heads.map(|(channel, tap, _)| (*channel, *tap)).min().filter(|(channel, _)| *channel < end);
+                    let Some((channel, tap)) = first else { break };
                     let line = channel as usize * input.pitch() + offsets[tap as usize];
-                    stream.entries.push(Entry { offset: (line * 64) as u32, weight });
-                    *next += 1;
+                    stream.entries.push((line * 64) as u32);
+                    count += 1;
+                    for (row, next) in rows.iter().zip(next.iter_mut()) {
+                        let own = row.0.get(*next).filter(|(c, t, _)| (*c, *t) == (channel, tap));
+                        stream.entries.push(own.map_or(0.0f32, |(_, _, weight)| *weight).to_bits());
+                        *next += usize::from(own.is_some());
+                    }
                 }
             }
-            stream.starts.push(stream.entries.len() as u32);
+            stream.starts.push(count);
         }
         stream
     }

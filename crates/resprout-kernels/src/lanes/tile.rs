@@ -1,16 +1,9 @@
 //! The innermost loops: one tile of lines of one output channel after another.
 
 use super::LANES;
+use super::layout::Gather;
 use crate::Activation;
 use crate::table::{Isa as Available, Kernel};
-
-/// One weight: how many bytes its line lies behind the tile's, and its value.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub(super) struct Entry {
-    pub offset: u32,
-    pub weight: f32,
-}
 
 /// The most rows of a tile.
 pub(super) const MOST_ROWS: usize = 7;
@@ -36,12 +29,14 @@ pub(super) struct Work<'a> {
     /// What is added, if anything.
     pub added: *const u8,
     pub added_pitch: usize,
-    /// For each output channel of the block: where its entries begin; one more at the end.
+    /// For each group of output channels, in this block: where its entries begin; one more at the end.
     pub starts: &'a [u32],
-    pub entries: &'a [Entry],
+    /// Entries of `1 + G` words: how many bytes the line lies behind the tile's, then one weight for each output channel of
+    /// the group.
+    pub entries: &'a [u32],
     pub bias: &'a [f32],
-    /// Output channels.
-    pub channels: std::ops::Range<usize>,
+    /// Groups of output channels.
+    pub groups: std::ops::Range<usize>,
     /// Whether sums begin here (with the bias and what is added), and whether they end here (with the activation).
     pub first: bool,
     pub last: bool,
@@ -55,7 +50,7 @@ trait Isa {
     unsafe fn load(from: *const u8) -> Self::Line;
     unsafe fn store(to: *mut u8, line: Self::Line);
     unsafe fn add(a: Self::Line, b: Self::Line) -> Self::Line;
-    unsafe fn multiply_add(weight: Self::Line, from: *const u8, sum: Self::Line) -> Self::Line;
+    unsafe fn multiply_add(weight: Self::Line, line: Self::Line, sum: Self::Line) -> Self::Line;
     /// NaN stays NaN.
     unsafe fn clamp(line: Self::Line, low: Self::Line, high: Self::Line) -> Self::Line;
 }
@@ -63,9 +58,9 @@ trait Isa {
 /// Bytes of a line.
 const LINE: usize = 4 * LANES;
 
-/// `R` rows of `W` lines at a horizontal step of `S` lines.
+/// `G` output channels at once, `R` rows of `W` lines at a horizontal step of `S` lines.
 #[inline(always)]
-unsafe fn run<I: Isa, const R: usize, const W: usize, const S: usize>(work: &Work) {
+unsafe fn run<I: Isa, const G: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
     // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
     unsafe {
         let rows: [*const u8; R] = std::array::from_fn(|r| work.input.add(work.tile.input[r]));
@@ -74,49 +69,47 @@ unsafe fn run<I: Isa, const R: usize, const W: usize, const S: usize>(work: &Wor
             Activation::None => (f32::NEG_INFINITY, f32::INFINITY),
         };
         let clamps = work.last && work.activation != Activation::None;
-        for channel in work.channels.clone() {
-            let out = work.output.add(channel * work.output_pitch);
-            let mut sums = [[I::splat(0.0); W]; R];
-            if work.first {
+        for group in work.groups.clone() {
+            let mut sums = [[[I::splat(0.0); W]; R]; G];
+            for g in 0..G {
+                let channel = group * G + g;
                 let bias = I::splat(*work.bias.get_unchecked(channel));
-                if work.added.is_null() {
-                    sums = [[bias; W]; R];
-                } else {
-                    let added = work.added.add(channel * work.added_pitch);
-                    for r in 0..R {
-                        for x in 0..W {
-                            sums[r][x] = I::add(bias, I::load(added.add(work.tile.added[r] + x * LINE)));
+                let out = work.output.add(channel * work.output_pitch);
+                let added = work.added.wrapping_add(channel * work.added_pitch);
+                for r in 0..R {
+                    for x in 0..W {
+                        sums[g][r][x] = if !work.first {
+                            I::load(out.add(work.tile.output[r] + x * LINE))
+                        } else if work.added.is_null() {
+                            bias
+                        } else {
+                            I::add(bias, I::load(added.add(work.tile.added[r] + x * LINE)))
+                        };
+                    }
+                }
+            }
+            let range = *work.starts.get_unchecked(group) as usize..*work.starts.get_unchecked(group + 1) as usize;
+            for entry in work.entries.get_unchecked(range.start * (1 + G)..range.end * (1 + G)).chunks_exact(1 + G) {
+                let weights: [I::Line; G] = std::array::from_fn(|g| I::splat(f32::from_bits(*entry.get_unchecked(1 + g))));
+                let offset = *entry.get_unchecked(0) as usize;
+                for r in 0..R {
+                    for x in 0..W {
+                        let line = I::load(rows[r].add(offset + x * S * LINE));
+                        for g in 0..G {
+                            sums[g][r][x] = I::multiply_add(weights[g], line, sums[g][r][x]);
                         }
                     }
                 }
-            } else {
+            }
+            let (low, high) = (I::splat(low), I::splat(high));
+            for g in 0..G {
+                let out = work.output.add((group * G + g) * work.output_pitch);
                 for r in 0..R {
                     for x in 0..W {
-                        sums[r][x] = I::load(out.add(work.tile.output[r] + x * LINE));
+                        let sum = sums[g][r][x];
+                        let sum = if clamps { I::clamp(sum, low, high) } else { sum };
+                        I::store(out.add(work.tile.output[r] + x * LINE), sum);
                     }
-                }
-            }
-            let range = *work.starts.get_unchecked(channel) as usize..*work.starts.get_unchecked(channel + 1) as usize;
-            for entry in work.entries.get_unchecked(range) {
-                let weight = I::splat(entry.weight);
-                for r in 0..R {
-                    let row = rows[r].add(entry.offset as usize);
-                    for x in 0..W {
-                        sums[r][x] = I::multiply_add(weight, row.add(x * S * LINE), sums[r][x]);
-                    }
-                }
-            }
-            if clamps {
-                let (low, high) = (I::splat(low), I::splat(high));
-                for r in 0..R {
-                    for x in 0..W {
-                        sums[r][x] = I::clamp(sums[r][x], low, high);
-                    }
-                }
-            }
-            for r in 0..R {
-                for x in 0..W {
-                    I::store(out.add(work.tile.output[r] + x * LINE), sums[r][x]);
                 }
             }
         }
@@ -129,6 +122,15 @@ unsafe fn run<I: Isa, const R: usize, const W: usize, const S: usize>(work: &Wor
 mod x86 {
     use super::{Isa, LINE};
     use std::arch::x86_64::*;
+
+    /// `to[l] = from[lanes[l]]` where the bit of `read` is set, else 0.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn shuffle(from: *const f32, lanes: &[i32; 16], read: u16, to: *mut f32) {
+        unsafe {
+            let lanes = _mm512_loadu_si512(lanes.as_ptr().cast());
+            _mm512_store_ps(to, _mm512_maskz_permutexvar_ps(read, lanes, _mm512_load_ps(from)));
+        }
+    }
 
     pub struct Avx512;
 
@@ -151,8 +153,8 @@ mod x86 {
             unsafe { _mm512_add_ps(a, b) }
         }
         #[inline(always)]
-        unsafe fn multiply_add(weight: __m512, from: *const u8, sum: __m512) -> __m512 {
-            unsafe { _mm512_fmadd_ps(weight, _mm512_load_ps(from.cast()), sum) }
+        unsafe fn multiply_add(weight: __m512, line: __m512, sum: __m512) -> __m512 {
+            unsafe { _mm512_fmadd_ps(weight, line, sum) }
         }
         #[inline(always)]
         unsafe fn clamp(line: __m512, low: __m512, high: __m512) -> __m512 {
@@ -185,11 +187,8 @@ mod x86 {
             unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
         }
         #[inline(always)]
-        unsafe fn multiply_add(weight: [__m256; 2], from: *const u8, sum: [__m256; 2]) -> [__m256; 2] {
-            unsafe {
-                let line = Self::load(from);
-                [_mm256_fmadd_ps(weight[0], line[0], sum[0]), _mm256_fmadd_ps(weight[1], line[1], sum[1])]
-            }
+        unsafe fn multiply_add(weight: [__m256; 2], line: [__m256; 2], sum: [__m256; 2]) -> [__m256; 2] {
+            unsafe { [_mm256_fmadd_ps(weight[0], line[0], sum[0]), _mm256_fmadd_ps(weight[1], line[1], sum[1])] }
         }
         #[inline(always)]
         unsafe fn clamp(line: [__m256; 2], low: [__m256; 2], high: [__m256; 2]) -> [__m256; 2] {
@@ -224,8 +223,7 @@ impl Isa for Portable {
         std::array::from_fn(|l| a[l] + b[l])
     }
     #[inline(always)]
-    unsafe fn multiply_add(weight: [f32; LANES], from: *const u8, sum: [f32; LANES]) -> [f32; LANES] {
-        let line = unsafe { Self::load(from) };
+    unsafe fn multiply_add(weight: [f32; LANES], line: [f32; LANES], sum: [f32; LANES]) -> [f32; LANES] {
         std::array::from_fn(|l| weight[l] * line[l] + sum[l])
     }
     #[inline(always)]
@@ -238,29 +236,35 @@ impl Isa for Portable {
 pub(super) type Run = unsafe fn(&Work);
 
 macro_rules! finder {
-    ($name:ident, $isa:ty, $(#[$feature:meta])?; $(($r:literal, $w:literal))*) => {
-        fn $name(rows: usize, columns: usize, step: usize) -> Option<Run> {
+    ($name:ident, $isa:ty, $(#[$feature:meta])?; $($g:literal: $(($r:literal, $w:literal))*;)*) => {
+        fn $name(group: usize, rows: usize, columns: usize, step: usize) -> Option<Run> {
             $(#[$feature])?
-            unsafe fn one<const R: usize, const W: usize, const S: usize>(work: &Work) {
+            unsafe fn one<const G: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
                 // SAFETY: passed on to the caller.
-                unsafe { run::<$isa, R, W, S>(work) }
+                unsafe { run::<$isa, G, R, W, S>(work) }
             }
-            match (rows, columns, step) {
-                $(($r, $w, 1) => Some(one::<$r, $w, 1> as Run), ($r, $w, 2) => Some(one::<$r, $w, 2> as Run),)*
+            match (group, rows, columns, step) {
+                $($(
+                    ($g, $r, $w, 1) => Some(one::<$g, $r, $w, 1> as Run),
+                    ($g, $r, $w, 2) => Some(one::<$g, $r, $w, 2> as Run),
+                )*)*
                 _ => None,
             }
         }
     };
 }
 
-/// All shapes of tiles: rows, columns.
+/// All shapes of tiles: output channels at once; rows, columns.
 macro_rules! with_shapes {
     ($($head:tt)*) => {
         finder! {
             $($head)*;
-            (1, 1) (1, 2) (1, 3) (1, 4) (1, 5) (1, 6) (1, 7) (1, 8) (1, 9) (1, 10) (1, 11) (1, 12) (1, 13) (1, 14) (1, 15) (1, 16)
-            (1, 28) (2, 1) (2, 2) (2, 3) (2, 4) (2, 5) (2, 6) (2, 7) (2, 8) (2, 14) (4, 1) (4, 2) (4, 3) (4, 4) (4, 5) (4, 6) (4, 7)
-            (7, 1) (7, 2) (7, 3) (7, 4)
+            1: (1, 1) (1, 2) (1, 3) (1, 4) (1, 5) (1, 6) (1, 7) (1, 8) (1, 9) (1, 10) (1, 11) (1, 12) (1, 13) (1, 14) (1, 15) (1, 16)
+               (1, 28) (2, 1) (2, 2) (2, 3) (2, 4) (2, 5) (2, 6) (2, 7) (2, 8) (2, 14) (4, 1) (4, 2) (4, 3) (4, 4) (4, 5) (4, 6) (4, 7)
+               (7, 1) (7, 2) (7, 3) (7, 4);
+            2: (1, 1) (1, 2) (1, 3) (1, 4) (1, 5) (1, 6) (1, 7) (1, 8) (1, 9) (1, 10) (1, 11) (1, 12) (1, 13)
+               (2, 1) (2, 2) (2, 3) (2, 4) (2, 5) (2, 6) (4, 1) (4, 2) (4, 3);
+            4: (1, 1) (1, 2) (1, 3) (1, 4) (1, 5) (1, 6) (2, 1) (2, 2) (2, 3) (4, 1);
         }
     };
 }
@@ -271,34 +275,57 @@ with_shapes!(avx512, x86::Avx512, #[target_feature(enable = "avx512f")]);
 with_shapes!(avx2, x86::Avx2, #[target_feature(enable = "avx2,fma")]);
 with_shapes!(portable, Portable,);
 
-/// The kernel for a shape of tile at a horizontal step of 1 or 2, if there is one.
-pub(super) fn find(kernel: Kernel, rows: usize, columns: usize, step: usize) -> Option<Run> {
+/// The kernel for so many output channels at once, a shape of tile and a horizontal step of 1 or 2, if there is one.
+pub(super) fn find(kernel: Kernel, group: usize, rows: usize, columns: usize, step: usize) -> Option<Run> {
     match kernel.isa() {
         #[cfg(target_arch = "x86_64")]
-        Available::Avx512 => avx512(rows, columns, step),
+        Available::Avx512 => avx512(group, rows, columns, step),
         #[cfg(target_arch = "x86_64")]
-        Available::Avx2 => avx2(rows, columns, step),
-        Available::Portable => portable(rows, columns, step),
+        Available::Avx2 => avx2(group, rows, columns, step),
+        Available::Portable => portable(group, rows, columns, step),
     }
 }
 
-/// Lines whose sums fit into the registers.
-pub(super) fn most_lines(kernel: Kernel) -> usize {
-    match kernel.isa() {
+/// Lines whose sums fit into the registers, beside the weights.
+pub(super) fn most_lines(kernel: Kernel, group: usize) -> usize {
+    let all = match kernel.isa() {
         #[cfg(target_arch = "x86_64")]
         Available::Avx512 => 28,
-        // Two registers for each line, or four of thirty-two.
+        // Two registers of sixteen for each line.
         #[cfg(target_arch = "x86_64")]
         Available::Avx2 => 6,
+        // Four of thirty-two on NEON.
         Available::Portable => 6,
+    };
+    (all / group).max(1)
+}
+
+/// Writes a line from other lines of the same channel, mostly a single one.
+///
+/// # Safety
+/// `channel` must be a whole channel of the value that `gather` was made for.
+pub(super) unsafe fn shuffle_line(kernel: Kernel, gather: &Gather, channel: *mut f32) {
+    // SAFETY: the tables lie inside of their values; the kernel is the proof of the instructions.
+    unsafe {
+        match (&gather.one, kernel.isa()) {
+            #[cfg(target_arch = "x86_64")]
+            (Some((line, lanes, read)), Available::Avx512) => {
+                x86::shuffle(channel.add(line * LANES), lanes, *read, channel.add(gather.to * LANES));
+            }
+            (Some((_, _, 0)), _) => channel.add(gather.to * LANES).cast::<[f32; LANES]>().write([0.0; LANES]),
+            _ => super::program::gather_line(gather, channel, channel),
+        }
     }
 }
 
-/// The sizes that rows of a tile come in, and the largest first.
+/// Output channels that can be computed at once.
+pub(super) const GROUPS: [usize; 3] = [1, 2, 4];
+
+/// The sizes that rows of a tile come in, the largest first.
 pub(super) const ROWS: [usize; 4] = [7, 4, 2, 1];
 
-/// The widest tile of so many rows that fits into the registers.
-pub(super) fn widest(kernel: Kernel, rows: usize, columns: usize) -> usize {
-    let most = (most_lines(kernel) / rows).max(1);
-    (1..=columns.min(most)).rev().find(|&columns| find(kernel, rows, columns, 1).is_some()).unwrap_or(1)
+/// The widest tile of one row that fits into the registers.
+pub(super) fn widest(kernel: Kernel, group: usize, columns: usize) -> usize {
+    let most = columns.min(most_lines(kernel, group));
+    (1..=most).rev().find(|&columns| find(kernel, group, 1, columns, 1).is_some()).unwrap_or(1)
 }

@@ -12,7 +12,7 @@ mod layout;
 mod matrix;
 mod pool;
 mod reduce;
-mod remap;
+pub(crate) mod remap;
 mod resolve;
 mod unary;
 

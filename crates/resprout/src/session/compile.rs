@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::forward::{Plan, PlanOptions, Slots, Step};
 use crate::model::Model;
 use crate::ops::conv::Conv;
+use crate::ops::remap::Remap;
 use crate::ops::{BinaryOp, Compute};
 use crate::tensor::Tensor;
 use resprout_kernels::lanes::{Arena, Builder, Convolution, Program, Team, Value};
@@ -185,10 +186,10 @@ impl<'a> Compiler<'a> {
         let mut last_read = HashMap::new();
         let mut shapes = HashMap::from([(0, plan.input_shape.clone())]);
         for (index, step) in plan.steps.iter().enumerate() {
-            step.input_slots().for_each(|slot| drop(last_read.insert(slot, index)));
+            last_read.extend(step.input_slots().map(|slot| (slot, index)));
             shapes.insert(step.output(), step.shape.clone());
         }
-        shapes.keys().filter(|slot| plan.is_result(**slot)).for_each(|slot| drop(last_read.insert(*slot, usize::MAX)));
+        last_read.extend(shapes.keys().filter(|slot| plan.is_result(**slot)).map(|slot| (*slot, usize::MAX)));
         Compiler {
             model,
             plan,
@@ -379,6 +380,13 @@ impl<'a> Compiler<'a> {
                 self.set(step.output(), value, from.not_negative);
                 Some(())
             }
+            Compute::Remap(remap, fill) => {
+                let slot = step.first_input()?;
+                // Alone it is done faster where it is.
+                self.open.as_ref()?.known.get(&slot)?;
+                let (shape, weight) = as_conv(remap, *fill, &self.shapes[&slot], &step.shape)?;
+                self.conv(index, name, step, (shape, &weight, &[], Activation::None))
+            }
             // One pixel for each channel: the same lines.
             Compute::Reshape => {
                 let slot = step.first_input()?;
@@ -410,6 +418,37 @@ impl<'a> Compiler<'a> {
         self.set(output, value, is_not_negative(activation));
         Some(())
     }
+}
+
+/// A slice of channels or of every second pixel, or a border of zeros, as a convolution that copies.
+fn as_conv(remap: &Remap, fill: f32, from: &[usize], to: &[usize]) -> Option<(ConvShape, Vec<f32>)> {
+    let (&[_, channels, height, width], &[_, outputs, out_h, out_w]) = (from, to) else { return None };
+    let shape = |stride: [usize; 2], pads: [usize; 4]| ConvShape {
+        in_channels: channels,
+        in_h: height,
+        in_w: width,
+        out_channels: outputs,
+        kernel: [1, 1],
+        stride,
+        dilation: [1, 1],
+        pads,
+        groups: 1,
+    };
+    let (shape, first) = if let Some(ranges) = remap.ranges() {
+        let &[(0, images, 1), (first, _, channel_step), (0, _, down), (0, _, across)] = &ranges[..] else { return None };
+        let whole = images == from[0] && channel_step == 1 && out_h == height.div_ceil(down) && out_w == width.div_ceil(across);
+        (whole.then(|| shape([down, across], [0; 4]))?, first as isize)
+    } else {
+        let borders = remap.borders(from).filter(|_| fill == 0.0)?;
+        let &[(0, 0), (before, _), (top, bottom), (left, right)] = &borders[..] else { return None };
+        (shape([1, 1], [top, left, bottom, right]), -(before as isize))
+    };
+    let mut weight = vec![0.0; outputs * channels];
+    for output in 0..outputs {
+        let channel = usize::try_from(output as isize + first).ok().filter(|&channel| channel < channels);
+        channel.into_iter().for_each(|channel| weight[output * channels + channel] = 1.0);
+    }
+    (shape.out_size() == (out_h, out_w) && Builder::knows(&shape)).then_some((shape, weight))
 }
 
 fn is_not_negative(activation: Activation) -> bool {

@@ -62,8 +62,8 @@ pub struct Session {
 pub struct Chosen {
     /// Images that run together.
     pub together: usize,
-    /// Rows, columns, block and split of every convolution, program by program.
-    pub cuts: Vec<Vec<[usize; 4]>>,
+    /// Rows, columns, block, group and split of every convolution, program by program.
+    pub cuts: Vec<Vec<[usize; 5]>>,
 }
 
 impl Session {
@@ -163,18 +163,14 @@ impl Session {
 
     /// What was chosen, to be kept.
     pub fn chosen(&self) -> Chosen {
-        let cut = |choice: Choice| [choice.rows, choice.columns, choice.block, usize::from(choice.by_channel)];
+        let cut = |choice: Choice| [choice.rows, choice.columns, choice.block, choice.group, usize::from(choice.by_channel)];
         let cuts = self.compiled.programs().map(|program| program.choices().into_iter().map(cut).collect()).collect();
         Chosen { together: self.compiled.together, cuts }
     }
 
     fn choose(&mut self, chosen: &Chosen) {
-        let choice = |[rows, columns, block, split]: &[usize; 4]| Choice {
-            rows: *rows,
-            columns: *columns,
-            block: *block,
-            by_channel: *split > 0,
-        };
+        let choice =
+            |&[rows, columns, block, group, split]: &[usize; 5]| Choice { rows, columns, block, group, by_channel: split > 0 };
         for (program, cuts) in self.compiled.programs_mut().zip(&chosen.cuts) {
             program.choose(&cuts.iter().map(choice).collect::<Vec<_>>());
         }
