@@ -34,6 +34,14 @@ pub enum Command {
         after_help = "Example:\n  resprout eval sparse.onnx --reference model.onnx --data test_images/ --labels labels.csv"
     )]
     Eval(EvalArgs),
+    /// Classify images with a network, pruned weights left out
+    #[command(after_help = "Example:\n  resprout run sparse.onnx images/ --top 3")]
+    Run(RunArgs),
+    /// Measure latency and throughput, layer by layer, alone or alternating with ONNX Runtime
+    #[command(
+        after_help = "Examples:\n  resprout bench sparse.onnx --tune 30 --layers\n  resprout bench sparse.onnx --batch 1,8 --against onnxruntime --rival-model dense.onnx"
+    )]
+    Bench(BenchArgs),
     /// Show a model's layers, what can be pruned, and what the forward cannot compute
     #[command(after_help = "Example:\n  resprout inspect model.onnx --input-shape 3,224,224")]
     Inspect(InspectArgs),
@@ -364,6 +372,88 @@ pub struct EvalArgs {
     /// Write the result as JSON; - prints it instead of the table
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+/// How a network is prepared to run.
+#[derive(Args, Debug)]
+pub struct SessionArgs {
+    /// Seconds for measuring which plan is the fastest here; 0 for one chosen without
+    #[arg(long, default_value_t = 0.0, value_name = "SECONDS", value_parser = parse_seconds, allow_negative_numbers = true)]
+    pub tune: f64,
+    /// A file that keeps plans, for each model, CPU, batch and number of threads
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
+    /// A row of the kernels (see `resprout list`) [default: the best one of this CPU]
+    #[arg(long, value_name = "NAME")]
+    pub kernel: Option<String>,
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| "a number of seconds from 0 to 3600 is needed".into())
+}
+
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// The model, .onnx, or its weights with --arch
+    pub model: PathBuf,
+    /// The images
+    pub data: PathBuf,
+    /// Classes to show of each image
+    #[arg(long, default_value = "5", value_name = "N")]
+    pub top: NonZeroUsize,
+    #[command(flatten)]
+    pub session: SessionArgs,
+    #[command(flatten)]
+    pub images: ImageArgs,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    /// Write the classes as JSON; - prints them instead of the table
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// The model, .onnx, or its weights with --arch
+    pub model: PathBuf,
+    /// Images of a batch; several sizes one after another
+    #[arg(long, default_value = "1", value_name = "N,..", value_delimiter = ',')]
+    pub batch: Vec<usize>,
+    /// Numbers of threads, where --threads does not name one
+    #[arg(long, default_value = "2", value_name = "N,..", value_delimiter = ',')]
+    pub bench_threads: Vec<usize>,
+    /// Channels, height and width of an image, where the model leaves them free
+    #[arg(long, value_name = "C,H,W", value_delimiter = ',')]
+    pub input_shape: Option<Vec<usize>>,
+    /// Turns of a few batches each
+    #[arg(long, default_value_t = 15, value_name = "N")]
+    pub rounds: usize,
+    /// Show every operation with its time
+    #[arg(long)]
+    pub layers: bool,
+    /// Alternate with this engine, from Python's package of that name
+    #[arg(long, value_name = "NAME")]
+    pub against: Option<Rival>,
+    /// The file that the rival runs, if it is another one: the dense model, whose time it takes for a sparse one too
+    #[arg(long, value_name = "FILE", requires = "against")]
+    pub rival_model: Option<PathBuf>,
+    /// The Python that has the rival
+    #[arg(long, default_value = "python3", value_name = "PROGRAM")]
+    pub python: PathBuf,
+    #[command(flatten)]
+    pub session: SessionArgs,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    /// Write the times as JSON; - prints them instead of the tables
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Other engines.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+pub enum Rival {
+    Onnxruntime,
 }
 
 #[derive(Args, Debug)]

@@ -51,6 +51,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     pool.install(|| match &cli.command {
         Command::Prune(args) => commands::prune::run(args, &progress),
         Command::Eval(args) => commands::eval::run(args, &progress),
+        Command::Run(args) => commands::run::run(args, rayon::current_num_threads(), &progress),
+        Command::Bench(args) => commands::bench::run(args, cli.threads.map(NonZeroUsize::get), &progress),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Train(args) => commands::train::run(args, &progress),
         Command::Score(args) => commands::score::run(args, &progress),

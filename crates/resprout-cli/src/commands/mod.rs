@@ -1,5 +1,6 @@
 //! One file per command, and what they share.
 
+pub mod bench;
 pub mod compare;
 pub mod convert;
 pub mod data;
@@ -9,6 +10,7 @@ pub mod images;
 pub mod inspect;
 pub mod list;
 pub mod prune;
+pub mod run;
 pub mod score;
 pub mod sweep;
 pub mod train;

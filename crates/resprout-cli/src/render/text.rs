@@ -1,9 +1,11 @@
 //! Tables for people.
 
 use super::study_words;
+use crate::commands::bench::{Bench, BenchRow, Rival};
 use crate::commands::compare::Compared;
 use crate::commands::demo::DemoReport;
 use crate::commands::inspect::Inspection;
+use crate::commands::run::Classified;
 use crate::commands::score::Scored;
 use resprout::eval::{Estimate, Evaluation};
 use resprout::model::LeftDense;
@@ -227,6 +229,65 @@ pub fn study(study: &Analysis, measured: usize, folder: &Path) {
     study.failures.iter().for_each(|failure| outln!("  failed: {}", study_words::failure(failure)));
     study.notes.iter().for_each(|note| outln!("  note: {note}"));
     outln!("{measured} cells measured now; {}: report.html, study.json, journal.jsonl, recipe.json, figures/", folder.display());
+}
+
+/// The highest classes of every image.
+pub fn classified(result: &Classified) {
+    for image in &result.images {
+        let classes: Vec<String> = image.classes.iter().map(|(class, output)| format!("{class} ({output:.3})")).collect();
+        outln!("{}  {}", image.image, classes.join("  "));
+    }
+    outln!("{:.0} images/s, without decoding", result.images_per_second);
+    warnings(&result.warnings);
+}
+
+/// Latency and throughput.
+pub fn bench(bench: &Bench, layers: bool) {
+    let shape: Vec<String> = bench.image.iter().map(usize::to_string).collect();
+    outln!("{} on images of {}, {}", bench.model.path, shape.join("x"), bench.cpu);
+    let ms = |seconds: f64| format!("{:.3}", seconds * 1e3);
+    let row = |row: &BenchRow| {
+        let rival = |of: fn(&Rival) -> f64| row.rival.as_ref().map(of);
+        vec![
+            row.batch.to_string(),
+            row.threads.to_string(),
+            row.together.to_string(),
+            ms(row.ours.p50),
+            ms(row.ours.p90),
+            format!("{:.0}", row.ours.images_per_second),
+            rival(|r| r.times.p50).map_or("-".into(), ms),
+            rival(|r| r.times.p90).map_or("-".into(), ms),
+            rival(|r| r.ratio).map_or("-".into(), |ratio| format!("{ratio:.2}x")),
+            row.rival.as_ref().and_then(|r| r.difference).map_or("-".into(), |d| format!("{d:.1e}")),
+        ]
+    };
+    let header =
+        ["batch", "threads", "together", "p50 ms", "p90 ms", "images/s", "rival p50", "rival p90", "faster", "difference"];
+    table(&header, &bench.rows.iter().map(row).collect::<Vec<_>>());
+    if let Some(rival) = bench.rows.iter().find_map(|row| row.rival.as_ref()) {
+        outln!("  rival: {}; faster: the median of its time by ours, turn by turn", rival.name);
+    }
+    for row in bench.rows.iter().filter(|_| layers) {
+        outln!(
+            "\nbatch {}, {} threads: one pass of {} images; limit {:.1} GMAC/s",
+            row.batch,
+            row.threads,
+            row.together,
+            row.limit / 1e9
+        );
+        let line = |layer: &resprout::forward::LayerTime| {
+            let rate = layer.macs.map(|macs| macs as f64 / layer.seconds);
+            vec![
+                layer.name.clone(),
+                format!("{:.1}", layer.seconds * 1e6),
+                layer.density.map_or("-".into(), |d| format!("{d:.3}")),
+                rate.map_or("-".into(), |rate| format!("{:.1}", rate / 1e9)),
+                rate.map_or("-".into(), |rate| format!("{:.0} %", rate / row.limit * 100.0)),
+            ]
+        };
+        table(&["operation", "us", "density", "GMAC/s", "of the limit"], &row.layers.iter().map(line).collect::<Vec<_>>());
+    }
+    warnings(&bench.warnings);
 }
 
 /// Runs, studies and models side by side.

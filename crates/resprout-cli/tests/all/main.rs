@@ -3,6 +3,7 @@
 mod bad_input;
 mod cli;
 mod real_data;
+mod session;
 mod sweep;
 mod tidy;
 mod train;

@@ -691,6 +691,52 @@ impl Conv {
     }
 }
 
+/// Multiply-accumulates per second that `threads` threads can do on this machine at the most: a dense convolution all of
+/// whose numbers lie in the first-level cache.
+pub fn limit(threads: usize) -> std::io::Result<f64> {
+    const CHANNELS: usize = 16;
+    const SIZE: [usize; 2] = [8, 28];
+    let shape = ConvShape {
+        in_channels: CHANNELS,
+        in_h: SIZE[0],
+        in_w: SIZE[1],
+        out_channels: CHANNELS,
+        kernel: [1, 1],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pads: [0; 4],
+        groups: 1,
+    };
+    let weight = [0.5; CHANNELS * CHANNELS];
+    let mut builder = super::Builder::new(Kernel::best(), 1);
+    let input = builder.input(CHANNELS, SIZE);
+    let convolution = super::Convolution { shape, weight: &weight, bias: &[], activation: Activation::None, added: None };
+    let output = builder.conv("limit", input, convolution);
+    builder.output(output);
+    let Some(program) = builder.finish() else { return Ok(f64::NAN) };
+    let conv = program.convs().next();
+    let least = std::sync::Mutex::new(f64::INFINITY);
+    const RUNS: usize = 2000;
+    Team::new(threads)?.run(&|member| {
+        let mut arena = program.arena();
+        let base = Base { arena: arena.pointer(), outputs: std::ptr::null() };
+        for _ in 0..5 {
+            member.meet();
+            let start = Instant::now();
+            for _ in 0..RUNS {
+                // SAFETY: as in `run_op`; each thread has an arena of its own.
+                conv.into_iter().for_each(|conv| unsafe { conv.run(base, &Member::alone()) });
+            }
+            member.meet();
+            if let (0, Ok(mut least)) = (member.index, least.lock()) {
+                *least = least.min(start.elapsed().as_secs_f64());
+            }
+        }
+    });
+    let least = least.into_inner().unwrap_or(f64::NAN);
+    Ok((threads * RUNS * CHANNELS * CHANNELS * SIZE[0] * SIZE[1]) as f64 / least)
+}
+
 /// The width up to `most` that cuts `width` into the same number of pieces, as even as can be.
 fn even(most: usize, width: usize) -> usize {
     width.div_ceil(width.div_ceil(most.max(1)).max(1))

@@ -216,7 +216,8 @@ impl ImageSet {
         ))
     }
 
-    fn name(&self, index: usize) -> String {
+    /// What an image is called: its file, or its number in one.
+    pub fn name(&self, index: usize) -> String {
         match &self.source {
             Source::Files(files) => files[index].display().to_string(),
             _ => format!("{}, image {index}", self.path.display()),

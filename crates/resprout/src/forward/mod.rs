@@ -1,9 +1,12 @@
-//! The CPU forward: a [`Plan`] for one batch size, and a [`Network`] that runs any number of images
-//! through it in chunks.
+//! The CPU forward: a [`Plan`] for one batch size, its compilation to programs on lines, and a [`Network`] that runs any
+//! number of images in chunks.
 
+mod lines;
 mod network;
 mod plan;
 
-pub(crate) use network::with_batch;
+pub(crate) use lines::Compiled;
+pub use lines::LayerTime;
 pub use network::{Network, plan_chunk};
+pub(crate) use network::{fixed_batch, with_batch};
 pub use plan::{BatchNormStep, Plan, PlanOptions, Slots, Step};

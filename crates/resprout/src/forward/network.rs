@@ -1,12 +1,13 @@
 //! Any number of images through a plan for a small chunk of them.
 
-use super::{Plan, PlanOptions, Slots};
+use super::{Compiled, Plan, PlanOptions, Slots};
 use crate::error::{Error, Result};
 use crate::model::{Dim, Model};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 use resprout_kernels::Kernel;
-use std::sync::Mutex;
+use resprout_kernels::lanes::Arena;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The largest value of a chunk should fit the second-level cache beside another one.
 const CHUNK_BYTES: usize = 512 * 1024;
@@ -16,14 +17,25 @@ const LARGEST_CHUNK: usize = 16;
 /// A model ready to run on images of one size. Results do not depend on the number of threads: the
 /// chunk is chosen from the model and the image size alone.
 pub struct Network {
-    plan: Plan,
+    engine: Engine,
     kernel: Kernel,
-    spaces: Mutex<Vec<Slots>>,
+}
+
+enum Engine {
+    /// Compiled to programs on lines, with zero weights left out.
+    Lines { compiled: Box<Compiled>, arenas: Mutex<Vec<Vec<Arena>>> },
+    /// Step by step.
+    Steps { plan: Box<Plan>, spaces: Mutex<Vec<Slots>> },
 }
 
 impl Network {
     /// Prepares `model` for images of shape `[C, H, W]`.
     pub fn new(model: &Model, image: &[usize], options: &PlanOptions) -> Result<Network> {
+        let kernel = Kernel::best();
+        if let Some(compiled) = in_lines(model, image, kernel, options) {
+            let engine = Engine::Lines { compiled: Box::new(compiled), arenas: Mutex::default() };
+            return Ok(Network { engine, kernel });
+        }
         let plan = plan_chunk(model, image, options)?;
         for (shape, name) in plan.result_shapes.iter().zip(model.graph.outputs.iter().chain(&options.taps)) {
             if shape.first() != Some(&plan.input_shape[0]) {
@@ -32,41 +44,72 @@ impl Network {
                 )));
             }
         }
-        Ok(Network { plan, kernel: Kernel::best(), spaces: Mutex::new(Vec::new()) })
+        Ok(Network { engine: Engine::Steps { plan: Box::new(plan), spaces: Mutex::default() }, kernel })
     }
 
     /// The plan for one chunk.
     pub fn plan(&self) -> &Plan {
-        &self.plan
+        match &self.engine {
+            Engine::Lines { compiled, .. } => &compiled.plan,
+            Engine::Steps { plan, .. } => plan,
+        }
     }
 
     /// Runs `images: [N, C, H, W]` on the threads of the current rayon pool; returns the outputs and
     /// then the taps, each with `N` as its first axis.
     pub fn run(&self, images: &Tensor) -> Result<Vec<Tensor>> {
-        if images.shape.get(1..) != self.plan.input_shape.get(1..) {
-            return Err(Error::data(format!("images of shape {:?}, prepared for {:?}", images.shape, self.plan.input_shape)));
+        let plan = self.plan();
+        if images.shape.get(1..) != plan.input_shape.get(1..) {
+            return Err(Error::data(format!("images of shape {:?}, prepared for {:?}", images.shape, plan.input_shape)));
         }
         let count = images.shape[0];
-        let chunk = self.plan.input_shape[0];
         let image_len: usize = images.shape[1..].iter().product();
-        let chunks: Vec<&[f32]> = images.data.chunks((chunk * image_len).max(1)).collect();
+        let chunks: Vec<&[f32]> = images.data.chunks((plan.input_shape[0] * image_len).max(1)).collect();
         let spread = chunks.len() < rayon::current_num_threads();
         let parts: Vec<Vec<Tensor>> = chunks.into_par_iter().map(|part| self.run_chunk(part, spread)).collect();
-        Ok((0..self.plan.result_shapes.len()).map(|i| join(&parts, i, &self.plan.result_shapes[i], count)).collect())
+        Ok((0..plan.result_shapes.len()).map(|i| join(&parts, i, &plan.result_shapes[i], count)).collect())
+    }
+
+    fn run_chunk(&self, images: &[f32], spread: bool) -> Vec<Tensor> {
+        match &self.engine {
+            Engine::Steps { plan, spaces } => self.run_steps(plan, spaces, images, spread),
+            Engine::Lines { compiled, arenas } => {
+                let mut own = lock(arenas).pop().unwrap_or_else(|| compiled.arenas());
+                let results = compiled.run(images, &mut own, None);
+                lock(arenas).push(own);
+                results
+            }
+        }
     }
 
     /// A last, shorter chunk is filled up with zeros whose results are dropped.
-    fn run_chunk(&self, images: &[f32], spread: bool) -> Vec<Tensor> {
-        let mut slots = self.spaces.lock().map(|mut spaces| spaces.pop()).ok().flatten().unwrap_or_default();
-        let mut input = slots.take(&self.plan.input_shape);
+    fn run_steps(&self, plan: &Plan, spaces: &Mutex<Vec<Slots>>, images: &[f32], spread: bool) -> Vec<Tensor> {
+        let mut slots = lock(spaces).pop().unwrap_or_default();
+        let mut input = slots.take(&plan.input_shape);
         input.data[..images.len()].copy_from_slice(images);
         input.data[images.len()..].fill(0.0);
-        let results = self.plan.run(input, &mut slots, self.kernel, spread);
-        if let Ok(mut spaces) = self.spaces.lock() {
-            spaces.push(slots);
-        }
+        let results = plan.run(input, &mut slots, self.kernel, spread);
+        lock(spaces).push(slots);
         results
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Images whose lanes they fill together have at most so many elements; a larger one fills lanes and caches alone.
+const SMALL_IMAGE: usize = 16 * 1024;
+
+/// The network on lines, if nearly all of it can be.
+fn in_lines(model: &Model, image: &[usize], kernel: Kernel, options: &PlanOptions) -> Option<Compiled> {
+    let together = match fixed_batch(model) {
+        Some(1) => 1,
+        Some(_) => return None,
+        None if image.iter().product::<usize>() <= SMALL_IMAGE => LARGEST_CHUNK,
+        None => 1,
+    };
+    Compiled::new(model, image, together, kernel, options).ok().filter(Compiled::is_worth_it)
 }
 
 fn join(parts: &[Vec<Tensor>], index: usize, shape: &[usize], count: usize) -> Tensor {
@@ -89,7 +132,7 @@ pub(crate) fn with_batch(model: &Model, image: &[usize]) -> Vec<usize> {
     [&[fixed_batch(model).unwrap_or(1)], image].concat()
 }
 
-fn fixed_batch(model: &Model) -> Option<usize> {
+pub(crate) fn fixed_batch(model: &Model) -> Option<usize> {
     match model.graph.inputs.first().and_then(|input| input.shape.first()) {
         Some(Dim::Fixed(batch)) => Some(*batch),
         _ => None,

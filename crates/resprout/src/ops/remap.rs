@@ -52,6 +52,9 @@ impl Remap {
     /// Start, end and step along each axis, where all of them are slices that go forward.
     pub fn ranges(&self) -> Option<Vec<(usize, usize, usize)>> {
         let range = |map: &Vec<usize>| {
+            if map.contains(&FILL) {
+                return None;
+            }
             let (&first, &last) = (map.first()?, map.last()?);
             let step = map.get(1).map_or(Some(1), |second| second.checked_sub(first)).filter(|&step| step > 0)?;
             let even = map.iter().enumerate().all(|(i, &at)| at == first + i * step);

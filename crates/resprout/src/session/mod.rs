@@ -13,15 +13,14 @@
 //! # }
 //! ```
 
-mod compile;
 mod plan;
 
-pub use plan::{PlanFile, StoredPlan};
+pub use plan::{PlanFile, StoredPlan, cpu_name};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::forward::{Compiled, LayerTime, PlanOptions, fixed_batch};
 use crate::model::Model;
 use crate::tensor::Tensor;
-use compile::Compiled;
 use resprout_kernels::lanes::{Arena, Choice, Team};
 use resprout_kernels::{KERNELS, Kernel};
 use serde::{Deserialize, Serialize};
@@ -85,6 +84,7 @@ impl Session {
         let mut best: Option<(f64, Session)> = None;
         let mut team = Some(team);
         let sizes = match chosen {
+            _ if fixed_batch(model).is_some() => vec![only(model)?],
             Some(chosen) => vec![chosen.together.clamp(1, MOST_TOGETHER).next_power_of_two().min(MOST_TOGETHER)],
             None => together(options, image),
         };
@@ -94,7 +94,7 @@ impl Session {
             else {
                 break;
             };
-            let compiled = Compiled::new(model, image, together, kernel)?;
+            let compiled = Compiled::new(model, image, together, kernel, &PlanOptions::default())?;
             let mut session = Session { arenas: Vec::new(), compiled, team: own, image: image.to_vec() };
             if let Some(chosen) = chosen {
                 session.choose(chosen);
@@ -206,17 +206,15 @@ impl Session {
     }
 }
 
-/// The time of one operation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LayerTime {
-    /// The layer's name.
-    pub name: String,
-    /// The least of several runs.
-    pub seconds: f64,
-    /// Multiply-accumulates with weights that are not zero.
-    pub macs: Option<u64>,
-    /// Share of the weights that are not zero.
-    pub density: Option<f64>,
+/// The number of images that a model insists on.
+fn only(model: &Model) -> Result<usize> {
+    match fixed_batch(model) {
+        Some(batch) if batch.is_power_of_two() && batch <= MOST_TOGETHER => Ok(batch),
+        batch => Err(Error::unsupported(format!(
+            "the model is for batches of {} images only; 1, 2, 4, 8, 16 or any number can be run",
+            batch.unwrap_or(0)
+        ))),
+    }
 }
 
 fn find_kernel(name: Option<&str>) -> Result<Kernel> {

@@ -1,8 +1,7 @@
 //! From a plan to programs on lines, with single steps between where lines cannot be used.
 
-use super::LayerTime;
+use super::{Plan, PlanOptions, Slots, Step};
 use crate::error::{Error, Result};
-use crate::forward::{Plan, PlanOptions, Slots, Step};
 use crate::model::Model;
 use crate::ops::conv::Conv;
 use crate::ops::remap::Remap;
@@ -10,10 +9,11 @@ use crate::ops::{BinaryOp, Compute};
 use crate::tensor::Tensor;
 use resprout_kernels::lanes::{Arena, Builder, Convolution, Program, Team, Value};
 use resprout_kernels::{Activation, ConvShape, Kernel};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// A network for a number of images that run together.
-pub(super) struct Compiled {
+pub(crate) struct Compiled {
     pub plan: Plan,
     pub together: usize,
     kernel: Kernel,
@@ -31,8 +31,8 @@ enum Segment {
 }
 
 impl Compiled {
-    pub fn new(model: &Model, image: &[usize], together: usize, kernel: Kernel) -> Result<Compiled> {
-        let plan = Plan::new(model, &[&[together], image].concat(), &PlanOptions::default())?;
+    pub fn new(model: &Model, image: &[usize], together: usize, kernel: Kernel, options: &PlanOptions) -> Result<Compiled> {
+        let plan = Plan::new(model, &[&[together], image].concat(), options)?;
         if plan.result_shapes.iter().any(|shape| shape.first() != Some(&together)) {
             return Err(Error::unsupported("an output does not keep the images apart along its first axis"));
         }
@@ -44,6 +44,13 @@ impl Compiled {
         compiler.close()?;
         let segments = compiler.segments;
         Ok(Compiled { plan, together, kernel, segments })
+    }
+
+    /// Whether nearly all images go through lines: each step between two programs costs a way out and in.
+    pub fn is_worth_it(&self) -> bool {
+        let convs: usize = self.programs().map(|program| program.choices().len()).sum();
+        let apart = |segment: &Segment| matches!(segment, Segment::Step(index) if self.plan.steps[*index].shape.len() == 4);
+        convs > 0 && self.segments.iter().filter(|segment| apart(segment)).count() * 8 <= convs
     }
 
     pub fn programs(&self) -> impl Iterator<Item = &Program> {
@@ -495,4 +502,17 @@ fn absorbed(plan: &Plan) -> HashMap<usize, (usize, usize)> {
         }
     }
     found
+}
+
+/// The time of one operation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerTime {
+    /// The layer's name.
+    pub name: String,
+    /// The least of several runs.
+    pub seconds: f64,
+    /// Multiply-accumulates with weights that are not zero.
+    pub macs: Option<u64>,
+    /// Share of the weights that are not zero.
+    pub density: Option<f64>,
 }

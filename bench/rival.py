@@ -1,0 +1,27 @@
+"""ONNX Runtime for `resprout bench --against onnxruntime`: one batch for every line that is read.
+
+rival.py MODEL BATCH THREADS IMAGES OUTPUT: IMAGES are little-endian f32 of the model's input; the first output is written
+to OUTPUT. Prints the version, then the seconds of each batch.
+"""
+
+import sys
+import time
+
+import numpy as np
+import onnxruntime
+
+model, batch, threads, images, output = sys.argv[1:]
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = int(threads)
+options.inter_op_num_threads = 1
+session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+value = session.get_inputs()[0]
+# Free dimensions other than the batch are in the file's order behind it.
+shape = [int(batch)] + [int(dim) for dim in open(images + ".shape").read().split()]
+feed = {value.name: np.fromfile(images, np.float32).reshape(shape)}
+session.run(None, feed)[0].astype(np.float32).tofile(output)
+print(onnxruntime.__version__, flush=True)
+for _ in sys.stdin:
+    start = time.perf_counter()
+    session.run(None, feed)
+    print(time.perf_counter() - start, flush=True)

@@ -1,0 +1,282 @@
+//! `resprout bench`: latency and throughput, alone or alternating with ONNX Runtime.
+
+use super::{check_json_target, file_info, read_model, write_json};
+use crate::args::BenchArgs;
+use crate::render::text;
+use anyhow::Context;
+use resprout::data::{Preprocess, gaussian};
+use resprout::forward::LayerTime;
+use resprout::model::Model;
+use resprout::progress::Progress;
+use resprout::report::{self, FileInfo, SCHEMA_VERSION};
+use resprout::session::{PlanFile, Session, SessionOptions, StoredPlan, cpu_name};
+use resprout::tensor::Tensor;
+use resprout::{Error, ErrorKind, Result};
+use serde::Serialize;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The rival's program.
+const RIVAL: &str = include_str!("../../../../bench/rival.py");
+
+/// Batches of a turn; the first, which finds caches and threads cold, does not count.
+const TURN: usize = 4;
+
+/// Before each turn of ours: the rival's threads wait by spinning, which would cost us cores.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Runs of which each operation's least time is taken.
+const LAYER_RUNS: usize = 20;
+
+#[derive(Serialize)]
+pub struct Bench {
+    schema_version: u32,
+    tool_version: &'static str,
+    pub cpu: String,
+    pub model: FileInfo,
+    pub image: Vec<usize>,
+    /// One per batch size and number of threads.
+    pub rows: Vec<BenchRow>,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub struct BenchRow {
+    pub batch: usize,
+    pub threads: usize,
+    /// Images that run together.
+    pub together: usize,
+    pub ours: Times,
+    pub rival: Option<Rival>,
+    /// Multiply-accumulates with weights that are not zero, per second, that the machine can do at the most: a convolution
+    /// whose numbers all lie in the first-level cache.
+    pub limit: f64,
+    pub layers: Vec<LayerTime>,
+}
+
+/// Of one batch, in seconds.
+#[derive(Serialize)]
+pub struct Times {
+    pub p50: f64,
+    pub p90: f64,
+    pub images_per_second: f64,
+}
+
+#[derive(Serialize)]
+pub struct Rival {
+    pub name: String,
+    pub times: Times,
+    /// The median of the rival's time by ours, turn by turn: above 1 we are faster.
+    pub ratio: f64,
+    /// The largest difference of the outputs, by the largest output; only where both run the same file.
+    pub difference: Option<f64>,
+}
+
+pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) -> anyhow::Result<()> {
+    check_json_target(args.json.as_deref())?;
+    if args.rounds == 0 {
+        return Err(Error::new(ErrorKind::Option, "--rounds 0: a number from 1 on is needed").into());
+    }
+    let model = read_model(&args.model, &args.network)?;
+    let image = image(args, &model)?;
+    let threads = threads.map_or_else(|| args.bench_threads.clone(), |threads| vec![threads]);
+    let mut warnings = Vec::new();
+    let mut rows = Vec::new();
+    progress.begin("bench", (args.batch.len() * threads.len()) as u64);
+    for &batch in &args.batch {
+        for &threads in &threads {
+            progress.check()?;
+            let options = SessionOptions { threads, batch, tune: args.session.tune, kernel: args.session.kernel.clone() };
+            let (session, note) = open_session(&args.model, &model, &image, &options, args.session.plan.as_deref())?;
+            warnings.extend(note);
+            rows.push(row(args, session, &image, &options)?);
+            progress.advance(1);
+        }
+    }
+    progress.end();
+    let bench = Bench {
+        schema_version: SCHEMA_VERSION,
+        tool_version: env!("CARGO_PKG_VERSION"),
+        cpu: cpu_name(),
+        model: file_info(&args.model)?.0,
+        image,
+        rows,
+        warnings,
+    };
+    if write_json(&bench, args.json.as_deref())? {
+        text::bench(&bench, args.layers);
+    }
+    Ok(())
+}
+
+/// A session with a plan of the file, if it has one for this model, CPU and options; otherwise the plan is measured and kept.
+pub fn open_session(
+    path: &Path,
+    model: &Model,
+    image: &[usize],
+    options: &SessionOptions,
+    plans: Option<&Path>,
+) -> Result<(Session, Option<String>)> {
+    let Some(plans) = plans else { return Ok((Session::new(model, image, options)?, None)) };
+    let mut file = PlanFile::open(plans);
+    let key = StoredPlan::key(file_info(path)?.0.sha256, image, options);
+    if let Some(chosen) = file.find(&key) {
+        return Ok((Session::with_plan(model, image, options, Some(&chosen.clone()))?, None));
+    }
+    let session = Session::new(model, image, options)?;
+    let note = file.note.clone();
+    file.keep(StoredPlan { chosen: session.chosen(), ..key })?;
+    Ok((session, note))
+}
+
+fn image(args: &BenchArgs, model: &Model) -> Result<Vec<usize>> {
+    match (&args.input_shape, report::fixed_image(model)) {
+        (Some(shape), _) if shape.len() == 3 && !shape.contains(&0) => Ok(shape.clone()),
+        (Some(shape), _) => {
+            Err(Error::new(ErrorKind::Option, format!("--input-shape {shape:?}: three numbers from 1 on are needed")))
+        }
+        (None, Some(image)) => Ok(image),
+        (None, None) => {
+            let message = "the model leaves the size of its images free; give --input-shape C,H,W";
+            Err(Error::new(ErrorKind::Option, message))
+        }
+    }
+}
+
+fn row(args: &BenchArgs, mut session: Session, image: &[usize], options: &SessionOptions) -> anyhow::Result<BenchRow> {
+    let &[channels, height, width] = image else { anyhow::bail!("images of shape {image:?}, three axes are needed") };
+    let images = gaussian(options.batch, [channels, height, width], &Preprocess::preset("raw")?, 0);
+    let mut rival = args.against.as_ref().map(|_| Opponent::start(args, &images, options)).transpose()?;
+    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let first = session.run(&images)?.swap_remove(0);
+    for _ in 0..args.rounds {
+        if rival.is_some() {
+            std::thread::sleep(PAUSE);
+        }
+        let mine = turn(|| {
+            let start = Instant::now();
+            session.run(&images)?;
+            Ok(start.elapsed().as_secs_f64())
+        })?;
+        if let Some(rival) = &mut rival {
+            let its = turn(|| rival.batch())?;
+            ratios.push(percentile(&its, 0.5) / percentile(&mine, 0.5));
+            theirs.extend(its);
+        }
+        ours.extend(mine);
+    }
+    let rival = rival.map(|rival| {
+        let same = args.rival_model.is_none();
+        anyhow::Ok(Rival {
+            name: format!("onnxruntime {}", rival.version),
+            times: times(&theirs, options.batch),
+            ratio: percentile(&ratios, 0.5),
+            difference: if same { Some(rival.difference(&first)?) } else { None },
+        })
+    });
+    let limit = resprout_kernels::lanes::limit(options.threads).context("cannot start threads")?;
+    Ok(BenchRow {
+        batch: options.batch,
+        threads: options.threads,
+        together: session.together(),
+        ours: times(&ours, options.batch),
+        rival: rival.transpose()?,
+        limit,
+        layers: if args.layers { session.layers(LAYER_RUNS) } else { Vec::new() },
+    })
+}
+
+/// The times of a few batches without the first.
+fn turn(mut batch: impl FnMut() -> anyhow::Result<f64>) -> anyhow::Result<Vec<f64>> {
+    batch()?;
+    (1..TURN).map(|_| batch()).collect()
+}
+
+fn times(all: &[f64], batch: usize) -> Times {
+    let p50 = percentile(all, 0.5);
+    Times { p50, p90: percentile(all, 0.9), images_per_second: batch as f64 / p50 }
+}
+
+/// The value below which so large a share lies; of an even number the lower one.
+fn percentile(all: &[f64], share: f64) -> f64 {
+    let mut sorted = all.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let index = (share * (sorted.len().max(1) - 1) as f64).floor() as usize;
+    sorted.get(index).copied().unwrap_or(f64::NAN)
+}
+
+/// ONNX Runtime in a process of its own.
+struct Opponent {
+    process: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    version: String,
+    folder: tempfile::TempDir,
+}
+
+impl Opponent {
+    fn start(args: &BenchArgs, images: &Tensor, options: &SessionOptions) -> anyhow::Result<Opponent> {
+        let folder = tempfile::tempdir().context("a temporary folder")?;
+        let path = |name: &str| folder.path().join(name);
+        let shape: Vec<String> = images.shape[1..].iter().map(usize::to_string).collect();
+        for (name, bytes) in
+            [("rival.py", RIVAL.into()), ("images.shape", shape.join(" ").into_bytes()), ("images", images.to_le_bytes())]
+        {
+            std::fs::write(path(name), bytes).with_context(|| format!("cannot write {name}"))?;
+        }
+        let model = args.rival_model.as_ref().unwrap_or(&args.model);
+        let mut process = Command::new(&args.python)
+            .arg(path("rival.py"))
+            .arg(model)
+            .args([options.batch.to_string(), options.threads.to_string()])
+            .args([path("images"), path("output")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("--python {}: cannot be started", args.python.display()))?;
+        let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
+            anyhow::bail!("no pipe to the rival")
+        };
+        let mut opponent = Opponent { process, input, output: BufReader::new(output), version: String::new(), folder };
+        opponent.version =
+            opponent.line().context("--against onnxruntime: needs Python with the packages onnxruntime and numpy")?;
+        Ok(opponent)
+    }
+
+    fn line(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        if self.output.read_line(&mut line)? == 0 {
+            anyhow::bail!("the rival has stopped");
+        }
+        Ok(line.trim().to_string())
+    }
+
+    fn batch(&mut self) -> anyhow::Result<f64> {
+        self.input.write_all(b"go\n")?;
+        self.input.flush()?;
+        Ok(self.line()?.parse()?)
+    }
+
+    fn difference(&self, ours: &Tensor) -> anyhow::Result<f64> {
+        let bytes = std::fs::read(self.folder.path().join("output"))?;
+        let theirs: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        anyhow::ensure!(
+            theirs.len() == ours.data.len(),
+            "the rival's output has {} numbers, ours {}",
+            theirs.len(),
+            ours.data.len()
+        );
+        let largest = theirs.iter().fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
+        let difference = theirs.iter().zip(&ours.data).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        Ok(f64::from(difference / largest))
+    }
+}
+
+impl Drop for Opponent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

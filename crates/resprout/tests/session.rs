@@ -1,0 +1,134 @@
+//! Sessions compute what the plan computes, step by step, on every architecture, kernel and number of threads.
+
+use resprout::architectures::{ARCHITECTURES, Shape, build};
+use resprout::eval::sha256;
+use resprout::forward::{Plan, PlanOptions, Slots};
+use resprout::model::Model;
+use resprout::progress::Quiet;
+use resprout::prune::{PruneOptions, prune};
+use resprout::random::SplitMix64;
+use resprout::session::{PlanFile, Session, SessionOptions, StoredPlan};
+use resprout::tensor::Tensor;
+use resprout_kernels::{KERNELS, Kernel};
+
+fn noise(shape: Vec<usize>, seed: u64) -> Tensor {
+    let mut random = SplitMix64::new(seed, 0);
+    let data = (0..shape.iter().product()).map(|_| random.next_normal() as f32).collect();
+    Tensor::new(shape, data)
+}
+
+fn pruned(name: &str, sparsity: f64) -> (Model, Vec<usize>) {
+    let shape = Shape { classes: None, image: None };
+    let mut model = build(name, &shape, "kaiming-out", 0).unwrap();
+    let options = PruneOptions { sparsity, allocation: "erk".into(), ..PruneOptions::default() };
+    prune(&mut model, &options, &Tensor::default(), &Quiet).unwrap();
+    let image = ARCHITECTURES.iter().find(|entry| entry.name == name).unwrap().build.image.to_vec();
+    (model, image)
+}
+
+fn step_by_step(model: &Model, images: &Tensor) -> Tensor {
+    let plan = Plan::new(model, &images.shape, &PlanOptions::default()).unwrap();
+    plan.run(images.clone(), &mut Slots::default(), Kernel::best(), false).swap_remove(0)
+}
+
+fn close(ours: &Tensor, theirs: &Tensor, place: &str) {
+    assert_eq!(ours.shape, theirs.shape, "{place}");
+    let largest = theirs.data.iter().fold(1e-6f32, |largest, v| largest.max(v.abs()));
+    let difference = ours.data.iter().zip(&theirs.data).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+    // Sums in another order, over up to 161 layers.
+    assert!(difference <= 1e-4 * largest, "{place}: {difference} of {largest}");
+}
+
+#[test]
+fn every_architecture_dense_and_sparse() {
+    for entry in ARCHITECTURES {
+        // The deep ones at full size take seconds each; their blocks are those of the shallow ones.
+        if ["resnet-101", "resnet-152", "resnet-50"].contains(&entry.name) {
+            continue;
+        }
+        for sparsity in [0.0, 0.9] {
+            let (model, image) = pruned(entry.name, sparsity);
+            let images = noise([&[2], &image[..]].concat(), 1);
+            let mut session =
+                Session::new(&model, &image, &SessionOptions { threads: 2, batch: 2, ..SessionOptions::default() }).unwrap();
+            let result = session.run(&images).unwrap().swap_remove(0);
+            close(&result, &step_by_step(&model, &images), &format!("{} at {sparsity}", entry.name));
+        }
+    }
+}
+
+#[test]
+fn threads_batches_and_tuning_change_no_bit() {
+    let (model, image) = pruned("resnet-20", 0.8);
+    let images = noise([&[19], &image[..]].concat(), 2);
+    let mut first: Option<Tensor> = None;
+    for (threads, batch, tune) in [(1, 1, 0.0), (2, 1, 0.0), (2, 4, 0.0), (3, 16, 0.0), (2, 2, 0.3)] {
+        let options = SessionOptions { threads, batch, tune, kernel: None };
+        let mut session = Session::new(&model, &image, &options).unwrap();
+        for result in [session.run(&images).unwrap().swap_remove(0), session.run(&images).unwrap().swap_remove(0)] {
+            let same = first.get_or_insert_with(|| result.clone());
+            assert!(same.same_bits(&result), "{threads} threads, batch {batch}, tuned {tune} s");
+        }
+        // A part of the batch alone.
+        let some = session.run(&images.first(3)).unwrap().swap_remove(0);
+        assert!(some.same_bits(&first.as_ref().unwrap().first(3)), "{threads} threads, batch {batch}: the first three");
+    }
+    close(first.as_ref().unwrap(), &step_by_step(&model, &images), "resnet-20");
+}
+
+#[test]
+fn every_kernel_agrees() {
+    let (model, image) = pruned("mobilenet-v2", 0.7);
+    let images = noise([&[1], &image[..]].concat(), 3);
+    let expected = step_by_step(&model, &images);
+    for row in KERNELS.iter().filter(|row| row.open().is_some()) {
+        let options = SessionOptions { kernel: Some(row.name.into()), threads: 2, ..SessionOptions::default() };
+        let result = Session::new(&model, &image, &options).unwrap().run(&images).unwrap().swap_remove(0);
+        close(&result, &expected, row.name);
+    }
+}
+
+#[test]
+fn plans_are_kept_for_their_model_and_cpu() {
+    let (model, image) = pruned("lenet-5", 0.5);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plans.json");
+    let options = SessionOptions { threads: 1, batch: 4, tune: 0.05, kernel: None };
+    let mut session = Session::new(&model, &image, &options).unwrap();
+    let key = StoredPlan::key(sha256(b"model"), &image, &options);
+    let mut file = PlanFile::open(&path);
+    assert!(file.find(&key).is_none() && file.note.is_none());
+    file.keep(StoredPlan { chosen: session.chosen(), ..key.clone() }).unwrap();
+    let mut file = PlanFile::open(&path);
+    let chosen = file.find(&key).unwrap().clone();
+    assert_eq!(chosen, session.chosen());
+    let images = noise([&[4], &image[..]].concat(), 4);
+    let mut again = Session::with_plan(&model, &image, &options, Some(&chosen)).unwrap();
+    assert_eq!(again.chosen(), chosen);
+    assert!(again.run(&images).unwrap()[0].same_bits(&session.run(&images).unwrap()[0]));
+    // Another CPU's plan is ignored with a note, another model's in silence, a corrupt file with a note.
+    let other = StoredPlan { cpu: "another".into(), ..key.clone() };
+    assert!(file.find(&other).is_none() && file.note.as_ref().unwrap().contains("another CPU"));
+    let other = StoredPlan { model_sha256: sha256(b"other"), ..key.clone() };
+    assert!(PlanFile::open(&path).find(&other).is_none());
+    std::fs::write(&path, "[{]").unwrap();
+    let mut file = PlanFile::open(&path);
+    assert!(file.find(&key).is_none() && file.note.as_ref().unwrap().contains("ignored"));
+    // Choices that make no sense are brought to what does.
+    let wild = resprout::session::Chosen { together: 1000, cuts: vec![vec![[99, 0, 0, 77, 5]; 9]; 3] };
+    let mut session = Session::with_plan(&model, &image, &options, Some(&wild)).unwrap();
+    assert!(session.run(&images).unwrap()[0].same_bits(&again.run(&images).unwrap()[0]));
+}
+
+#[test]
+fn what_cannot_be_run_is_named() {
+    let (model, image) = pruned("lenet-5", 0.5);
+    let fails = |options: SessionOptions| Session::new(&model, &image, &options).err().unwrap().to_string();
+    assert!(fails(SessionOptions { threads: 0, ..SessionOptions::default() }).contains("--threads 0"));
+    assert!(fails(SessionOptions { batch: 0, ..SessionOptions::default() }).contains("--batch 0"));
+    assert!(fails(SessionOptions { kernel: Some("dense_abacus".into()), ..SessionOptions::default() }).contains("dense_abacus"));
+    let mut session = Session::new(&model, &image, &SessionOptions::default()).unwrap();
+    assert!(session.run(&noise(vec![0, 1, 28, 28], 0)).is_err());
+    assert!(session.run(&noise(vec![1, 1, 28, 27], 0)).unwrap_err().to_string().contains("28"));
+    assert!(session.run(&Tensor::default()).is_err());
+}
