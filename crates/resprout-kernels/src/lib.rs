@@ -1,4 +1,4 @@
-//! CPU kernels on slices and shapes: no graph, no files, no threads of their own.
+//! CPU kernels on slices and shapes: no graph, no files. Only [`lanes`] has threads of its own.
 //!
 //! Letters used throughout: `N` images, `C` input channels, `M` output channels or output
 //! features, `K` length of a dot product, `P` output positions (`out_h * out_w`).

@@ -56,7 +56,7 @@ pub fn transitions(curves: &[Curve], dense: f64, chance: f64, thresholds: &Thres
             way: curve.way.clone(),
             measured: margins.iter().filter(|(_, margin)| *margin >= 0.0).map(|(sparsity, _)| *sparsity).collect(),
             open: ranges.iter().any(|range| range[0] == ends[0] || range[1] == ends[1]),
-            width: ranges.iter().map(|range| range[1] - range[0]).sum(),
+            width: ranges.iter().fold(0.0, |width, range| width + range[1] - range[0]),
             ranges,
         })
     };

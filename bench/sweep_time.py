@@ -1,0 +1,47 @@
+"""The time of a sweep against the same cells one after another by `resprout prune`.
+
+    cargo build --release -p resprout-cli
+    python bench/sweep_time.py MODEL CALIBRATION DATA [EXTRA ARGUMENTS OF PRUNE]
+
+ERK at three sparsities under six repairs: 18 cells of a study. Prints both times and their ratio.
+"""
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+BINARY = pathlib.Path(__file__).parent.parent / "target/release/resprout"
+SPARSITIES = [0.5, 0.9, 0.97]
+REPAIRS = ["none", "bn", "layerwise,bn", "channelwise,bn", "asr,bn", "least-squares"]
+IMAGES = 256
+LIMIT = 2000
+
+
+def main(model, calibration, data, *extra):
+    keys = dict(zip([word.lstrip("-") for word in extra[::2]], extra[1::2]))
+    keys = {key: [float(v) for v in value.split(",")] if key in ("mean", "std") else value for key, value in keys.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        recipe = {
+            "models": [{"path": model}], "calibration": calibration, "data": data, "limit": LIMIT, "allocations": ["erk"],
+            "sparsities": SPARSITIES, "repairs": REPAIRS, "calibration_images": [IMAGES], "controls": False, **keys,
+        }
+        (folder / "recipe.yaml").write_text(json.dumps(recipe))
+        start = time.perf_counter()
+        subprocess.run([BINARY, "sweep", folder / "recipe.yaml", "-o", folder / "study", "--jobs", "2"], check=True, stdout=subprocess.DEVNULL)
+        sweep = time.perf_counter() - start
+        start = time.perf_counter()
+        for sparsity in SPARSITIES:
+            for repair in REPAIRS:
+                command = [BINARY, "prune", model, "-o", folder / "out.onnx", "--sparsity", str(sparsity), "--allocation", "erk"]
+                command += ["--repair", repair, "--calibration", calibration, "--calibration-images", str(IMAGES)]
+                command += ["--data", data, "--limit", str(LIMIT), "--json", folder / "report.json", *extra]
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        prune = time.perf_counter() - start
+    print(json.dumps({"cells": len(SPARSITIES) * len(REPAIRS), "sweep_s": round(sweep, 1), "prune_s": round(prune, 1), "ratio": round(prune / sweep, 2)}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
