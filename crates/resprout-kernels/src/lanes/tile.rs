@@ -46,8 +46,6 @@ pub(super) struct Work<'a> {
 /// Arithmetic on a line. Addresses must be those of whole, aligned lines, and the CPU must have the instructions.
 trait Isa {
     type Line: Copy;
-    /// Lines that fit into the registers.
-    const SUMS: usize;
     unsafe fn splat(value: f32) -> Self::Line;
     unsafe fn load(from: *const u8) -> Self::Line;
     unsafe fn store(to: *mut u8, line: Self::Line);
@@ -60,154 +58,60 @@ trait Isa {
 /// Bytes of a line.
 const LINE: usize = 4 * LANES;
 
-/// What a call works on, at one place.
-#[derive(Clone, Copy)]
-struct Place<'a, 'w, const R: usize> {
-    work: &'a Work<'w>,
-    rows: [*const u8; R],
-}
-
-impl<const R: usize> Place<'_, '_, R> {
-    /// The sums of an output channel as they begin here.
-    #[inline(always)]
-    unsafe fn begin<I: Isa, const W: usize>(&self, channel: usize) -> [[I::Line; W]; R] {
-        let work = self.work;
-        // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
-        unsafe {
-            let bias = I::splat(*work.bias.get_unchecked(channel));
-            let out = work.output.add(channel * work.output_pitch);
-            let added = work.added.wrapping_add(channel * work.added_pitch);
-            let mut sums = [[bias; W]; R];
-            for r in 0..R {
-                for x in 0..W {
-                    if !work.first {
-                        sums[r][x] = I::load(out.add(work.tile.output[r] + x * LINE));
-                    } else if !work.added.is_null() {
-                        sums[r][x] = I::add(bias, I::load(added.add(work.tile.added[r] + x * LINE)));
-                    }
-                }
-            }
-            sums
-        }
-    }
-
-    /// The line of an entry's tap.
-    #[inline(always)]
-    unsafe fn line<I: Isa, const S: usize>(&self, r: usize, x: usize, offset: u32) -> I::Line {
-        // SAFETY: as above.
-        unsafe { I::load(self.rows[r].add(offset as usize + x * S * LINE)) }
-    }
-
-    /// Puts the sums of an output channel away.
-    #[inline(always)]
-    unsafe fn end<I: Isa, const W: usize>(&self, channel: usize, sums: &[[I::Line; W]; R]) {
-        let work = self.work;
+/// `G` output channels at once, `R` rows of `W` lines at a horizontal step of `S` lines.
+#[inline(always)]
+unsafe fn run<I: Isa, const G: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
+    // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
+    unsafe {
+        let rows: [*const u8; R] = std::array::from_fn(|r| work.input.add(work.tile.input[r]));
         let (low, high) = match work.activation {
             Activation::Clamp { low, high } => (low, high),
             Activation::None => (f32::NEG_INFINITY, f32::INFINITY),
         };
         let clamps = work.last && work.activation != Activation::None;
-        // SAFETY: as above.
-        unsafe {
-            let (low, high) = (I::splat(low), I::splat(high));
-            let out = work.output.add(channel * work.output_pitch);
-            for r in 0..R {
-                for x in 0..W {
-                    let sum = if clamps { I::clamp(sums[r][x], low, high) } else { sums[r][x] };
-                    I::store(out.add(work.tile.output[r] + x * LINE), sum);
-                }
-            }
-        }
-    }
-
-    /// Where the entries of a group lie.
-    #[inline(always)]
-    unsafe fn range(&self, group: usize) -> std::ops::Range<usize> {
-        // SAFETY: as above.
-        unsafe { *self.work.starts.get_unchecked(group) as usize..*self.work.starts.get_unchecked(group + 1) as usize }
-    }
-}
-
-/// `G` output channels at once, `R` rows of `W` lines at a horizontal step of `S` lines.
-#[inline(always)]
-unsafe fn run_group<I: Isa, const G: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
-    // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
-    unsafe {
-        let place = Place { work, rows: std::array::from_fn::<_, R, _>(|r| work.input.add(work.tile.input[r])) };
         for group in work.groups.clone() {
-            let mut sums: [[[I::Line; W]; R]; G] = std::array::from_fn(|g| place.begin::<I, W>(group * G + g));
-            let range = place.range(group);
-            for entry in work.entries.get_unchecked(range.start * (1 + G)..range.end * (1 + G)).chunks_exact(1 + G) {
-                let weights: [I::Line; G] = std::array::from_fn(|g| I::splat(f32::from_bits(*entry.get_unchecked(1 + g))));
+            let mut sums = [[[I::splat(0.0); W]; R]; G];
+            for g in 0..G {
+                let channel = group * G + g;
+                let bias = I::splat(*work.bias.get_unchecked(channel));
+                let out = work.output.add(channel * work.output_pitch);
+                let added = work.added.wrapping_add(channel * work.added_pitch);
                 for r in 0..R {
                     for x in 0..W {
-                        let line = place.line::<I, S>(r, x, *entry.get_unchecked(0));
+                        sums[g][r][x] = if !work.first {
+                            I::load(out.add(work.tile.output[r] + x * LINE))
+                        } else if work.added.is_null() {
+                            bias
+                        } else {
+                            I::add(bias, I::load(added.add(work.tile.added[r] + x * LINE)))
+                        };
+                    }
+                }
+            }
+            let range = *work.starts.get_unchecked(group) as usize..*work.starts.get_unchecked(group + 1) as usize;
+            for entry in work.entries.get_unchecked(range.start * (1 + G)..range.end * (1 + G)).chunks_exact(1 + G) {
+                let weights: [I::Line; G] = std::array::from_fn(|g| I::splat(f32::from_bits(*entry.get_unchecked(1 + g))));
+                let offset = *entry.get_unchecked(0) as usize;
+                for r in 0..R {
+                    for x in 0..W {
+                        let line = I::load(rows[r].add(offset + x * S * LINE));
                         for g in 0..G {
                             sums[g][r][x] = I::multiply_add(weights[g], line, sums[g][r][x]);
                         }
                     }
                 }
             }
+            let (low, high) = (I::splat(low), I::splat(high));
             for g in 0..G {
-                place.end::<I, W>(group * G + g, &sums[g]);
-            }
-        }
-    }
-}
-
-/// `U` output channels side by side, each with its own entries: a small tile alone would wait for each sum to be ready for
-/// the next.
-#[inline(always)]
-unsafe fn run_beside<I: Isa, const U: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
-    // SAFETY: as above.
-    unsafe {
-        let place = Place { work, rows: std::array::from_fn::<_, R, _>(|r| work.input.add(work.tile.input[r])) };
-        let add = |sums: &mut [[I::Line; W]; R], at: usize| {
-            let entry = work.entries.as_ptr().add(2 * at);
-            let weight = I::splat(f32::from_bits(*entry.add(1)));
-            for r in 0..R {
-                for x in 0..W {
-                    sums[r][x] = I::multiply_add(weight, place.line::<I, S>(r, x, *entry), sums[r][x]);
+                let out = work.output.add((group * G + g) * work.output_pitch);
+                for r in 0..R {
+                    for x in 0..W {
+                        let sum = sums[g][r][x];
+                        let sum = if clamps { I::clamp(sum, low, high) } else { sum };
+                        I::store(out.add(work.tile.output[r] + x * LINE), sum);
+                    }
                 }
             }
-        };
-        let mut channel = work.groups.start;
-        while channel + U <= work.groups.end {
-            let mut sums: [[[I::Line; W]; R]; U] = std::array::from_fn(|u| place.begin::<I, W>(channel + u));
-            let ranges: [std::ops::Range<usize>; U] = std::array::from_fn(|u| place.range(channel + u));
-            let common = ranges.iter().map(|range| range.len()).min().unwrap_or(0);
-            for i in 0..common {
-                for u in 0..U {
-                    add(&mut sums[u], ranges[u].start + i);
-                }
-            }
-            for u in 0..U {
-                for at in ranges[u].start + common..ranges[u].end {
-                    add(&mut sums[u], at);
-                }
-                place.end::<I, W>(channel + u, &sums[u]);
-            }
-            channel += U;
-        }
-        for channel in channel..work.groups.end {
-            let mut sums = place.begin::<I, W>(channel);
-            place.range(channel).for_each(|at| add(&mut sums, at));
-            place.end::<I, W>(channel, &sums);
-        }
-    }
-}
-
-/// Either of the two, whichever keeps enough sums under way.
-#[inline(always)]
-unsafe fn run<I: Isa, const G: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
-    // SAFETY: passed on to the caller.
-    unsafe {
-        match (G, R * W) {
-            (1, 1) if I::SUMS >= 8 => run_beside::<I, 8, R, W, S>(work),
-            (1, 1..=2) => run_beside::<I, 4, R, W, S>(work),
-            (1, 3..=4) if I::SUMS >= 16 => run_beside::<I, 4, R, W, S>(work),
-            (1, 5..=7) if I::SUMS >= 16 => run_beside::<I, 2, R, W, S>(work),
-            _ => run_group::<I, G, R, W, S>(work),
         }
     }
 }
@@ -232,7 +136,6 @@ mod x86 {
 
     impl Isa for Avx512 {
         type Line = __m512;
-        const SUMS: usize = 28;
         #[inline(always)]
         unsafe fn splat(value: f32) -> __m512 {
             unsafe { _mm512_set1_ps(value) }
@@ -264,7 +167,6 @@ mod x86 {
 
     impl Isa for Avx2 {
         type Line = [__m256; 2];
-        const SUMS: usize = 6;
         #[inline(always)]
         unsafe fn splat(value: f32) -> [__m256; 2] {
             unsafe { [_mm256_set1_ps(value); 2] }
@@ -304,7 +206,6 @@ struct Portable;
 #[allow(clippy::undocumented_unsafe_blocks)] // As above.
 impl Isa for Portable {
     type Line = [f32; LANES];
-    const SUMS: usize = 6;
     #[inline(always)]
     unsafe fn splat(value: f32) -> [f32; LANES] {
         [value; LANES]
@@ -389,12 +290,12 @@ pub(super) fn find(kernel: Kernel, group: usize, rows: usize, columns: usize, st
 pub(super) fn most_lines(kernel: Kernel, group: usize) -> usize {
     let all = match kernel.isa() {
         #[cfg(target_arch = "x86_64")]
-        Available::Avx512 => x86::Avx512::SUMS,
+        Available::Avx512 => 28,
         // Two registers of sixteen for each line.
         #[cfg(target_arch = "x86_64")]
-        Available::Avx2 => x86::Avx2::SUMS,
+        Available::Avx2 => 6,
         // Four of thirty-two on NEON.
-        Available::Portable => Portable::SUMS,
+        Available::Portable => 6,
     };
     (all / group).max(1)
 }
