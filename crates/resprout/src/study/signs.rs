@@ -65,8 +65,12 @@ fn residual(pair: &PairStats) -> f64 {
         raw += mean * mean + var + sparse - 2.0 * pair.cov[c];
         left += if sparse > 0.0 { 2.0 * var * (1.0 - pair.correlation(c)) } else { var };
     }
-    left / raw
+    // A layer that was not pruned has no damage, only rounding.
+    if raw > NO_DAMAGE * pair.dense.var.iter().sum::<f64>() { left / raw } else { f64::NAN }
 }
+
+/// Damage below this share of a layer's variance is none.
+const NO_DAMAGE: f64 = 1e-9;
 
 /// Collects the statistics of every layer's outputs in both networks, and changes nothing.
 struct Pairs {
@@ -122,6 +126,8 @@ mod tests {
         assert_eq!(residual(&pair([2.0, 4.0], [1.0, 1.0], 2.0)), 0.0);
         // Correlation 1/2: 2*4*(1-1/2) = 4 of 4 + 1 - 2*1 = 3.
         assert!((residual(&pair([0.0, 4.0], [0.0, 1.0], 1.0)) - 4.0 / 3.0).abs() < 1e-12);
+        // A layer that is as it was has nothing to repair.
+        assert!(residual(&pair([1.0, 4.0], [1.0, 4.0], 4.0 - 1e-12)).is_nan());
         // A dead channel keeps its variance as damage, and its mean can be had back: 4 of 1 + 4.
         assert!((residual(&pair([1.0, 4.0], [0.0, 0.0], 0.0)) - 0.8).abs() < 1e-12);
     }
