@@ -32,7 +32,6 @@ with sync_playwright() as playwright:
         check(f"{scheme}: {figures.count()} figures, all drawn", len(sizes) == figures.count() > 0 and min(sizes) > 30)
         marks = page.eval_on_selector_all("figure", "all => all.map(f => f.querySelectorAll('polyline[points*=\",\"], rect').length)")
         check(f"{scheme}: every figure has marks", min(marks) > 0)
-        # The last column but five holds the metric.
         names = page.eval_on_selector_all("#points thead th", "all => all.map(th => th.textContent)")
         metric = names.index("metric %")
 

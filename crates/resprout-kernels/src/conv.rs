@@ -32,6 +32,21 @@ pub struct ConvShape {
 }
 
 impl ConvShape {
+    /// Every output pixel reads one input pixel, `[height, width]` of them.
+    pub fn pointwise(in_channels: usize, [in_h, in_w]: [usize; 2], out_channels: usize) -> ConvShape {
+        ConvShape {
+            in_channels,
+            in_h,
+            in_w,
+            out_channels,
+            kernel: [1, 1],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pads: [0; 4],
+            groups: 1,
+        }
+    }
+
     /// Output height and width.
     pub fn out_size(&self) -> (usize, usize) {
         let (padded_h, padded_w) = self.padded_size();

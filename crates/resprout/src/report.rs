@@ -290,6 +290,11 @@ pub fn layer_warnings(rows: &[LayerRow]) -> Vec<String> {
     emptied.chain(summary).collect()
 }
 
+/// Parameters that are not zero.
+pub fn nonzero_parameters(model: &Model) -> usize {
+    model.params.iter().filter_map(|(_, param)| param.f32()).map(nonzero).sum()
+}
+
 fn nonzero(tensor: &Tensor) -> usize {
     tensor.data.iter().filter(|&&v| v != 0.0).count()
 }
@@ -313,11 +318,10 @@ pub fn fixed_image(model: &Model) -> Option<Vec<usize>> {
 
 /// Bytes of a model in its file.
 pub fn sizes(model: &Model, file: &[u8]) -> Result<Bytes> {
-    let nonzero: usize = model.params.iter().filter_map(|(_, param)| param.f32()).map(nonzero).sum();
     let mut gzip = flate2::write::GzEncoder::new(Counter(0), flate2::Compression::new(6));
     let counted = gzip.write_all(file).and_then(|()| gzip.finish());
     let gzip = counted.map_err(|e| Error::data(format!("gzip: {e}")))?.0;
-    Ok(Bytes { raw: file.len() as u64, nonzero: 4 * nonzero as u64, gzip })
+    Ok(Bytes { raw: file.len() as u64, nonzero: 4 * nonzero_parameters(model) as u64, gzip })
 }
 
 /// Counts bytes and drops them.

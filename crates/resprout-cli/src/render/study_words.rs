@@ -1,13 +1,10 @@
 //! What a study has found, in sentences: for the page and for the terminal.
 
+use super::text::percent;
 use resprout::study::analysis::ModelStudy;
 use resprout::study::recommend::Constraints;
 use resprout::study::regime::{Thresholds, Transition};
 use resprout::study::run::Failure;
-
-fn percent(share: f64) -> String {
-    format!("{:.2} %", share * 100.0)
-}
 
 /// The dense network.
 pub fn dense(model: &ModelStudy) -> String {

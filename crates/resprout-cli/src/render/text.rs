@@ -30,7 +30,8 @@ fn table(header: &[&str], rows: &[Vec<String>]) {
     rows.iter().for_each(|row| line(row));
 }
 
-fn percent(share: f64) -> String {
+/// A share, in percent.
+pub fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
 }
 

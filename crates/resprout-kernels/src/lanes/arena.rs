@@ -3,6 +3,9 @@
 /// Lanes of a line.
 pub const LANES: usize = 16;
 
+/// Bytes of a line.
+pub(super) const LINE: usize = LANES * size_of::<f32>();
+
 /// One line: a cache line of its own.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]

@@ -1,8 +1,9 @@
 //! Makes a program, and checks all that running it relies on.
 
-use super::LANES;
+use super::arena::{LANES, LINE};
 use super::layout::{Extent, Lanes};
 use super::program::{Conv, Op, Placed, Pool, Program};
+use super::stream::{self, Row};
 use crate::table::Kernel;
 use crate::{Activation, ConvShape};
 
@@ -34,7 +35,7 @@ enum Draft {
         from: Value,
         to: Value,
         shape: ConvShape,
-        weight: Vec<f32>,
+        rows: Vec<Row>,
         bias: Vec<f32>,
         activation: Activation,
         added: Option<Value>,
@@ -190,7 +191,9 @@ impl Builder {
             assert_eq!(self.shape(added), self.shape(to), "summand of {shape:?}");
             self.in_lanes(added, lanes)
         });
-        let draft = Draft::Conv { from, to, shape, weight: weight.to_vec(), bias: bias.to_vec(), activation, added };
+        let rows = stream::rows(&shape, weight);
+        let bias = if bias.is_empty() { vec![0.0; shape.out_channels] } else { bias.to_vec() };
+        let draft = Draft::Conv { from, to, shape, rows, bias, activation, added };
         self.drafts.push((name.into(), draft));
         to
     }
@@ -329,7 +332,7 @@ impl Builder {
     /// Gives every value its place. `None` if one of them would be too large.
     pub fn finish(mut self) -> Option<Program> {
         // Offsets of lines are 32-bit numbers of bytes.
-        let fits = |extent: &Extent| extent.total().checked_mul(64).is_some_and(|bytes| bytes <= u32::MAX as usize);
+        let fits = |extent: &Extent| extent.total().checked_mul(LINE).is_some_and(|bytes| bytes <= u32::MAX as usize);
         if !self.extents.iter().all(fits) {
             return None;
         }
@@ -338,51 +341,41 @@ impl Builder {
         let placed = |value: Value| Placed { extent: self.extents[value.0], start: places[value.0] };
         let mut ops = Vec::with_capacity(self.drafts.len());
         let mut names = Vec::with_capacity(self.drafts.len());
-        for (name, draft) in &self.drafts {
-            names.push(name.clone());
+        for (name, draft) in std::mem::take(&mut self.drafts) {
+            names.push(name);
             ops.push(match draft {
                 Draft::Input { index, to } => {
                     let extent = self.extents[to.0];
                     let plane = extent.channels * extent.size[0] * extent.size[1];
                     let table = extent.gathers(|image, [y, x]| image * plane + y * extent.size[1] + x);
-                    Op::Input { index: *index, to: placed(*to), table }
+                    Op::Input { index, to: placed(to), table }
                 }
-                Draft::Conv { from, to, shape, weight, bias, activation, added } => Op::Conv(Box::new(Conv::new(
-                    self.kernel,
-                    shape.clone(),
-                    weight,
-                    bias,
-                    *activation,
-                    [placed(*from), placed(*to)],
-                    added.map(placed),
-                ))),
-                Draft::Border { value } => Op::Border { value: placed(*value), table: self.extents[value.0].repairs() },
+                Draft::Conv { from, to, shape, rows, bias, activation, added } => {
+                    let conv =
+                        Conv::new(self.kernel, shape, rows, bias, activation, [placed(from), placed(to)], added.map(placed));
+                    Op::Conv(Box::new(conv))
+                }
+                Draft::Border { value } => Op::Border { value: placed(value), table: self.extents[value.0].repairs() },
                 Draft::Move { from, to } => {
                     let source = self.extents[from.0];
                     let table = self.extents[to.0].gathers(|image, pixel| source.float(image, pixel));
-                    Op::Move { from: placed(*from), to: placed(*to), table }
+                    Op::Move { from: placed(from), to: placed(to), table }
                 }
-                Draft::Copy { from, to, first } => Op::Copy { from: placed(*from), to: placed(*to), first: *first },
+                Draft::Copy { from, to, first } => Op::Copy { from: placed(from), to: placed(to), first },
                 Draft::Pool { from, to, kernel, stride, pads, mean } => {
                     let input = self.extents[from.0];
                     let at = |tap: usize, axis: usize| tap as isize - pads[axis] as isize;
                     let taps = (0..kernel[0]).flat_map(|y| (0..kernel[1]).map(move |x| (y, x)));
-                    let kind = if *mean { Pool::Mean(1.0 / (kernel[0] * kernel[1]) as f32) } else { Pool::Max };
+                    let kind = if mean { Pool::Mean(1.0 / (kernel[0] * kernel[1]) as f32) } else { Pool::Max };
                     let taps = taps.map(|(y, x)| input.line(at(y, 0), at(x, 1))).collect();
-                    Op::Pool { from: placed(*from), to: placed(*to), taps, step: *stride, kind }
+                    Op::Pool { from: placed(from), to: placed(to), taps, step: stride, kind }
                 }
-                Draft::Affine { from, to, scale, shift, activation } => Op::Affine {
-                    from: placed(*from),
-                    to: placed(*to),
-                    scale: scale.clone(),
-                    shift: shift.clone(),
-                    activation: *activation,
-                },
-                Draft::Add { a, b, to, activation } => {
-                    Op::Add { a: placed(*a), b: placed(*b), to: placed(*to), activation: *activation }
+                Draft::Affine { from, to, scale, shift, activation } => {
+                    Op::Affine { from: placed(from), to: placed(to), scale, shift, activation }
                 }
-                Draft::Mean { from, to } => Op::Mean { from: placed(*from), to: placed(*to) },
-                Draft::Output { from, index } => Op::Output { from: placed(*from), index: *index },
+                Draft::Add { a, b, to, activation } => Op::Add { a: placed(a), b: placed(b), to: placed(to), activation },
+                Draft::Mean { from, to } => Op::Mean { from: placed(from), to: placed(to) },
+                Draft::Output { from, index } => Op::Output { from: placed(from), index },
             });
         }
         Some(Program { kernel: self.kernel, ops, names, lines, inputs: self.inputs, outputs: self.outputs, images: self.images })

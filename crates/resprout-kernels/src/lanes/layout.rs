@@ -4,7 +4,7 @@ use super::LANES;
 
 /// How images are spread over lanes, and the patch of each lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Lanes {
+pub(super) struct Lanes {
     /// Images in the lanes: 1, 2, 4, 8 or 16.
     pub images: usize,
     /// Patches of an image, down and across; `images * grid[0] * grid[1] = 16`.

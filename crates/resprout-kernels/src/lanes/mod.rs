@@ -23,6 +23,5 @@ mod tile;
 
 pub use arena::{Arena, LANES};
 pub use build::{Builder, Convolution, Value};
-pub use layout::Lanes;
 pub use program::{Choice, Program, limit};
 pub use team::{Member, Team};

@@ -1,12 +1,13 @@
 //! What runs.
 
-use super::arena::{Arena, LANES};
+use super::arena::{Arena, LANES, LINE};
 use super::layout::{Extent, Gather};
 use super::stream::{Row, Stream};
 use super::team::{Member, Team};
 use super::tile::{self, GROUPS, MOST_ROWS, ROWS, Run, Tile, Work};
 use crate::table::Kernel;
 use crate::{Activation, ConvShape};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Density above which several output channels are computed at once where nothing is measured.
@@ -111,8 +112,8 @@ pub(super) struct Conv {
     pub choice: Choice,
     pub stream: Stream,
     pub tiles: Vec<(Tile, Run)>,
-    /// Where the output channels are cut for each number of threads: about the same number of weights on each side.
-    pub nonzero_before: Vec<usize>,
+    /// The work before each output channel and, last, of all: a unit for each weight and one for each channel.
+    pub work_before: Vec<usize>,
 }
 
 /// Operations on values in one arena.
@@ -141,11 +142,6 @@ unsafe impl Send for Base {}
 unsafe impl Sync for Base {}
 
 impl Program {
-    /// Images that run together.
-    pub fn images(&self) -> usize {
-        self.images
-    }
-
     /// Memory for one run at a time.
     pub fn arena(&self) -> Arena {
         Arena::new(self.lines)
@@ -207,21 +203,15 @@ impl Program {
     ) -> Vec<f64> {
         let (pointers, arena) = self.check(arena, inputs, outputs);
         let base = Base { arena, outputs: pointers.as_ptr() };
-        let least = std::sync::Mutex::new(vec![f64::INFINITY; self.ops.len()]);
+        let watches: Vec<Stopwatch> = self.ops.iter().map(|_| Stopwatch::default()).collect();
         team.run(&|member| {
             for _ in 0..runs {
-                for (index, op) in self.ops.iter().enumerate() {
-                    member.meet();
-                    let start = Instant::now();
-                    self.run_op(op, base, inputs, member);
-                    member.meet();
-                    if let (0, Ok(mut least)) = (member.index, least.lock()) {
-                        least[index] = least[index].min(start.elapsed().as_secs_f64());
-                    }
+                for (op, watch) in self.ops.iter().zip(&watches) {
+                    watch.time(member, || self.run_op(op, base, inputs, member));
                 }
             }
         });
-        least.into_inner().unwrap_or_default()
+        watches.into_iter().map(Stopwatch::least).collect()
     }
 
     fn convs(&self) -> impl Iterator<Item = &Conv> {
@@ -237,9 +227,7 @@ impl Program {
     pub fn work(&self) -> Vec<(u64, f64)> {
         let work = |conv: &Conv| {
             let (height, width) = conv.shape.out_size();
-            let nonzero: usize = conv.rows.iter().map(|row| row.0.len()).sum();
-            let all = conv.shape.dot_length() * conv.shape.out_channels;
-            ((nonzero * height * width * self.images) as u64, nonzero as f64 / all.max(1) as f64)
+            ((conv.nonzero() * height * width * self.images) as u64, conv.density())
         };
         self.convs().map(work).collect()
     }
@@ -258,9 +246,8 @@ impl Program {
     pub fn tune(&mut self, arena: &mut Arena, team: &mut Team, limit: Duration) {
         let start = Instant::now();
         let base = Base { arena: arena.pointer(), outputs: std::ptr::null() };
-        let count = self.convs().count().max(1);
         let mut known: Vec<(Signature, Choice)> = Vec::new();
-        let mut left = count;
+        let mut left = self.convs().count();
         let kernel = self.kernel;
         for op in &mut self.ops {
             let Op::Conv(conv) = op else { continue };
@@ -445,19 +432,17 @@ impl Conv {
     pub fn new(
         kernel: Kernel,
         shape: ConvShape,
-        weight: &[f32],
-        bias: &[f32],
+        rows: Vec<Row>,
+        bias: Vec<f32>,
         activation: Activation,
         [from, to]: [Placed; 2],
         added: Option<Placed>,
     ) -> Conv {
-        let rows = super::stream::rows(&shape, weight);
-        let bias = if bias.is_empty() { vec![0.0; shape.out_channels] } else { bias.to_vec() };
-        let mut nonzero_before = vec![0];
-        rows.iter().for_each(|row| nonzero_before.push(nonzero_before[nonzero_before.len() - 1] + row.0.len() + 1));
+        let mut work_before = vec![0];
+        rows.iter().for_each(|row| work_before.push(work_before[work_before.len() - 1] + row.0.len() + 1));
         let stream = Stream { block: 1, blocks: 0, group: 1, starts: Vec::new(), entries: Vec::new() };
         let choice = Choice { rows: 1, columns: 1, block: shape.in_channels, group: 1, by_channel: false };
-        let mut conv = Conv { shape, rows, bias, activation, from, added, to, choice, stream, tiles: Vec::new(), nonzero_before };
+        let mut conv = Conv { shape, rows, bias, activation, from, added, to, choice, stream, tiles: Vec::new(), work_before };
         conv.choose(kernel, conv.usual(kernel));
         conv
     }
@@ -474,10 +459,14 @@ impl Conv {
         if self.flat() { [1, patch[0] * patch[1]] } else { patch }
     }
 
-    /// Weights that are there, as a share of all.
+    /// Weights that are there.
+    fn nonzero(&self) -> usize {
+        self.rows.iter().map(|row| row.0.len()).sum()
+    }
+
+    /// The same as a share of all.
     fn density(&self) -> f64 {
-        let nonzero: usize = self.rows.iter().map(|row| row.0.len()).sum();
-        nonzero as f64 / (self.shape.dot_length() * self.shape.out_channels).max(1) as f64
+        self.nonzero() as f64 / (self.shape.dot_length() * self.shape.out_channels).max(1) as f64
     }
 
     /// Whether so many output channels can be computed at once: they must read the same inputs.
@@ -498,10 +487,10 @@ impl Conv {
         let rows = ROWS.into_iter().find(fits).unwrap_or(1);
         let taps = self.shape.kernel[0] * self.shape.kernel[1];
         let lines = rows * columns * if taps > 1 { 2 } else { 1 };
-        let nonzero = self.nonzero_before[self.shape.out_channels] as f64 / self.shape.out_channels as f64;
+        let nonzero = self.work_before[self.shape.out_channels] as f64 / self.shape.out_channels as f64;
         // Below four weights of a block, putting sums away costs more than reading lines from farther away.
         let least = (4.0 * self.shape.in_channels as f64 / nonzero.max(1.0)).ceil() as usize;
-        let block = (16 * 1024 / (64 * lines)).max(least).max(8).min(self.shape.in_channels);
+        let block = (16 * 1024 / (LINE * lines)).max(least).max(8).min(self.shape.in_channels);
         Choice { rows, columns, block, group, by_channel: false }
     }
 
@@ -539,13 +528,13 @@ impl Conv {
                     .find(|&wide| tile::find(kernel, group, high, wide, step[1]).is_some())
                     .unwrap_or(1);
                 let place = |placed: &Placed, y: usize, x: usize| match flat {
-                    true => 64 * x,
-                    false => 64 * placed.extent.line(y as isize, x as isize),
+                    true => LINE * x,
+                    false => LINE * placed.extent.line(y as isize, x as isize),
                 };
                 // The input counts from its very first line, where the entries' offsets begin.
                 let input = |y: usize| match flat {
-                    true => 64 * x,
-                    false => 64 * (y * step[0] * self.from.extent.row() + x * step[1]),
+                    true => LINE * x,
+                    false => LINE * (y * step[0] * self.from.extent.row() + x * step[1]),
                 };
                 let each = |of: &dyn Fn(usize) -> usize| {
                     let mut all = [0; MOST_ROWS];
@@ -568,7 +557,7 @@ impl Conv {
     }
 
     fn signature(&self) -> Signature {
-        let nonzero = self.nonzero_before[self.shape.out_channels] as f64;
+        let nonzero = self.work_before[self.shape.out_channels] as f64;
         Signature {
             shape: self.shape.clone(),
             patch: self.to.extent.lanes.patch,
@@ -595,9 +584,9 @@ impl Conv {
                         tile,
                         input: base.channel(&self.from, 0).cast(),
                         output: base.channel(&self.to, 0).cast(),
-                        output_pitch: self.to.extent.pitch() * 64,
+                        output_pitch: self.to.extent.pitch() * LINE,
                         added: self.added.as_ref().map_or(std::ptr::null(), |added| base.channel(added, 0).cast_const().cast()),
-                        added_pitch: self.added.as_ref().map_or(0, |added| added.extent.pitch() * 64),
+                        added_pitch: self.added.as_ref().map_or(0, |added| added.extent.pitch() * LINE),
                         starts: &self.stream.starts[block * step..][..step],
                         entries: &self.stream.entries,
                         bias: &self.bias,
@@ -617,8 +606,8 @@ impl Conv {
         if index >= count {
             return groups;
         }
-        let wanted = self.nonzero_before[self.shape.out_channels] * index / count;
-        (self.nonzero_before.partition_point(|&before| before < wanted) / self.choice.group).min(groups)
+        let wanted = self.work_before[self.shape.out_channels] * index / count;
+        (self.work_before.partition_point(|&before| before < wanted) / self.choice.group).min(groups)
     }
 
     /// Ways to cut that may be the fastest.
@@ -674,20 +663,38 @@ impl Conv {
     }
 
     fn measure(&self, base: Base, team: &mut Team) -> f64 {
-        let least = std::sync::Mutex::new(f64::INFINITY);
+        let watch = Stopwatch::default();
         team.run(&|member| {
             for _ in 0..4 {
-                member.meet();
-                let start = Instant::now();
                 // SAFETY: as in `Program::run_op`.
-                unsafe { self.run(base, member) };
-                member.meet();
-                if let (0, Ok(mut least)) = (member.index, least.lock()) {
-                    *least = least.min(start.elapsed().as_secs_f64());
-                }
+                watch.time(member, || unsafe { self.run(base, member) });
             }
         });
-        least.into_inner().unwrap_or(f64::INFINITY)
+        watch.least()
+    }
+}
+
+/// The least time that a team has taken for some work.
+#[derive(Default)]
+struct Stopwatch(Mutex<Option<Duration>>);
+
+impl Stopwatch {
+    /// Does this thread's part of the work; the first thread takes the time from one meeting to the next.
+    fn time(&self, member: &Member, work: impl FnOnce()) {
+        member.meet();
+        let start = Instant::now();
+        work();
+        member.meet();
+        if member.index == 0 {
+            let elapsed = start.elapsed();
+            let mut least = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            *least = Some(least.map_or(elapsed, |least| least.min(elapsed)));
+        }
+    }
+
+    /// In seconds; infinite if nothing was timed.
+    fn least(self) -> f64 {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(f64::INFINITY, |least| least.as_secs_f64())
     }
 }
 
@@ -696,17 +703,7 @@ impl Conv {
 pub fn limit(threads: usize) -> std::io::Result<f64> {
     const CHANNELS: usize = 16;
     const SIZE: [usize; 2] = [8, 28];
-    let shape = ConvShape {
-        in_channels: CHANNELS,
-        in_h: SIZE[0],
-        in_w: SIZE[1],
-        out_channels: CHANNELS,
-        kernel: [1, 1],
-        stride: [1, 1],
-        dilation: [1, 1],
-        pads: [0; 4],
-        groups: 1,
-    };
+    let shape = ConvShape::pointwise(CHANNELS, SIZE, CHANNELS);
     let weight = [0.5; CHANNELS * CHANNELS];
     let mut builder = super::Builder::new(Kernel::best(), 1);
     let input = builder.input(CHANNELS, SIZE);
@@ -715,26 +712,21 @@ pub fn limit(threads: usize) -> std::io::Result<f64> {
     builder.output(output);
     let Some(program) = builder.finish() else { return Ok(f64::NAN) };
     let conv = program.convs().next();
-    let least = std::sync::Mutex::new(f64::INFINITY);
+    let watch = Stopwatch::default();
     const RUNS: usize = 2000;
     Team::new(threads)?.run(&|member| {
         let mut arena = program.arena();
         let base = Base { arena: arena.pointer(), outputs: std::ptr::null() };
         for _ in 0..5 {
-            member.meet();
-            let start = Instant::now();
-            for _ in 0..RUNS {
-                // SAFETY: as in `run_op`; each thread has an arena of its own.
-                conv.into_iter().for_each(|conv| unsafe { conv.run(base, &Member::alone()) });
-            }
-            member.meet();
-            if let (0, Ok(mut least)) = (member.index, least.lock()) {
-                *least = least.min(start.elapsed().as_secs_f64());
-            }
+            watch.time(member, || {
+                for _ in 0..RUNS {
+                    // SAFETY: as in `run_op`; each thread has an arena of its own.
+                    conv.into_iter().for_each(|conv| unsafe { conv.run(base, &Member::alone()) });
+                }
+            });
         }
     });
-    let least = least.into_inner().unwrap_or(f64::NAN);
-    Ok((threads * RUNS * CHANNELS * CHANNELS * SIZE[0] * SIZE[1]) as f64 / least)
+    Ok((threads * RUNS * CHANNELS * CHANNELS * SIZE[0] * SIZE[1]) as f64 / watch.least())
 }
 
 /// The width up to `most` that cuts `width` into the same number of pieces, as even as can be.

@@ -1,5 +1,6 @@
 //! The weights of a convolution as lists of what is not zero.
 
+use super::arena::LINE;
 use super::layout::Extent;
 use crate::ConvShape;
 
@@ -51,7 +52,7 @@ impl Stream {
                     let first = heads.map(|(channel, tap, _)| (*channel, *tap)).min().filter(|(channel, _)| *channel < end);
                     let Some((channel, tap)) = first else { break };
                     let line = channel as usize * input.pitch() + offsets[tap as usize];
-                    stream.entries.push((line * 64) as u32);
+                    stream.entries.push((line * LINE) as u32);
                     count += 1;
                     for (row, next) in rows.iter().zip(next.iter_mut()) {
                         let own = row.0.get(*next).filter(|(c, t, _)| (*c, *t) == (channel, tap));

@@ -1,6 +1,6 @@
 //! The innermost loops: one tile of lines of one output channel after another.
 
-use super::LANES;
+use super::arena::{LANES, LINE};
 use super::layout::Gather;
 use crate::Activation;
 use crate::table::{Isa as Available, Kernel};
@@ -54,9 +54,6 @@ trait Isa {
     /// NaN stays NaN.
     unsafe fn clamp(line: Self::Line, low: Self::Line, high: Self::Line) -> Self::Line;
 }
-
-/// Bytes of a line.
-const LINE: usize = 4 * LANES;
 
 /// `G` output channels at once, `R` rows of `W` lines at a horizontal step of `S` lines.
 #[inline(always)]

@@ -3,7 +3,6 @@
 use super::{Plan, PlanOptions, Slots, Step};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::ops::conv::Conv;
 use crate::ops::remap::Remap;
 use crate::ops::{BinaryOp, Compute};
 use crate::tensor::Tensor;
@@ -156,6 +155,14 @@ impl Compiled {
     }
 }
 
+/// Images that run together have at most so many elements; a larger one fills lanes and caches alone.
+const SMALL_IMAGE: usize = 16 * 1024;
+
+/// How many images of shape `[C, H, W]` are best run together, up to `most`.
+pub(crate) fn usual_together(image: &[usize], most: usize) -> usize {
+    if image.iter().product::<usize>() <= SMALL_IMAGE { most } else { 1 }
+}
+
 /// A value that is in lines now.
 #[derive(Clone, Copy)]
 struct Known {
@@ -217,7 +224,7 @@ impl<'a> Compiler<'a> {
         if self.absorbed.values().any(|(sum, _)| *sum == index) {
             return Ok(());
         }
-        if self.lines(index, step) {
+        if self.lines(index, step).is_some() {
             return Ok(());
         }
         // A step of its own needs what the open program computes.
@@ -234,7 +241,7 @@ impl<'a> Compiler<'a> {
     /// Ends the open program: what is read later goes out.
     fn close(&mut self) -> Result<()> {
         let Some(Open { mut builder, inputs, known }) = self.open.take() else { return Ok(()) };
-        let done = |slot: &usize| self.segment_of(*slot) || inputs.contains(slot);
+        let done = |slot: &usize| self.is_out(*slot) || inputs.contains(slot);
         let mut wanted: Vec<usize> = known.keys().copied().filter(|slot| !done(slot) && self.is_wanted(*slot)).collect();
         wanted.sort_unstable();
         let outputs = wanted.into_iter().map(|slot| {
@@ -247,8 +254,8 @@ impl<'a> Compiler<'a> {
         Ok(())
     }
 
-    /// Whether an earlier program has put this slot out already.
-    fn segment_of(&self, slot: usize) -> bool {
+    /// Whether the slot is out already: by an earlier program or a step of its own.
+    fn is_out(&self, slot: usize) -> bool {
         self.segments.iter().any(|segment| match segment {
             Segment::Program { outputs, .. } => outputs.iter().any(|(out, _)| *out == slot),
             Segment::Step(index) => self.plan.steps[*index].output() == slot,
@@ -292,20 +299,15 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Adds the step to the open program; `false` if lines cannot do it.
-    fn lines(&mut self, index: usize, step: &Step) -> bool {
-        self.try_lines(index, step).is_some()
-    }
-
-    fn try_lines(&mut self, index: usize, step: &Step) -> Option<()> {
+    /// Adds the step to the open program; `None` if lines cannot do it.
+    fn lines(&mut self, index: usize, step: &Step) -> Option<()> {
         let name = self.model.graph.layers[step.layer].name.as_str();
         match &step.compute {
             Compute::Conv(conv) => {
-                let (shape, weight, bias, activation) = parts(conv);
-                if !Builder::knows(&shape) || step.shape[0] != self.together {
+                if !Builder::knows(conv.shape()) || step.shape[0] != self.together {
                     return None;
                 }
-                self.conv(index, name, step, (shape, &weight, &bias, activation))
+                self.conv(index, name, step, (conv.shape().clone(), &conv.weight(), conv.bias(), conv.activation()))
             }
             Compute::Linear { packed, trans_a: None } if step.shape.len() == 2 && step.shape[0] == self.together => {
                 let [inputs, outputs] = packed.size();
@@ -317,17 +319,7 @@ impl<'a> Compiler<'a> {
                 if self.shapes[&slot].iter().skip(1).product::<usize>() != inputs || !(in_lines || nonzero * 4 < weight.len()) {
                     return None;
                 }
-                let shape = ConvShape {
-                    in_channels: inputs,
-                    in_h: 1,
-                    in_w: 1,
-                    out_channels: outputs,
-                    kernel: [1, 1],
-                    stride: [1, 1],
-                    dilation: [1, 1],
-                    pads: [0; 4],
-                    groups: 1,
-                };
+                let shape = ConvShape::pointwise(inputs, [1, 1], outputs);
                 self.conv(index, name, step, (shape, &weight, packed.bias(), packed.activation()))
             }
             Compute::Affine { scale, shift, activation } if step.shape.len() == 4 => {
@@ -430,25 +422,15 @@ impl<'a> Compiler<'a> {
 /// A slice of channels or of every second pixel, or a border of zeros, as a convolution that copies.
 fn as_conv(remap: &Remap, fill: f32, from: &[usize], to: &[usize]) -> Option<(ConvShape, Vec<f32>)> {
     let (&[_, channels, height, width], &[_, outputs, out_h, out_w]) = (from, to) else { return None };
-    let shape = |stride: [usize; 2], pads: [usize; 4]| ConvShape {
-        in_channels: channels,
-        in_h: height,
-        in_w: width,
-        out_channels: outputs,
-        kernel: [1, 1],
-        stride,
-        dilation: [1, 1],
-        pads,
-        groups: 1,
-    };
+    let shape = ConvShape::pointwise(channels, [height, width], outputs);
     let (shape, first) = if let Some(ranges) = remap.ranges() {
         let &[(0, images, 1), (first, _, channel_step), (0, _, down), (0, _, across)] = &ranges[..] else { return None };
         let whole = images == from[0] && channel_step == 1 && out_h == height.div_ceil(down) && out_w == width.div_ceil(across);
-        (whole.then(|| shape([down, across], [0; 4]))?, first as isize)
+        (whole.then_some(ConvShape { stride: [down, across], ..shape })?, first as isize)
     } else {
         let borders = remap.borders(from).filter(|_| fill == 0.0)?;
         let &[(0, 0), (before, _), (top, bottom), (left, right)] = &borders[..] else { return None };
-        (shape([1, 1], [top, left, bottom, right]), -(before as isize))
+        (ConvShape { pads: [top, left, bottom, right], ..shape }, -(before as isize))
     };
     let mut weight = vec![0.0; outputs * channels];
     for output in 0..outputs {
@@ -460,13 +442,6 @@ fn as_conv(remap: &Remap, fill: f32, from: &[usize], to: &[usize]) -> Option<(Co
 
 fn is_not_negative(activation: Activation) -> bool {
     matches!(activation, Activation::Clamp { low, .. } if low >= 0.0)
-}
-
-fn parts(conv: &Conv) -> (ConvShape, Vec<f32>, Vec<f32>, Activation) {
-    match conv {
-        Conv::Packed(conv) => (conv.shape().clone(), conv.weight(), conv.bias().to_vec(), conv.activation()),
-        Conv::Depthwise(conv) => (conv.shape().clone(), conv.weight().to_vec(), conv.bias().to_vec(), conv.activation()),
-    }
 }
 
 /// Sums of which one summand is a convolution that nothing else reads and that comes later than the other: by the number of
@@ -486,16 +461,11 @@ fn absorbed(plan: &Plan) -> HashMap<usize, (usize, usize)> {
         let place = |slot: usize| writer.get(&slot).copied();
         let (conv, other) = if place(a) > place(b) { (a, b) } else { (b, a) };
         let Some(at) = place(conv) else { continue };
-        let plain = match &plan.steps[at].compute {
-            Compute::Conv(conv) => {
-                let (shape, activation) = match conv {
-                    Conv::Packed(conv) => (conv.shape(), conv.activation()),
-                    Conv::Depthwise(conv) => (conv.shape(), conv.activation()),
-                };
-                activation == Activation::None && Builder::knows(shape)
-            }
-            _ => false,
-        };
+        // Of another number of images, the convolution itself is not on lines.
+        let together = plan.steps[at].shape[0] == plan.input_shape[0];
+        let plain = together
+            && matches!(&plan.steps[at].compute, Compute::Conv(conv)
+                if conv.activation() == Activation::None && Builder::knows(conv.shape()));
         // A convolution that takes two sums in would lose one of them.
         if plain && readers[&conv] == 1 && !plan.is_result(conv) && !found.contains_key(&at) {
             found.insert(at, (index, other));

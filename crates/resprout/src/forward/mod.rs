@@ -5,8 +5,8 @@ mod lines;
 mod network;
 mod plan;
 
-pub(crate) use lines::Compiled;
 pub use lines::LayerTime;
+pub(crate) use lines::{Compiled, usual_together};
 pub use network::{Network, plan_chunk};
-pub(crate) use network::{fixed_batch, with_batch};
+pub(crate) use network::{fixed_batch, join, with_batch};
 pub use plan::{BatchNormStep, Plan, PlanOptions, Slots, Step};

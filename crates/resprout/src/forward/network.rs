@@ -1,12 +1,13 @@
 //! Any number of images through a plan for a small chunk of them.
 
-use super::{Compiled, Plan, PlanOptions, Slots};
+use super::lines::{Compiled, usual_together};
+use super::{Plan, PlanOptions, Slots};
 use crate::error::{Error, Result};
 use crate::model::{Dim, Model};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 use resprout_kernels::Kernel;
-use resprout_kernels::lanes::Arena;
+use resprout_kernels::lanes::{Arena, LANES};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The largest value of a chunk should fit the second-level cache beside another one.
@@ -67,7 +68,7 @@ impl Network {
         let chunks: Vec<&[f32]> = images.data.chunks((plan.input_shape[0] * image_len).max(1)).collect();
         let spread = chunks.len() < rayon::current_num_threads();
         let parts: Vec<Vec<Tensor>> = chunks.into_par_iter().map(|part| self.run_chunk(part, spread)).collect();
-        Ok((0..plan.result_shapes.len()).map(|i| join(&parts, i, &plan.result_shapes[i], count)).collect())
+        Ok(join(&parts, &plan.result_shapes, count))
     }
 
     fn run_chunk(&self, images: &[f32], spread: bool) -> Vec<Tensor> {
@@ -98,26 +99,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Images whose lanes they fill together have at most so many elements; a larger one fills lanes and caches alone.
-const SMALL_IMAGE: usize = 16 * 1024;
-
 /// The network on lines, if nearly all of it can be.
 fn in_lines(model: &Model, image: &[usize], kernel: Kernel, options: &PlanOptions) -> Option<Compiled> {
     let together = match fixed_batch(model) {
         Some(1) => 1,
         Some(_) => return None,
-        None if image.iter().product::<usize>() <= SMALL_IMAGE => LARGEST_CHUNK,
-        None => 1,
+        None => usual_together(image, LANES),
     };
     Compiled::new(model, image, together, kernel, options).ok().filter(Compiled::is_worth_it)
 }
 
-fn join(parts: &[Vec<Tensor>], index: usize, shape: &[usize], count: usize) -> Tensor {
-    let row: usize = shape[1..].iter().product();
-    let mut data = Vec::with_capacity(count * row);
-    parts.iter().for_each(|part| data.extend_from_slice(&part[index].data));
-    data.truncate(count * row);
-    Tensor::new([&[count], &shape[1..]].concat(), data)
+/// The outputs of all chunks one behind another, without what a last, shorter chunk was filled up with.
+pub(crate) fn join(parts: &[Vec<Tensor>], shapes: &[Vec<usize>], count: usize) -> Vec<Tensor> {
+    let one = |(index, shape): (usize, &Vec<usize>)| {
+        let row: usize = shape[1..].iter().product();
+        let mut data = Vec::with_capacity(count * row);
+        parts.iter().for_each(|part| data.extend_from_slice(&part[index].data));
+        data.truncate(count * row);
+        Tensor::new([&[count], &shape[1..]].concat(), data)
+    };
+    shapes.iter().enumerate().map(one).collect()
 }
 
 /// Plans `model` for as many images of shape `[C, H, W]` as are best run together.

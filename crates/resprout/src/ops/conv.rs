@@ -86,10 +86,32 @@ impl Conv {
         }
     }
 
-    fn shape(&self) -> &ConvShape {
+    pub(crate) fn shape(&self) -> &ConvShape {
         match self {
             Conv::Packed(conv) => conv.shape(),
             Conv::Depthwise(conv) => conv.shape(),
+        }
+    }
+
+    /// `[M, C / groups, kh, kw]`
+    pub(crate) fn weight(&self) -> Vec<f32> {
+        match self {
+            Conv::Packed(conv) => conv.weight(),
+            Conv::Depthwise(conv) => conv.weight().to_vec(),
+        }
+    }
+
+    pub(crate) fn bias(&self) -> &[f32] {
+        match self {
+            Conv::Packed(conv) => conv.bias(),
+            Conv::Depthwise(conv) => conv.bias(),
+        }
+    }
+
+    pub(crate) fn activation(&self) -> Activation {
+        match self {
+            Conv::Packed(conv) => conv.activation(),
+            Conv::Depthwise(conv) => conv.activation(),
         }
     }
 

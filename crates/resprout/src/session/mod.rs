@@ -18,21 +18,18 @@ mod plan;
 pub use plan::{PlanFile, StoredPlan, cpu_name};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::forward::{Compiled, LayerTime, PlanOptions, fixed_batch};
+use crate::forward::{Compiled, LayerTime, PlanOptions, fixed_batch, join, usual_together};
 use crate::model::Model;
 use crate::tensor::Tensor;
-use resprout_kernels::lanes::{Arena, Choice, Team};
+use resprout_kernels::lanes::{Arena, Choice, LANES, Team};
 use resprout_kernels::{KERNELS, Kernel};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
-/// The most images that are compiled to run together.
-const MOST_TOGETHER: usize = 16;
-
 /// How a session is made.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// Threads that work on a batch, the calling one among them.
+    /// Threads that work on a batch; where there are several, the calling one sleeps meanwhile.
     pub threads: usize,
     /// Images of a usual batch: the plan is made for it. Any other number runs too.
     pub batch: usize,
@@ -80,22 +77,17 @@ impl Session {
         positive(options.threads, "--threads")?;
         positive(options.batch, "--batch")?;
         let kernel = find_kernel(options.kernel.as_deref())?;
-        let team = Team::new(options.threads).map_err(|e| Error::new(ErrorKind::Io, format!("cannot start threads: {e}")))?;
         let mut best: Option<(f64, Session)> = None;
-        let mut team = Some(team);
         let sizes = match chosen {
             _ if fixed_batch(model).is_some() => vec![only(model)?],
-            Some(chosen) => vec![chosen.together.clamp(1, MOST_TOGETHER).next_power_of_two().min(MOST_TOGETHER)],
+            Some(chosen) => vec![chosen.together.clamp(1, LANES).next_power_of_two().min(LANES)],
             None => together(options, image),
         };
         let limit = Duration::from_secs_f64(options.tune.clamp(0.0, 3600.0) / sizes.len() as f64);
         for &together in &sizes {
-            let Some(own) = team.take().or_else(|| best.as_mut().map(|_| ()).and_then(|()| Team::new(options.threads).ok()))
-            else {
-                break;
-            };
+            let team = Team::new(options.threads).map_err(|e| Error::new(ErrorKind::Io, format!("cannot start threads: {e}")))?;
             let compiled = Compiled::new(model, image, together, kernel, &PlanOptions::default())?;
-            let mut session = Session { arenas: Vec::new(), compiled, team: own, image: image.to_vec() };
+            let mut session = Session { arenas: Vec::new(), compiled, team, image: image.to_vec() };
             if let Some(chosen) = chosen {
                 session.choose(chosen);
             } else if options.tune > 0.0 {
@@ -109,7 +101,7 @@ impl Session {
                 best = Some((seconds, session));
             }
         }
-        best.map(|(_, session)| session).ok_or_else(|| Error::new(ErrorKind::Io, "cannot start threads"))
+        best.map(|(_, session)| session).ok_or_else(|| Error::data("no number of images to run together"))
     }
 
     /// Images that run together.
@@ -141,7 +133,8 @@ impl Session {
         } else {
             self.run_apart(&chunks, &mut results);
         }
-        Ok(join(results, count, &self.compiled))
+        let results: Vec<Vec<Tensor>> = results.into_iter().flatten().collect();
+        Ok(join(&results, &self.compiled.plan.result_shapes, count))
     }
 
     /// Every thread takes whole chunks.
@@ -209,7 +202,7 @@ impl Session {
 /// The number of images that a model insists on.
 fn only(model: &Model) -> Result<usize> {
     match fixed_batch(model) {
-        Some(batch) if batch.is_power_of_two() && batch <= MOST_TOGETHER => Ok(batch),
+        Some(batch) if batch.is_power_of_two() && batch <= LANES => Ok(batch),
         batch => Err(Error::unsupported(format!(
             "the model is for batches of {} images only; 1, 2, 4, 8, 16 or any number can be run",
             batch.unwrap_or(0)
@@ -225,27 +218,12 @@ fn find_kernel(name: Option<&str>) -> Result<Kernel> {
     row.open().ok_or_else(|| Error::option(format!("--kernel {name}: this CPU does not have it ({})", row.about)))
 }
 
-/// Numbers of images that may be worth running together for this batch, the likeliest last.
+/// Numbers of images that may be worth running together for this batch.
 fn together(options: &SessionOptions, image: &[usize]) -> Vec<usize> {
     let batch = options.batch;
-    let largest = (1 << batch.ilog2()).min(MOST_TOGETHER);
-    // Small images fill lanes and caches together; of large ones the first already fills both.
-    let usual = if image.iter().product::<usize>() <= 16 * 1024 { largest } else { 1 };
+    let largest = (1 << batch.ilog2()).min(LANES);
     if options.tune <= 0.0 {
-        return vec![usual];
+        return vec![usual_together(image, largest)];
     }
     (0..=largest.ilog2()).map(|shift| 1 << shift).collect()
-}
-
-fn join(results: Vec<Option<Vec<Tensor>>>, count: usize, compiled: &Compiled) -> Vec<Tensor> {
-    let shapes = &compiled.plan.result_shapes;
-    let mut joined: Vec<Tensor> = shapes.iter().map(|shape| Tensor::new([&[0], &shape[1..]].concat(), Vec::new())).collect();
-    for chunk in results.into_iter().flatten() {
-        joined.iter_mut().zip(chunk).for_each(|(all, part)| all.data.extend(part.data));
-    }
-    for (all, shape) in joined.iter_mut().zip(shapes) {
-        all.shape[0] = count;
-        all.data.truncate(count * shape[1..].iter().product::<usize>());
-    }
-    joined
 }

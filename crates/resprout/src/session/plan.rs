@@ -49,21 +49,18 @@ impl PlanFile {
 
     /// The plan for this model on this CPU, if there is one; a note where there is one for another CPU.
     pub fn find(&mut self, wanted: &StoredPlan) -> Option<&Chosen> {
-        let same = |plan: &StoredPlan, cpu: bool| {
-            let plain = StoredPlan { chosen: wanted.chosen.clone(), ..plan.clone() };
-            plain == StoredPlan { cpu: if cpu { wanted.cpu.clone() } else { plan.cpu.clone() }, ..wanted.clone() }
-        };
-        if !self.plans.iter().any(|plan| same(plan, true))
-            && let Some(other) = self.plans.iter().find(|plan| same(plan, false))
+        let found = self.plans.iter().find(|plan| plan.cpu == wanted.cpu && plan.is_for(wanted));
+        if found.is_none()
+            && let Some(other) = self.plans.iter().find(|plan| plan.is_for(wanted))
         {
             self.note = Some(format!("{}: its plan is of another CPU ({}) and is ignored", self.path.display(), other.cpu));
         }
-        self.plans.iter().find(|plan| same(plan, true)).map(|plan| &plan.chosen)
+        found.map(|plan| &plan.chosen)
     }
 
     /// Adds or replaces a plan, and writes the file.
     pub fn keep(&mut self, plan: StoredPlan) -> Result<()> {
-        self.plans.retain(|old| StoredPlan { chosen: plan.chosen.clone(), ..old.clone() } != plan);
+        self.plans.retain(|old| old.cpu != plan.cpu || !old.is_for(&plan));
         self.plans.push(plan);
         let text = serde_json::to_vec_pretty(&self.plans).map_err(|e| Error::data(e.to_string()))?;
         atomic::write(&self.path, &text)
@@ -71,6 +68,13 @@ impl PlanFile {
 }
 
 impl StoredPlan {
+    /// Whether both are for the same model and use, on whatever CPU.
+    fn is_for(&self, other: &StoredPlan) -> bool {
+        let key =
+            |plan: &'_ StoredPlan| (plan.model_sha256.clone(), plan.kernel.clone(), plan.image.clone(), plan.threads, plan.batch);
+        key(self) == key(other)
+    }
+
     /// What a plan for this session would be kept under.
     pub fn key(model_sha256: String, image: &[usize], options: &SessionOptions) -> StoredPlan {
         StoredPlan {

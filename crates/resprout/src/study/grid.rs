@@ -9,9 +9,11 @@ use crate::repair::Chain;
 use crate::structure::Pattern;
 use crate::structure::channel::{self, CHANNEL_ALLOCATIONS};
 use crate::table;
+use serde::{Deserialize, Serialize};
 
 /// Lists of choices; a study measures all their combinations.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Grid {
     /// As `--pattern`. An n:m has a sparsity of its own.
     pub patterns: Vec<String>,

@@ -2,7 +2,7 @@
 
 use super::grid::criterion_needs_images;
 use super::journal::{self, Journal};
-use super::signs::{signs, unrepairable};
+use super::signs::{rounded, signs, unrepairable};
 use super::{Cell, Measured, Record, Signs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::{self, OutputKind, images_sha256, sha256};
@@ -380,10 +380,8 @@ impl<'a> Prepared<'a> {
             [found.kept_variance, found.correlation] = signs(&model, dense, &shared.layers, &images)?;
             found.density = shared.layers.iter().map(|layer| density(&model, layer)).collect();
         }
-        let nonzero = |tensor: &Tensor| tensor.data.iter().filter(|&&v| v != 0.0).count();
-        let nonzero: usize = model.params.iter().filter_map(|(_, param)| param.f32()).map(nonzero).sum();
         Ok(Measured {
-            sparse_bytes: 4 * nonzero as u64 + (sparsity.prunable as u64).div_ceil(8),
+            sparse_bytes: 4 * report::nonzero_parameters(&model) as u64 + (sparsity.prunable as u64).div_ceil(8),
             sparsity,
             evaluation,
             images: images.test.shape[0],
@@ -397,7 +395,7 @@ impl<'a> Prepared<'a> {
 
 fn density(model: &Model, layer: &Prunable) -> f64 {
     let kept = model.masks.get(&layer.param).map_or(layer.len(), crate::model::Mask::kept);
-    (kept as f64 / layer.len() as f64 * 1e4).round() / 1e4
+    rounded(kept as f64 / layer.len() as f64)
 }
 
 /// The first `count` images for seed 0, otherwise as many drawn without putting back.

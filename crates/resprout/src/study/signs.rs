@@ -24,8 +24,9 @@ pub struct Signs {
     pub unrepairable: Vec<Option<f64>>,
 }
 
-fn rounded(value: f64) -> Option<f64> {
-    value.is_finite().then(|| (value * 1e4).round() / 1e4)
+/// To four decimals.
+pub(super) fn rounded(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
 }
 
 /// What the layers of a pruned (and perhaps repaired) network compute of `images`, beside the dense one.
@@ -44,7 +45,7 @@ pub fn unrepairable(pruned: &Model, dense: &Model, layers: &[Prunable], images: 
 }
 
 fn in_order(layers: &[Prunable], pairs: &HashMap<String, PairStats>, value: fn(&PairStats) -> f64) -> Vec<Option<f64>> {
-    layers.iter().map(|layer| rounded(value(pairs.get(&layer.layer)?))).collect()
+    layers.iter().map(|layer| Some(value(pairs.get(&layer.layer)?)).filter(|value| value.is_finite()).map(rounded)).collect()
 }
 
 fn kept_variance(pair: &PairStats) -> f64 {

@@ -14,6 +14,7 @@ use resprout::study::recommend::Constraints;
 use resprout::study::regime::Thresholds;
 use resprout::study::{self, Analysis, Journal, Record, RunOptions, journal};
 use resprout::{Error, ErrorKind, Result};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// The journal of a whole sweep.
@@ -44,11 +45,11 @@ pub fn run(args: &SweepArgs, threads: Option<usize>, progress: &dyn Progress) ->
     failures.extend(outcome.failures);
     if args.shard.is_none() {
         // The same cells give the same file, in whatever order and on however many machines they were measured.
-        let keys: Vec<&str> = outcome.lines.iter().map(|(key, _, _)| key.as_str()).collect();
-        let others = journals.lines.iter().filter(|(key, _)| !keys.contains(&key.as_str())).map(|(_, line)| line.as_str());
+        let keys: HashSet<&str> = outcome.lines.iter().map(|(key, _, _)| key.as_str()).collect();
+        let others = journals.lines.iter().filter(|(key, _)| !keys.contains(key.as_str())).map(|(_, line)| line.as_str());
         journal::write(&own, outcome.lines.iter().map(|(_, _, line)| line.as_str()).chain(others))?;
         let records: Vec<Record> = outcome.lines.into_iter().map(|(_, record, _)| record).collect();
-        let analysis = Analysis::new(&records, failures.clone(), json, thresholds, constraints, recipe.grid().notes());
+        let analysis = Analysis::new(&records, failures.clone(), json, thresholds, constraints, recipe.grid.notes());
         atomic::write(&args.output.join(STUDY), &serde_json::to_vec(&analysis)?)?;
         study_page::write(&analysis, &args.output)?;
         if write_json(&analysis, args.json.as_deref())? {
@@ -67,7 +68,7 @@ pub fn run(args: &SweepArgs, threads: Option<usize>, progress: &dyn Progress) ->
 /// The journals that are there.
 struct Journals {
     own: Journal,
-    merged: std::collections::HashMap<String, (Record, String)>,
+    merged: HashMap<String, (Record, String)>,
     /// Keys and lines, sorted.
     lines: Vec<(String, String)>,
 }

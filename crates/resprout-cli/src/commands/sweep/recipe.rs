@@ -31,15 +31,9 @@ pub struct Recipe {
     /// Images of every model that does not name its own.
     #[serde(flatten)]
     pub images: ImageKeys,
-    pub patterns: Vec<String>,
-    pub criteria: Vec<String>,
-    pub allocations: Vec<String>,
-    pub sparsities: Vec<f64>,
-    pub repairs: Vec<String>,
-    pub calibration_images: Vec<usize>,
-    pub seeds: Vec<u64>,
-    /// Whether random and global magnitude pruning are added.
-    pub controls: bool,
+    /// What is tried on each of them.
+    #[serde(flatten)]
+    pub grid: Grid,
     /// As `prune --ignore`.
     pub ignore: Vec<String>,
     /// As `prune --include-grouped`.
@@ -52,18 +46,10 @@ pub struct Recipe {
 
 impl Default for Recipe {
     fn default() -> Recipe {
-        let Grid { patterns, criteria, allocations, sparsities, repairs, calibration_images, seeds, controls } = Grid::default();
         Recipe {
             models: Vec::new(),
             images: ImageKeys::default(),
-            patterns,
-            criteria,
-            allocations,
-            sparsities,
-            repairs,
-            calibration_images,
-            seeds,
-            controls,
+            grid: Grid::default(),
             ignore: Vec::new(),
             include_grouped: false,
             memory: 4.0,
@@ -182,21 +168,7 @@ impl Recipe {
         if let Some(twice) = (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
             return Err(option(format!("models: {:?} is there twice; give one of them another name", names[twice])));
         }
-        self.grid().check()
-    }
-
-    /// The lists of choices.
-    pub fn grid(&self) -> Grid {
-        Grid {
-            patterns: self.patterns.clone(),
-            criteria: self.criteria.clone(),
-            allocations: self.allocations.clone(),
-            sparsities: self.sparsities.clone(),
-            repairs: self.repairs.clone(),
-            calibration_images: self.calibration_images.clone(),
-            seeds: self.seeds.clone(),
-            controls: self.controls,
-        }
+        self.grid.check()
     }
 
     /// Every key, as JSON.
@@ -215,7 +187,7 @@ impl Recipe {
         let mut shared: Vec<(String, Arc<Images>)> = Vec::new();
         for entry in &self.models {
             let name = entry.name();
-            let cells = self.grid().cells(&name)?;
+            let cells = self.grid.cells(&name)?;
             match entry.open(self, &mut shared) {
                 Ok((model, sha256, images)) => {
                     let rule = PrunableRule { ignore: self.ignore.clone(), include_grouped: self.include_grouped };
@@ -229,8 +201,8 @@ impl Recipe {
 
     /// How many images are calibration images are taken from.
     fn pool(&self) -> usize {
-        let largest = self.calibration_images.iter().copied().max().unwrap_or(0);
-        if self.seeds.iter().all(|&seed| seed == 0) { largest } else { POOL.saturating_mul(largest) }
+        let largest = self.grid.calibration_images.iter().copied().max().unwrap_or(0);
+        if self.grid.seeds.iter().all(|&seed| seed == 0) { largest } else { POOL.saturating_mul(largest) }
     }
 }
 
@@ -321,26 +293,11 @@ fn check_keys<T: Serialize>(value: &Value, known: &T, place: &str) -> Result<()>
     let Ok(Value::Object(known)) = serde_json::to_value(known) else { return Ok(()) };
     match given.keys().find(|key| !known.contains_key(*key)) {
         Some(key) => {
-            let nearest = known.keys().min_by_key(|name| distance(key, name)).map_or("", String::as_str);
+            let nearest = known.keys().min_by_key(|name| strsim::levenshtein(key, name)).map_or("", String::as_str);
             Err(option(format!("{key}: there is no such key{place}; did you mean {nearest}?")))
         }
         None => Ok(()),
     }
-}
-
-/// Letters to insert, delete or exchange (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, &y) in b.iter().enumerate() {
-            let exchanged = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = exchanged.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -351,9 +308,9 @@ mod tests {
     fn the_embedded_study_is_valid_and_complete() {
         let recipe = Recipe::read(None).unwrap();
         let allocations: Vec<&str> = resprout::allocation::ALLOCATIONS.iter().map(|entry| entry.name).collect();
-        assert_eq!(recipe.allocations, allocations);
+        assert_eq!(recipe.grid.allocations, allocations);
         for entry in resprout::repair::REPAIRS {
-            assert!(recipe.repairs.iter().any(|repair| repair == entry.name), "{}", entry.name);
+            assert!(recipe.grid.repairs.iter().any(|repair| repair == entry.name), "{}", entry.name);
         }
     }
 
@@ -367,7 +324,6 @@ mod tests {
         assert!(wrong("models: [a]\nsparsities: [0.5, 1.5]").contains("1.5"));
         assert!(wrong("models: [a]\nsparsities: many").contains("invalid type"));
         assert!(wrong("- models").contains("keys and values"));
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 
     #[test]
