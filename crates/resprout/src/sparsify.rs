@@ -1,6 +1,7 @@
 //! The whole way from a dense network to a sparse one that works: prune and repair, in one step or
 //! in several, with one repair or the best of several.
 
+use crate::calibrate::{Dense, Recording};
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::{images_sha256, sha256};
 use crate::formats::{atomic, safetensors};
@@ -50,7 +51,12 @@ pub fn sparsify(dense: &Model, images: &Tensor, options: &SparsifyOptions, progr
     let target = options.prune.macs.map_or(options.prune.sparsity, |share| 1.0 - share);
     let steps = schedule(target, options.steps)?;
     if options.repair != AUTO {
-        return gradual(dense, images, &Chain::parse(&options.repair)?, &steps, options, progress);
+        let chain = Chain::parse(&options.repair)?;
+        let recording = match chain.needs_dense() && steps.len() > 1 {
+            true => Recording::new(dense, images, options.repair_options.memory, progress)?,
+            false => None,
+        };
+        return gradual(Dense::recorded(dense, recording.as_ref()), images, &chain, &steps, options, progress);
     }
     let all = images.shape.first().copied().unwrap_or(0);
     if all < 4 {
@@ -60,7 +66,9 @@ pub fn sparsify(dense: &Model, images: &Tensor, options: &SparsifyOptions, progr
     }
     let (seen, held_out) = Judge::split(images);
     let judge = Judge::new(dense, held_out)?;
-    choose(&judge, |text| gradual(dense, &seen, &Chain::parse(text)?, &steps, options, progress))
+    let recording = Recording::new(dense, &seen, options.repair_options.memory, progress)?;
+    let recorded = Dense::recorded(dense, recording.as_ref());
+    choose(&judge, |text| gradual(recorded, &seen, &Chain::parse(text)?, &steps, options, progress))
 }
 
 /// Runs every candidate and takes the best.
@@ -83,13 +91,14 @@ fn choose(judge: &Judge, run: impl Fn(&str) -> Result<Sparsified>) -> Result<Spa
 }
 
 fn gradual(
-    dense: &Model,
+    recorded: Dense,
     images: &Tensor,
     chain: &Chain,
     steps: &[f64],
     options: &SparsifyOptions,
     progress: &dyn Progress,
 ) -> Result<Sparsified> {
+    let dense = recorded.model();
     let mut model = dense.clone();
     let mut last = None;
     let keeper = match &options.checkpoint {
@@ -105,7 +114,7 @@ fn gradual(
         let progress = &InStep { inner: progress, step: index + 1, steps: steps.len() };
         let macs = options.prune.macs.map(|_| 1.0 - sparsity);
         let outcome = prune(&mut model, &PruneOptions { sparsity, macs, ..options.prune.clone() }, images, progress)?;
-        let repair = chain.repair(&mut model, dense, images, &options.repair_options, progress)?;
+        let repair = chain.repair(&mut model, recorded, images, &options.repair_options, progress)?;
         last = Some((outcome, repair));
         if let Some(keeper) = keeper.as_ref().filter(|_| index + 1 < steps.len()) {
             keeper.save(&model, index + 1)?;

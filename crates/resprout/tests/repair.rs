@@ -1,7 +1,7 @@
 //! Repairs: their algebra, their limits, and what must hold for all of them.
 
 use proptest::prelude::*;
-use resprout::calibrate::{NormParams, checkup};
+use resprout::calibrate::{Dense, NormParams, Recording, checkup};
 use resprout::data::{ImageSet, Preprocess, gaussian};
 use resprout::eval::{OutputKind, compare};
 use resprout::formats::{onnx, safetensors};
@@ -95,6 +95,28 @@ fn normed(model: &Model) -> Vec<(String, Vec<String>)> {
 
 /// T1 in f64: with exact statistics and no epsilon a gain before a BatchNormalization changes nothing;
 /// with one, no more than the theorem says.
+#[test]
+fn a_recording_of_the_dense_network_changes_nothing() {
+    let (all, fewer, others) = (images(96), images(32), images(128).pick(&(64..128).collect::<Vec<_>>()));
+    for (dense, sets) in [
+        (digits(), [all, fewer, others]),
+        (plain(), [pictures(96), pictures(32), pictures(200).pick(&(110..200).collect::<Vec<_>>())]),
+    ] {
+        let recording = Recording::new(&dense, &sets[0], usize::MAX, &Quiet).unwrap();
+        let recorded = Dense::recorded(&dense, recording.as_ref());
+        assert!(recording.is_some() && Recording::new(&dense, &sets[0], 100_000, &Quiet).unwrap().is_none());
+        for text in all_repairs() {
+            for images in &sets {
+                let (mut with, mut without) = (pruned(&dense, 0.8), pruned(&dense, 0.8));
+                let outcome = Chain::parse(&text).unwrap().repair(&mut with, recorded, images, &RepairOptions::default(), &Quiet);
+                let plain = repair(&mut without, &dense, &text, images);
+                assert_eq!(outcome.unwrap(), plain.unwrap(), "{text}");
+                assert!(same_weights(&with, &without), "{text}, {} images", images.shape[0]);
+            }
+        }
+    }
+}
+
 #[test]
 fn exact_recalibration_cancels_gains() {
     let mut random = SplitMix64::new(5, 0);

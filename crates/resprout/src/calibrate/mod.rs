@@ -7,6 +7,7 @@
 
 pub mod checkup;
 pub(crate) mod normal;
+pub mod recording;
 pub mod site;
 pub mod stats;
 pub mod sweep;
@@ -16,6 +17,7 @@ pub(crate) mod walk;
 
 pub use checkup::{Checkup, checkup};
 pub use normal::NormalEquations;
+pub use recording::{Dense, Recording};
 pub use site::{NormParams, NormSite, WeightSite};
 pub use stats::{ChannelStats, PairStats};
 pub use sweep::Sweep;

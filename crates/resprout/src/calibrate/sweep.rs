@@ -7,6 +7,7 @@ use crate::ops::Compute;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 use resprout_kernels::Kernel;
+use std::collections::HashSet;
 
 /// All calibration images, all at the same layer. Memory: the values alive there, for every image.
 pub struct Sweep {
@@ -54,6 +55,24 @@ impl Sweep {
             // With all images at one layer, memory is scarcer than the time to ask for it again.
             slots.free_spare();
         });
+    }
+
+    /// Computes one step, and gives up those operands only that are not in `kept`.
+    pub(super) fn run_recording(&mut self, step: &Step, kept: &HashSet<usize>) {
+        self.each(|_, slots, kernel, spread| {
+            step.run_keeping(&step.compute, slots, kernel, spread);
+            step.release_but(kept, slots);
+            slots.free_spare();
+        });
+    }
+
+    /// Whether its images begin with these, in the same chunks. The input must still be there.
+    pub(super) fn begins_with(&self, images: &Tensor) -> bool {
+        let count = images.shape[0];
+        let all: usize = (0..self.chunks()).map(|chunk| self.images(chunk)).sum();
+        let whole = count == all || count < all && count.is_multiple_of(self.batch());
+        let chunk_len = self.value(0, 0).len();
+        whole && images.data.chunks(chunk_len).enumerate().all(|(chunk, part)| self.value(chunk, 0).data.starts_with(part))
     }
 
     /// Computes one step and keeps its operands, to compute it again. [`release`](Self::release) must follow.

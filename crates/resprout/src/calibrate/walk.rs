@@ -1,5 +1,6 @@
 //! The driver: the pruned network, and the dense one in lock-step, layer by layer.
 
+use super::recording::Dense;
 use super::site::{NormParams, NormSite, WeightSite, stored_bias, stored_weights, weight_rows};
 use super::sweep::Sweep;
 use super::visitor::{Needs, Visitor};
@@ -38,9 +39,9 @@ pub struct WalkOutcome {
 
 /// One walk through the network: every visitor acts at each layer in the order given, on what the
 /// repaired layers before it compute. `images: [N, C, H, W]`.
-pub fn walk(
+pub fn walk<'d>(
     model: &mut Model,
-    dense: &Model,
+    dense: impl Into<Dense<'d>>,
     images: &Tensor,
     visitors: &[&dyn Visitor],
     stage: &str,
@@ -48,20 +49,13 @@ pub fn walk(
 ) -> Result<WalkOutcome> {
     let needs = Needs::of(visitors);
     let plan = plan(model, images, &needs)?;
+    let recorded: Dense = dense.into();
+    let dense = recorded.model();
     let mut outcome = WalkOutcome::default();
     let shared = shared_weights(model);
     let mut lanes = Lanes {
         sweep: Sweep::new(&plan, images)?,
-        dense: match needs.dense {
-            true => {
-                let dense = self::plan(dense, images, &needs)?;
-                if !dense.steps.iter().map(|step| step.layer).eq(plan.steps.iter().map(|step| step.layer)) {
-                    return Err(Error::data("the dense network has other layers than the pruned one"));
-                }
-                Some((Sweep::new(&dense, images)?, dense))
-            }
-            false => None,
-        },
+        dense: needs.dense.then(|| DenseLane::new(recorded, &plan, images, &needs)).transpose()?,
     };
     progress.begin(stage, plan.steps.len() as u64);
     for index in 0..plan.steps.len() {
@@ -88,19 +82,45 @@ pub fn walk(
 }
 
 /// Both networks, all images at the same layer.
-struct Lanes {
+struct Lanes<'d> {
     sweep: Sweep,
-    dense: Option<(Sweep, Plan)>,
+    dense: Option<DenseLane<'d>>,
 }
 
-impl Lanes {
+/// The dense network's values at the layer, computed now or before.
+enum DenseLane<'d> {
+    Running(Sweep, Box<Plan>),
+    Recorded(&'d Sweep),
+}
+
+impl<'d> DenseLane<'d> {
+    fn new(dense: Dense<'d>, pruned: &Plan, images: &Tensor, needs: &Needs) -> Result<DenseLane<'d>> {
+        let plan = plan(dense.model(), images, needs)?;
+        if !plan.steps.iter().map(|step| step.layer).eq(pruned.steps.iter().map(|step| step.layer)) {
+            return Err(Error::data("the dense network has other layers than the pruned one"));
+        }
+        match dense.values(&plan, images) {
+            Some(sweep) => Ok(DenseLane::Recorded(sweep)),
+            None => Ok(DenseLane::Running(Sweep::new(&plan, images)?, Box::new(plan))),
+        }
+    }
+
+    fn values(&self) -> &Sweep {
+        match self {
+            DenseLane::Running(sweep, _) => sweep,
+            DenseLane::Recorded(sweep) => sweep,
+        }
+    }
+}
+
+impl Lanes<'_> {
     fn run(&mut self, step: &Step, index: usize) {
         self.sweep.run(step);
         self.run_dense(index);
     }
 
     fn run_dense(&mut self, index: usize) {
-        if let Some((sweep, plan)) = &mut self.dense {
+        if let Some(DenseLane::Running(sweep, plan)) = &mut self.dense {
             sweep.run(&plan.steps[index]);
         }
     }
@@ -127,7 +147,7 @@ impl Lanes {
             per_chunk: None,
             slot,
             sweep: &self.sweep,
-            dense: self.dense.as_ref().map(|(sweep, _)| sweep),
+            dense: self.dense.as_ref().map(DenseLane::values),
         };
         for visitor in visitors {
             visitor.norm(&mut site)?;
@@ -183,7 +203,7 @@ impl Lanes {
             follow,
             step,
             sweep: &mut self.sweep,
-            dense: self.dense.as_ref().map(|(sweep, _)| sweep),
+            dense: self.dense.as_ref().map(DenseLane::values),
             fresh: false,
         };
         for visitor in visitors {
@@ -210,7 +230,7 @@ impl Lanes {
 }
 
 /// BatchNormalizations as steps of their own; the chunk is the batch where that matters.
-fn plan(model: &Model, images: &Tensor, needs: &Needs) -> Result<Plan> {
+pub(super) fn plan(model: &Model, images: &Tensor, needs: &Needs) -> Result<Plan> {
     let image = images.shape.get(1..).unwrap_or_default();
     // A layer that is computed again, or compared, must end before its activation.
     let fuse_activation = !needs.dense && !needs.weights;

@@ -145,7 +145,12 @@ impl Step {
 
     /// Gives the operands up that nobody reads after this step.
     pub fn release(&self, slots: &mut Slots) {
-        self.release.iter().for_each(|&slot| slots.release(slot));
+        self.release_but(&HashSet::new(), slots);
+    }
+
+    /// The same without those in `kept`.
+    pub fn release_but(&self, kept: &HashSet<usize>, slots: &mut Slots) {
+        self.release.iter().filter(|slot| !kept.contains(slot)).for_each(|&slot| slots.release(slot));
     }
 
     /// Runs `compute` (the step's own, or one that stands in for it) on the values in `slots`.
@@ -239,6 +244,12 @@ impl Plan {
             alive -= step.release.iter().map(|&slot| sizes[slot]).sum::<usize>();
         }
         peak
+    }
+
+    /// The bytes of a slot's value in one chunk.
+    pub fn slot_bytes(&self, slot: usize) -> usize {
+        let shape = self.steps.iter().find(|step| step.output == slot).map_or(&self.input_shape, |step| &step.shape);
+        shape.iter().product::<usize>() * size_of::<f32>()
     }
 
     /// Runs every step on one input.

@@ -2,7 +2,7 @@
 
 use super::{REPAIRS, Repair, RepairOutcome, Stage};
 use crate::calibrate::walk::{bytes_per_image, walk};
-use crate::calibrate::{Needs, Visitor};
+use crate::calibrate::{Dense, Needs, Visitor};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::progress::Progress;
@@ -80,16 +80,22 @@ impl Chain {
         self.repairs.iter().any(|repair| repair.needs().images)
     }
 
+    /// Whether it looks at the dense network beside the pruned one.
+    pub fn needs_dense(&self) -> bool {
+        self.repairs.iter().any(|repair| repair.needs().dense)
+    }
+
     /// Repairs `model`, the pruned form of `dense`. `images: [N, C, H, W]`, preprocessed. Pruned
     /// weights stay zero.
-    pub fn repair(
+    pub fn repair<'d>(
         &self,
         model: &mut Model,
-        dense: &Model,
+        dense: impl Into<Dense<'d>>,
         images: &Tensor,
         options: &RepairOptions,
         progress: &dyn Progress,
     ) -> Result<RepairOutcome> {
+        let dense = dense.into();
         let mut outcome = RepairOutcome::default();
         for range in &self.walks {
             let repairs: Vec<&dyn Visitor> = self.repairs[range.clone()].iter().map(|repair| &**repair as &dyn Visitor).collect();

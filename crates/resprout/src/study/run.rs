@@ -4,6 +4,7 @@ use super::grid::criterion_needs_images;
 use super::journal::{self, Journal};
 use super::signs::{rounded, signs, unrepairable};
 use super::{Cell, Measured, Record, Signs};
+use crate::calibrate::{Dense, Recording};
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::{self, OutputKind, images_sha256, sha256};
 use crate::forward::{Network, PlanOptions};
@@ -52,7 +53,7 @@ pub struct Subject {
 pub struct RunOptions {
     /// Cells that are measured at a time.
     pub jobs: usize,
-    /// As [`RepairOptions::memory`], for each job.
+    /// As [`RepairOptions::memory`], for each job. What they share of the dense network is kept where it fits beside a job.
     pub memory: usize,
     /// Calibration images, from the first on, on which [`Signs`] are measured; 0 for no signs.
     pub signs_images: usize,
@@ -214,6 +215,15 @@ struct Prepared<'a> {
     calibrations: HashMap<(usize, u64), Tensor>,
     shared: Mutex<Option<Arc<Shared>>>,
     scores: Mutex<HashMap<String, Arc<Scored>>>,
+    /// What the dense network computes of the calibration images used last, if there is room for it.
+    recording: Mutex<Option<Recorded>>,
+}
+
+/// A recording, if there was room for it, and of how many images and which seed.
+#[derive(Clone)]
+struct Recorded {
+    choice: (usize, u64),
+    recording: Arc<Option<Recording>>,
 }
 
 /// What takes the dense model on the test images.
@@ -253,7 +263,7 @@ impl<'a> Prepared<'a> {
             journal::key(cell, &of_subject)
         };
         let keys = subject.cells.iter().map(key).collect();
-        Prepared { subject, keys, calibrations, shared: Mutex::default(), scores: Mutex::default() }
+        Prepared { subject, keys, calibrations, shared: Mutex::default(), scores: Mutex::default(), recording: Mutex::default() }
     }
 
     fn groups(&self) -> Vec<Group<'_>> {
@@ -301,6 +311,20 @@ impl<'a> Prepared<'a> {
         }
     }
 
+    /// Waits where another job is just making it.
+    fn recording(&self, cell: &Cell, options: &RunOptions) -> Result<Arc<Option<Recording>>> {
+        let choice = (cell.calibration_images, cell.seed);
+        let mut last = lock(&self.recording);
+        if let Some(known) = last.as_ref().filter(|known| known.choice == choice) {
+            return Ok(known.recording.clone());
+        }
+        // The old one goes before the new one is made.
+        *last = None;
+        let recording = Arc::new(Recording::new(&self.subject.model, self.calibration(cell)?, options.memory, &Quiet)?);
+        *last = Some(Recorded { choice, recording: recording.clone() });
+        Ok(recording)
+    }
+
     fn masked(&self, cell: &Cell, options: &RunOptions) -> Result<Masked> {
         let dense = &self.subject.model;
         let shared = self.shared()?;
@@ -311,7 +335,10 @@ impl<'a> Prepared<'a> {
         };
         let rows = report::layer_rows(&pruned, &layers, shared.macs.as_ref())?;
         let unrepairable = match self.signs_images(cell, options)? {
-            Some(images) => unrepairable(&pruned, dense, &shared.layers, &images)?,
+            Some(images) => {
+                let recording = self.recording(cell, options)?;
+                unrepairable(&pruned, Dense::recorded(dense, Option::as_ref(&recording)), &shared.layers, &images)?
+            }
             None => Vec::new(),
         };
         Ok(Masked { pruned, rows, unrepairable })
@@ -366,7 +393,9 @@ impl<'a> Prepared<'a> {
         if !cell.is_dense() {
             let repair_options = RepairOptions { memory: options.memory };
             let chain = Chain::parse(&cell.repair)?;
-            let outcome = chain.repair(&mut model, dense, self.calibration(cell)?, &repair_options, &Quiet)?;
+            let recording = if chain.needs_dense() { self.recording(cell, options)? } else { Arc::default() };
+            let recorded = Dense::recorded(dense, Option::as_ref(&recording));
+            let outcome = chain.repair(&mut model, recorded, self.calibration(cell)?, &repair_options, &Quiet)?;
             warnings.extend(outcome.warnings);
         }
         let images = &self.subject.images;
@@ -377,7 +406,9 @@ impl<'a> Prepared<'a> {
         let sparsity = report::sparsity_info(&model, &masked.rows, asked, shared.macs.as_ref());
         let mut found = Signs { unrepairable: masked.unrepairable.clone(), ..Signs::default() };
         if let Some(images) = self.signs_images(cell, options)? {
-            [found.kept_variance, found.correlation] = signs(&model, dense, &shared.layers, &images)?;
+            let recording = self.recording(cell, options)?;
+            let recorded = Dense::recorded(dense, Option::as_ref(&recording));
+            [found.kept_variance, found.correlation] = signs(&model, recorded, &shared.layers, &images)?;
             found.density = shared.layers.iter().map(|layer| density(&model, layer)).collect();
         }
         Ok(Measured {

@@ -1,6 +1,6 @@
 //! Signs of life: what each pruned layer still computes of what the dense one does.
 
-use crate::calibrate::{Needs, PairStats, Visitor, WeightSite, walk};
+use crate::calibrate::{Dense, Needs, PairStats, Visitor, WeightSite, walk};
 use crate::error::Result;
 use crate::model::{Model, Prunable};
 use crate::progress::Quiet;
@@ -30,15 +30,15 @@ pub(super) fn rounded(value: f64) -> f64 {
 }
 
 /// What the layers of a pruned (and perhaps repaired) network compute of `images`, beside the dense one.
-pub fn signs(model: &Model, dense: &Model, layers: &[Prunable], images: &Tensor) -> Result<[Vec<Option<f64>>; 2]> {
+pub fn signs(model: &Model, dense: Dense, layers: &[Prunable], images: &Tensor) -> Result<[Vec<Option<f64>>; 2]> {
     let pairs = Pairs { local: false, pairs: Mutex::default() }.of(&mut model.clone(), dense, images)?;
     let of = |value: fn(&PairStats) -> f64| in_order(layers, &pairs, value);
     Ok([of(kept_variance), of(correlation)])
 }
 
 /// Relative Repairability of every layer under the masks of `pruned`.
-pub fn unrepairable(pruned: &Model, dense: &Model, layers: &[Prunable], images: &Tensor) -> Result<Vec<Option<f64>>> {
-    let mut model = dense.clone();
+pub fn unrepairable(pruned: &Model, dense: Dense, layers: &[Prunable], images: &Tensor) -> Result<Vec<Option<f64>>> {
+    let mut model = dense.model().clone();
     model.masks.clone_from(&pruned.masks);
     let pairs = Pairs { local: true, pairs: Mutex::default() }.of(&mut model, dense, images)?;
     Ok(in_order(layers, &pairs, residual))
@@ -81,7 +81,7 @@ struct Pairs {
 }
 
 impl Pairs {
-    fn of(self, model: &mut Model, dense: &Model, images: &Tensor) -> Result<HashMap<String, PairStats>> {
+    fn of(self, model: &mut Model, dense: Dense, images: &Tensor) -> Result<HashMap<String, PairStats>> {
         walk(model, dense, images, &[&self], "look at the layers", &Quiet)?;
         Ok(self.pairs.into_inner().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,0 +1,87 @@
+//! What the dense network computes, kept for many walks over the same images.
+
+use super::sweep::Sweep;
+use super::visitor::Needs;
+use super::walk::{bytes_per_image, plan};
+use crate::error::Result;
+use crate::forward::Plan;
+use crate::model::Model;
+use crate::ops::{BinaryOp, Compute};
+use crate::progress::Progress;
+use crate::tensor::Tensor;
+use std::collections::HashSet;
+
+/// The dense network beside the pruned one.
+#[derive(Clone, Copy)]
+pub struct Dense<'a> {
+    model: &'a Model,
+    recording: Option<&'a Recording>,
+}
+
+impl<'a> From<&'a Model> for Dense<'a> {
+    fn from(model: &'a Model) -> Dense<'a> {
+        Dense { model, recording: None }
+    }
+}
+
+impl<'a> Dense<'a> {
+    /// With a recording of the same network. It is used where its images begin with those of the walk,
+    /// and changes no result.
+    pub fn recorded(model: &'a Model, recording: Option<&'a Recording>) -> Dense<'a> {
+        Dense { model, recording }
+    }
+
+    /// The network.
+    pub fn model(&self) -> &'a Model {
+        self.model
+    }
+
+    pub(super) fn values(&self, plan: &Plan, images: &Tensor) -> Option<&'a Sweep> {
+        self.recording.filter(|recording| recording.input == plan.input_shape).map(|r| &r.sweep).filter(|s| s.begins_with(images))
+    }
+}
+
+/// The values of the dense network that repairs look at: what layers with weights and
+/// BatchNormalizations read or write, and the summands of residual sums.
+pub struct Recording {
+    input: Vec<usize>,
+    sweep: Sweep,
+}
+
+impl Recording {
+    /// Records `images: [N, C, H, W]`; `None` where a recording and a walk beside it would take more
+    /// than `memory` bytes.
+    pub fn new(dense: &Model, images: &Tensor, memory: usize, progress: &dyn Progress) -> Result<Option<Recording>> {
+        let plan = plan(dense, images, &Needs { images: true, dense: true, weights: true, batch: None })?;
+        let kept = kept(&plan);
+        let chunk: usize = kept.iter().map(|&slot| plan.slot_bytes(slot)).sum();
+        let batch = plan.input_shape[0].max(1);
+        let walk = bytes_per_image(dense, images.shape.get(1..).unwrap_or_default(), &Needs::default())?;
+        let bytes = (chunk / batch).saturating_add(walk).saturating_mul(images.shape[0].next_multiple_of(batch));
+        if bytes > memory {
+            return Ok(None);
+        }
+        let mut sweep = Sweep::new(&plan, images)?;
+        progress.begin("dense network", plan.steps.len() as u64);
+        for step in &plan.steps {
+            progress.check()?;
+            sweep.run_recording(step, &kept);
+            progress.advance(1);
+        }
+        progress.end();
+        Ok(Some(Recording { input: plan.input_shape, sweep }))
+    }
+}
+
+fn kept(plan: &Plan) -> HashSet<usize> {
+    let mut kept = HashSet::from([0]);
+    for step in &plan.steps {
+        match step.compute {
+            Compute::Conv(_) | Compute::Linear { .. } => drop(kept.insert(step.output())),
+            Compute::Binary { op: BinaryOp::Add, .. } => kept.extend(step.input_slots()),
+            _ if step.batch_norm.is_some() => kept.extend(step.first_input()),
+            _ => {}
+        }
+    }
+    kept
+}
