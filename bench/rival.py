@@ -1,7 +1,8 @@
-"""ONNX Runtime for `resprout bench --against onnxruntime`: one batch for every line that is read.
+"""ONNX Runtime for `resprout bench --against onnxruntime`: one batch for every line that is read, or for the line "load" the
+model once more.
 
 rival.py MODEL BATCH THREADS IMAGES OUTPUT: IMAGES are little-endian f32 of the model's input; the first output is written
-to OUTPUT. Prints the version, then the seconds of each batch.
+to OUTPUT. Prints the version, then the seconds of each.
 """
 
 import sys
@@ -21,7 +22,10 @@ shape = [int(batch)] + [int(dim) for dim in open(images + ".shape").read().split
 feed = {value.name: np.fromfile(images, np.float32).reshape(shape)}
 session.run(None, feed)[0].astype(np.float32).tofile(output)
 print(onnxruntime.__version__, flush=True)
-for _ in sys.stdin:
+for line in sys.stdin:
     start = time.perf_counter()
-    session.run(None, feed)
+    if line.strip() == "load":
+        onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    else:
+        session.run(None, feed)
     print(time.perf_counter() - start, flush=True)

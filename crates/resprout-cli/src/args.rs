@@ -67,7 +67,7 @@ pub enum Command {
     Compare(CompareArgs),
     /// Write a model, or an architecture with weights, in another format
     #[command(
-        after_help = "Examples:\n  resprout convert resnet18.pth --arch resnet-18 -o resnet18.onnx\n  resprout convert model.onnx -o model.safetensors"
+        after_help = "Examples:\n  resprout convert resnet18.pth --arch resnet-18 -o resnet18.onnx\n  resprout convert model.onnx -o model.safetensors\n  resprout convert sparse.onnx --format safetensors-sparse -o small.safetensors"
     )]
     Convert(ConvertArgs),
     /// Download datasets from their official addresses
@@ -91,6 +91,9 @@ pub struct PruneArgs {
     /// Where to write: .onnx, .safetensors for weights and masks, or .pth for PyTorch
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+    /// How it is written [default: by the file's name]
+    #[arg(long, value_name = "NAME")]
+    pub format: Option<Format>,
     /// Share of the prunable weights to remove, from 0 up to but not including 1; not where the pattern tells
     #[arg(short, long, value_name = "S", allow_negative_numbers = true)]
     pub sparsity: Option<f64>,
@@ -432,6 +435,12 @@ pub struct BenchArgs {
     /// Show every operation with its time
     #[arg(long)]
     pub layers: bool,
+    /// Compare the plan with all layers computed sparse and all computed dense, layer by layer
+    #[arg(long)]
+    pub plans: bool,
+    /// Measure, for every shape of convolution in the model, below which density it is faster sparse
+    #[arg(long)]
+    pub break_even: bool,
     /// Alternate with this engine, from Python's package of that name
     #[arg(long, value_name = "NAME")]
     pub against: Option<Rival>,
@@ -473,11 +482,35 @@ pub struct InspectArgs {
     pub json: Option<PathBuf>,
 }
 
+/// How a network is written.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// ONNX
+    Onnx,
+    /// ONNX with sparse initializers: loads in other runtimes, which fill the zeros in again
+    OnnxSparse,
+    /// Weights and masks alone
+    Safetensors,
+    /// The whole network, of pruned tensors a bitmask and the values left: the smallest file
+    SafetensorsSparse,
+    /// A state dict for PyTorch
+    Pth,
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        clap::ValueEnum::to_possible_value(self).map_or(Ok(()), |value| f.write_str(value.get_name()))
+    }
+}
+
 #[derive(Args, Debug)]
 pub struct ConvertArgs {
     /// Where to write: .onnx, .safetensors or .pth
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+    /// How it is written [default: by the file's name]
+    #[arg(long, value_name = "NAME")]
+    pub format: Option<Format>,
     #[command(flatten)]
     pub source: SourceArgs,
 }

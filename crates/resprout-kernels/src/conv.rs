@@ -131,28 +131,6 @@ impl PackedConv {
         &self.shape
     }
 
-    /// `[M, C / groups, kh, kw]`, as it was given.
-    pub fn weight(&self) -> Vec<f32> {
-        let (k, group_out) = (self.shape.dot_length(), self.shape.group_out());
-        let blocks = group_out.div_ceil(ROWS);
-        let row = |m: usize| {
-            let (group, row) = (m / group_out, m % group_out);
-            let block = &self.weights[(group * blocks + row / ROWS) * k * ROWS..][..k * ROWS];
-            (0..k).map(move |k| block[k * ROWS + row % ROWS])
-        };
-        (0..self.shape.out_channels).flat_map(row).collect()
-    }
-
-    /// `[M]`
-    pub fn bias(&self) -> &[f32] {
-        &self.bias
-    }
-
-    /// What is applied last.
-    pub fn activation(&self) -> Activation {
-        self.activation
-    }
-
     /// Computes output channels `channels` of one image: `input: [C, H, W]`,
     /// `output: [channels.len(), OH, OW]`.
     ///

@@ -39,26 +39,6 @@ impl PackedDepthwise {
         PackedDepthwise { shape, weights: weight.to_vec(), bias, activation, pitch }
     }
 
-    /// The geometry.
-    pub fn shape(&self) -> &ConvShape {
-        &self.shape
-    }
-
-    /// `[M, 1, kh, kw]`
-    pub fn weight(&self) -> &[f32] {
-        &self.weights
-    }
-
-    /// `[M]`
-    pub fn bias(&self) -> &[f32] {
-        &self.bias
-    }
-
-    /// What is applied last.
-    pub fn activation(&self) -> Activation {
-        self.activation
-    }
-
     /// Computes output channels `channels` of one image, as [`crate::PackedConv::run`].
     ///
     /// # Panics

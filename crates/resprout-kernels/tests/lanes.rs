@@ -1,7 +1,7 @@
 //! Programs on lines against the naive reference, for every kernel that this CPU has.
 
 use proptest::prelude::*;
-use resprout_kernels::lanes::{Builder, Choice, Convolution, Team};
+use resprout_kernels::lanes::{Builder, Choice, Convolution, Paths, Team};
 use resprout_kernels::{Activation, ConvShape, KERNELS, Kernel, reference};
 
 fn kernels() -> Vec<Kernel> {
@@ -245,7 +245,7 @@ fn tuning_changes_no_bit() {
     let (mut arena, mut team) = (program.arena(), Team::new(2).unwrap());
     let mut before = vec![0.0; 24 * 400];
     program.run(&mut arena, &mut team, &[&input], &mut [&mut before]);
-    program.tune(&mut arena, &mut team, std::time::Duration::from_millis(200));
+    program.tune(&mut arena, &mut team, std::time::Duration::from_millis(200), Paths::Any);
     let mut after = vec![0.0; 24 * 400];
     program.run(&mut arena, &mut team, &[&input], &mut [&mut after]);
     assert_eq!(before, after);

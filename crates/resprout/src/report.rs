@@ -4,6 +4,7 @@ use crate::calibrate::Checkup;
 use crate::data::Preprocess;
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, EvaluationRun, OutputKind};
+use crate::formats::sparse;
 use crate::forward::{Plan, PlanOptions, with_batch};
 use crate::model::effective::effective_counts;
 use crate::model::{Dim, LeftDense, Model, Prunable};
@@ -186,8 +187,14 @@ pub struct Bytes {
     pub raw: u64,
     /// Four bytes for each parameter that is not zero, without any index.
     pub nonzero: u64,
-    /// After gzip, level 6.
+    /// As a file of [`crate::formats::sparse`].
+    #[serde(default)]
+    pub sparse: u64,
+    /// The file after gzip, level 6.
     pub gzip: u64,
+    /// The file after Zstandard, level 3.
+    #[serde(default)]
+    pub zstd: u64,
 }
 
 /// How the dense, the pruned and the repaired network do on the same images.
@@ -321,7 +328,9 @@ pub fn sizes(model: &Model, file: &[u8]) -> Result<Bytes> {
     let mut gzip = flate2::write::GzEncoder::new(Counter(0), flate2::Compression::new(6));
     let counted = gzip.write_all(file).and_then(|()| gzip.finish());
     let gzip = counted.map_err(|e| Error::data(format!("gzip: {e}")))?.0;
-    Ok(Bytes { raw: file.len() as u64, nonzero: 4 * nonzero_parameters(model) as u64, gzip })
+    let zstd = zstd::bulk::compress(file, 3).map_err(|e| Error::data(format!("zstd: {e}")))?.len() as u64;
+    let sparse = sparse::encode(model)?.len() as u64;
+    Ok(Bytes { raw: file.len() as u64, nonzero: 4 * nonzero_parameters(model) as u64, sparse, gzip, zstd })
 }
 
 /// Counts bytes and drops them.

@@ -59,6 +59,12 @@ impl Tensor {
         self.shape == other.shape && self.data.iter().zip(&other.data).all(|(a, b)| a.to_bits() == b.to_bits())
     }
 
+    /// Whether shape and elements are the same, but for the sign of zeros.
+    pub fn same_numbers(&self, other: &Tensor) -> bool {
+        let same = |(a, b): (&f32, &f32)| a == b || a.to_bits() == b.to_bits();
+        self.shape == other.shape && self.data.iter().zip(&other.data).all(same)
+    }
+
     /// The elements as little-endian bytes, as files hold them.
     pub fn to_le_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.data.len() * 4);

@@ -7,7 +7,7 @@ use resprout::model::Model;
 use resprout::progress::Quiet;
 use resprout::prune::{PruneOptions, prune};
 use resprout::random::SplitMix64;
-use resprout::session::{PlanFile, Session, SessionOptions, StoredPlan};
+use resprout::session::{Paths, PlanFile, Session, SessionOptions, StoredPlan};
 use resprout::tensor::Tensor;
 use resprout_kernels::{KERNELS, Kernel};
 
@@ -63,7 +63,7 @@ fn threads_batches_and_tuning_change_no_bit() {
     let images = noise([&[19], &image[..]].concat(), 2);
     let mut first: Option<Tensor> = None;
     for (threads, batch, tune) in [(1, 1, 0.0), (2, 1, 0.0), (2, 4, 0.0), (3, 16, 0.0), (2, 2, 0.3)] {
-        let options = SessionOptions { threads, batch, tune, kernel: None };
+        let options = SessionOptions { threads, batch, tune, kernel: None, paths: Paths::Any };
         let mut session = Session::new(&model, &image, &options).unwrap();
         for result in [session.run(&images).unwrap().swap_remove(0), session.run(&images).unwrap().swap_remove(0)] {
             let same = first.get_or_insert_with(|| result.clone());
@@ -93,7 +93,7 @@ fn plans_are_kept_for_their_model_and_cpu() {
     let (model, image) = pruned("lenet-5", 0.5);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plans.json");
-    let options = SessionOptions { threads: 1, batch: 4, tune: 0.05, kernel: None };
+    let options = SessionOptions { threads: 1, batch: 4, tune: 0.05, kernel: None, paths: Paths::Any };
     let mut session = Session::new(&model, &image, &options).unwrap();
     let key = StoredPlan::key(sha256(b"model"), &image, &options);
     let mut file = PlanFile::open(&path);

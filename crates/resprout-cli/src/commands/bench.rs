@@ -1,7 +1,7 @@
 //! `resprout bench`: latency and throughput, alone or alternating with ONNX Runtime.
 
 use super::{check_json_target, file_info, read_model, write_json};
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, SessionArgs};
 use crate::render::text;
 use anyhow::Context;
 use resprout::data::{Preprocess, gaussian};
@@ -9,7 +9,7 @@ use resprout::forward::LayerTime;
 use resprout::model::Model;
 use resprout::progress::Progress;
 use resprout::report::{self, FileInfo, SCHEMA_VERSION};
-use resprout::session::{PlanFile, Session, SessionOptions, StoredPlan, cpu_name};
+use resprout::session::{Paths, PlanFile, Session, SessionOptions, StoredPlan, break_evens, cpu_name};
 use resprout::tensor::Tensor;
 use resprout::{Error, ErrorKind, Result};
 use serde::Serialize;
@@ -53,7 +53,51 @@ pub struct BenchRow {
     /// Multiply-accumulates with weights that are not zero, per second, that the machine can do at the most: a convolution
     /// whose numbers all lie in the first-level cache.
     pub limit: f64,
+    /// Seconds from the file to a session that is ready, without measuring plans: the median.
+    pub load: f64,
     pub layers: Vec<LayerTime>,
+    pub plans: Option<Plans>,
+    pub break_even: Vec<BreakEvenRow>,
+}
+
+/// What the plan is worth.
+#[derive(Serialize)]
+pub struct Plans {
+    /// Seconds of one batch: the median.
+    pub planned: f64,
+    pub all_sparse: f64,
+    pub all_dense: f64,
+    /// The median of the better of the other two by the plan, turn by turn.
+    pub ratio: f64,
+    /// Of the layers that the plan computes sparse, the least ratio of the dense path's time to the plan's.
+    pub worst_layer: Option<f64>,
+    /// One per convolution.
+    pub layers: Vec<PlanLayer>,
+}
+
+/// Seconds of a convolution.
+#[derive(Serialize)]
+pub struct PlanLayer {
+    pub name: String,
+    pub density: f64,
+    pub planned_sparse: bool,
+    pub planned: f64,
+    pub sparse: f64,
+    pub dense: f64,
+}
+
+/// A shape of convolution with random masks.
+#[derive(Serialize)]
+pub struct BreakEvenRow {
+    /// The first layer of this shape.
+    pub layer: String,
+    pub shape: String,
+    /// Seconds on the dense path.
+    pub dense: f64,
+    /// Density, and seconds on the sparse path.
+    pub sparse: Vec<(f64, f64)>,
+    /// Below it the sparse path is faster.
+    pub density: f64,
 }
 
 /// Of one batch, in seconds.
@@ -70,6 +114,10 @@ pub struct Rival {
     pub times: Times,
     /// The median of the rival's time by ours, turn by turn: above 1 we are faster.
     pub ratio: f64,
+    /// Seconds to load the model: the median.
+    pub load: f64,
+    /// The median of its loading time by ours.
+    pub load_ratio: f64,
     /// The largest difference of the outputs, by the largest output; only where both run the same file.
     pub difference: Option<f64>,
 }
@@ -88,10 +136,10 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
     for &batch in &args.batch {
         for &threads in &threads {
             progress.check()?;
-            let options = SessionOptions { threads, batch, tune: args.session.tune, kernel: args.session.kernel.clone() };
+            let options = session_options(&args.session, threads, batch);
             let (session, note) = open_session(&args.model, &model, &image, &options, args.session.plan.as_deref())?;
             warnings.extend(note);
-            rows.push(row(args, session, &image, &options)?);
+            rows.push(row(args, &model, session, &image, &options)?);
             progress.advance(1);
         }
     }
@@ -109,6 +157,11 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
         text::bench(&bench, args.layers);
     }
     Ok(())
+}
+
+/// The options of a session.
+pub fn session_options(args: &SessionArgs, threads: usize, batch: usize) -> SessionOptions {
+    SessionOptions { threads, batch, tune: args.tune, kernel: args.kernel.clone(), paths: Paths::Any }
 }
 
 /// A session with a plan of the file, if it has one for this model, CPU and options; otherwise the plan is measured and kept.
@@ -145,7 +198,13 @@ fn image(args: &BenchArgs, model: &Model) -> Result<Vec<usize>> {
     }
 }
 
-fn row(args: &BenchArgs, mut session: Session, image: &[usize], options: &SessionOptions) -> anyhow::Result<BenchRow> {
+fn row(
+    args: &BenchArgs,
+    model: &Model,
+    mut session: Session,
+    image: &[usize],
+    options: &SessionOptions,
+) -> anyhow::Result<BenchRow> {
     let &[channels, height, width] = image else { anyhow::bail!("images of shape {image:?}, three axes are needed") };
     let images = gaussian(options.batch, [channels, height, width], &Preprocess::preset("raw")?, 0);
     let mut rival = args.against.as_ref().map(|_| Opponent::start(args, &images, options)).transpose()?;
@@ -161,11 +220,19 @@ fn row(args: &BenchArgs, mut session: Session, image: &[usize], options: &Sessio
             Ok(start.elapsed().as_secs_f64())
         })?;
         if let Some(rival) = &mut rival {
-            let its = turn(|| rival.batch())?;
+            let its = turn(|| rival.ask("go"))?;
             ratios.push(percentile(&its, 0.5) / percentile(&mine, 0.5));
             theirs.extend(its);
         }
         ours.extend(mine);
+    }
+    let (mut load, mut load_ratios, mut rival_load) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..LOADS {
+        load.push(load_seconds(args, image, options)?);
+        if let Some(rival) = &mut rival {
+            rival_load.push(rival.ask("load")?);
+            load_ratios.extend(rival_load.last().zip(load.last()).map(|(its, mine)| its / mine));
+        }
     }
     let rival = rival.map(|rival| {
         let same = args.rival_model.is_none();
@@ -173,6 +240,8 @@ fn row(args: &BenchArgs, mut session: Session, image: &[usize], options: &Sessio
             name: format!("onnxruntime {}", rival.version),
             times: times(&theirs, options.batch),
             ratio: percentile(&ratios, 0.5),
+            load: percentile(&rival_load, 0.5),
+            load_ratio: percentile(&load_ratios, 0.5),
             difference: if same { Some(rival.difference(&first)?) } else { None },
         })
     });
@@ -184,8 +253,114 @@ fn row(args: &BenchArgs, mut session: Session, image: &[usize], options: &Sessio
         ours: times(&ours, options.batch),
         rival: rival.transpose()?,
         limit,
+        load: percentile(&load, 0.5),
         layers: if args.layers { session.layers(LAYER_RUNS) } else { Vec::new() },
+        plans: if args.plans { Some(plans(args, model, &mut session, &images, options)?) } else { None },
+        break_even: if args.break_even { break_even(model, image, options)? } else { Vec::new() },
     })
+}
+
+/// Times that a model is loaded.
+const LOADS: usize = 5;
+
+fn load_seconds(args: &BenchArgs, image: &[usize], options: &SessionOptions) -> Result<f64> {
+    let start = Instant::now();
+    let model = read_model(&args.model, &args.network)?;
+    Session::new(&model, image, &SessionOptions { tune: 0.0, ..options.clone() })?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// The plan beside all layers on one path.
+fn plans(
+    args: &BenchArgs,
+    model: &Model,
+    planned: &mut Session,
+    images: &Tensor,
+    options: &SessionOptions,
+) -> anyhow::Result<Plans> {
+    let on = |paths| Session::new(model, &images.shape[1..], &SessionOptions { paths, ..options.clone() });
+    let (mut sparse, mut dense) = (on(Paths::Sparse)?, on(Paths::Dense)?);
+    let mut seconds = [const { Vec::new() }; 3];
+    let mut ratios = Vec::new();
+    for _ in 0..args.rounds {
+        let mut medians = [0.0; 3];
+        for (index, session) in [&mut *planned, &mut sparse, &mut dense].into_iter().enumerate() {
+            let times = turn(|| {
+                let start = Instant::now();
+                session.run(images)?;
+                Ok(start.elapsed().as_secs_f64())
+            })?;
+            medians[index] = percentile(&times, 0.5);
+            seconds[index].extend(times);
+        }
+        ratios.push(medians[1].min(medians[2]) / medians[0]);
+    }
+    let layers = plan_layers(planned, &mut sparse, &mut dense);
+    let slower =
+        layers.iter().filter(|layer| layer.planned_sparse && layer.density < 1.0).map(|layer| layer.dense / layer.planned);
+    let [planned, all_sparse, all_dense] = seconds.map(|times| percentile(&times, 0.5));
+    Ok(Plans {
+        planned,
+        all_sparse,
+        all_dense,
+        ratio: percentile(&ratios, 0.5),
+        worst_layer: slower.min_by(f64::total_cmp),
+        layers,
+    })
+}
+
+/// Convolutions that all three compute, one session after the other for several turns: the least time of each counts.
+fn plan_layers(planned: &mut Session, sparse: &mut Session, dense: &mut Session) -> Vec<PlanLayer> {
+    let planned_sparse = planned.sparse_layers();
+    let mut rows: Vec<PlanLayer> = Vec::new();
+    for _ in 0..LAYER_RUNS / TURN {
+        let [planned, sparse, dense] = [&mut *planned, &mut *sparse, &mut *dense].map(convolutions);
+        let infinite = |(layer, &planned_sparse): (&(String, f64, f64), &bool)| PlanLayer {
+            name: layer.0.clone(),
+            density: layer.1,
+            planned_sparse,
+            planned: f64::INFINITY,
+            sparse: f64::INFINITY,
+            dense: f64::INFINITY,
+        };
+        if rows.is_empty() {
+            rows = planned.iter().zip(&planned_sparse).map(infinite).collect();
+        }
+        for (row, ((planned, sparse), dense)) in rows.iter_mut().zip(planned.iter().zip(&sparse).zip(&dense)) {
+            row.planned = row.planned.min(planned.2);
+            row.sparse = row.sparse.min(sparse.2);
+            row.dense = row.dense.min(dense.2);
+        }
+    }
+    rows
+}
+
+/// Name, density and seconds per image of each: sessions need not run the same number of images together.
+fn convolutions(session: &mut Session) -> Vec<(String, f64, f64)> {
+    let together = session.together() as f64;
+    let layers = session.layers(TURN).into_iter();
+    layers.filter_map(|layer| Some((layer.name, layer.density?, layer.seconds / together))).collect()
+}
+
+/// Densities that are measured.
+const DENSITIES: [f64; 7] = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7];
+
+/// Seconds for each of their measurements.
+const BREAK_EVEN_SECONDS: f64 = 0.1;
+
+fn break_even(model: &Model, image: &[usize], options: &SessionOptions) -> Result<Vec<BreakEvenRow>> {
+    let all = break_evens(model, image, options, &DENSITIES, BREAK_EVEN_SECONDS)?;
+    let row = |(layer, shape, found): (String, resprout_kernels::ConvShape, resprout_kernels::lanes::BreakEven)| BreakEvenRow {
+        layer,
+        shape: format!(
+            "{}x{} {} > {} at {}x{}, step {}",
+            shape.kernel[0], shape.kernel[1], shape.in_channels, shape.out_channels, shape.in_h, shape.in_w, shape.stride[0]
+        ),
+        density: found.density(),
+        dense: found.dense,
+        sparse: found.sparse,
+    };
+    Ok(all.into_iter().map(row).collect())
 }
 
 /// The times of a few batches without the first.
@@ -253,8 +428,9 @@ impl Opponent {
         Ok(line.trim().to_string())
     }
 
-    fn batch(&mut self) -> anyhow::Result<f64> {
-        self.input.write_all(b"go\n")?;
+    /// Seconds of what it is asked to do.
+    fn ask(&mut self, what: &str) -> anyhow::Result<f64> {
+        writeln!(self.input, "{what}")?;
         self.input.flush()?;
         Ok(self.line()?.parse()?)
     }

@@ -1,11 +1,13 @@
 //! `resprout convert`: a model, or an architecture with weights, in another format.
 
-use super::{check_writable, open_source, write_model};
+use super::{check_writable, format_of, open_source, write_model};
 use crate::args::ConvertArgs;
 use resprout::architectures::Shape;
 
 pub fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     check_writable(&args.output, "--output")?;
-    write_model(&open_source(&args.source, &Shape { classes: None, image: None }, false)?, &args.output, None)?;
+    let format = format_of(&args.output, args.format)?;
+    let model = open_source(&args.source, &Shape { classes: None, image: None }, false)?;
+    write_model(&model, &args.output, format, None)?;
     Ok(())
 }

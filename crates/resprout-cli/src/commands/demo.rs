@@ -6,7 +6,7 @@ use crate::embedded;
 use crate::render::text;
 use resprout::data::ImageSet;
 use resprout::eval::{self, Evaluation};
-use resprout::formats::onnx;
+use resprout::formats::onnx::{self, Storage};
 use resprout::forward::{Network, PlanOptions};
 use resprout::model::Model;
 use resprout::progress::{Progress, Quiet};
@@ -108,7 +108,7 @@ fn one(
     let networks = networks?;
     let run = eval::evaluate(&networks.iter().collect::<Vec<_>>(), test, &embedded::preprocess(), true, &Quiet)?;
     let path = args.output.join(format!("digits-{:.0}.onnx", sparsity * 100.0));
-    onnx::write(&fitted.repaired, &path, |_| Ok(()))?;
+    onnx::write(&fitted.repaired, &path, Storage::Dense, |_| Ok(()))?;
     let macs = report::layer_macs(&fitted.repaired, image)?;
     let rows = report::layer_rows(&fitted.repaired, &fitted.outcome.layers, Some(&macs))?;
     let mut evaluations = run.networks.into_iter();

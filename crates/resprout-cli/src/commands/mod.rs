@@ -15,8 +15,9 @@ pub mod score;
 pub mod sweep;
 pub mod train;
 
-use crate::args::{NetworkArgs, SourceArgs};
+use crate::args::{Format, NetworkArgs, SourceArgs};
 use resprout::architectures::{self, Shape};
+use resprout::formats::onnx::Storage;
 use resprout::forward::{Network, PlanOptions};
 use resprout::model::Model;
 use resprout::report::FileInfo;
@@ -72,10 +73,10 @@ fn read_model(path: &Path, network: &NetworkArgs) -> Result<Model> {
             ));
         }
         None if weights_alone => {
-            return Err(Error::new(
-                ErrorKind::Option,
-                format!("{}: holds weights alone; name their network with --arch (see `resprout list`)", path.display()),
-            ));
+            let network = if has_extension(path, &PYTORCH) { None } else { formats::sparse::read(path)? };
+            let message =
+                || format!("{}: holds weights alone; name their network with --arch (see `resprout list`)", path.display());
+            network.ok_or_else(|| Error::new(ErrorKind::Option, message()))?
         }
         None => formats::onnx::read(path)?,
     };
@@ -102,15 +103,37 @@ fn read_weights(model: &mut Model, path: &Path) -> Result<()> {
 /// Images on which the written file is compared with what was measured.
 const VERIFY_IMAGES: usize = 4;
 
-/// Writes the model in the format of the name; an ONNX file is read back and must give the very same outputs.
-fn write_model(model: &Model, path: &Path, images: Option<&Tensor>) -> Result<()> {
-    if has_extension(path, &["safetensors"]) {
-        return formats::safetensors::write(model, path);
+/// The format of the name, or the one that is asked for if the name fits it.
+fn format_of(path: &Path, asked: Option<Format>) -> Result<Format> {
+    let by_name = match () {
+        () if has_extension(path, &["safetensors"]) => Format::Safetensors,
+        () if has_extension(path, &PYTORCH) => Format::Pth,
+        () => Format::Onnx,
+    };
+    let fits = |format: Format| match format {
+        Format::Onnx | Format::OnnxSparse => by_name == Format::Onnx,
+        Format::Safetensors | Format::SafetensorsSparse => by_name == Format::Safetensors,
+        Format::Pth => by_name == Format::Pth,
+    };
+    match asked {
+        Some(format) if !fits(format) => {
+            let message = format!("--format {format}: the name {} is one of another format", path.display());
+            Err(Error::new(ErrorKind::Option, message))
+        }
+        asked => Ok(asked.unwrap_or(by_name)),
     }
-    if has_extension(path, &PYTORCH) {
-        return formats::pth::write(model, path);
-    }
-    formats::onnx::write(model, path, |back| {
+}
+
+/// Writes the model; an ONNX file is read back and must give the very same outputs.
+fn write_model(model: &Model, path: &Path, format: Format, images: Option<&Tensor>) -> Result<()> {
+    let storage = match format {
+        Format::Safetensors => return formats::safetensors::write(model, path),
+        Format::SafetensorsSparse => return formats::sparse::write(model, path),
+        Format::Pth => return formats::pth::write(model, path),
+        Format::Onnx => Storage::Dense,
+        Format::OnnxSparse => Storage::Sparse,
+    };
+    formats::onnx::write(model, path, storage, |back| {
         let Some(images) = images.filter(|images| !images.is_empty()) else { return Ok(()) };
         let some = images.first(images.shape[0].min(VERIFY_IMAGES));
         match outputs(model, &some)?.iter().zip(&outputs(back, &some)?).all(|(a, b)| a.same_bits(b)) {

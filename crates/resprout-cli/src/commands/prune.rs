@@ -1,6 +1,8 @@
 //! `resprout prune`: prune, repair, measure, write, report.
 
-use super::{VERIFY_IMAGES, check_json_target, check_writable, file_info, images, outputs, read_model, write_json, write_model};
+use super::{
+    VERIFY_IMAGES, check_json_target, check_writable, file_info, format_of, images, outputs, read_model, write_json, write_model,
+};
 use crate::args::{CalibrationCount, PruneArgs};
 use crate::render::text;
 use resprout::calibrate::{Checkup, checkup};
@@ -23,6 +25,7 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let options = sparsify_options(args)?;
     let needs_images = check_images(args, &options.prune)?;
     check_writable(&args.output, "--output")?;
+    let format = format_of(&args.output, args.format)?;
     check_json_target(args.json.as_deref())?;
     let mut clock = Clock::start();
     let dense = read_model(&args.model, &args.network)?;
@@ -46,7 +49,7 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     if !cuts.is_empty() {
         check_same(&result.repaired, &written, data.images())?;
     }
-    write_model(&written, &args.output, data.images())?;
+    write_model(&written, &args.output, format, data.images())?;
     clock.lap("write");
     let outcome = Outcome { result: &result, written: &written, cuts, checkup, evaluation };
     let mut report = build_report(args, &options.prune, &dense, outcome, data)?;
@@ -363,6 +366,7 @@ fn options_json(args: &PruneArgs, options: &PruneOptions, preprocess: Option<&Pr
         "pattern": args.pattern,
         "macs": args.macs,
         "shrink": args.shrink,
+        "format": format_of(&args.output, args.format).ok().map(|format| format.to_string()),
         "criterion": options.criterion,
         "allocation": options.allocation,
         "repair": args.repair,

@@ -1,13 +1,12 @@
 //! `resprout run`: inference on images, classes out.
 
-use super::bench::open_session;
+use super::bench::{open_session, session_options};
 use super::{check_json_target, images, read_model, write_json};
 use crate::args::RunArgs;
 use crate::render::text;
 use resprout::data::{ImageSet, LabelSource, Preprocess};
 use resprout::progress::Progress;
 use resprout::report::SCHEMA_VERSION;
-use resprout::session::SessionOptions;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -43,7 +42,7 @@ pub fn run(args: &RunArgs, threads: usize, progress: &dyn Progress) -> anyhow::R
     let (preprocess, note) = images::preprocess(&args.images, &model)?;
     let image = images::shape(&set, &model, &preprocess)?;
     let batch = set.len().min(DECODED);
-    let options = SessionOptions { threads, batch, tune: args.session.tune, kernel: args.session.kernel.clone() };
+    let options = session_options(&args.session, threads, batch);
     let (mut session, plan_note) = open_session(&args.model, &model, &image, &options, args.session.plan.as_deref())?;
     let mut all = Vec::with_capacity(set.len());
     let mut seconds = 0.0;

@@ -1,7 +1,7 @@
 //! `resprout train`: train an architecture or a model file, prune on the way, and leave a run folder.
 
 use super::{check_json_target, write_json, write_model};
-use crate::args::TrainArgs;
+use crate::args::{Format, TrainArgs};
 use crate::embedded;
 use crate::render::{run_page, text};
 use resprout::architectures::{self, Shape};
@@ -33,9 +33,9 @@ pub fn run(args: &TrainArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let examples = data.test.as_ref().unwrap_or(&data.train);
     let some: Vec<usize> = examples.indices.iter().copied().take(COMPARED).collect();
     let images = examples.set.load_picked(&some, examples.channels, &examples.preprocess)?;
-    write_model(&model, &folder.join("model.onnx"), Some(&images))?;
+    write_model(&model, &folder.join("model.onnx"), Format::Onnx, Some(&images))?;
     if let Some(best) = &best {
-        write_model(best, &folder.join("best.onnx"), Some(&images))?;
+        write_model(best, &folder.join("best.onnx"), Format::Onnx, Some(&images))?;
     }
     let report = RunReport::new(&recipe, outcome, &onnx::encode(&model)?);
     write_json(&report, Some(&folder.join("report.json")))?;

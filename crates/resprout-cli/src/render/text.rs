@@ -1,7 +1,7 @@
 //! Tables for people.
 
 use super::study_words;
-use crate::commands::bench::{Bench, BenchRow, Rival};
+use crate::commands::bench::{Bench, BenchRow, BreakEvenRow, PlanLayer, Plans, Rival};
 use crate::commands::compare::Compared;
 use crate::commands::demo::DemoReport;
 use crate::commands::inspect::Inspection;
@@ -66,8 +66,10 @@ pub fn report(report: &Report) {
     }
     if let Some(size) = &report.size {
         outln!();
-        let row = |name: &str, b: &resprout::report::Bytes| vec![name.to_string(), bytes(b.raw), bytes(b.nonzero), bytes(b.gzip)];
-        table(&["size", "raw", "nonzero", "gzip"], &[row("dense", &size.dense), row("sparse", &size.sparse)]);
+        let row = |name: &str, b: &resprout::report::Bytes| {
+            [name.to_string()].into_iter().chain([b.raw, b.gzip, b.zstd, b.sparse].map(bytes)).collect()
+        };
+        table(&["size", "file", "gzip", "zstd", "as sparse file"], &[row("dense", &size.dense), row("sparse", &size.sparse)]);
     }
     if let Some(made) = &report.repair {
         outln!();
@@ -268,6 +270,13 @@ pub fn bench(bench: &Bench, layers: bool) {
     if let Some(rival) = bench.rows.iter().find_map(|row| row.rival.as_ref()) {
         outln!("  rival: {}; faster: the median of its time by ours, turn by turn", rival.name);
     }
+    for row in &bench.rows {
+        let rival =
+            row.rival.as_ref().map_or(String::new(), |r| format!("; rival {} ms, {:.2} times as long", ms(r.load), r.load_ratio));
+        outln!("  batch {}, {} threads: ready {} ms after the file is opened{rival}", row.batch, row.threads, ms(row.load));
+    }
+    bench.rows.iter().filter_map(|row| row.plans.as_ref()).for_each(plans);
+    bench.rows.iter().filter(|row| !row.break_even.is_empty()).for_each(break_even);
     for row in bench.rows.iter().filter(|_| layers) {
         outln!(
             "\nbatch {}, {} threads: one pass of {} images; limit {:.1} GMAC/s",
@@ -289,6 +298,55 @@ pub fn bench(bench: &Bench, layers: bool) {
         table(&["operation", "us", "density", "GMAC/s", "of the limit"], &row.layers.iter().map(line).collect::<Vec<_>>());
     }
     warnings(&bench.warnings);
+}
+
+fn plans(plans: &Plans) {
+    let ms = |seconds: f64| format!("{:.3}", seconds * 1e3);
+    outln!(
+        "\nplanned {} ms, all layers sparse {}, all dense {}: the better of these takes {:.2} times as long",
+        ms(plans.planned),
+        ms(plans.all_sparse),
+        ms(plans.all_dense),
+        plans.ratio
+    );
+    if let Some(worst) = plans.worst_layer {
+        outln!("  of the layers planned sparse, the dense path takes at least {worst:.2} times as long");
+    }
+    let us = |seconds: f64| format!("{:.1}", seconds * 1e6);
+    let row = |layer: &PlanLayer| {
+        let path = if layer.planned_sparse { "sparse" } else { "dense" };
+        vec![
+            layer.name.clone(),
+            format!("{:.3}", layer.density),
+            path.into(),
+            us(layer.planned),
+            us(layer.sparse),
+            us(layer.dense),
+        ]
+    };
+    table(
+        &["convolution, us per image", "density", "plan", "planned", "sparse", "dense"],
+        &plans.layers.iter().map(row).collect::<Vec<_>>(),
+    );
+}
+
+fn break_even(row: &BenchRow) {
+    outln!(
+        "\nbatch {}, {} threads: below which density a convolution with random masks is faster sparse",
+        row.batch,
+        row.threads
+    );
+    let us = |seconds: f64| format!("{:.1}", seconds * 1e6);
+    let densities = row.break_even[0].sparse.iter().map(|(density, _)| format!("{density:.2}"));
+    let header: Vec<String> =
+        ["shape", "dense us"].map(String::from).into_iter().chain(densities).chain(["break-even".into()]).collect();
+    let line = |found: &BreakEvenRow| {
+        let sparse = found.sparse.iter().map(|(_, seconds)| us(*seconds));
+        let density = if found.density < 1.0 { format!("{:.2}", found.density) } else { "always".into() };
+        [found.shape.clone(), us(found.dense)].into_iter().chain(sparse).chain([density]).collect()
+    };
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    table(&header, &row.break_even.iter().map(line).collect::<Vec<_>>());
 }
 
 /// Runs, studies and models side by side.

@@ -122,6 +122,39 @@ fn weights_go_out_and_in_again() {
 }
 
 #[test]
+fn a_sparse_file_takes_the_place_of_the_model() {
+    let scratch = Scratch::new();
+    scratch.ok(&["prune", "digits.onnx", "-o", "w.onnx", "-s", "0.9"]);
+    let bytes = |name: &str| std::fs::read(scratch.path(name)).unwrap();
+    let inspect = |name: &str| json(&scratch.ok(&["inspect", name, "--json", "-"]))["layers"].clone();
+    for (format, name) in [("onnx-sparse", "s.onnx"), ("safetensors-sparse", "s.safetensors")] {
+        let report = json(&scratch.ok(&["prune", "digits.onnx", "-o", name, "-s", "0.9", "--format", format, "--json", "-"]));
+        assert_eq!(report["options"]["format"], format);
+        assert_eq!(report["size"]["sparse"]["raw"].as_u64().unwrap(), bytes(name).len() as u64);
+        assert!(bytes(name).len() * 2 < bytes("w.onnx").len());
+        assert_eq!(inspect(name), inspect("w.onnx"));
+        let classes =
+            |model: &str| json(&scratch.ok(&["run", model, "digits-images-idx3-ubyte.gz", "--limit", "9", "--json", "-"]));
+        assert_eq!(classes(name)["images"], classes("w.onnx")["images"]);
+        scratch.ok(&["convert", name, "-o", "back.onnx"]);
+        assert_eq!(inspect("back.onnx"), inspect("w.onnx"));
+        // Pruned weights of the model it is read from stay pruned.
+        scratch.ok(&["prune", name, "-o", "more.safetensors", "-s", "0.95", "--format", "safetensors-sparse"]);
+        let sparsity = json(&scratch.ok(&["inspect", "more.safetensors", "--json", "-"]))["sparsity"]["of_prunable"].clone();
+        assert!((sparsity.as_f64().unwrap() - 0.95).abs() < 1e-3, "{sparsity}");
+    }
+    let size = json(&scratch.ok(&["prune", "digits.onnx", "-o", "w.onnx", "-s", "0.9", "--json", "-"]))["size"]["sparse"].clone();
+    assert_eq!(size["sparse"].as_u64().unwrap(), bytes("s.safetensors").len() as u64);
+    assert!(size["zstd"].as_u64().unwrap() < size["raw"].as_u64().unwrap());
+
+    let message = scratch.fails(2, &["convert", "w.onnx", "-o", "x.onnx", "--format", "safetensors-sparse"]);
+    assert!(message.contains("--format safetensors-sparse") && !scratch.path("x.onnx").exists(), "{message}");
+    scratch.file("cut.safetensors", &bytes("s.safetensors")[..5000]);
+    let message = scratch.fails(1, &["inspect", "cut.safetensors"]);
+    assert!(message.contains("cut.safetensors: not a safetensors file"), "{message}");
+}
+
+#[test]
 fn a_hint_where_the_preprocessing_was_chosen() {
     let scratch = Scratch::new();
     let table = scratch.ok(&["eval", "digits.onnx", "--data", "digits-images-idx3-ubyte.gz"]);

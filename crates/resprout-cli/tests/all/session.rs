@@ -70,6 +70,15 @@ fn bench_measures_batches_threads_and_layers() {
         assert_eq!(convs, 10);
     }
     assert!(scratch.ok(&["bench", "digits.onnx", "--rounds", "1", "--layers"]).contains("of the limit"));
+    let shown =
+        json(&scratch.ok(&["bench", "digits.onnx", "--rounds", "1", "--plans", "--break-even", "--tune", "0.2", "--json", "-"]));
+    let row = &shown["rows"][0];
+    assert!(row["load"].as_f64().unwrap() > 0.0);
+    assert_eq!(row["plans"]["layers"].as_array().unwrap().len(), 10);
+    for shape in row["break_even"].as_array().unwrap() {
+        assert!(shape["dense"].as_f64().unwrap() > 0.0 && (0.0..=1.0).contains(&shape["density"].as_f64().unwrap()), "{shape}");
+    }
+    assert!(scratch.ok(&["bench", "digits.onnx", "--rounds", "1", "--plans", "--break-even"]).contains("break-even"));
     // A corrupt file of plans is ignored with a note, and replaced.
     scratch.file("plans.json", b"not json");
     let plan = ["bench", "digits.onnx", "--rounds", "1", "--plan", "plans.json", "--threads", "1"];

@@ -182,6 +182,7 @@ impl Builder {
         assert!(Builder::knows(&shape), "{shape:?}");
         assert_eq!(self.shape(from), [shape.in_channels, shape.in_h, shape.in_w], "input of {shape:?}");
         assert_eq!(weight.len(), shape.out_channels * shape.dot_length(), "weight of {shape:?}");
+        assert!(bias.is_empty() || bias.len() == shape.out_channels, "bias of {shape:?}");
         let (out_h, out_w) = shape.out_size();
         let extent = [0, 1].map(|axis| (shape.kernel[axis] - 1) * shape.dilation[axis] + 1);
         let pads = [shape.pads[0], shape.pads[1]];

@@ -14,6 +14,7 @@
 //! tiles, the threads or the images that run together.
 
 mod arena;
+mod break_even;
 mod build;
 mod layout;
 mod program;
@@ -22,6 +23,7 @@ mod team;
 mod tile;
 
 pub use arena::{Arena, LANES};
+pub use break_even::{BreakEven, break_even};
 pub use build::{Builder, Convolution, Value};
-pub use program::{Choice, Program, limit};
+pub use program::{Choice, Paths, Program, limit};
 pub use team::{Member, Team};

@@ -28,6 +28,18 @@ pub struct Choice {
     pub by_channel: bool,
 }
 
+/// Which ways to compute a convolution may be chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Paths {
+    /// The fastest.
+    #[default]
+    Any,
+    /// One output channel at a time, and of it only the weights that are there.
+    Sparse,
+    /// As many output channels at once as there can be, every one with all of their weights.
+    Dense,
+}
+
 /// A value's place in the arena.
 #[derive(Clone, Copy)]
 pub(super) struct Placed {
@@ -142,6 +154,11 @@ unsafe impl Send for Base {}
 unsafe impl Sync for Base {}
 
 impl Program {
+    /// Elements of each input and of each output.
+    pub fn sizes(&self) -> (&[usize], &[usize]) {
+        (&self.inputs, &self.outputs)
+    }
+
     /// Memory for one run at a time.
     pub fn arena(&self) -> Arena {
         Arena::new(self.lines)
@@ -242,8 +259,20 @@ impl Program {
             .for_each(|(conv, &choice)| conv.choose(kernel, choice));
     }
 
-    /// Tries ways to cut each convolution, within about `limit`, and keeps the fastest.
-    pub fn tune(&mut self, arena: &mut Arena, team: &mut Team, limit: Duration) {
+    /// Chooses among these paths, without measuring.
+    pub fn restrict(&mut self, paths: Paths) {
+        let kernel = self.kernel;
+        let convs = self.ops.iter_mut().filter_map(|op| if let Op::Conv(conv) = op { Some(conv) } else { None });
+        convs.for_each(|conv| conv.choose(kernel, conv.usual(kernel, paths)));
+    }
+
+    /// The shape of each convolution, for one image.
+    pub fn shapes(&self) -> impl Iterator<Item = &ConvShape> {
+        self.convs().map(|conv| &conv.shape)
+    }
+
+    /// Tries ways to cut each convolution, within about `limit`, and keeps the fastest of those that are on these paths.
+    pub fn tune(&mut self, arena: &mut Arena, team: &mut Team, limit: Duration, paths: Paths) {
         let start = Instant::now();
         let base = Base { arena: arena.pointer(), outputs: std::ptr::null() };
         let mut known: Vec<(Signature, Choice)> = Vec::new();
@@ -255,7 +284,7 @@ impl Program {
             let found = known.iter().find(|(known, _)| *known == signature).map(|(_, choice)| *choice);
             let choice = found.unwrap_or_else(|| {
                 let share = limit.saturating_sub(start.elapsed()) / u32::try_from(left).unwrap_or(1);
-                conv.fastest(kernel, base, team, share)
+                conv.fastest(kernel, base, team, share, paths)
             });
             if conv.choice != choice {
                 conv.choose(kernel, choice);
@@ -443,7 +472,7 @@ impl Conv {
         let stream = Stream { block: 1, blocks: 0, group: 1, starts: Vec::new(), entries: Vec::new() };
         let choice = Choice { rows: 1, columns: 1, block: shape.in_channels, group: 1, by_channel: false };
         let mut conv = Conv { shape, rows, bias, activation, from, added, to, choice, stream, tiles: Vec::new(), work_before };
-        conv.choose(kernel, conv.usual(kernel));
+        conv.choose(kernel, conv.usual(kernel, Paths::Any));
         conv
     }
 
@@ -474,12 +503,19 @@ impl Conv {
         group == 1 || (self.shape.groups == 1 && self.shape.out_channels.is_multiple_of(group))
     }
 
+    fn largest_group(&self) -> usize {
+        GROUPS.into_iter().rfind(|&group| self.groups_by(group)).unwrap_or(1)
+    }
+
     /// A choice without measuring: many sums in registers, and blocks whose lines fit into half of a first-level cache.
-    fn usual(&self, kernel: Kernel) -> Choice {
+    fn usual(&self, kernel: Kernel, paths: Paths) -> Choice {
         let [height, width] = self.plane();
         let step = self.shape.stride[1];
-        let group =
-            if self.density() > BREAK_EVEN { GROUPS.into_iter().rfind(|&group| self.groups_by(group)).unwrap_or(1) } else { 1 };
+        let group = match paths {
+            Paths::Sparse => 1,
+            Paths::Any if self.density() <= BREAK_EVEN => 1,
+            _ => self.largest_group(),
+        };
         let most = tile::most_lines(kernel, group).min(14);
         let columns = even(tile::widest(kernel, group, width).min(most), width);
         let fits =
@@ -611,12 +647,17 @@ impl Conv {
     }
 
     /// Ways to cut that may be the fastest.
-    fn candidates(&self, kernel: Kernel, threads: usize) -> Vec<Choice> {
+    fn candidates(&self, kernel: Kernel, threads: usize, paths: Paths) -> Vec<Choice> {
         let [height, width] = self.plane();
         let mut shapes: Vec<(usize, usize, usize)> = Vec::new();
         // Sharing what is read pays only where most weights are there.
         let density = self.density();
-        for group in GROUPS.into_iter().filter(|&group| group == 1 || (density > BREAK_EVEN / 2.0 && self.groups_by(group))) {
+        let allowed = |group: &usize| match paths {
+            Paths::Any => *group == 1 || (density > BREAK_EVEN / 2.0 && self.groups_by(*group)),
+            Paths::Sparse => *group == 1,
+            Paths::Dense => *group == self.largest_group(),
+        };
+        for group in GROUPS.into_iter().filter(allowed) {
             let most = tile::most_lines(kernel, group);
             for rows in ROWS.into_iter().filter(|&rows| rows <= height) {
                 for columns in 1..=width.min(most / rows) {
@@ -643,10 +684,13 @@ impl Conv {
     }
 
     /// Measures candidates, each a few times, as long as there is time.
-    fn fastest(&mut self, kernel: Kernel, base: Base, team: &mut Team, limit: Duration) -> Choice {
+    fn fastest(&mut self, kernel: Kernel, base: Base, team: &mut Team, limit: Duration, paths: Paths) -> Choice {
         let start = Instant::now();
+        if paths != Paths::Any {
+            self.choose(kernel, self.usual(kernel, paths));
+        }
         let mut best = (self.measure(base, team), self.choice);
-        let mut candidates = self.candidates(kernel, team.threads());
+        let mut candidates = self.candidates(kernel, team.threads(), paths);
         // The order is that of the blocks, so that a stream is laid out once for all tiles.
         candidates.sort_by_key(|choice| std::cmp::Reverse((choice.block, choice.group)));
         for choice in candidates {

@@ -12,9 +12,16 @@ pub(super) struct Row(pub Vec<(u32, u32, f32)>);
 pub(super) fn rows(shape: &ConvShape, weight: &[f32]) -> Vec<Row> {
     let taps = shape.kernel[0] * shape.kernel[1];
     let row = |(m, weights): (usize, &[f32])| {
-        let first = m / shape.group_out() * shape.group_in();
-        let kept = weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0);
-        Row(kept.map(|(k, &weight)| ((first + k / taps) as u32, (k % taps) as u32, weight)).collect())
+        let first = (m / shape.group_out() * shape.group_in()) as u32;
+        let mut row = Vec::with_capacity(weights.iter().filter(|weight| **weight != 0.0).count());
+        for (channel, weights) in (first..).zip(weights.chunks_exact(taps)) {
+            for (tap, &weight) in (0..).zip(weights) {
+                if weight != 0.0 {
+                    row.push((channel, tap, weight));
+                }
+            }
+        }
+        Row(row)
     };
     weight.chunks_exact(shape.dot_length().max(1)).enumerate().map(row).collect()
 }
@@ -47,6 +54,16 @@ impl Stream {
             let end = ((index + 1) * block) as u32;
             for (rows, next) in rows.chunks(group).zip(next.chunks_mut(group)) {
                 stream.starts.push(count);
+                if let ([row], [next]) = (rows, &mut *next) {
+                    let own = row.0[*next..].iter().take_while(|(channel, ..)| *channel < end);
+                    for (channel, tap, weight) in own {
+                        let line = *channel as usize * input.pitch() + offsets[*tap as usize];
+                        stream.entries.extend([(line * LINE) as u32, weight.to_bits()]);
+                        *next += 1;
+                        count += 1;
+                    }
+                    continue;
+                }
                 loop {
                     let heads = rows.iter().zip(next.iter()).filter_map(|(row, next)| row.0.get(*next));
                     let first = heads.map(|(channel, tap, _)| (*channel, *tap)).min().filter(|(channel, _)| *channel < end);

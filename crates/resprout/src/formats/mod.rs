@@ -4,3 +4,4 @@ pub mod atomic;
 pub mod onnx;
 pub mod pth;
 pub mod safetensors;
+pub mod sparse;

@@ -3,7 +3,7 @@
 //! A mask of parameter `NAME` is stored as the boolean tensor `NAME.mask`.
 
 use crate::error::{Error, Result};
-use crate::formats::atomic;
+use crate::formats::{atomic, sparse};
 use crate::model::{BIAS_SUFFIX, Layer, Mask, Model};
 use crate::ops::Op;
 use crate::tensor::Tensor;
@@ -51,9 +51,9 @@ pub fn write_tensors(tensors: &[(String, Tensor)], path: &Path) -> Result<()> {
 }
 
 /// Name, type, shape and bytes.
-type Packed = (String, Dtype, Vec<usize>, Vec<u8>);
+pub(super) type Packed = (String, Dtype, Vec<usize>, Vec<u8>);
 
-fn pack(tensors: &[Packed], metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>> {
+pub(super) fn pack(tensors: &[Packed], metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>> {
     let mut views = Vec::with_capacity(tensors.len());
     for (name, dtype, shape, bytes) in tensors {
         let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| Error::format(format!("{name:?}: {e}")))?;
@@ -93,8 +93,16 @@ pub fn decode_with(
 
 /// As [`read_into`], from memory. Nothing is changed unless all of it fits.
 pub fn decode_into(model: &mut Model, bytes: &[u8]) -> Result<()> {
-    let file = SafeTensors::deserialize(bytes).map_err(|e| Error::format(format!("not a safetensors file: {e}")))?;
     let mut next = model.clone();
+    if let Some(contents) = sparse::contents(bytes)? {
+        for (name, tensor) in contents.tensors {
+            replace(&mut next, &name, &tensor.shape, || Ok(tensor.data)).map_err(|e| e.at(format!("tensor {name:?}")))?;
+        }
+        contents.masks.into_iter().for_each(|(name, mask)| next.masks.insert(name, mask));
+        *model = next;
+        return Ok(());
+    }
+    let file = SafeTensors::deserialize(bytes).map_err(|e| Error::format(format!("not a safetensors file: {e}")))?;
     for (name, view) in file.iter() {
         place(&mut next, name, &view).map_err(|e| e.at(format!("tensor {name:?}")))?;
     }
@@ -104,12 +112,12 @@ pub fn decode_into(model: &mut Model, bytes: &[u8]) -> Result<()> {
 }
 
 /// A bias that a repair gave to a layer is no parameter of the model as it was read.
-fn add_bias(model: &mut Model, name: &str, view: &TensorView) -> Result<()> {
+fn add_bias(model: &mut Model, name: &str, shape: &[usize]) -> Result<()> {
     let Some(weight) = name.strip_suffix(BIAS_SUFFIX) else { return Ok(()) };
     let without = |layer: &Layer| {
         matches!(layer.op, Op::Conv(_) | Op::Gemm { .. }) && layer.input(1) == Some(weight) && layer.input(2).is_none()
     };
-    let &[length] = view.shape() else { return Ok(()) };
+    let &[length] = shape else { return Ok(()) };
     let outputs = model.weight(weight).map(|tensor| tensor.shape.first().copied());
     match model.graph.layers.iter().position(without) {
         Some(layer)
@@ -123,24 +131,33 @@ fn add_bias(model: &mut Model, name: &str, view: &TensorView) -> Result<()> {
 }
 
 fn place(model: &mut Model, name: &str, view: &TensorView) -> Result<()> {
-    if model.params.get(name).is_none() {
-        add_bias(model, name, view)?;
-    }
-    let masked = name.strip_suffix(MASK_SUFFIX).filter(|_| view.dtype() == Dtype::BOOL);
-    let target = masked.unwrap_or(name);
-    let tensor =
-        model.params.f32_mut(target).ok_or_else(|| Error::data("the model has no 32-bit float parameter of this name"))?;
-    if tensor.shape != view.shape() {
-        return Err(Error::data(format!("shape {:?} in the file, {:?} in the model", view.shape(), tensor.shape)));
-    }
-    match (masked, view.dtype()) {
-        (Some(_), _) => model.masks.insert(target.to_string(), Mask(view.data().iter().map(|&byte| byte != 0).collect())),
-        (None, _) => tensor.data = floats(view)?,
-    }
+    let Some(masked) = name.strip_suffix(MASK_SUFFIX).filter(|_| view.dtype() == Dtype::BOOL) else {
+        return replace(model, name, view.shape(), || floats(view));
+    };
+    parameter(model, masked, view.shape())?;
+    model.masks.insert(masked.to_string(), Mask(view.data().iter().map(|&byte| byte != 0).collect()));
     Ok(())
 }
 
-fn floats(view: &TensorView) -> Result<Vec<f32>> {
+fn replace(model: &mut Model, name: &str, shape: &[usize], data: impl FnOnce() -> Result<Vec<f32>>) -> Result<()> {
+    if model.params.get(name).is_none() {
+        add_bias(model, name, shape)?;
+    }
+    parameter(model, name, shape)?.data = data()?;
+    Ok(())
+}
+
+/// The parameter of that name, which must have that shape.
+fn parameter<'m>(model: &'m mut Model, name: &str, shape: &[usize]) -> Result<&'m mut Tensor> {
+    let missing = || Error::data("the model has no 32-bit float parameter of this name");
+    let tensor = model.params.f32_mut(name).ok_or_else(missing)?;
+    match tensor.shape == shape {
+        true => Ok(tensor),
+        false => Err(Error::data(format!("shape {shape:?} in the file, {:?} in the model", tensor.shape))),
+    }
+}
+
+pub(super) fn floats(view: &TensorView) -> Result<Vec<f32>> {
     if view.dtype() != Dtype::F32 {
         return Err(Error::unsupported(format!("type {:?}, 32-bit floats are needed", view.dtype())));
     }

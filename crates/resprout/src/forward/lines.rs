@@ -307,7 +307,7 @@ impl<'a> Compiler<'a> {
                 if !Builder::knows(conv.shape()) || step.shape[0] != self.together {
                     return None;
                 }
-                self.conv(index, name, step, (conv.shape().clone(), &conv.weight(), conv.bias(), conv.activation()))
+                self.conv(index, name, step, (conv.shape().clone(), conv.weight(), conv.bias(), conv.activation()))
             }
             Compute::Linear { packed, trans_a: None } if step.shape.len() == 2 && step.shape[0] == self.together => {
                 let [inputs, outputs] = packed.size();

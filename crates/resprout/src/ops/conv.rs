@@ -2,12 +2,13 @@
 
 use super::attributes::{Attributes, Padding};
 use crate::error::{Error, Result};
-use crate::tensor::{Tensor, element_count};
+use crate::tensor::{Tensor, Value, element_count};
 use rayon::prelude::*;
 use resprout_kernels::conv::Scratch;
 use resprout_kernels::{Activation, ConvShape, Kernel, PackedConv, PackedDepthwise};
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 thread_local! {
     // Buffers that each thread reuses; they carry no result from one call to the next.
@@ -69,50 +70,65 @@ impl ConvAttributes {
     }
 }
 
-/// A convolution ready to run.
-pub enum Conv {
+/// A convolution ready to run. Its weights are laid out for the kernels when it first runs: a network on lines never
+/// asks for that.
+pub struct Conv {
+    shape: ConvShape,
+    weight: Weight,
+    bias: Vec<f32>,
+    activation: Activation,
+    packed: OnceLock<Box<Packed>>,
+}
+
+/// `[M, C / groups, kh, kw]`
+pub(super) enum Weight {
+    /// 32-bit floats, shared with the model.
+    AsRead(Arc<Value>),
+    /// With what follows multiplied in.
+    Folded(Vec<f32>),
+}
+
+enum Packed {
     /// As a matrix product.
-    Packed(PackedConv),
+    Matrix(PackedConv),
     /// Channel by channel.
     Depthwise(PackedDepthwise),
 }
 
 impl Conv {
-    pub(super) fn new(shape: ConvShape, weight: &[f32], bias: &[f32], activation: Activation) -> Conv {
-        if PackedDepthwise::fits(&shape) {
-            Conv::Depthwise(PackedDepthwise::new(shape, weight, bias, activation))
-        } else {
-            Conv::Packed(PackedConv::new(shape, weight, bias, activation))
-        }
+    pub(super) fn new(shape: ConvShape, weight: Weight, bias: Vec<f32>, activation: Activation) -> Conv {
+        Conv { shape, weight, bias, activation, packed: OnceLock::new() }
+    }
+
+    fn packed(&self) -> &Packed {
+        self.packed.get_or_init(|| {
+            let shape = self.shape.clone();
+            match PackedDepthwise::fits(&shape) {
+                true => Box::new(Packed::Depthwise(PackedDepthwise::new(shape, self.weight(), &self.bias, self.activation))),
+                false => Box::new(Packed::Matrix(PackedConv::new(shape, self.weight(), &self.bias, self.activation))),
+            }
+        })
     }
 
     pub(crate) fn shape(&self) -> &ConvShape {
-        match self {
-            Conv::Packed(conv) => conv.shape(),
-            Conv::Depthwise(conv) => conv.shape(),
-        }
+        &self.shape
     }
 
     /// `[M, C / groups, kh, kw]`
-    pub(crate) fn weight(&self) -> Vec<f32> {
-        match self {
-            Conv::Packed(conv) => conv.weight(),
-            Conv::Depthwise(conv) => conv.weight().to_vec(),
+    pub(crate) fn weight(&self) -> &[f32] {
+        match &self.weight {
+            Weight::AsRead(value) => value.as_f32().map_or(&[], |tensor| &tensor.data),
+            Weight::Folded(weight) => weight,
         }
     }
 
+    /// `[M]`, or empty.
     pub(crate) fn bias(&self) -> &[f32] {
-        match self {
-            Conv::Packed(conv) => conv.bias(),
-            Conv::Depthwise(conv) => conv.bias(),
-        }
+        &self.bias
     }
 
     pub(crate) fn activation(&self) -> Activation {
-        match self {
-            Conv::Packed(conv) => conv.activation(),
-            Conv::Depthwise(conv) => conv.activation(),
-        }
+        self.activation
     }
 
     /// `spread`: whether the output channels of an image are shared out among the threads.
@@ -136,9 +152,9 @@ impl Conv {
     }
 
     fn run_channels(&self, image: &[f32], channels: Range<usize>, out: &mut [f32], kernel: Kernel) {
-        SCRATCH.with_borrow_mut(|scratch| match self {
-            Conv::Packed(conv) => conv.run(kernel, image, channels, out, scratch),
-            Conv::Depthwise(conv) => conv.run(kernel, image, channels, out, scratch),
+        SCRATCH.with_borrow_mut(|scratch| match self.packed() {
+            Packed::Matrix(conv) => conv.run(kernel, image, channels, out, scratch),
+            Packed::Depthwise(conv) => conv.run(kernel, image, channels, out, scratch),
         });
     }
 }

@@ -1,7 +1,7 @@
 //! From an operation and what is known about its inputs to something that can be computed.
 
 use super::binary::broadcast_shape;
-use super::conv::{Conv, ConvTranspose};
+use super::conv::{Conv, ConvTranspose, Weight};
 use super::pool::Pool;
 use super::reduce::Softmax;
 use super::remap::{Remap, Resize};
@@ -200,13 +200,13 @@ impl Fused {
     pub const NONE: Fused = Fused { affine: None, activation: Activation::None };
 
     /// The weights (rows of `per_channel` elements) and bias with the affine step multiplied in.
-    fn fold(&self, weight: &Tensor, bias: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let Some((scale, shift)) = &self.affine else { return (weight.data.clone(), bias.to_vec()) };
+    fn fold(&self, constant: Arc<Value>, weight: &Tensor, bias: &[f32]) -> (Weight, Vec<f32>) {
+        let Some((scale, shift)) = &self.affine else { return (Weight::AsRead(constant), bias.to_vec()) };
         let per_channel = (weight.len() / scale.len()).max(1);
         let rows = weight.data.chunks_exact(per_channel).zip(scale);
         let folded = rows.flat_map(|(row, &factor)| row.iter().map(move |&w| (f64::from(w) * factor) as f32)).collect();
         let old = |c: usize| f64::from(bias.get(c).copied().unwrap_or(0.0));
-        (folded, (0..scale.len()).map(|c| (old(c) * scale[c] + shift[c]) as f32).collect())
+        (Weight::Folded(folded), (0..scale.len()).map(|c| (old(c) * scale[c] + shift[c]) as f32).collect())
     }
 }
 
@@ -222,8 +222,9 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
             let (conv, out) = attributes.shape(shape, &weight.shape)?;
             let bias = bias_of(inputs, 2, conv.out_channels)?;
             let macs = (out[0] * conv.out_channels * out[2] * out[3]) as u64 * conv.dot_length() as u64;
-            let (weight, bias) = fused.fold(weight, bias);
-            Ok(Resolved { shape: out, compute: Compute::Conv(Conv::new(conv, &weight, &bias, activation)), macs })
+            let constant = operand(inputs, 1)?.value.clone().ok_or_else(|| Error::unsupported("a weight that is computed"))?;
+            let (weight, bias) = fused.fold(constant, weight, bias);
+            Ok(Resolved { shape: out, compute: Compute::Conv(Conv::new(conv, weight, bias, activation)), macs })
         }
         Op::ConvTranspose(attributes) => {
             let weight = constant_f32(inputs, 1, "weight")?;

@@ -21,8 +21,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::forward::{Compiled, LayerTime, PlanOptions, fixed_batch, join, usual_together};
 use crate::model::Model;
 use crate::tensor::Tensor;
-use resprout_kernels::lanes::{Arena, Choice, LANES, Team};
-use resprout_kernels::{KERNELS, Kernel};
+pub use resprout_kernels::lanes::Paths;
+use resprout_kernels::lanes::{Arena, BreakEven, Choice, LANES, Team, break_even};
+use resprout_kernels::{ConvShape, KERNELS, Kernel};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
@@ -37,13 +38,21 @@ pub struct SessionOptions {
     pub tune: f64,
     /// A row of the kernels, instead of the best one of this CPU.
     pub kernel: Option<String>,
+    /// Ways to compute convolutions that may be chosen.
+    pub paths: Paths,
 }
 
 impl Default for SessionOptions {
     fn default() -> SessionOptions {
-        SessionOptions { threads: 1, batch: 1, tune: 0.0, kernel: None }
+        SessionOptions { threads: 1, batch: 1, tune: 0.0, kernel: None, paths: Paths::Any }
     }
 }
+
+/// How often the plan that was measured is compared with the one before.
+const PROOFS: usize = 3;
+
+/// Runs of which each layer's least time is taken then.
+const PROOF_RUNS: usize = 5;
 
 /// A network ready to run images of one size.
 pub struct Session {
@@ -86,12 +95,15 @@ impl Session {
         let limit = Duration::from_secs_f64(options.tune.clamp(0.0, 3600.0) / sizes.len() as f64);
         for &together in &sizes {
             let team = Team::new(options.threads).map_err(|e| Error::new(ErrorKind::Io, format!("cannot start threads: {e}")))?;
-            let compiled = Compiled::new(model, image, together, kernel, &PlanOptions::default())?;
+            let mut compiled = Compiled::new(model, image, together, kernel, &PlanOptions::default())?;
+            if options.paths != Paths::Any {
+                compiled.programs_mut().for_each(|program| program.restrict(options.paths));
+            }
             let mut session = Session { arenas: Vec::new(), compiled, team, image: image.to_vec() };
             if let Some(chosen) = chosen {
                 session.choose(chosen);
             } else if options.tune > 0.0 {
-                session.tune(limit);
+                session.tune(limit, options)?;
             }
             if sizes.len() == 1 {
                 return Ok(session);
@@ -161,6 +173,11 @@ impl Session {
         Chosen { together: self.compiled.together, cuts }
     }
 
+    /// Of each convolution, whether its plan is to skip zeros.
+    pub fn sparse_layers(&self) -> Vec<bool> {
+        self.compiled.programs().flat_map(|program| program.choices()).map(|choice| choice.group == 1).collect()
+    }
+
     fn choose(&mut self, chosen: &Chosen) {
         let choice =
             |&[rows, columns, block, group, split]: &[usize; 5]| Choice { rows, columns, block, group, by_channel: split > 0 };
@@ -169,14 +186,52 @@ impl Session {
         }
     }
 
-    fn tune(&mut self, limit: Duration) {
+    fn tune(&mut self, limit: Duration, options: &SessionOptions) -> Result<()> {
+        let before = self.chosen();
         let start = Instant::now();
         let mut arenas = self.compiled.arenas();
         let team = &mut self.team;
         for (program, arena) in self.compiled.programs_mut().zip(&mut arenas) {
-            program.tune(arena, team, limit.saturating_sub(start.elapsed()));
+            program.tune(arena, team, limit.saturating_sub(start.elapsed()), options.paths);
         }
         self.arenas = vec![arenas];
+        // A machine that was busy for a moment can have spoiled a measurement: every layer must prove itself.
+        let measured = self.chosen();
+        let proven = self.better_of(&before, &measured);
+        self.choose(&proven);
+        let mut seconds = [f64::INFINITY; 2];
+        for _ in 0..PROOFS {
+            for (plan, least) in [&before, &proven].into_iter().zip(&mut seconds) {
+                self.choose(plan);
+                *least = least.min(self.seconds(options.batch)?);
+            }
+        }
+        if seconds[0] < seconds[1] {
+            self.choose(&before);
+        }
+        Ok(())
+    }
+
+    /// Of each convolution the cut that takes less time between the others.
+    fn better_of(&mut self, first: &Chosen, second: &Chosen) -> Chosen {
+        let mut least: [Vec<f64>; 2] = Default::default();
+        for _ in 0..PROOFS {
+            for (plan, least) in [first, second].into_iter().zip(&mut least) {
+                self.choose(plan);
+                let times =
+                    self.layers(PROOF_RUNS).into_iter().filter(|layer| layer.density.is_some()).map(|layer| layer.seconds);
+                least.resize(first.cuts.iter().map(Vec::len).sum(), f64::INFINITY);
+                least.iter_mut().zip(times).for_each(|(least, seconds)| *least = least.min(seconds));
+            }
+        }
+        let mut second_wins = least[0].iter().zip(&least[1]).map(|(first, second)| second < first);
+        let mut better = first.clone();
+        for (cut, other) in better.cuts.iter_mut().flatten().zip(second.cuts.iter().flatten()) {
+            if second_wins.next() == Some(true) {
+                *cut = *other;
+            }
+        }
+        better
     }
 
     /// The median of a few batches.
@@ -197,6 +252,32 @@ impl Session {
     pub fn layers(&mut self, runs: usize) -> Vec<LayerTime> {
         self.compiled.time(&mut self.team, runs)
     }
+}
+
+/// Measures, for every shape of convolution in the network, from which density on zeros are worth computing. `seconds` is
+/// for each measurement. Names the first layer of each shape.
+pub fn break_evens(
+    model: &Model,
+    image: &[usize],
+    options: &SessionOptions,
+    densities: &[f64],
+    seconds: f64,
+) -> Result<Vec<(String, ConvShape, BreakEven)>> {
+    let session = Session::new(model, image, &SessionOptions { tune: 0.0, ..options.clone() })?;
+    let (kernel, mut team) = (find_kernel(options.kernel.as_deref())?, session.team);
+    let mut all: Vec<(String, ConvShape, BreakEven)> = Vec::new();
+    for program in session.compiled.programs() {
+        let names = program.names().filter_map(|(name, conv)| conv.map(|_| name));
+        for (name, shape) in names.zip(program.shapes()) {
+            if all.iter().any(|(_, known, _)| known == shape) {
+                continue;
+            }
+            let limit = Duration::from_secs_f64(seconds.clamp(0.0, 60.0));
+            let found = break_even(kernel, shape, session.compiled.together, densities, &mut team, limit);
+            all.extend(found.map(|found| (name.to_string(), shape.clone(), found)));
+        }
+    }
+    Ok(all)
 }
 
 /// The number of images that a model insists on.

@@ -6,5 +6,7 @@ mod read;
 mod write;
 
 pub(crate) use build::{Attribute, GraphBuilder};
+pub(in crate::formats) use read::parse_with;
 pub use read::{OnnxSource, parse, read};
-pub use write::{encode, write};
+pub(in crate::formats) use write::encode_graph;
+pub use write::{Storage, encode, encode_as, write};

@@ -36,6 +36,8 @@ pub struct GraphProto {
     pub input: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
     pub output: Vec<ValueInfoProto>,
+    #[prost(message, repeated, tag = "15")]
+    pub sparse_initializer: Vec<SparseTensorProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -96,6 +98,19 @@ pub struct TensorProto {
     pub external_data: Vec<StringEntry>,
     #[prost(int32, tag = "14")]
     pub data_location: i32,
+}
+
+/// A tensor of which only some elements are stored; the others are zero.
+#[derive(Clone, PartialEq, Message)]
+pub struct SparseTensorProto {
+    /// One-dimensional; its name is the whole tensor's.
+    #[prost(message, optional, tag = "1")]
+    pub values: Option<TensorProto>,
+    /// Of each value, either its place in the flattened tensor, or one index per dimension; ascending.
+    #[prost(message, optional, tag = "2")]
+    pub indices: Option<TensorProto>,
+    #[prost(int64, repeated, tag = "3")]
+    pub dims: Vec<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

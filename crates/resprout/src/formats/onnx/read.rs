@@ -1,6 +1,8 @@
 //! ONNX into a model: everything is checked before anything is built.
 
-use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, data_type};
+use super::proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto, data_type,
+};
 use crate::error::{Error, Result};
 use crate::model::{Dim, Graph, GraphInput, Layer, MaskTable, Model, Param, ParamData, ParamTable};
 use crate::ops::{Attribute, Attributes, Op};
@@ -14,6 +16,8 @@ use std::sync::Arc;
 /// A weight that a constant node fills may not be larger than this: a few bytes of a hostile file
 /// must not ask for all memory.
 const LARGEST_FILLED: usize = 1 << 30;
+/// As many numbers as a file without sparse tensors could hold.
+const MOST_SPARSE: usize = 1 << 29;
 
 /// The file as it was read, and where in it each parameter lies.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub struct OnnxSource {
     pub(super) places: HashMap<String, Place>,
     /// The parameters as they were read, to see which have changed.
     pub(super) original: ParamTable,
+    /// Version of the format.
+    pub(super) ir_version: i64,
     /// Indices of initializers whose data lie in other files.
     pub(super) external: HashMap<usize, Bytes>,
 }
@@ -37,6 +43,8 @@ pub(super) enum Place {
     ConstantNode(usize),
     /// The n-th node, a ConstantOfShape of a constant shape: it becomes a Constant when changed.
     FilledNode(usize),
+    /// A sparse initializer, or in no place of the file at all: the bytes come from elsewhere.
+    Apart,
 }
 
 /// Reads an ONNX file.
@@ -48,6 +56,11 @@ pub fn read(path: &Path) -> Result<Model> {
 
 /// Reads an ONNX model from memory. External data are looked for in `folder`, or refused without one.
 pub fn parse(bytes: Vec<u8>, folder: Option<&Path>) -> Result<Model> {
+    parse_with(bytes, folder, Vec::new())
+}
+
+/// As [`parse`], with parameters that are kept apart from the graph.
+pub(in crate::formats) fn parse_with(bytes: Vec<u8>, folder: Option<&Path>, apart: Vec<(String, Tensor)>) -> Result<Model> {
     if bytes.is_empty() {
         return Err(Error::format("the file is empty, not an ONNX model"));
     }
@@ -60,13 +73,17 @@ pub fn parse(bytes: Vec<u8>, folder: Option<&Path>) -> Result<Model> {
     let opset =
         proto.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx").map_or(1, |set| set.version);
     let mut reader = Reader { folder, opset, params: ParamTable::default(), places: HashMap::new(), external: HashMap::new() };
+    for (name, tensor) in apart {
+        reader.add(name, Param::from_tensor(tensor), Place::Apart)?;
+    }
     reader.initializers(graph)?;
+    reader.sparse_initializers(graph)?;
     let layers = reader.layers(graph)?;
     let inputs = reader.inputs(graph)?;
     let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
     check_order(&inputs, &layers, &outputs, &reader.params)?;
     let Reader { params, places, external, opset, .. } = reader;
-    let source = OnnxSource { bytes, places, original: params.clone(), external };
+    let source = OnnxSource { bytes, places, original: params.clone(), ir_version: proto.ir_version, external };
     Ok(Model {
         graph: Graph { inputs, outputs, layers },
         params,
@@ -94,6 +111,17 @@ impl Reader<'_> {
                 self.external.insert(index, bytes);
             }
             self.add(tensor.name.clone(), param, Place::Initializer(index))?;
+        }
+        Ok(())
+    }
+
+    fn sparse_initializers(&mut self, graph: &GraphProto) -> Result<()> {
+        let mut room = MOST_SPARSE;
+        for (index, sparse) in graph.sparse_initializer.iter().enumerate() {
+            let values =
+                sparse.values.as_ref().ok_or_else(|| Error::format(format!("sparse initializer {index} has no values")))?;
+            let tensor = spread(sparse, values, &mut room).map_err(|e| e.at(format!("sparse initializer {:?}", values.name)))?;
+            self.add(values.name.clone(), Param::from_tensor(tensor), Place::Apart)?;
         }
         Ok(())
     }
@@ -290,6 +318,42 @@ fn filled(shape: &[i64], fill: Option<Param>) -> Result<Option<Param>> {
     Ok(Some(Param { shape, data: ParamData::Value(Arc::new(value)) }))
 }
 
+/// The whole of a sparse tensor; takes its elements off `room`.
+fn spread(sparse: &SparseTensorProto, values: &TensorProto, room: &mut usize) -> Result<Tensor> {
+    let shape = read_dims(&sparse.dims)?;
+    let count = element_count(&shape)?;
+    *room =
+        room.checked_sub(count).ok_or_else(|| Error::format(format!("all together have more than {MOST_SPARSE} elements")))?;
+    let numbers = |tensor: &TensorProto| read_tensor(tensor, None);
+    let (values, indices) = (numbers(values)?, numbers(sparse.indices.as_ref().ok_or_else(|| Error::format("no indices"))?)?);
+    let values = values.f32().ok_or_else(|| Error::unsupported("values that are no 32-bit floats"))?;
+    let Some(Value::I64(indices)) = indices.value().map(|value| &**value) else {
+        return Err(Error::unsupported("indices that are no integers"));
+    };
+    let places: Vec<usize> = match indices.shape[..] {
+        [_] => indices.data.iter().map(|&at| usize::try_from(at).unwrap_or(usize::MAX)).collect(),
+        [_, rank] if rank > 0 && rank == shape.len() => indices.data.chunks_exact(rank).map(|at| flat(at, &shape)).collect(),
+        _ => return Err(Error::format(format!("indices of shape {:?} for a tensor of shape {shape:?}", indices.shape))),
+    };
+    if places.len() != values.len() {
+        return Err(Error::format(format!("{} values and {} indices", values.len(), places.len())));
+    }
+    if places.last().is_some_and(|&last| last >= count) || !places.is_sorted_by(|a, b| a < b) {
+        return Err(Error::format(format!("indices that do not ascend within the {count} elements of shape {shape:?}")));
+    }
+    let mut data = vec![0.0; count];
+    places.iter().zip(&values.data).for_each(|(&at, &value)| data[at] = value);
+    Ok(Tensor::new(shape, data))
+}
+
+/// The place in the flattened tensor; beyond its end where an index is beyond its dimension's.
+fn flat(at: &[i64], shape: &[usize]) -> usize {
+    at.iter().zip(shape).fold(0, |flat: usize, (&at, &side)| match usize::try_from(at) {
+        Ok(at) if at < side => flat.saturating_mul(side).saturating_add(at),
+        _ => usize::MAX,
+    })
+}
+
 fn read_dims(dims: &[i64]) -> Result<Vec<usize>> {
     let positive = |&dim: &i64| usize::try_from(dim).map_err(|_| Error::format(format!("dimensions {dims:?} are negative")));
     dims.iter().map(positive).collect()
@@ -327,9 +391,9 @@ fn read_tensor(tensor: &TensorProto, outside: Option<&Bytes>) -> Result<Param> {
 
 fn numbers<T, S, const BYTES: usize>(
     raw: Option<&Bytes>,
-    decode: fn([u8; BYTES]) -> T,
+    decode: impl Fn([u8; BYTES]) -> T,
     typed: &[S],
-    convert: fn(&S) -> T,
+    convert: impl Fn(&S) -> T,
 ) -> Result<Vec<T>> {
     let Some(raw) = raw else { return Ok(typed.iter().map(convert).collect()) };
     let (chunks, rest) = raw.as_chunks::<BYTES>();

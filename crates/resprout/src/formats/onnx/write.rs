@@ -1,9 +1,11 @@
 //! A model back into ONNX: the bytes of the file that was read, with the changed tensors spliced in, and
-//! the biases that layers were given.
+//! the biases that layers were given. Tensors of many zeros may be stored sparse.
 //!
 //! Everything else, known to this crate or not, is copied byte for byte.
 
-use super::proto::{AttributeProto, Dimension, NodeProto, TensorProto, TensorShape, ValueInfoProto, data_type};
+use super::proto::{
+    AttributeProto, Dimension, NodeProto, SparseTensorProto, TensorProto, TensorShape, ValueInfoProto, data_type,
+};
 use super::read::{OnnxSource, Place};
 use crate::error::{Error, Result};
 use crate::formats::atomic::PendingFile;
@@ -13,7 +15,7 @@ use crate::tensor::{Array, Tensor, Value};
 use prost::Message;
 use prost::bytes::{Buf, Bytes};
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 /// Protobuf messages end at two gigabytes.
@@ -21,11 +23,13 @@ const LARGEST_FILE: usize = i32::MAX as usize;
 
 /// Field numbers that are rewritten; see `onnx.proto`.
 mod field {
+    pub const MODEL_IR_VERSION: u32 = 1;
     pub const MODEL_GRAPH: u32 = 7;
     pub const GRAPH_NODE: u32 = 1;
     pub const GRAPH_INITIALIZER: u32 = 5;
     pub const GRAPH_INPUT: u32 = 11;
     pub const GRAPH_VALUE_INFO: u32 = 13;
+    pub const GRAPH_SPARSE_INITIALIZER: u32 = 15;
     pub const NODE_INPUT: u32 = 1;
     pub const NODE_OUTPUT: u32 = 2;
     pub const NODE_ATTRIBUTE: u32 = 5;
@@ -39,21 +43,71 @@ mod field {
 
 /// Writes the model to a temporary file, reads it back, hands what was read to `verify`, and only
 /// then gives the file its name.
-pub fn write(model: &Model, path: &Path, verify: impl FnOnce(&Model) -> Result<()>) -> Result<()> {
-    let pending = PendingFile::write(path, &encode(model)?)?;
+pub fn write(model: &Model, path: &Path, storage: Storage, verify: impl FnOnce(&Model) -> Result<()>) -> Result<()> {
+    let pending = PendingFile::write(path, &encode_as(model, storage)?)?;
     let back = super::read(pending.path())?;
     check_same(model, &back).map_err(|e| e.at(path.display()))?;
     verify(&back).map_err(|e| e.at(path.display()))?;
     pending.commit()
 }
 
-/// The bytes of the model as an ONNX file.
+/// How tensors are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Every element.
+    Dense,
+    /// As sparse initializers, where these are smaller: values and, as the standard demands, indices of 64 bits. Negative
+    /// zeros lose their sign.
+    Sparse,
+}
+
+/// The first version of the format that has sparse initializers.
+const SPARSE_IR_VERSION: u64 = 5;
+
+/// The bytes of the model as an ONNX file, every tensor with all its elements.
 pub fn encode(model: &Model) -> Result<Vec<u8>> {
+    encode_as(model, Storage::Dense)
+}
+
+/// The bytes of the model as an ONNX file.
+pub fn encode_as(model: &Model, storage: Storage) -> Result<Vec<u8>> {
+    match storage {
+        Storage::Dense => encode_with(model, |_| Home::Inside),
+        Storage::Sparse => encode_with(model, |tensor| if is_sparse(tensor) { Home::Sparse } else { Home::Inside }),
+    }
+}
+
+/// The model without its tensors, and the names of these.
+pub(in crate::formats) fn encode_graph(model: &Model) -> Result<(Vec<u8>, Vec<&str>)> {
+    let apart = |tensor: &Tensor| !tensor.shape.is_empty();
+    let names = model.params.iter().filter(|(_, param)| param.f32().is_some_and(apart)).map(|(name, _)| name).collect();
+    Ok((encode_with(model, |tensor| if apart(tensor) { Home::Elsewhere } else { Home::Inside })?, names))
+}
+
+/// Where a tensor goes.
+#[derive(PartialEq, Eq)]
+enum Home {
+    Inside,
+    Sparse,
+    Elsewhere,
+}
+
+/// A value and its index take three times the bytes of a value.
+fn is_sparse(tensor: &Tensor) -> bool {
+    !tensor.shape.is_empty() && 3 * tensor.data.iter().filter(|value| **value != 0.0).count() < tensor.len()
+}
+
+fn encode_with(model: &Model, home: impl Fn(&Tensor) -> Home) -> Result<Vec<u8>> {
     let source = model.source.as_ref().ok_or_else(|| Error::unsupported("this model was not read from an ONNX file"))?;
-    let changes = changes(model, source)?;
-    let bytes = rewrite(&source.bytes, |number, _, content| {
+    let changes = changes(model, source, home)?;
+    let mut bytes = rewrite(&source.bytes, |number, _, content| {
         if number == field::MODEL_GRAPH { rewrite_graph(content, &changes, source).map(Some) } else { Ok(None) }
     })?;
+    if !changes.sparse.is_empty() && source.ir_version < SPARSE_IR_VERSION as i64 {
+        // Of a number that is there twice, the last one counts.
+        encode_key(field::MODEL_IR_VERSION, WireType::Varint, &mut bytes);
+        encode_varint(SPARSE_IR_VERSION, &mut bytes);
+    }
     if bytes.len() > LARGEST_FILE {
         return Err(Error::unsupported(format!("the model has {} bytes; an ONNX file ends at 2 GiB", bytes.len())));
     }
@@ -70,28 +124,36 @@ struct Changes<'a> {
     resized: HashMap<&'a str, &'a [usize]>,
     /// The number of groups of convolutions that have several, by the node's first output.
     groups: HashMap<&'a str, usize>,
-    /// Parameters that the file does not have.
+    /// Initializers, and nodes, whose tensors go elsewhere.
+    dropped: HashSet<usize>,
+    dropped_nodes: HashSet<usize>,
+    /// What becomes a sparse initializer.
+    sparse: Vec<(&'a str, &'a Tensor)>,
+    /// What becomes an initializer.
     added: Vec<(&'a str, &'a Value)>,
     /// The input that a node is given, with its place, by the node's first output.
     inputs: HashMap<&'a str, (usize, &'a str)>,
 }
 
-fn changes<'a>(model: &'a Model, source: &OnnxSource) -> Result<Changes<'a>> {
+fn changes<'a>(model: &'a Model, source: &OnnxSource, home: impl Fn(&Tensor) -> Home) -> Result<Changes<'a>> {
     let mut changes = Changes::default();
     for (name, param) in model.params.iter() {
-        let Some(old) = source.original.get(name) else {
-            add(&mut changes, model, name, param)?;
-            continue;
-        };
-        let Some(tensor) = param.f32().filter(|_| !same(param, old)) else { continue };
-        if tensor.shape != old.shape {
-            changes.resized.insert(name, &tensor.shape);
+        let old = source.original.get(name);
+        match old {
+            None => changes.give(model, name)?,
+            Some(old) if old.shape != param.shape => drop(changes.resized.insert(name, &param.shape)),
+            Some(_) => {}
         }
-        match source.places[name] {
-            Place::Initializer(index) => changes.initializers.insert(index, tensor),
-            Place::ConstantNode(index) => changes.constants.insert(index, tensor),
-            Place::FilledNode(index) => changes.filled.insert(index, tensor),
-        };
+        let place = source.places.get(name).copied().unwrap_or(Place::Apart);
+        let tensor = param.f32();
+        match (tensor.map_or(Home::Inside, &home), tensor) {
+            (Home::Sparse, Some(tensor)) => {
+                changes.take_out(place);
+                changes.sparse.push((name, tensor));
+            }
+            (Home::Elsewhere, _) => changes.take_out(place),
+            _ => changes.put(place, name, param, old),
+        }
     }
     for layer in model.graph.layers.iter().filter(|_| !changes.resized.is_empty()) {
         if let (Op::Conv(attributes), Some(output)) = (&layer.op, layer.outputs.first()) {
@@ -101,16 +163,38 @@ fn changes<'a>(model: &'a Model, source: &OnnxSource) -> Result<Changes<'a>> {
     Ok(changes)
 }
 
-/// A parameter that the file does not have must be an input of one layer: a bias, or the second one.
-fn add<'a>(changes: &mut Changes<'a>, model: &'a Model, name: &'a str, param: &'a Param) -> Result<()> {
-    let unknown = || Error::unsupported(format!("parameter {name:?} is not in the file, and not an input of one layer either"));
-    let value = param.value().ok_or_else(unknown)?;
-    let place = |layer: &'a crate::model::Layer| Some((layer, [1, 2].into_iter().find(|&at| layer.input(at) == Some(name))?));
-    let (layer, place) = model.graph.layers.iter().find_map(place).ok_or_else(unknown)?;
-    let output = layer.outputs.first().ok_or_else(unknown)?;
-    changes.added.push((name, value));
-    changes.inputs.insert(output, (place, name));
-    Ok(())
+impl<'a> Changes<'a> {
+    /// A parameter that the file does not have must be an input of one layer: a bias, or the second one.
+    fn give(&mut self, model: &'a Model, name: &'a str) -> Result<()> {
+        let place = |layer: &'a crate::model::Layer| {
+            Some((layer.outputs.first()?, [1, 2].into_iter().find(|&at| layer.input(at) == Some(name))?))
+        };
+        let (output, place) = model.graph.layers.iter().find_map(place).ok_or_else(|| {
+            Error::unsupported(format!("parameter {name:?} is not in the file, and not an input of one layer either"))
+        })?;
+        self.inputs.insert(output, (place, name));
+        Ok(())
+    }
+
+    /// A tensor that is stored as such, where it was if it was there.
+    fn put(&mut self, place: Place, name: &'a str, param: &'a Param, old: Option<&Param>) {
+        let changed = !old.is_some_and(|old| same(param, old));
+        match (place, param.f32().filter(|_| changed)) {
+            (Place::Apart, _) => self.added.extend(param.value().map(|value| (name, &**value))),
+            (Place::Initializer(index), Some(tensor)) => drop(self.initializers.insert(index, tensor)),
+            (Place::ConstantNode(index), Some(tensor)) => drop(self.constants.insert(index, tensor)),
+            (Place::FilledNode(index), Some(tensor)) => drop(self.filled.insert(index, tensor)),
+            (_, None) => {}
+        }
+    }
+
+    fn take_out(&mut self, place: Place) {
+        match place {
+            Place::Initializer(index) => drop(self.dropped.insert(index)),
+            Place::ConstantNode(index) | Place::FilledNode(index) => drop(self.dropped_nodes.insert(index)),
+            Place::Apart => {}
+        }
+    }
 }
 
 /// Same numbers, to the bit.
@@ -127,7 +211,8 @@ fn same(a: &Param, b: &Param) -> bool {
 
 fn check_same(model: &Model, back: &Model) -> Result<()> {
     for (name, param) in model.params.iter() {
-        if !back.params.get(name).is_some_and(|other| same(param, other)) {
+        let tensors = |other: &Param| param.f32().zip(other.f32()).is_some_and(|(a, b)| a.same_numbers(b));
+        if !back.params.get(name).is_some_and(|other| same(param, other) || tensors(other)) {
             return Err(Error::format(format!("parameter {name:?} was not read back as it was written")));
         }
     }
@@ -137,20 +222,24 @@ fn check_same(model: &Model, back: &Model) -> Result<()> {
 fn rewrite_graph(graph: &Bytes, changes: &Changes, source: &OnnxSource) -> Result<Vec<u8>> {
     let graph = if changes.resized.is_empty() { graph.clone() } else { without(graph, field::GRAPH_VALUE_INFO)? };
     let mut out = rewrite(&graph, |number, index, content| match number {
+        // What was sparse is stored again below, sparse or not.
+        field::GRAPH_SPARSE_INITIALIZER => Ok(Edit::Drop),
+        field::GRAPH_INITIALIZER if changes.dropped.contains(&index) => Ok(Edit::Drop),
+        field::GRAPH_NODE if changes.dropped_nodes.contains(&index) => Ok(Edit::Drop),
         field::GRAPH_INITIALIZER => match (changes.initializers.get(&index), source.external.get(&index)) {
-            (Some(tensor), _) => rewrite_tensor(content, tensor).map(Some),
+            (Some(tensor), _) => rewrite_tensor(content, tensor).map(Edit::Replace),
             // Other files are not carried along, so what lay in them moves into this one.
-            (None, Some(bytes)) => embed(content, bytes).map(Some),
-            (None, None) => Ok(None),
+            (None, Some(bytes)) => embed(content, bytes).map(Edit::Replace),
+            (None, None) => Ok(Edit::Keep),
         },
         // Old files name initializers among the inputs, with their shapes.
-        field::GRAPH_INPUT if !changes.resized.is_empty() => reshape_input(content, &changes.resized),
+        field::GRAPH_INPUT if !changes.resized.is_empty() => reshape_input(content, &changes.resized).map(Edit::from),
         field::GRAPH_NODE => match (changes.constants.get(&index), changes.filled.get(&index)) {
-            (Some(tensor), _) => rewrite_constant(content, tensor).map(Some),
-            (None, Some(tensor)) => spell_out(content, tensor).map(Some),
-            (None, None) => rewrite_node(content, changes),
+            (Some(tensor), _) => rewrite_constant(content, tensor).map(Edit::Replace),
+            (None, Some(tensor)) => spell_out(content, tensor).map(Edit::Replace),
+            (None, None) => rewrite_node(content, changes).map(Edit::from),
         },
-        _ => Ok(None),
+        _ => Ok(Edit::Keep),
     })?;
     for (name, value) in &changes.added {
         let tensor = match value {
@@ -159,6 +248,9 @@ fn rewrite_graph(graph: &Bytes, changes: &Changes, source: &OnnxSource) -> Resul
         };
         let initializer = TensorProto { name: name.to_string(), ..tensor };
         append(&mut out, field::GRAPH_INITIALIZER, &initializer.encode_to_vec());
+    }
+    for (name, tensor) in &changes.sparse {
+        append(&mut out, field::GRAPH_SPARSE_INITIALIZER, &sparse_tensor(name, tensor).encode_to_vec());
     }
     Ok(out)
 }
@@ -226,6 +318,21 @@ fn float_tensor(tensor: &Tensor) -> TensorProto {
         data_type: data_type::FLOAT,
         raw_data: Bytes::from(tensor.to_le_bytes()),
         ..Default::default()
+    }
+}
+
+/// A tensor of zeros alone keeps one of them: not every reader expects none at all.
+fn sparse_tensor(name: &str, tensor: &Tensor) -> SparseTensorProto {
+    let mut places: Vec<usize> = (0..tensor.len()).filter(|&at| tensor.data[at] != 0.0).collect();
+    if places.is_empty() {
+        places.push(0);
+    }
+    let values = Tensor::new(vec![places.len()], places.iter().map(|&at| tensor.data[at]).collect());
+    let indices = Array::vector(places.iter().map(|&at| at as i64).collect());
+    SparseTensorProto {
+        values: Some(TensorProto { name: name.into(), ..float_tensor(&values) }),
+        indices: Some(whole_tensor(&indices)),
+        dims: dims(&tensor.shape),
     }
 }
 
@@ -312,14 +419,28 @@ fn append(out: &mut Vec<u8>, number: u32, content: &[u8]) {
     out.extend_from_slice(content);
 }
 
-/// Copies a message, replacing the length-delimited fields for which `change(number, index among
-/// fields of that number, content)` returns something.
-fn rewrite(message: &Bytes, mut change: impl FnMut(u32, usize, &Bytes) -> Result<Option<Vec<u8>>>) -> Result<Vec<u8>> {
+/// What becomes of a field.
+enum Edit {
+    Keep,
+    Replace(Vec<u8>),
+    Drop,
+}
+
+impl From<Option<Vec<u8>>> for Edit {
+    fn from(new: Option<Vec<u8>>) -> Edit {
+        new.map_or(Edit::Keep, Edit::Replace)
+    }
+}
+
+/// Copies a message with its length-delimited fields as `change(number, index among fields of that
+/// number, content)` says.
+fn rewrite<E: Into<Edit>>(message: &Bytes, mut change: impl FnMut(u32, usize, &Bytes) -> Result<E>) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(message.len());
     each_field(message, |number, index, whole, content| {
-        match content.map(|content| change(number, index, content)).transpose()?.flatten() {
-            Some(new) => append(&mut out, number, &new),
-            None => out.extend_from_slice(whole),
+        match content.map(|content| change(number, index, content)).transpose()?.map_or(Edit::Keep, E::into) {
+            Edit::Replace(new) => append(&mut out, number, &new),
+            Edit::Keep => out.extend_from_slice(whole),
+            Edit::Drop => {}
         }
         Ok(())
     })?;

@@ -1,0 +1,168 @@
+//! Sparse safetensors: a whole network in one file, of each pruned tensor a bitmask and the values that are left.
+//!
+//! The container is safetensors; any reader of it can list the tensors. Its metadata have the key
+//! `resprout` with the JSON object `{"version": 1, "shapes": {NAME: [DIM, ..]}, "masks": [NAME, ..]}`.
+//!
+//! * A parameter `NAME` of `n` elements that is listed in `shapes` is two tensors. `NAME.bitmask`, bytes
+//!   `[ceil(n / 8)]`: element `i` is stored if bit `i % 8` (the lowest is bit 0) of byte `i / 8` is set; bits beyond
+//!   `n` are 0. `NAME.values`, 32-bit floats `[number of bits set]`: the stored elements in order. All others are 0;
+//!   a negative zero loses its sign.
+//! * Any other parameter is the tensor `NAME`.
+//! * If `NAME` is listed in `masks`, its bits are its mask as well: what is not stored is pruned.
+//! * `resprout.graph`, bytes: the network as an ONNX file without these tensors.
+
+use super::atomic;
+use super::onnx::{encode_graph, parse_with};
+use super::safetensors::{Packed, floats, pack};
+use crate::error::{Error, Result};
+use crate::model::{Mask, Model, Param};
+use crate::tensor::{Tensor, element_count};
+use safetensors::tensor::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+const KEY: &str = "resprout";
+const VERSION: u32 = 1;
+const GRAPH: &str = "resprout.graph";
+const BITS: &str = ".bitmask";
+const VALUES: &str = ".values";
+/// As many numbers as an ONNX file could hold.
+const MOST_ELEMENTS: usize = 1 << 29;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    shapes: BTreeMap<String, Vec<usize>>,
+    masks: Vec<String>,
+}
+
+/// What a file holds.
+pub(super) struct Contents {
+    graph: Option<Vec<u8>>,
+    pub(super) tensors: Vec<(String, Tensor)>,
+    pub(super) masks: Vec<(String, Mask)>,
+}
+
+/// Writes the network, and reads it back before the file gets its name.
+pub fn write(model: &Model, path: &Path) -> Result<()> {
+    let bytes = encode(model).map_err(|e| e.at(path.display()))?;
+    let back = decode(&bytes).map_err(|e| e.at(path.display()))?;
+    let same = |(name, param): (&str, &Param), back: &Model| match (param.f32(), back.params.f32(name)) {
+        (Some(a), Some(b)) => a.same_numbers(b),
+        (a, b) => a.is_none() && b.is_none(),
+    };
+    if !back.is_some_and(|back| model.params.iter().all(|param| same(param, &back)) && back.masks == model.masks) {
+        return Err(Error::format("was not read back as it was written").at(path.display()));
+    }
+    atomic::write(path, &bytes)
+}
+
+/// The bytes of the file.
+pub fn encode(model: &Model) -> Result<Vec<u8>> {
+    let (graph, names) = encode_graph(model)?;
+    let mut header = Header { version: VERSION, shapes: BTreeMap::new(), masks: Vec::new() };
+    let mut tensors: Vec<Packed> = vec![(GRAPH.into(), Dtype::U8, vec![graph.len()], graph)];
+    for name in names {
+        let tensor = model.weight(name)?;
+        let mask = model.masks.get(name);
+        let stored = |at: usize| mask.map_or_else(|| tensor.data[at] != 0.0, |mask| mask.0[at]);
+        let places: Vec<usize> = (0..tensor.len()).filter(|&at| stored(at)).collect();
+        if mask.is_none() && tensor.len().div_ceil(8) + 4 * places.len() >= 4 * tensor.len() {
+            tensors.push((name.into(), Dtype::F32, tensor.shape.clone(), tensor.to_le_bytes()));
+            continue;
+        }
+        let mut bits = vec![0u8; tensor.len().div_ceil(8)];
+        places.iter().for_each(|at| bits[at / 8] |= 1 << (at % 8));
+        let values = places.iter().flat_map(|&at| tensor.data[at].to_le_bytes()).collect();
+        header.shapes.insert(name.into(), tensor.shape.clone());
+        header.masks.extend(mask.map(|_| name.to_string()));
+        tensors.push((format!("{name}{BITS}"), Dtype::U8, vec![bits.len()], bits));
+        tensors.push((format!("{name}{VALUES}"), Dtype::F32, vec![places.len()], values));
+    }
+    let header = serde_json::to_string(&header).map_err(|e| Error::format(e.to_string()))?;
+    pack(&tensors, Some(HashMap::from([(KEY.to_string(), header)])))
+}
+
+/// Reads a file of [`write`]; `None` for any other safetensors file: it holds weights alone.
+pub fn read(path: &Path) -> Result<Option<Model>> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    decode(&bytes).map_err(|e| e.at(path.display()))
+}
+
+/// As [`read`], from memory.
+pub fn decode(bytes: &[u8]) -> Result<Option<Model>> {
+    let Some(contents) = contents(bytes)? else { return Ok(None) };
+    let graph = contents.graph.ok_or_else(|| Error::format(format!("there is no {GRAPH:?} in it")))?;
+    let mut model = parse_with(graph, None, contents.tensors).map_err(|e| e.at(GRAPH))?;
+    for (name, mask) in contents.masks {
+        model.masks.insert(name, mask);
+    }
+    Ok(Some(model))
+}
+
+/// `None` for a safetensors file of another kind.
+pub(super) fn contents(bytes: &[u8]) -> Result<Option<Contents>> {
+    let wrong = |e: &dyn std::fmt::Display| Error::format(format!("not a safetensors file: {e}"));
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| wrong(&e))?;
+    let Some(header) = metadata.metadata().as_ref().and_then(|metadata| metadata.get(KEY)) else { return Ok(None) };
+    let header: Header = serde_json::from_str(header).map_err(|e| Error::format(format!("metadata {KEY:?}: {e}")))?;
+    if header.version != VERSION {
+        return Err(Error::unsupported(format!("version {} of the sparse format; {VERSION} is known", header.version)));
+    }
+    let file = SafeTensors::deserialize(bytes).map_err(|e| wrong(&e))?;
+    let masked: HashSet<&str> = header.masks.iter().map(String::as_str).collect();
+    if let Some(name) = masked.iter().find(|name| !header.shapes.contains_key(**name)) {
+        return Err(Error::format(format!("{name:?} is said to be masked, and has no bitmask")));
+    }
+    let (mut tensors, mut masks, mut parts) = (Vec::new(), Vec::new(), HashSet::from([GRAPH.to_string()]));
+    let mut room = MOST_ELEMENTS;
+    for (name, shape) in header.shapes {
+        let (bits, values) = (format!("{name}{BITS}"), format!("{name}{VALUES}"));
+        let (kept, tensor) = expand(&file, &bits, &values, shape, &mut room).map_err(|e| e.at(format!("tensor {name:?}")))?;
+        if masked.contains(name.as_str()) {
+            masks.push((name.clone(), Mask(kept)));
+        }
+        tensors.push((name, tensor));
+        parts.extend([bits, values]);
+    }
+    for (name, view) in file.iter().filter(|(name, _)| !parts.contains(*name)) {
+        let data = floats(&view).map_err(|e| e.at(format!("tensor {name:?}")))?;
+        tensors.push((name.to_string(), Tensor::new(view.shape().to_vec(), data)));
+    }
+    let graph = file.tensor(GRAPH).ok().map(|view| view.data().to_vec());
+    Ok(Some(Contents { graph, tensors, masks }))
+}
+
+/// Which elements are stored, and the whole tensor.
+fn expand(file: &SafeTensors, bits: &str, values: &str, shape: Vec<usize>, room: &mut usize) -> Result<(Vec<bool>, Tensor)> {
+    let part = |name: &str| file.tensor(name).map_err(|_| Error::format(format!("there is no {name:?}")));
+    let (bits, values) = (part(bits)?, part(values)?);
+    let count = element_count(&shape)?;
+    *room =
+        room.checked_sub(count).ok_or_else(|| Error::format(format!("all together have more than {MOST_ELEMENTS} elements")))?;
+    if bits.dtype() != Dtype::U8 || bits.data().len() != count.div_ceil(8) {
+        return Err(Error::format(format!("{} bytes of bitmask for {count} elements of shape {shape:?}", bits.data().len())));
+    }
+    let set: usize = bits.data().iter().map(|byte| byte.count_ones() as usize).sum();
+    let beyond = count % 8 != 0 && bits.data().last().is_some_and(|last| last >> (count % 8) != 0);
+    let values = floats(&values)?;
+    if set != values.len() || beyond {
+        return Err(Error::format(format!(
+            "bitmask and values disagree: {set} bits set, {} values, {count} elements",
+            values.len()
+        )));
+    }
+    let (mut kept, mut data) = (vec![false; count], vec![0.0; count]);
+    let mut values = values.into_iter();
+    for (byte, (kept, data)) in bits.data().iter().zip(kept.chunks_mut(8).zip(data.chunks_mut(8))) {
+        let mut left = *byte;
+        while left != 0 {
+            let at = left.trailing_zeros() as usize;
+            kept[at] = true;
+            data[at] = values.next().unwrap_or_default();
+            left &= left - 1;
+        }
+    }
+    Ok((kept, Tensor::new(shape, data)))
+}
