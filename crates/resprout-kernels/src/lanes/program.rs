@@ -650,10 +650,11 @@ impl Conv {
     fn candidates(&self, kernel: Kernel, threads: usize, paths: Paths) -> Vec<Choice> {
         let [height, width] = self.plane();
         let mut shapes: Vec<(usize, usize, usize)> = Vec::new();
-        // Sharing what is read pays only where most weights are there.
-        let density = self.density();
+        // Sharing what is read pays where most weights are there, or where so few lines are summed that each addition waits
+        // for the one before.
+        let shared = self.density() > BREAK_EVEN / 2.0 || height * width < 4;
         let allowed = |group: &usize| match paths {
-            Paths::Any => *group == 1 || (density > BREAK_EVEN / 2.0 && self.groups_by(*group)),
+            Paths::Any => *group == 1 || (shared && self.groups_by(*group)),
             Paths::Sparse => *group == 1,
             Paths::Dense => *group == self.largest_group(),
         };
