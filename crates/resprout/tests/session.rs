@@ -58,17 +58,21 @@ fn every_architecture_dense_and_sparse() {
 }
 
 #[test]
-fn threads_batches_and_tuning_change_no_bit() {
+fn threads_batches_tuning_and_paths_change_no_bit() {
     let (model, image) = pruned("resnet-20", 0.8);
     let images = noise([&[19], &image[..]].concat(), 2);
     let mut first: Option<Tensor> = None;
-    for (threads, batch, tune) in [(1, 1, 0.0), (2, 1, 0.0), (2, 4, 0.0), (3, 16, 0.0), (2, 2, 0.3)] {
-        let options = SessionOptions { threads, batch, tune, kernel: None, paths: Paths::Any };
+    let usual = [(1, 1, 0.0), (2, 1, 0.0), (2, 4, 0.0), (3, 16, 0.0), (2, 2, 0.3)].map(|(t, b, s)| (t, b, s, Paths::Any));
+    let paths = [Paths::Sparse, Paths::Dense].map(|paths| [(1, 1, 0.0, paths), (2, 2, 0.1, paths)]);
+    for (threads, batch, tune, paths) in usual.into_iter().chain(paths.into_iter().flatten()) {
+        let options = SessionOptions { threads, batch, tune, kernel: None, paths };
         let mut session = Session::new(&model, &image, &options).unwrap();
         for result in [session.run(&images).unwrap().swap_remove(0), session.run(&images).unwrap().swap_remove(0)] {
             let same = first.get_or_insert_with(|| result.clone());
-            assert!(same.same_bits(&result), "{threads} threads, batch {batch}, tuned {tune} s");
+            assert!(same.same_bits(&result), "{threads} threads, batch {batch}, tuned {tune} s, {paths:?}");
         }
+        let all_alike = session.sparse_layers().iter().all(|sparse| *sparse == (paths == Paths::Sparse));
+        assert!(paths == Paths::Any || all_alike, "{paths:?}");
         // A part of the batch alone.
         let some = session.run(&images.first(3)).unwrap().swap_remove(0);
         assert!(some.same_bits(&first.as_ref().unwrap().first(3)), "{threads} threads, batch {batch}: the first three");

@@ -84,7 +84,7 @@ pub fn encode(model: &Model) -> Result<Vec<u8>> {
     pack(&tensors, Some(HashMap::from([(KEY.to_string(), header)])))
 }
 
-/// Reads a file of [`write`]; `None` for any other safetensors file: it holds weights alone.
+/// Reads a file of [`write()`]; `None` for any other safetensors file: it holds weights alone.
 pub fn read(path: &Path) -> Result<Option<Model>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     decode(&bytes).map_err(|e| e.at(path.display()))
