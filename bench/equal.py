@@ -12,18 +12,15 @@ import subprocess
 import sys
 import tempfile
 
+import onnx
+from graphs import input_shape
+
 BINARY = pathlib.Path(__file__).parent.parent / "target/release/resprout"
 
 
 def shape(model):
-    """Channels, height and width, for those that the file leaves free 224."""
-    import onnx
-
-    graph = onnx.load(model, load_external_data=False).graph
-    constants = {tensor.name for tensor in graph.initializer} | {name for node in graph.node for name in node.output}
-    image = next(value for value in graph.input if value.name not in constants)
-    dims = image.type.tensor_type.shape.dim[1:]
-    return ",".join(str(dim.dim_value or (3 if index == 0 else 224)) for index, dim in enumerate(dims))
+    _, dims = input_shape(onnx.load(model, load_external_data=False))
+    return ",".join(map(str, dims[1:]))
 
 
 def difference(model, image):

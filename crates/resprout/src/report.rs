@@ -325,12 +325,17 @@ pub fn fixed_image(model: &Model) -> Option<Vec<usize>> {
 
 /// Bytes of a model in its file.
 pub fn sizes(model: &Model, file: &[u8]) -> Result<Bytes> {
-    let mut gzip = flate2::write::GzEncoder::new(Counter(0), flate2::Compression::new(6));
-    let counted = gzip.write_all(file).and_then(|()| gzip.finish());
-    let gzip = counted.map_err(|e| Error::data(format!("gzip: {e}")))?.0;
+    let gzip = gzip_bytes(file)?;
     let zstd = zstd::bulk::compress(file, 3).map_err(|e| Error::data(format!("zstd: {e}")))?.len() as u64;
     let sparse = sparse::encode(model)?.len() as u64;
     Ok(Bytes { raw: file.len() as u64, nonzero: 4 * nonzero_parameters(model) as u64, sparse, gzip, zstd })
+}
+
+/// Bytes that gzip leaves of a file.
+pub fn gzip_bytes(file: &[u8]) -> Result<u64> {
+    let mut gzip = flate2::write::GzEncoder::new(Counter(0), flate2::Compression::new(6));
+    let counted = gzip.write_all(file).and_then(|()| gzip.finish());
+    Ok(counted.map_err(|e| Error::data(format!("gzip: {e}")))?.0)
 }
 
 /// Counts bytes and drops them.

@@ -56,7 +56,7 @@ pub fn sparsify(dense: &Model, images: &Tensor, options: &SparsifyOptions, progr
             true => Recording::new(dense, images, options.repair_options.memory, progress)?,
             false => None,
         };
-        return gradual(Dense::recorded(dense, recording.as_ref()), images, &chain, &steps, options, progress);
+        return gradual(Dense::recorded(dense, &recording), images, &chain, &steps, options, progress);
     }
     let all = images.shape.first().copied().unwrap_or(0);
     if all < 4 {
@@ -67,7 +67,7 @@ pub fn sparsify(dense: &Model, images: &Tensor, options: &SparsifyOptions, progr
     let (seen, held_out) = Judge::split(images);
     let judge = Judge::new(dense, held_out)?;
     let recording = Recording::new(dense, &seen, options.repair_options.memory, progress)?;
-    let recorded = Dense::recorded(dense, recording.as_ref());
+    let recorded = Dense::recorded(dense, &recording);
     choose(&judge, |text| gradual(recorded, &seen, &Chain::parse(text)?, &steps, options, progress))
 }
 

@@ -7,7 +7,7 @@ use resprout::model::Model;
 use resprout::progress::Quiet;
 use resprout::prune::{PruneOptions, prune};
 use resprout::random::SplitMix64;
-use resprout::session::{Paths, PlanFile, Session, SessionOptions, StoredPlan};
+use resprout::session::{Chosen, Paths, PlanFile, Session, SessionOptions, StageStart, StoredPlan};
 use resprout::tensor::Tensor;
 use resprout_kernels::{KERNELS, Kernel};
 
@@ -18,12 +18,16 @@ fn noise(shape: Vec<usize>, seed: u64) -> Tensor {
 }
 
 fn pruned(name: &str, sparsity: f64) -> (Model, Vec<usize>) {
-    let shape = Shape { classes: None, image: None };
+    let image = ARCHITECTURES.iter().find(|entry| entry.name == name).unwrap().build.image;
+    (pruned_for(name, sparsity, image), image.to_vec())
+}
+
+fn pruned_for(name: &str, sparsity: f64, image: [usize; 3]) -> Model {
+    let shape = Shape { classes: None, image: Some(image) };
     let mut model = build(name, &shape, "kaiming-out", 0).unwrap();
     let options = PruneOptions { sparsity, allocation: "erk".into(), ..PruneOptions::default() };
     prune(&mut model, &options, &Tensor::default(), &Quiet).unwrap();
-    let image = ARCHITECTURES.iter().find(|entry| entry.name == name).unwrap().build.image.to_vec();
-    (model, image)
+    model
 }
 
 fn step_by_step(model: &Model, images: &Tensor) -> Tensor {
@@ -81,6 +85,30 @@ fn threads_batches_tuning_and_paths_change_no_bit() {
 }
 
 #[test]
+fn stages_change_no_bit() {
+    let image = [3, 96, 96];
+    let model = pruned_for("mobilenet-v2", 0.7, image);
+    let images = noise([&[5], &image[..]].concat(), 6);
+    let session = |batch: usize, tune: f64| {
+        let options = SessionOptions { threads: 2, batch, tune, ..SessionOptions::default() };
+        Session::new(&model, &image, &options).unwrap()
+    };
+    let (mut whole, mut staged, mut tuned) = (session(1, 0.0), session(8, 0.0), session(4, 0.5));
+    assert_eq!(whole.together(), [1]);
+    // Images fill the lanes alone as long as they are large: 96, 48, 24, 12; at 6 and 3 pixels a side more are needed.
+    let together = staged.together();
+    assert!(together.len() > 1 && together[0] == 1 && together.is_sorted() && together.last() == Some(&8), "{together:?}");
+    let expected = whole.run(&images).unwrap().swap_remove(0);
+    assert!(staged.run(&images).unwrap()[0].same_bits(&expected));
+    assert!(tuned.run(&images).unwrap()[0].same_bits(&expected));
+    let options = SessionOptions { threads: 2, batch: 8, ..SessionOptions::default() };
+    let mut again = Session::with_plan(&model, &image, &options, &staged.chosen()).unwrap();
+    assert_eq!(again.chosen(), staged.chosen());
+    assert!(again.run(&images).unwrap()[0].same_bits(&expected));
+    close(&expected, &step_by_step(&model, &images), "mobilenet-v2");
+}
+
+#[test]
 fn every_kernel_agrees() {
     let (model, image) = pruned("mobilenet-v2", 0.7);
     let images = noise([&[1], &image[..]].concat(), 3);
@@ -107,7 +135,7 @@ fn plans_are_kept_for_their_model_and_cpu() {
     let chosen = file.find(&key).unwrap().clone();
     assert_eq!(chosen, session.chosen());
     let images = noise([&[4], &image[..]].concat(), 4);
-    let mut again = Session::with_plan(&model, &image, &options, Some(&chosen)).unwrap();
+    let mut again = Session::with_plan(&model, &image, &options, &chosen).unwrap();
     assert_eq!(again.chosen(), chosen);
     assert!(again.run(&images).unwrap()[0].same_bits(&session.run(&images).unwrap()[0]));
     // Another CPU's plan is ignored with a note, another model's in silence, a corrupt file with a note.
@@ -119,8 +147,11 @@ fn plans_are_kept_for_their_model_and_cpu() {
     let mut file = PlanFile::open(&path);
     assert!(file.find(&key).is_none() && file.note.as_ref().unwrap().contains("ignored"));
     // Choices that make no sense are brought to what does.
-    let wild = resprout::session::Chosen { together: 1000, cuts: vec![vec![[99, 0, 0, 77, 5]; 9]; 3] };
-    let mut session = Session::with_plan(&model, &image, &options, Some(&wild)).unwrap();
+    let wild = Chosen {
+        stages: [7, 0, 2, 1, 99].map(|step| StageStart { step, together: 1000 }).to_vec(),
+        cuts: vec![[99, 0, 0, 77, 5]; 9],
+    };
+    let mut session = Session::with_plan(&model, &image, &options, &wild).unwrap();
     assert!(session.run(&images).unwrap()[0].same_bits(&again.run(&images).unwrap()[0]));
 }
 

@@ -37,6 +37,7 @@ pub struct Bench {
     pub cpu: String,
     pub model: FileInfo,
     pub image: Vec<usize>,
+    pub load: Load,
     /// One per batch size and number of threads.
     pub rows: Vec<BenchRow>,
     pub warnings: Vec<String>,
@@ -46,18 +47,25 @@ pub struct Bench {
 pub struct BenchRow {
     pub batch: usize,
     pub threads: usize,
-    /// Images that run together.
-    pub together: usize,
+    /// Images that run together, in each stage of the network.
+    pub together: Vec<usize>,
     pub ours: Times,
     pub rival: Option<Rival>,
     /// Multiply-accumulates with weights that are not zero, per second, that the machine can do at the most: a convolution
     /// whose numbers all lie in the first-level cache.
     pub limit: f64,
-    /// Seconds from the file to a session that is ready, without measuring plans: the median.
-    pub load: f64,
     pub layers: Vec<LayerTime>,
     pub plans: Option<Plans>,
     pub break_even: Vec<BreakEvenRow>,
+}
+
+/// Seconds from the file to a session that is ready, without measuring plans: medians.
+#[derive(Serialize)]
+pub struct Load {
+    pub ours: f64,
+    pub rival: Option<f64>,
+    /// The median of the rival's time by ours.
+    pub ratio: Option<f64>,
 }
 
 /// What the plan is worth.
@@ -114,10 +122,6 @@ pub struct Rival {
     pub times: Times,
     /// The median of the rival's time by ours, turn by turn: above 1 we are faster.
     pub ratio: f64,
-    /// Seconds to load the model: the median.
-    pub load: f64,
-    /// The median of its loading time by ours.
-    pub load_ratio: f64,
     /// The largest difference of the outputs, by the largest output; only where both run the same file.
     pub difference: Option<f64>,
 }
@@ -149,6 +153,7 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
         tool_version: env!("CARGO_PKG_VERSION"),
         cpu: cpu_name(),
         model: file_info(&args.model)?.0,
+        load: load(args, &image, &session_options(&args.session, threads[0], args.batch[0]))?,
         image,
         rows,
         warnings,
@@ -176,7 +181,7 @@ pub fn open_session(
     let mut file = PlanFile::open(plans);
     let key = StoredPlan::key(file_info(path)?.0.sha256, image, options);
     if let Some(chosen) = file.find(&key) {
-        return Ok((Session::with_plan(model, image, options, Some(&chosen.clone()))?, None));
+        return Ok((Session::with_plan(model, image, options, &chosen.clone())?, None));
     }
     let session = Session::new(model, image, options)?;
     let note = file.note.clone();
@@ -205,8 +210,7 @@ fn row(
     image: &[usize],
     options: &SessionOptions,
 ) -> anyhow::Result<BenchRow> {
-    let &[channels, height, width] = image else { anyhow::bail!("images of shape {image:?}, three axes are needed") };
-    let images = gaussian(options.batch, [channels, height, width], &Preprocess::preset("raw")?, 0);
+    let images = noise(image, options.batch)?;
     let mut rival = args.against.as_ref().map(|_| Opponent::start(args, &images, options)).transpose()?;
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let first = session.run(&images)?.swap_remove(0);
@@ -214,11 +218,7 @@ fn row(
         if rival.is_some() {
             std::thread::sleep(PAUSE);
         }
-        let mine = turn(|| {
-            let start = Instant::now();
-            session.run(&images)?;
-            Ok(start.elapsed().as_secs_f64())
-        })?;
+        let mine = turn(|| seconds(&mut session, &images))?;
         if let Some(rival) = &mut rival {
             let its = turn(|| rival.ask("go"))?;
             ratios.push(percentile(&its, 0.5) / percentile(&mine, 0.5));
@@ -226,22 +226,12 @@ fn row(
         }
         ours.extend(mine);
     }
-    let (mut load, mut load_ratios, mut rival_load) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..LOADS {
-        load.push(load_seconds(args, image, options)?);
-        if let Some(rival) = &mut rival {
-            rival_load.push(rival.ask("load")?);
-            load_ratios.extend(rival_load.last().zip(load.last()).map(|(its, mine)| its / mine));
-        }
-    }
     let rival = rival.map(|rival| {
         let same = args.rival_model.is_none();
         anyhow::Ok(Rival {
             name: format!("onnxruntime {}", rival.version),
             times: times(&theirs, options.batch),
             ratio: percentile(&ratios, 0.5),
-            load: percentile(&rival_load, 0.5),
-            load_ratio: percentile(&load_ratios, 0.5),
             difference: if same { Some(rival.difference(&first)?) } else { None },
         })
     });
@@ -253,7 +243,6 @@ fn row(
         ours: times(&ours, options.batch),
         rival: rival.transpose()?,
         limit,
-        load: percentile(&load, 0.5),
         layers: if args.layers { session.layers(LAYER_RUNS) } else { Vec::new() },
         plans: if args.plans { Some(plans(args, model, &mut session, &images, options)?) } else { None },
         break_even: if args.break_even { break_even(model, image, options)? } else { Vec::new() },
@@ -263,11 +252,26 @@ fn row(
 /// Times that a model is loaded.
 const LOADS: usize = 5;
 
-fn load_seconds(args: &BenchArgs, image: &[usize], options: &SessionOptions) -> Result<f64> {
-    let start = Instant::now();
-    let model = read_model(&args.model, &args.network)?;
-    Session::new(&model, image, &SessionOptions { tune: 0.0, ..options.clone() })?;
-    Ok(start.elapsed().as_secs_f64())
+fn load(args: &BenchArgs, image: &[usize], options: &SessionOptions) -> anyhow::Result<Load> {
+    let options = SessionOptions { tune: 0.0, ..options.clone() };
+    let mut rival = args.against.as_ref().map(|_| Opponent::start(args, &noise(image, options.batch)?, &options)).transpose()?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..LOADS {
+        let start = Instant::now();
+        Session::new(&read_model(&args.model, &args.network)?, image, &options)?;
+        ours.push(start.elapsed().as_secs_f64());
+        if let Some(rival) = &mut rival {
+            theirs.push(rival.ask("load")?);
+        }
+    }
+    let ratios: Vec<f64> = theirs.iter().zip(&ours).map(|(its, mine)| its / mine).collect();
+    let median = |all: &[f64]| (!all.is_empty()).then(|| percentile(all, 0.5));
+    Ok(Load { ours: percentile(&ours, 0.5), rival: median(&theirs), ratio: median(&ratios) })
+}
+
+fn noise(image: &[usize], batch: usize) -> anyhow::Result<Tensor> {
+    let &[channels, height, width] = image else { anyhow::bail!("images of shape {image:?}, three axes are needed") };
+    Ok(gaussian(batch, [channels, height, width], &Preprocess::preset("raw")?, 0))
 }
 
 /// The plan beside all layers on one path.
@@ -285,11 +289,7 @@ fn plans(
     for _ in 0..args.rounds {
         let mut medians = [0.0; 3];
         for (index, session) in [&mut *planned, &mut sparse, &mut dense].into_iter().enumerate() {
-            let times = turn(|| {
-                let start = Instant::now();
-                session.run(images)?;
-                Ok(start.elapsed().as_secs_f64())
-            })?;
+            let times = turn(|| self::seconds(session, images))?;
             medians[index] = percentile(&times, 0.5);
             seconds[index].extend(times);
         }
@@ -337,9 +337,8 @@ fn plan_layers(planned: &mut Session, sparse: &mut Session, dense: &mut Session)
 
 /// Name, density and seconds per image of each: sessions need not run the same number of images together.
 fn convolutions(session: &mut Session) -> Vec<(String, f64, f64)> {
-    let together = session.together() as f64;
     let layers = session.layers(TURN).into_iter();
-    layers.filter_map(|layer| Some((layer.name, layer.density?, layer.seconds / together))).collect()
+    layers.filter_map(|layer| Some((layer.name, layer.density?, layer.seconds / layer.images as f64))).collect()
 }
 
 /// Densities that are measured.
@@ -361,6 +360,13 @@ fn break_even(model: &Model, image: &[usize], options: &SessionOptions) -> Resul
         sparse: found.sparse,
     };
     Ok(all.into_iter().map(row).collect())
+}
+
+/// The time of one batch.
+fn seconds(session: &mut Session, images: &Tensor) -> anyhow::Result<f64> {
+    let start = Instant::now();
+    session.run(images)?;
+    Ok(start.elapsed().as_secs_f64())
 }
 
 /// The times of a few batches without the first.

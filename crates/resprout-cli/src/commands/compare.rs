@@ -154,7 +154,7 @@ fn of_model(path: &Path, model: &Model) -> Result<Compared> {
         sparsity: Some(sparsity.of_prunable),
         compression_ratio: Some(sparsity.compression_ratio),
         theoretical_speedup: sparsity.theoretical_speedup,
-        bytes: Some(report::sizes(model, &bytes)?.gzip),
+        bytes: Some(report::gzip_bytes(&bytes)?),
         ..Compared::default()
     })
 }

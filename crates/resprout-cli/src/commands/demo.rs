@@ -120,7 +120,7 @@ fn one(
         recalibrated,
         least_squares,
         file: path.display().to_string(),
-        gzip_bytes: report::sizes(&fitted.repaired, &onnx::encode(&fitted.repaired)?)?.gzip,
+        gzip_bytes: report::gzip_bytes(&onnx::encode(&fitted.repaired)?)?,
     };
     Ok((row, dense))
 }

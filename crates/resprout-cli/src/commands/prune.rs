@@ -3,7 +3,7 @@
 use super::{
     VERIFY_IMAGES, check_json_target, check_writable, file_info, format_of, images, outputs, read_model, write_json, write_model,
 };
-use crate::args::{CalibrationCount, PruneArgs};
+use crate::args::{CalibrationCount, Format, PruneArgs};
 use crate::render::text;
 use resprout::calibrate::{Checkup, checkup};
 use resprout::criteria::CRITERIA;
@@ -51,7 +51,7 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     }
     write_model(&written, &args.output, format, data.images())?;
     clock.lap("write");
-    let outcome = Outcome { result: &result, written: &written, cuts, checkup, evaluation };
+    let outcome = Outcome { result: &result, written: &written, format, cuts, checkup, evaluation };
     let mut report = build_report(args, &options.prune, &dense, outcome, data)?;
     clock.lap("report");
     report.seconds = clock.laps;
@@ -87,6 +87,7 @@ fn check_same(masked: &Model, small: &Model, images: Option<&Tensor>) -> Result<
 struct Outcome<'a> {
     result: &'a Sparsified,
     written: &'a Model,
+    format: Format,
     cuts: Vec<Cut>,
     checkup: Option<Checkup>,
     evaluation: Option<EvaluationReport>,
@@ -286,7 +287,7 @@ fn noise(args: &PruneArgs, model: &Model, preprocess: &Preprocess, count: usize)
 }
 
 fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Outcome, data: Data) -> Result<Report> {
-    let Outcome { result, written, cuts, checkup, evaluation } = all;
+    let Outcome { result, written, format, cuts, checkup, evaluation } = all;
     let (model, outcome) = (&result.repaired, &result.outcome);
     let image = data.images().map(|images| images.shape[1..].to_vec()).or_else(|| report::fixed_image(model));
     let macs = image.as_ref().and_then(|image| report::layer_macs(model, image).ok());
@@ -316,7 +317,7 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
         model: dense_file,
         output: Some(sparse_file),
         shrunk: (!cuts.is_empty()).then(|| report::shrunk(model, written, image.as_deref(), cuts)),
-        options: options_json(args, options, preprocess.as_ref()),
+        options: options_json(args, options, format, preprocess.as_ref()),
         seed: args.seed,
         calibration: data.calibration.filter(|_| data.used).and_then(used),
         repair: (args.repair != "none").then(|| RepairReport {
@@ -360,13 +361,13 @@ fn warnings(
 }
 
 /// Every option, as given or by default.
-fn options_json(args: &PruneArgs, options: &PruneOptions, preprocess: Option<&Preprocess>) -> serde_json::Value {
+fn options_json(args: &PruneArgs, options: &PruneOptions, format: Format, preprocess: Option<&Preprocess>) -> serde_json::Value {
     serde_json::json!({
         "sparsity": args.macs.is_none().then_some(options.sparsity),
         "pattern": args.pattern,
         "macs": args.macs,
         "shrink": args.shrink,
-        "format": format_of(&args.output, args.format).ok().map(|format| format.to_string()),
+        "format": format.to_string(),
         "criterion": options.criterion,
         "allocation": options.allocation,
         "repair": args.repair,

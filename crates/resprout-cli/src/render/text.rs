@@ -248,13 +248,12 @@ pub fn classified(result: &Classified) {
 pub fn bench(bench: &Bench, layers: bool) {
     let shape: Vec<String> = bench.image.iter().map(usize::to_string).collect();
     outln!("{} on images of {}, {}", bench.model.path, shape.join("x"), bench.cpu);
-    let ms = |seconds: f64| format!("{:.3}", seconds * 1e3);
     let row = |row: &BenchRow| {
         let rival = |of: fn(&Rival) -> f64| row.rival.as_ref().map(of);
         vec![
             row.batch.to_string(),
             row.threads.to_string(),
-            row.together.to_string(),
+            together(row),
             ms(row.ours.p50),
             ms(row.ours.p90),
             format!("{:.0}", row.ours.images_per_second),
@@ -270,38 +269,46 @@ pub fn bench(bench: &Bench, layers: bool) {
     if let Some(rival) = bench.rows.iter().find_map(|row| row.rival.as_ref()) {
         outln!("  rival: {}; faster: the median of its time by ours, turn by turn", rival.name);
     }
-    for row in &bench.rows {
-        let rival =
-            row.rival.as_ref().map_or(String::new(), |r| format!("; rival {} ms, {:.2} times as long", ms(r.load), r.load_ratio));
-        outln!("  batch {}, {} threads: ready {} ms after the file is opened{rival}", row.batch, row.threads, ms(row.load));
-    }
+    let rival = bench.load.rival.zip(bench.load.ratio);
+    let rival = rival.map_or(String::new(), |(its, ratio)| format!("; rival {} ms, {ratio:.2} times as long", ms(its)));
+    outln!("  ready {} ms after the file is opened{rival}", ms(bench.load.ours));
     bench.rows.iter().filter_map(|row| row.plans.as_ref()).for_each(plans);
     bench.rows.iter().filter(|row| !row.break_even.is_empty()).for_each(break_even);
     for row in bench.rows.iter().filter(|_| layers) {
-        outln!(
-            "\nbatch {}, {} threads: one pass of {} images; limit {:.1} GMAC/s",
-            row.batch,
-            row.threads,
-            row.together,
-            row.limit / 1e9
-        );
+        outln!("\nbatch {}, {} threads; limit {:.1} GMAC/s", row.batch, row.threads, row.limit / 1e9);
         let line = |layer: &resprout::forward::LayerTime| {
             let rate = layer.macs.map(|macs| macs as f64 / layer.seconds);
             vec![
                 layer.name.clone(),
-                format!("{:.1}", layer.seconds * 1e6),
+                layer.images.to_string(),
+                us(layer.seconds),
                 layer.density.map_or("-".into(), |d| format!("{d:.3}")),
                 rate.map_or("-".into(), |rate| format!("{:.1}", rate / 1e9)),
                 rate.map_or("-".into(), |rate| format!("{:.0} %", rate / row.limit * 100.0)),
             ]
         };
-        table(&["operation", "us", "density", "GMAC/s", "of the limit"], &row.layers.iter().map(line).collect::<Vec<_>>());
+        table(
+            &["operation", "images", "us", "density", "GMAC/s", "of the limit"],
+            &row.layers.iter().map(line).collect::<Vec<_>>(),
+        );
     }
     warnings(&bench.warnings);
 }
 
+/// Images that run together, stage by stage.
+fn together(row: &BenchRow) -> String {
+    row.together.iter().map(usize::to_string).collect::<Vec<_>>().join(" > ")
+}
+
+fn ms(seconds: f64) -> String {
+    format!("{:.3}", seconds * 1e3)
+}
+
+fn us(seconds: f64) -> String {
+    format!("{:.1}", seconds * 1e6)
+}
+
 fn plans(plans: &Plans) {
-    let ms = |seconds: f64| format!("{:.3}", seconds * 1e3);
     outln!(
         "\nplanned {} ms, all layers sparse {}, all dense {}: the better of these takes {:.2} times as long",
         ms(plans.planned),
@@ -312,7 +319,6 @@ fn plans(plans: &Plans) {
     if let Some(worst) = plans.worst_layer {
         outln!("  of the layers planned sparse, the dense path takes at least {worst:.2} times as long");
     }
-    let us = |seconds: f64| format!("{:.1}", seconds * 1e6);
     let row = |layer: &PlanLayer| {
         let path = if layer.planned_sparse { "sparse" } else { "dense" };
         vec![
@@ -336,7 +342,6 @@ fn break_even(row: &BenchRow) {
         row.batch,
         row.threads
     );
-    let us = |seconds: f64| format!("{:.1}", seconds * 1e6);
     let densities = row.break_even[0].sparse.iter().map(|(density, _)| format!("{density:.2}"));
     let header: Vec<String> =
         ["shape", "dense us"].map(String::from).into_iter().chain(densities).chain(["break-even".into()]).collect();

@@ -346,10 +346,8 @@ impl Builder {
             names.push(name);
             ops.push(match draft {
                 Draft::Input { index, to } => {
-                    let extent = self.extents[to.0];
-                    let plane = extent.channels * extent.size[0] * extent.size[1];
-                    let table = extent.gathers(|image, [y, x]| image * plane + y * extent.size[1] + x);
-                    Op::Input { index, to: placed(to), table }
+                    let extent = &self.extents[to.0];
+                    Op::Input { index, to: placed(to), table: extent.gathers(extent.plain()) }
                 }
                 Draft::Conv { from, to, shape, rows, bias, activation, added } => {
                     let conv =
@@ -375,8 +373,14 @@ impl Builder {
                     Op::Affine { from: placed(from), to: placed(to), scale, shift, activation }
                 }
                 Draft::Add { a, b, to, activation } => Op::Add { a: placed(a), b: placed(b), to: placed(to), activation },
-                Draft::Mean { from, to } => Op::Mean { from: placed(from), to: placed(to) },
-                Draft::Output { from, index } => Op::Output { from: placed(from), index },
+                Draft::Mean { from, to } => {
+                    let table = self.extents[from.0].gathers_within(0, |image, _| image);
+                    Op::Mean { from: placed(from), to: placed(to), table }
+                }
+                Draft::Output { from, index } => {
+                    let extent = &self.extents[from.0];
+                    Op::Output { from: placed(from), index, table: extent.gathers_within(0, extent.plain()) }
+                }
             });
         }
         Some(Program { kernel: self.kernel, ops, names, lines, inputs: self.inputs, outputs: self.outputs, images: self.images })

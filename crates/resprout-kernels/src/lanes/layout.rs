@@ -13,23 +13,25 @@ pub(super) struct Lanes {
     pub patch: [usize; 2],
 }
 
-/// A line's place and, for each lane, what it should hold: the lane of the same value's other line, or nothing.
+/// A line's place and, for each lane, what it should hold.
 pub(super) struct Gather {
-    /// The line to be written.
-    pub to: usize,
-    /// For each lane: where it is read from (in floats from the value's channel), if it is inside of the image.
-    pub from: [Option<usize>; LANES],
-    /// If all lanes are read from one line of the same kind of value: that line, each lane's lane, and whether it is read.
-    pub one: Option<(usize, [i32; LANES], u16)>,
+    /// The line.
+    pub line: u32,
+    /// For each lane: where it is read from, in floats from a channel's first one. Lanes that are not read have the place of
+    /// one that is.
+    pub from: [u32; LANES],
+    /// A bit for each lane that is read, because it is inside of the image; the others become 0.
+    pub read: u16,
+    /// Whether all lanes that are read are on one line, if the channel they come from is in lines.
+    pub one: bool,
 }
 
 impl Gather {
-    fn new(to: usize, from: [Option<usize>; LANES]) -> Gather {
-        let first = from.iter().flatten().next().map_or(0, |at| at / LANES);
-        let alone = from.iter().flatten().all(|at| at / LANES == first);
-        let lanes = from.map(|at| at.map_or(0, |at| (at % LANES) as i32));
+    fn new(line: usize, from: [Option<usize>; LANES]) -> Gather {
+        let first = from.iter().flatten().next().copied().unwrap_or(0);
+        let one = from.iter().flatten().all(|at| at / LANES == first / LANES);
         let read = (0..LANES).filter(|&lane| from[lane].is_some()).fold(0, |mask, lane| mask | 1 << lane);
-        Gather { to, from, one: alone.then_some((first, lanes, read)) }
+        Gather { line: line as u32, from: from.map(|at| at.unwrap_or(first) as u32), read, one }
     }
 }
 
@@ -37,6 +39,11 @@ impl Lanes {
     /// The spread that wastes the fewest lanes on images of this size, and then has the smallest borders.
     pub fn best(images: usize, size: [usize; 2]) -> Lanes {
         Lanes::candidates(images, size).min_by_key(|lanes| lanes.cost()).unwrap_or(Lanes { images, grid: [1, 1], patch: size })
+    }
+
+    /// The share of lanes without a pixel.
+    fn wasted(&self, size: [usize; 2]) -> f64 {
+        1.0 - (self.images * size[0] * size[1]) as f64 / (LANES * self.lines()) as f64
     }
 
     /// One for every grid.
@@ -71,6 +78,11 @@ impl Lanes {
         let lane = image * self.grid[0] * self.grid[1] + cell[0] * self.grid[1] + cell[1];
         (lane, [pixel[0] % self.patch[0], pixel[1] % self.patch[1]])
     }
+}
+
+/// The share of lanes that stay empty when so many images of this size run together: 1, 2, 4, 8 or 16.
+pub fn wasted(images: usize, size: [usize; 2]) -> f64 {
+    Lanes::best(images, size).wasted(size)
 }
 
 /// A value's extent in lines.
@@ -117,9 +129,19 @@ impl Extent {
         self.line(y as isize, x as isize) * LANES + lane
     }
 
+    /// Where a pixel lies in `[images, C, H, W]`, in floats from the first pixel of its channel in the first image.
+    pub fn plain(&self) -> impl Fn(usize, [usize; 2]) -> usize {
+        let (width, image_len) = (self.size[1], self.channels * self.size[0] * self.size[1]);
+        move |image, [y, x]| image * image_len + y * width + x
+    }
+
     /// For every line with its border: where each lane finds its pixel in `source`, by that value's layout.
     pub fn gathers(&self, source: impl Fn(usize, [usize; 2]) -> usize) -> Vec<Gather> {
-        let pad = self.pad as isize;
+        self.gathers_within(self.pad as isize, source)
+    }
+
+    /// The same with so many lines of the border.
+    pub fn gathers_within(&self, pad: isize, source: impl Fn(usize, [usize; 2]) -> usize) -> Vec<Gather> {
         let [height, width] = self.lanes.patch;
         let mut all = Vec::with_capacity(self.lines());
         for y in -pad..height as isize + pad {
@@ -139,7 +161,9 @@ impl Extent {
 
     /// The lines that must be written again after the patches were: borders, and lanes outside of the image.
     pub fn repairs(&self) -> Vec<Gather> {
-        let own = |gather: &Gather| gather.from.iter().enumerate().all(|(lane, from)| *from == Some(gather.to * LANES + lane));
+        let own = |gather: &Gather| {
+            gather.read == u16::MAX && (0..).zip(gather.from).all(|(lane, from)| from == gather.line * LANES as u32 + lane)
+        };
         self.gathers(|image, pixel| self.float(image, pixel)).into_iter().filter(|gather| !own(gather)).collect()
     }
 }

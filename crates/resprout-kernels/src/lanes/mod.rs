@@ -25,5 +25,6 @@ mod tile;
 pub use arena::{Arena, LANES};
 pub use break_even::{BreakEven, break_even};
 pub use build::{Builder, Convolution, Value};
+pub use layout::wasted;
 pub use program::{Choice, Paths, Program, limit};
 pub use team::{Member, Team};

@@ -94,15 +94,17 @@ pub(super) enum Op {
         to: Placed,
         activation: Activation,
     },
-    /// The mean over pixels.
+    /// The mean over pixels. Lanes are read from the number of their image.
     Mean {
         from: Placed,
         to: Placed,
+        table: Vec<Gather>,
     },
     /// `[images, C, H, W]` goes out.
     Output {
         from: Placed,
         index: usize,
+        table: Vec<Gather>,
     },
 }
 
@@ -301,11 +303,11 @@ impl Program {
                 Op::Conv(conv) => conv.run(base, member),
                 Op::Input { index, to, table } => {
                     let size = to.extent.size[0] * to.extent.size[1];
-                    for channel in member.part(to.extent.channels) {
-                        let line = base.channel(to, channel);
-                        // Images lie one after another, each with all its channels.
+                    // Threads share the lines: images often have three channels, and tables are long.
+                    let table = &table[member.part(table.len())];
+                    for channel in 0..to.extent.channels {
                         let source = inputs[*index].as_ptr().add(channel * size);
-                        table.iter().for_each(|gather| gather_line(gather, source, line));
+                        table.iter().for_each(|gather| gather_line(gather, source, base.channel(to, channel)));
                     }
                 }
                 Op::Border { value, table } => {
@@ -354,29 +356,21 @@ impl Program {
                         }
                     }
                 }
-                Op::Mean { from, to } => {
-                    let [height, width] = from.extent.size;
+                Op::Mean { from, to, table } => {
+                    let size = from.extent.size[0] * from.extent.size[1];
                     for channel in member.part(from.extent.channels) {
-                        let (source, target) = (base.channel(from, channel), base.channel(to, channel));
-                        for image in 0..from.extent.lanes.images {
-                            let pixels = (0..height).flat_map(|y| (0..width).map(move |x| [y, x]));
-                            let sum: f64 = pixels.map(|pixel| f64::from(*source.add(from.extent.float(image, pixel)))).sum();
-                            *target.add(to.extent.float(image, [0, 0])) = (sum / (height * width) as f64) as f32;
+                        let sums = image_sums(table, base.channel(from, channel));
+                        let target = base.channel(to, channel);
+                        for (image, sum) in sums.iter().enumerate().take(from.extent.lanes.images) {
+                            *target.add(to.extent.float(image, [0, 0])) = (sum / size as f64) as f32;
                         }
                     }
                 }
-                Op::Output { from, index } => {
-                    let [height, width] = from.extent.size;
+                Op::Output { from, index, table } => {
+                    let size = from.extent.size[0] * from.extent.size[1];
                     for channel in member.part(from.extent.channels) {
-                        let line = base.channel(from, channel);
-                        for image in 0..from.extent.lanes.images {
-                            let out = (*base.outputs.add(*index)).add((image * from.extent.channels + channel) * height * width);
-                            for y in 0..height {
-                                for x in 0..width {
-                                    *out.add(y * width + x) = *line.add(from.extent.float(image, [y, x]));
-                                }
-                            }
-                        }
+                        let target = (*base.outputs.add(*index)).add(channel * size);
+                        scatter(table, base.channel(from, channel), target);
                     }
                 }
             }
@@ -393,15 +387,36 @@ impl Base {
 }
 
 pub(super) unsafe fn gather_line(gather: &Gather, source: *const f32, line: *mut f32) {
-    let mut values = [0.0; LANES];
-    for (value, from) in values.iter_mut().zip(&gather.from) {
-        if let Some(from) = from {
-            // SAFETY: tables are made of places inside of their values.
-            *value = unsafe { *source.add(*from) };
+    // SAFETY: tables are made of places inside of their values.
+    let value = |lane: usize| unsafe { *source.add(gather.from[lane] as usize) };
+    let values = std::array::from_fn(|lane| if gather.read >> lane & 1 == 1 { value(lane) } else { 0.0 });
+    // SAFETY: as above.
+    unsafe { line.add(gather.line as usize * LANES).cast::<[f32; LANES]>().write(values) }
+}
+
+/// Every lane that a table would read, to the place where it would be read from.
+unsafe fn scatter(table: &[Gather], source: *const f32, target: *mut f32) {
+    for gather in table {
+        // SAFETY: tables are made of places inside of their values.
+        let line = unsafe { source.add(gather.line as usize * LANES).cast::<[f32; LANES]>().read() };
+        for lane in (0..LANES).filter(|lane| gather.read >> lane & 1 == 1) {
+            // SAFETY: as above.
+            unsafe { *target.add(gather.from[lane] as usize) = line[lane] };
         }
     }
-    // SAFETY: as above.
-    unsafe { line.add(gather.to * LANES).cast::<[f32; LANES]>().write(values) }
+}
+
+/// The sums of all lanes with the same place.
+unsafe fn image_sums(table: &[Gather], source: *const f32) -> [f64; LANES] {
+    let mut sums = [0.0; LANES];
+    for gather in table {
+        // SAFETY: tables are made of lines inside of their values.
+        let line = unsafe { source.add(gather.line as usize * LANES).cast::<[f32; LANES]>().read() };
+        for lane in (0..LANES).filter(|lane| gather.read >> lane & 1 == 1) {
+            sums[gather.from[lane] as usize] += f64::from(line[lane]);
+        }
+    }
+    sums
 }
 
 /// Calls `work` with the first lines of each row of a patch in both values, and the row's length.

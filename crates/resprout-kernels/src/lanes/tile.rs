@@ -51,6 +51,8 @@ trait Isa {
     unsafe fn store(to: *mut u8, line: Self::Line);
     unsafe fn add(a: Self::Line, b: Self::Line) -> Self::Line;
     unsafe fn multiply_add(weight: Self::Line, line: Self::Line, sum: Self::Line) -> Self::Line;
+    /// Asks for a line that will be needed soon; any address will do.
+    unsafe fn prefetch(from: *const u8);
     /// NaN stays NaN.
     unsafe fn clamp(line: Self::Line, low: Self::Line, high: Self::Line) -> Self::Line;
 }
@@ -82,6 +84,20 @@ unsafe fn run<I: Isa, const G: usize, const R: usize, const W: usize, const S: u
                         } else {
                             I::add(bias, I::load(added.add(work.tile.added[r] + x * LINE)))
                         };
+                    }
+                }
+            }
+            // What the next group begins with lies far apart, where no hardware prefetcher looks.
+            for g in 0..G {
+                let channel = (group + 1) * G + g;
+                let out = work.output.wrapping_add(channel * work.output_pitch);
+                let added = work.added.wrapping_add(channel * work.added_pitch);
+                for r in 0..R {
+                    for x in 0..W {
+                        I::prefetch(out.wrapping_add(work.tile.output[r] + x * LINE));
+                        if work.first && !work.added.is_null() {
+                            I::prefetch(added.wrapping_add(work.tile.added[r] + x * LINE));
+                        }
                     }
                 }
             }
@@ -120,9 +136,9 @@ mod x86 {
     use super::{Isa, LINE};
     use std::arch::x86_64::*;
 
-    /// `to[l] = from[lanes[l]]` where the bit of `read` is set, else 0.
+    /// `to[l] = from[lanes[l] % 16]` where the bit of `read` is set, else 0.
     #[target_feature(enable = "avx512f")]
-    pub unsafe fn shuffle(from: *const f32, lanes: &[i32; 16], read: u16, to: *mut f32) {
+    pub unsafe fn shuffle(from: *const f32, lanes: &[u32; 16], read: u16, to: *mut f32) {
         unsafe {
             let lanes = _mm512_loadu_si512(lanes.as_ptr().cast());
             _mm512_store_ps(to, _mm512_maskz_permutexvar_ps(read, lanes, _mm512_load_ps(from)));
@@ -152,6 +168,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn multiply_add(weight: __m512, line: __m512, sum: __m512) -> __m512 {
             unsafe { _mm512_fmadd_ps(weight, line, sum) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch(from: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         }
         #[inline(always)]
         unsafe fn clamp(line: __m512, low: __m512, high: __m512) -> __m512 {
@@ -186,6 +206,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn multiply_add(weight: [__m256; 2], line: [__m256; 2], sum: [__m256; 2]) -> [__m256; 2] {
             unsafe { [_mm256_fmadd_ps(weight[0], line[0], sum[0]), _mm256_fmadd_ps(weight[1], line[1], sum[1])] }
+        }
+        #[inline(always)]
+        unsafe fn prefetch(from: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         }
         #[inline(always)]
         unsafe fn clamp(line: [__m256; 2], low: [__m256; 2], high: [__m256; 2]) -> [__m256; 2] {
@@ -223,6 +247,8 @@ impl Isa for Portable {
     unsafe fn multiply_add(weight: [f32; LANES], line: [f32; LANES], sum: [f32; LANES]) -> [f32; LANES] {
         std::array::from_fn(|l| weight[l] * line[l] + sum[l])
     }
+    #[inline(always)]
+    unsafe fn prefetch(_: *const u8) {}
     #[inline(always)]
     unsafe fn clamp(line: [f32; LANES], low: [f32; LANES], high: [f32; LANES]) -> [f32; LANES] {
         std::array::from_fn(|l| Activation::Clamp { low: low[l], high: high[l] }.apply(line[l]))
@@ -297,19 +323,19 @@ pub(super) fn most_lines(kernel: Kernel, group: usize) -> usize {
     (all / group).max(1)
 }
 
-/// Writes a line from other lines of the same channel, mostly a single one.
+/// Writes a line from other lines of the same channel, mostly from a single one.
 ///
 /// # Safety
 /// `channel` must be a whole channel of the value that `gather` was made for.
 pub(super) unsafe fn shuffle_line(kernel: Kernel, gather: &Gather, channel: *mut f32) {
     // SAFETY: the tables lie inside of their values; the kernel is the proof of the instructions.
     unsafe {
-        match (&gather.one, kernel.isa()) {
+        match kernel.isa() {
             #[cfg(target_arch = "x86_64")]
-            (Some((line, lanes, read)), Available::Avx512) => {
-                x86::shuffle(channel.add(line * LANES), lanes, *read, channel.add(gather.to * LANES));
+            Available::Avx512 if gather.one => {
+                let line = gather.from[0] as usize / LANES * LANES;
+                x86::shuffle(channel.add(line), &gather.from, gather.read, channel.add(gather.line as usize * LANES));
             }
-            (Some((_, _, 0)), _) => channel.add(gather.to * LANES).cast::<[f32; LANES]>().write([0.0; LANES]),
             _ => super::program::gather_line(gather, channel, channel),
         }
     }

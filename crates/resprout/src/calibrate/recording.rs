@@ -27,8 +27,8 @@ impl<'a> From<&'a Model> for Dense<'a> {
 impl<'a> Dense<'a> {
     /// With a recording of the same network. It is used where its images begin with those of the walk,
     /// and changes no result.
-    pub fn recorded(model: &'a Model, recording: Option<&'a Recording>) -> Dense<'a> {
-        Dense { model, recording }
+    pub fn recorded(model: &'a Model, recording: &'a Option<Recording>) -> Dense<'a> {
+        Dense { model, recording: recording.as_ref() }
     }
 
     /// The network.

@@ -11,9 +11,9 @@
 //! * If `NAME` is listed in `masks`, its bits are its mask as well: what is not stored is pruned.
 //! * `resprout.graph`, bytes: the network as an ONNX file without these tensors.
 
-use super::atomic;
 use super::onnx::{encode_graph, parse_with};
 use super::safetensors::{Packed, floats, pack};
+use super::{Room, atomic};
 use crate::error::{Error, Result};
 use crate::model::{Mask, Model, Param};
 use crate::tensor::{Tensor, element_count};
@@ -27,8 +27,6 @@ const VERSION: u32 = 1;
 const GRAPH: &str = "resprout.graph";
 const BITS: &str = ".bitmask";
 const VALUES: &str = ".values";
-/// As many numbers as an ONNX file could hold.
-const MOST_ELEMENTS: usize = 1 << 29;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -116,7 +114,7 @@ pub(super) fn contents(bytes: &[u8]) -> Result<Option<Contents>> {
         return Err(Error::format(format!("{name:?} is said to be masked, and has no bitmask")));
     }
     let (mut tensors, mut masks, mut parts) = (Vec::new(), Vec::new(), HashSet::from([GRAPH.to_string()]));
-    let mut room = MOST_ELEMENTS;
+    let mut room = Room::default();
     for (name, shape) in header.shapes {
         let (bits, values) = (format!("{name}{BITS}"), format!("{name}{VALUES}"));
         let (kept, tensor) = expand(&file, &bits, &values, shape, &mut room).map_err(|e| e.at(format!("tensor {name:?}")))?;
@@ -135,12 +133,11 @@ pub(super) fn contents(bytes: &[u8]) -> Result<Option<Contents>> {
 }
 
 /// Which elements are stored, and the whole tensor.
-fn expand(file: &SafeTensors, bits: &str, values: &str, shape: Vec<usize>, room: &mut usize) -> Result<(Vec<bool>, Tensor)> {
+fn expand(file: &SafeTensors, bits: &str, values: &str, shape: Vec<usize>, room: &mut Room) -> Result<(Vec<bool>, Tensor)> {
     let part = |name: &str| file.tensor(name).map_err(|_| Error::format(format!("there is no {name:?}")));
     let (bits, values) = (part(bits)?, part(values)?);
     let count = element_count(&shape)?;
-    *room =
-        room.checked_sub(count).ok_or_else(|| Error::format(format!("all together have more than {MOST_ELEMENTS} elements")))?;
+    room.take(count)?;
     if bits.dtype() != Dtype::U8 || bits.data().len() != count.div_ceil(8) {
         return Err(Error::format(format!("{} bytes of bitmask for {count} elements of shape {shape:?}", bits.data().len())));
     }

@@ -1,6 +1,6 @@
 //! From a plan to programs on lines, with single steps between where lines cannot be used.
 
-use super::{Plan, PlanOptions, Slots, Step};
+use super::{Plan, Slots, Step};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::ops::remap::Remap;
@@ -30,12 +30,17 @@ enum Segment {
 }
 
 impl Compiled {
-    pub fn new(model: &Model, image: &[usize], together: usize, kernel: Kernel, options: &PlanOptions) -> Result<Compiled> {
-        let plan = Plan::new(model, &[&[together], image].concat(), options)?;
+    /// `plan` is one of the model's, or a part of one.
+    pub fn new(model: &Model, plan: Plan, kernel: Kernel) -> Result<Compiled> {
+        let together = plan.input_shape.first().copied().unwrap_or(0);
         if plan.result_shapes.iter().any(|shape| shape.first() != Some(&together)) {
             return Err(Error::unsupported("an output does not keep the images apart along its first axis"));
         }
         let mut compiler = Compiler::new(model, &plan, kernel, together);
+        if plan.continues {
+            // What the steps before had in lines goes on in lines, as it would without a cut.
+            compiler.known(0);
+        }
         for index in 0..plan.steps.len() {
             compiler.step(index)?;
         }
@@ -132,7 +137,8 @@ impl Compiled {
                     let start = std::time::Instant::now();
                     self.run_step(*index, &mut slots);
                     let name = format!("step {index}");
-                    all.push(LayerTime { name, seconds: start.elapsed().as_secs_f64(), macs: None, density: None });
+                    let (images, seconds) = (self.together, start.elapsed().as_secs_f64());
+                    all.push(LayerTime { name, images, seconds, macs: None, density: None });
                 }
                 Segment::Program { program, inputs, outputs } => {
                     let Some(arena) = arenas.next() else { continue };
@@ -143,6 +149,7 @@ impl Compiled {
                     let work = program.work();
                     all.extend(program.names().zip(seconds).map(|((name, conv), seconds)| LayerTime {
                         name: name.into(),
+                        images: self.together,
                         seconds,
                         macs: conv.map(|conv| work[conv].0),
                         density: conv.map(|conv| work[conv].1),
@@ -227,11 +234,11 @@ impl<'a> Compiler<'a> {
         if self.lines(index, step).is_some() {
             return Ok(());
         }
-        // A step of its own needs what the open program computes.
-        if step
-            .input_slots()
-            .any(|slot| self.open.as_ref().is_some_and(|open| open.known.contains_key(&slot) && !open.inputs.contains(&slot)))
-        {
+        // A step of its own needs what the open program computes, and gives up what nobody reads later.
+        let waits = |slot: usize, open: &Open| {
+            open.known.contains_key(&slot) && (!open.inputs.contains(&slot) || self.last_read.get(&slot) == Some(&index))
+        };
+        if self.open.as_ref().is_some_and(|open| step.input_slots().any(|slot| waits(slot, open))) {
             self.close()?;
         }
         self.segments.push(Segment::Step(index));
@@ -241,6 +248,9 @@ impl<'a> Compiler<'a> {
     /// Ends the open program: what is read later goes out.
     fn close(&mut self) -> Result<()> {
         let Some(Open { mut builder, inputs, known }) = self.open.take() else { return Ok(()) };
+        if known.len() == inputs.len() {
+            return Ok(());
+        }
         let done = |slot: &usize| self.is_out(*slot) || inputs.contains(slot);
         let mut wanted: Vec<usize> = known.keys().copied().filter(|slot| !done(slot) && self.is_wanted(*slot)).collect();
         wanted.sort_unstable();
@@ -479,6 +489,8 @@ fn absorbed(plan: &Plan) -> HashMap<usize, (usize, usize)> {
 pub struct LayerTime {
     /// The layer's name.
     pub name: String,
+    /// Images of a run.
+    pub images: usize,
     /// The least of several runs.
     pub seconds: f64,
     /// Multiply-accumulates with weights that are not zero.

@@ -106,7 +106,8 @@ fn in_lines(model: &Model, image: &[usize], kernel: Kernel, options: &PlanOption
         Some(_) => return None,
         None => usual_together(image, LANES),
     };
-    Compiled::new(model, image, together, kernel, options).ok().filter(Compiled::is_worth_it)
+    let plan = Plan::new(model, &[&[together], image].concat(), options).ok()?;
+    Compiled::new(model, plan, kernel).ok().filter(Compiled::is_worth_it)
 }
 
 /// The outputs of all chunks one behind another, without what a last, shorter chunk was filled up with.

@@ -6,7 +6,7 @@ use crate::ops::{BinaryOp, Compute, Fact, Fused, Op, batch_norm_affine, fold, re
 use crate::tensor::{Tensor, Value, value_count};
 use resprout_kernels::{Activation, Kernel};
 use std::collections::{HashMap, HashSet};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 /// Versions of the standard operator set whose rules are implemented.
@@ -198,6 +198,8 @@ pub struct Plan {
     pub result_shapes: Vec<Vec<usize>>,
     /// How each output's numbers came about: the layer's operation, for softmax detection.
     pub output_ops: Vec<String>,
+    /// Whether steps of the model come before these.
+    pub(crate) continues: bool,
     results: Vec<Operand>,
     slot_count: usize,
 }
@@ -226,6 +228,54 @@ impl Plan {
         results
     }
 
+    /// Steps before which a single value is alive, one that a convolution or a sum has computed of the images, and its shape:
+    /// there the plan can be cut in two.
+    pub(crate) fn waists(&self) -> Vec<(usize, &[usize])> {
+        let mut found = Vec::new();
+        let mut alive = HashSet::from([0]);
+        for (index, pair) in self.steps.windows(2).enumerate() {
+            let step = &pair[0];
+            alive.insert(step.output);
+            alive.retain(|slot| !step.release.contains(slot));
+            let computed = matches!(step.compute, Compute::Conv(_) | Compute::Binary { op: BinaryOp::Add, .. });
+            if computed && step.shape.len() == 4 && alive.len() == 1 && alive.contains(&step.output) {
+                found.push((index + 1, &step.shape[..]));
+            }
+        }
+        found
+    }
+
+    /// The steps from one [waist](Self::waists) (or the first step) to another (or the end) as a plan of their own.
+    pub(crate) fn part(mut self, range: Range<usize>) -> Plan {
+        let waist = |steps: &[Step], at: usize| steps[at..].iter().flat_map(Step::input_slots).next().unwrap_or(0);
+        if range.end < self.steps.len() {
+            let out = waist(&self.steps, range.end);
+            self.result_shapes = vec![self.slot_shape(out).to_vec()];
+            self.results = vec![Operand::Slot(out)];
+        }
+        if range.start > 0 {
+            let from = waist(&self.steps, range.start);
+            self.input_shape = self.slot_shape(from).to_vec();
+            self.continues = true;
+            let rename = |slot: &mut usize| *slot = if *slot == from { 0 } else { *slot };
+            for step in &mut self.steps[range.clone()] {
+                step.inputs.iter_mut().for_each(|input| {
+                    if let Operand::Slot(slot) = input {
+                        rename(slot)
+                    }
+                });
+                step.release.iter_mut().for_each(rename);
+            }
+        }
+        self.steps.truncate(range.end);
+        self.steps.drain(..range.start);
+        self
+    }
+
+    fn slot_shape(&self, slot: usize) -> &[usize] {
+        self.steps.iter().find(|step| step.output == slot).map_or(&self.input_shape, |step| &step.shape)
+    }
+
     /// Whether a slot holds an output or a tap.
     pub fn is_result(&self, slot: usize) -> bool {
         self.results.iter().any(|result| matches!(result, Operand::Slot(s) if *s == slot))
@@ -248,8 +298,7 @@ impl Plan {
 
     /// The bytes of a slot's value in one chunk.
     pub fn slot_bytes(&self, slot: usize) -> usize {
-        let shape = self.steps.iter().find(|step| step.output == slot).map_or(&self.input_shape, |step| &step.shape);
-        shape.iter().product::<usize>() * size_of::<f32>()
+        self.slot_shape(slot).iter().product::<usize>() * size_of::<f32>()
     }
 
     /// Runs every step on one input.
@@ -456,6 +505,7 @@ impl<'a> Builder<'a> {
             steps: self.steps,
             input_shape: input_shape.to_vec(),
             result_shapes,
+            continues: false,
             results,
             slot_count,
         })

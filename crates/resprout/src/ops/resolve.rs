@@ -222,8 +222,7 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
             let (conv, out) = attributes.shape(shape, &weight.shape)?;
             let bias = bias_of(inputs, 2, conv.out_channels)?;
             let macs = (out[0] * conv.out_channels * out[2] * out[3]) as u64 * conv.dot_length() as u64;
-            let constant = operand(inputs, 1)?.value.clone().ok_or_else(|| Error::unsupported("a weight that is computed"))?;
-            let (weight, bias) = fused.fold(constant, weight, bias);
+            let (weight, bias) = fused.fold(constant(inputs, 1)?, weight, bias);
             Ok(Resolved { shape: out, compute: Compute::Conv(Conv::new(conv, weight, bias, activation)), macs })
         }
         Op::ConvTranspose(attributes) => {
@@ -430,6 +429,11 @@ fn constant_f32<'a>(inputs: &'a [Option<Fact>], index: usize, what: &str) -> Res
     value
         .and_then(|v| v.as_f32())
         .ok_or_else(|| Error::unsupported(format!("a {what} that is computed, not a constant of 32-bit floats")))
+}
+
+/// The same, to be kept.
+fn constant(inputs: &[Option<Fact>], index: usize) -> Result<Arc<Value>> {
+    operand(inputs, index)?.value.clone().ok_or_else(|| Error::unsupported("a weight that is computed"))
 }
 
 fn optional_f32(inputs: &[Option<Fact>], index: usize) -> Result<Option<&Tensor>> {

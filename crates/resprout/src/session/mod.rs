@@ -14,17 +14,20 @@
 //! ```
 
 mod plan;
+mod stages;
 
 pub use plan::{PlanFile, StoredPlan, cpu_name};
+pub use stages::StageStart;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::forward::{Compiled, LayerTime, PlanOptions, fixed_batch, join, usual_together};
+use crate::error::{Error, Result};
+use crate::forward::{Compiled, LayerTime, join};
 use crate::model::Model;
 use crate::tensor::Tensor;
 pub use resprout_kernels::lanes::Paths;
-use resprout_kernels::lanes::{Arena, BreakEven, Choice, LANES, Team, break_even};
+use resprout_kernels::lanes::{Arena, BreakEven, Choice, Program, Team, break_even};
 use resprout_kernels::{ConvShape, KERNELS, Kernel};
 use serde::{Deserialize, Serialize};
+use stages::Parts;
 use std::time::{Duration, Instant};
 
 /// How a session is made.
@@ -56,69 +59,51 @@ const PROOF_RUNS: usize = 5;
 
 /// A network ready to run images of one size.
 pub struct Session {
-    compiled: Compiled,
-    arenas: Vec<Vec<Arena>>,
+    stages: Vec<Stage>,
     team: Team,
     image: Vec<usize>,
 }
 
+/// A part of the network, and memory for each thread that runs it alone.
+struct Stage {
+    start: StageStart,
+    compiled: Compiled,
+    arenas: Vec<Vec<Arena>>,
+}
+
+/// Rows, columns, block, group and split of a convolution.
+type Cut = [usize; 5];
+
 /// What a session has chosen: the same network on the same CPU starts with it at once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Chosen {
-    /// Images that run together.
-    pub together: usize,
-    /// Rows, columns, block, group and split of every convolution, program by program.
-    pub cuts: Vec<Vec<[usize; 5]>>,
+    /// The parts of the network.
+    pub stages: Vec<StageStart>,
+    /// How every convolution is cut: rows, columns, block, group and split.
+    pub cuts: Vec<Cut>,
 }
 
 impl Session {
     /// Compiles `model` for images of shape `[C, H, W]`.
     pub fn new(model: &Model, image: &[usize], options: &SessionOptions) -> Result<Session> {
-        Session::with_plan(model, image, options, None)
+        let parts = Parts::new(model, image, options)?;
+        match options.tune > 0.0 {
+            true => parts.fastest(),
+            false => parts.session(&parts.usual()?),
+        }
     }
 
     /// The same, with what an earlier session has [`chosen`](Self::chosen), so that nothing is measured.
-    pub fn with_plan(model: &Model, image: &[usize], options: &SessionOptions, chosen: Option<&Chosen>) -> Result<Session> {
-        let positive = |value: usize, name: &str| match value {
-            0 => Err(Error::option(format!("{name} 0: a number from 1 on is needed"))),
-            value => Ok(value),
-        };
-        positive(options.threads, "--threads")?;
-        positive(options.batch, "--batch")?;
-        let kernel = find_kernel(options.kernel.as_deref())?;
-        let mut best: Option<(f64, Session)> = None;
-        let sizes = match chosen {
-            _ if fixed_batch(model).is_some() => vec![only(model)?],
-            Some(chosen) => vec![chosen.together.clamp(1, LANES).next_power_of_two().min(LANES)],
-            None => together(options, image),
-        };
-        let limit = Duration::from_secs_f64(options.tune.clamp(0.0, 3600.0) / sizes.len() as f64);
-        for &together in &sizes {
-            let team = Team::new(options.threads).map_err(|e| Error::new(ErrorKind::Io, format!("cannot start threads: {e}")))?;
-            let mut compiled = Compiled::new(model, image, together, kernel, &PlanOptions::default())?;
-            if options.paths != Paths::Any {
-                compiled.programs_mut().for_each(|program| program.restrict(options.paths));
-            }
-            let mut session = Session { arenas: Vec::new(), compiled, team, image: image.to_vec() };
-            if let Some(chosen) = chosen {
-                session.choose(chosen);
-            } else if options.tune > 0.0 {
-                session.tune(limit, options)?;
-            }
-            if sizes.len() == 1 {
-                return Ok(session);
-            }
-            let seconds = session.seconds(options.batch)?;
-            if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
-                best = Some((seconds, session));
-            }
-        }
-        best.map(|(_, session)| session).ok_or_else(|| Error::data("no number of images to run together"))
+    pub fn with_plan(model: &Model, image: &[usize], options: &SessionOptions, chosen: &Chosen) -> Result<Session> {
+        let parts = Parts::new(model, image, options)?;
+        let mut session = parts.session(&parts.possible(&chosen.stages)?)?;
+        session.choose(&chosen.cuts);
+        Ok(session)
     }
 
-    /// Images that run together.
-    pub fn together(&self) -> usize {
-        self.compiled.together
+    /// Images that run together, in each stage.
+    pub fn together(&self) -> Vec<usize> {
+        self.stages.iter().map(|stage| stage.compiled.together).collect()
     }
 
     /// Runs `images: [N, C, H, W]`; returns the network's outputs, each with `N` as its first axis.
@@ -127,76 +112,55 @@ impl Session {
         if count == 0 || images.shape[1..] != self.image {
             return Err(Error::data(format!("images of shape {:?}, the session is for [N, {:?}]", images.shape, self.image)));
         }
-        let together = self.compiled.together;
-        let each: usize = self.image.iter().product();
-        let chunks: Vec<&[f32]> = images.data.chunks(together * each).collect();
-        let threads = self.team.threads();
-        // Fewer chunks than threads: all threads share each layer. Otherwise each takes whole chunks.
-        let shared = threads > 1 && chunks.len() < threads;
-        let lanes = if shared { 1 } else { threads };
-        while self.arenas.len() < lanes {
-            self.arenas.push(self.compiled.arenas());
+        let mut values: Option<Vec<Tensor>> = None;
+        for stage in &mut self.stages {
+            // Between two stages there is a single value.
+            let input = values.as_ref().and_then(|values| values.first()).unwrap_or(images);
+            values = Some(stage.run(input, &mut self.team));
         }
-        let mut results: Vec<Option<Vec<Tensor>>> = vec![None; chunks.len()];
-        if shared {
-            for (chunk, result) in chunks.iter().zip(&mut results) {
-                *result = Some(self.compiled.run(chunk, &mut self.arenas[0], Some(&mut self.team)));
-            }
-        } else {
-            self.run_apart(&chunks, &mut results);
-        }
-        let results: Vec<Vec<Tensor>> = results.into_iter().flatten().collect();
-        Ok(join(&results, &self.compiled.plan.result_shapes, count))
-    }
-
-    /// Every thread takes whole chunks.
-    fn run_apart(&mut self, chunks: &[&[f32]], results: &mut [Option<Vec<Tensor>>]) {
-        let threads = self.team.threads();
-        let compiled = &self.compiled;
-        let share = chunks.len().div_ceil(threads).max(1);
-        let parts = chunks.chunks(share).zip(results.chunks_mut(share)).zip(&mut self.arenas);
-        let jobs: Vec<std::sync::Mutex<_>> =
-            parts.map(|((chunks, results), arenas)| std::sync::Mutex::new((chunks, results, arenas))).collect();
-        self.team.run(&|member| {
-            let Some(mut job) = jobs.get(member.index).and_then(|job| job.lock().ok()) else { return };
-            let (chunks, results, arenas) = &mut *job;
-            for (chunk, result) in chunks.iter().zip(results.iter_mut()) {
-                *result = Some(compiled.run(chunk, arenas, None));
-            }
-        });
+        Ok(values.unwrap_or_default())
     }
 
     /// What was chosen, to be kept.
     pub fn chosen(&self) -> Chosen {
+        Chosen { stages: self.stages.iter().map(|stage| stage.start).collect(), cuts: self.cuts() }
+    }
+
+    fn programs(&self) -> impl Iterator<Item = &Program> {
+        self.stages.iter().flat_map(|stage| stage.compiled.programs())
+    }
+
+    fn cuts(&self) -> Vec<Cut> {
         let cut = |choice: Choice| [choice.rows, choice.columns, choice.block, choice.group, usize::from(choice.by_channel)];
-        let cuts = self.compiled.programs().map(|program| program.choices().into_iter().map(cut).collect()).collect();
-        Chosen { together: self.compiled.together, cuts }
+        self.programs().flat_map(Program::choices).map(cut).collect()
     }
 
     /// Of each convolution, whether its plan is to skip zeros.
     pub fn sparse_layers(&self) -> Vec<bool> {
-        self.compiled.programs().flat_map(|program| program.choices()).map(|choice| choice.group == 1).collect()
+        self.programs().flat_map(Program::choices).map(|choice| choice.group == 1).collect()
     }
 
-    fn choose(&mut self, chosen: &Chosen) {
-        let choice =
-            |&[rows, columns, block, group, split]: &[usize; 5]| Choice { rows, columns, block, group, by_channel: split > 0 };
-        for (program, cuts) in self.compiled.programs_mut().zip(&chosen.cuts) {
-            program.choose(&cuts.iter().map(choice).collect::<Vec<_>>());
+    fn choose(&mut self, cuts: &[Cut]) {
+        let choice = |&[rows, columns, block, group, split]: &Cut| Choice { rows, columns, block, group, by_channel: split > 0 };
+        let mut choices = cuts.iter().map(choice);
+        for program in self.stages.iter_mut().flat_map(|stage| stage.compiled.programs_mut()) {
+            let own: Vec<Choice> = choices.by_ref().take(program.choices().len()).collect();
+            program.choose(&own);
         }
     }
 
     fn tune(&mut self, limit: Duration, options: &SessionOptions) -> Result<()> {
-        let before = self.chosen();
-        let start = Instant::now();
-        let mut arenas = self.compiled.arenas();
-        let team = &mut self.team;
-        for (program, arena) in self.compiled.programs_mut().zip(&mut arenas) {
-            program.tune(arena, team, limit.saturating_sub(start.elapsed()), options.paths);
+        let before = self.cuts();
+        for stage in &mut self.stages {
+            let mut arenas = stage.compiled.arenas();
+            for (program, arena) in stage.compiled.programs_mut().zip(&mut arenas) {
+                let share = program.choices().len() as f64 / before.len().max(1) as f64;
+                program.tune(arena, &mut self.team, limit.mul_f64(share), options.paths);
+            }
+            stage.arenas = vec![arenas];
         }
-        self.arenas = vec![arenas];
         // A machine that was busy for a moment can have spoiled a measurement: every layer must prove itself.
-        let measured = self.chosen();
+        let measured = self.cuts();
         let proven = self.better_of(&before, &measured);
         self.choose(&proven);
         let mut seconds = [f64::INFINITY; 2];
@@ -213,25 +177,19 @@ impl Session {
     }
 
     /// Of each convolution the cut that takes less time between the others.
-    fn better_of(&mut self, first: &Chosen, second: &Chosen) -> Chosen {
-        let mut least: [Vec<f64>; 2] = Default::default();
+    fn better_of(&mut self, first: &[Cut], second: &[Cut]) -> Vec<Cut> {
+        let mut least = [const { Vec::new() }; 2];
         for _ in 0..PROOFS {
-            for (plan, least) in [first, second].into_iter().zip(&mut least) {
-                self.choose(plan);
+            for (cuts, least) in [first, second].into_iter().zip(&mut least) {
+                self.choose(cuts);
                 let times =
                     self.layers(PROOF_RUNS).into_iter().filter(|layer| layer.density.is_some()).map(|layer| layer.seconds);
-                least.resize(first.cuts.iter().map(Vec::len).sum(), f64::INFINITY);
-                least.iter_mut().zip(times).for_each(|(least, seconds)| *least = least.min(seconds));
+                least.resize(first.len(), f64::INFINITY);
+                least.iter_mut().zip(times).for_each(|(least, seconds)| *least = seconds.min(*least));
             }
         }
-        let mut second_wins = least[0].iter().zip(&least[1]).map(|(first, second)| second < first);
-        let mut better = first.clone();
-        for (cut, other) in better.cuts.iter_mut().flatten().zip(second.cuts.iter().flatten()) {
-            if second_wins.next() == Some(true) {
-                *cut = *other;
-            }
-        }
-        better
+        let better = |at: usize| if least[1][at] < least[0][at] { second[at] } else { first[at] };
+        (0..first.len()).map(better).collect()
     }
 
     /// The median of a few batches.
@@ -247,10 +205,51 @@ impl Session {
         Ok(all[all.len() / 2])
     }
 
-    /// Name, seconds, multiply-accumulates of what is left, and density (both of convolutions) of every operation of one
-    /// batch of [`together`](Self::together) images.
+    /// Name, seconds, multiply-accumulates of what is left, and density (both of convolutions) of every operation.
     pub fn layers(&mut self, runs: usize) -> Vec<LayerTime> {
-        self.compiled.time(&mut self.team, runs)
+        self.stages.iter().flat_map(|stage| stage.compiled.time(&mut self.team, runs)).collect()
+    }
+}
+
+impl Stage {
+    /// Runs `images: [N, ..]`.
+    fn run(&mut self, images: &Tensor, team: &mut Team) -> Vec<Tensor> {
+        let count = images.shape[0];
+        let each: usize = images.shape[1..].iter().product();
+        let chunks: Vec<&[f32]> = images.data.chunks(self.compiled.together * each).collect();
+        let threads = team.threads();
+        // Fewer chunks than threads: all threads share each layer. Otherwise each takes whole chunks.
+        let shared = threads > 1 && chunks.len() < threads;
+        let lanes = if shared { 1 } else { threads };
+        while self.arenas.len() < lanes {
+            self.arenas.push(self.compiled.arenas());
+        }
+        let mut results: Vec<Option<Vec<Tensor>>> = vec![None; chunks.len()];
+        if shared {
+            for (chunk, result) in chunks.iter().zip(&mut results) {
+                *result = Some(self.compiled.run(chunk, &mut self.arenas[0], Some(team)));
+            }
+        } else {
+            self.run_apart(&chunks, &mut results, team);
+        }
+        let results: Vec<Vec<Tensor>> = results.into_iter().flatten().collect();
+        join(&results, &self.compiled.plan.result_shapes, count)
+    }
+
+    /// Every thread takes whole chunks.
+    fn run_apart(&mut self, chunks: &[&[f32]], results: &mut [Option<Vec<Tensor>>], team: &mut Team) {
+        let compiled = &self.compiled;
+        let share = chunks.len().div_ceil(team.threads()).max(1);
+        let parts = chunks.chunks(share).zip(results.chunks_mut(share)).zip(&mut self.arenas);
+        let jobs: Vec<std::sync::Mutex<_>> =
+            parts.map(|((chunks, results), arenas)| std::sync::Mutex::new((chunks, results, arenas))).collect();
+        team.run(&|member| {
+            let Some(mut job) = jobs.get(member.index).and_then(|job| job.lock().ok()) else { return };
+            let (chunks, results, arenas) = &mut *job;
+            for (chunk, result) in chunks.iter().zip(results.iter_mut()) {
+                *result = Some(compiled.run(chunk, arenas, None));
+            }
+        });
     }
 }
 
@@ -266,29 +265,20 @@ pub fn break_evens(
     let session = Session::new(model, image, &SessionOptions { tune: 0.0, ..options.clone() })?;
     let (kernel, mut team) = (find_kernel(options.kernel.as_deref())?, session.team);
     let mut all: Vec<(String, ConvShape, BreakEven)> = Vec::new();
-    for program in session.compiled.programs() {
-        let names = program.names().filter_map(|(name, conv)| conv.map(|_| name));
-        for (name, shape) in names.zip(program.shapes()) {
-            if all.iter().any(|(_, known, _)| known == shape) {
-                continue;
+    for compiled in session.stages.iter().map(|stage| &stage.compiled) {
+        for program in compiled.programs() {
+            let names = program.names().filter_map(|(name, conv)| conv.map(|_| name));
+            for (name, shape) in names.zip(program.shapes()) {
+                if all.iter().any(|(_, known, _)| known == shape) {
+                    continue;
+                }
+                let limit = Duration::from_secs_f64(seconds.clamp(0.0, 60.0));
+                let found = break_even(kernel, shape, compiled.together, densities, &mut team, limit);
+                all.extend(found.map(|found| (name.to_string(), shape.clone(), found)));
             }
-            let limit = Duration::from_secs_f64(seconds.clamp(0.0, 60.0));
-            let found = break_even(kernel, shape, session.compiled.together, densities, &mut team, limit);
-            all.extend(found.map(|found| (name.to_string(), shape.clone(), found)));
         }
     }
     Ok(all)
-}
-
-/// The number of images that a model insists on.
-fn only(model: &Model) -> Result<usize> {
-    match fixed_batch(model) {
-        Some(batch) if batch.is_power_of_two() && batch <= LANES => Ok(batch),
-        batch => Err(Error::unsupported(format!(
-            "the model is for batches of {} images only; 1, 2, 4, 8, 16 or any number can be run",
-            batch.unwrap_or(0)
-        ))),
-    }
 }
 
 fn find_kernel(name: Option<&str>) -> Result<Kernel> {
@@ -297,14 +287,4 @@ fn find_kernel(name: Option<&str>) -> Result<Kernel> {
     let row = KERNELS.iter().find(|row| row.name == name);
     let row = row.ok_or_else(|| Error::option(format!("--kernel {name:?} is not known; there are {}", names())))?;
     row.open().ok_or_else(|| Error::option(format!("--kernel {name}: this CPU does not have it ({})", row.about)))
-}
-
-/// Numbers of images that may be worth running together for this batch.
-fn together(options: &SessionOptions, image: &[usize]) -> Vec<usize> {
-    let batch = options.batch;
-    let largest = (1 << batch.ilog2()).min(LANES);
-    if options.tune <= 0.0 {
-        return vec![usual_together(image, largest)];
-    }
-    (0..=largest.ilog2()).map(|shift| 1 << shift).collect()
 }

@@ -84,7 +84,7 @@ impl StoredPlan {
             image: image.to_vec(),
             threads: options.threads,
             batch: options.batch,
-            chosen: Chosen { together: 1, cuts: Vec::new() },
+            chosen: Chosen { stages: Vec::new(), cuts: Vec::new() },
         }
     }
 }

@@ -337,7 +337,7 @@ impl<'a> Prepared<'a> {
         let unrepairable = match self.signs_images(cell, options)? {
             Some(images) => {
                 let recording = self.recording(cell, options)?;
-                unrepairable(&pruned, Dense::recorded(dense, Option::as_ref(&recording)), &shared.layers, &images)?
+                unrepairable(&pruned, Dense::recorded(dense, &recording), &shared.layers, &images)?
             }
             None => Vec::new(),
         };
@@ -394,7 +394,7 @@ impl<'a> Prepared<'a> {
             let repair_options = RepairOptions { memory: options.memory };
             let chain = Chain::parse(&cell.repair)?;
             let recording = if chain.needs_dense() { self.recording(cell, options)? } else { Arc::default() };
-            let recorded = Dense::recorded(dense, Option::as_ref(&recording));
+            let recorded = Dense::recorded(dense, &recording);
             let outcome = chain.repair(&mut model, recorded, self.calibration(cell)?, &repair_options, &Quiet)?;
             warnings.extend(outcome.warnings);
         }
@@ -407,7 +407,7 @@ impl<'a> Prepared<'a> {
         let mut found = Signs { unrepairable: masked.unrepairable.clone(), ..Signs::default() };
         if let Some(images) = self.signs_images(cell, options)? {
             let recording = self.recording(cell, options)?;
-            let recorded = Dense::recorded(dense, Option::as_ref(&recording));
+            let recorded = Dense::recorded(dense, &recording);
             [found.kept_variance, found.correlation] = signs(&model, recorded, &shared.layers, &images)?;
             found.density = shared.layers.iter().map(|layer| density(&model, layer)).collect();
         }

@@ -4,6 +4,7 @@ use super::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto, data_type,
 };
 use crate::error::{Error, Result};
+use crate::formats::Room;
 use crate::model::{Dim, Graph, GraphInput, Layer, MaskTable, Model, Param, ParamData, ParamTable};
 use crate::ops::{Attribute, Attributes, Op};
 use crate::tensor::{Array, Tensor, Value, element_count};
@@ -16,8 +17,6 @@ use std::sync::Arc;
 /// A weight that a constant node fills may not be larger than this: a few bytes of a hostile file
 /// must not ask for all memory.
 const LARGEST_FILLED: usize = 1 << 30;
-/// As many numbers as a file without sparse tensors could hold.
-const MOST_SPARSE: usize = 1 << 29;
 
 /// The file as it was read, and where in it each parameter lies.
 #[derive(Debug)]
@@ -116,7 +115,7 @@ impl Reader<'_> {
     }
 
     fn sparse_initializers(&mut self, graph: &GraphProto) -> Result<()> {
-        let mut room = MOST_SPARSE;
+        let mut room = Room::default();
         for (index, sparse) in graph.sparse_initializer.iter().enumerate() {
             let values =
                 sparse.values.as_ref().ok_or_else(|| Error::format(format!("sparse initializer {index} has no values")))?;
@@ -319,11 +318,10 @@ fn filled(shape: &[i64], fill: Option<Param>) -> Result<Option<Param>> {
 }
 
 /// The whole of a sparse tensor; takes its elements off `room`.
-fn spread(sparse: &SparseTensorProto, values: &TensorProto, room: &mut usize) -> Result<Tensor> {
+fn spread(sparse: &SparseTensorProto, values: &TensorProto, room: &mut Room) -> Result<Tensor> {
     let shape = read_dims(&sparse.dims)?;
     let count = element_count(&shape)?;
-    *room =
-        room.checked_sub(count).ok_or_else(|| Error::format(format!("all together have more than {MOST_SPARSE} elements")))?;
+    room.take(count)?;
     let numbers = |tensor: &TensorProto| read_tensor(tensor, None);
     let (values, indices) = (numbers(values)?, numbers(sparse.indices.as_ref().ok_or_else(|| Error::format("no indices"))?)?);
     let values = values.f32().ok_or_else(|| Error::unsupported("values that are no 32-bit floats"))?;
