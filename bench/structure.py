@@ -1,10 +1,11 @@
 """Whole channels: masked against shrunk networks under ONNX Runtime, latency, and Torch-Pruning beside ours.
 
-    pip install -r testdata/gen/requirements.txt torch-pruning
+    pip install -r testdata/gen/requirements.txt torch-pruning onnxsim==0.8.1
     cargo build --release -p resprout-cli
     python bench/structure.py same FILE_OR_FOLDER_OR_ARCH ...   # outputs, MACs and bytes at half the weights
     python bench/structure.py latency MODEL [ROUNDS]            # half the MACs, masked against shrunk, alternating
     python bench/structure.py rival                             # ResNet-50 and DenseNet-121 at the rival's MACs
+    python bench/structure.py onnxsim FILE_OR_FOLDER_OR_ARCH ...  # half of the channels, and ours at onnxsim's parameters
 """
 import json
 import pathlib
@@ -145,10 +146,59 @@ def rival():
                   f"shrunk against masked under ONNX Runtime {off:.1e}")
 
 
+def onnxsim(names):
+    print("| network | onnxsim: parameters | MACs | runs | resprout: parameters | MACs | shrunk against masked |")
+    print("| --- |" + " --- |" * 6)
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
+        for path in files(names, work):
+            print(f"| {path.stem} | " + onnxsim_one(path, work), flush=True)
+
+
+def onnxsim_one(path, work):
+    from onnxsim import apply_structured_pruning, simplify
+
+    theirs, small, masked, whole = (work / f"{name}.onnx" for name in ("theirs", "small", "masked", "whole"))
+    # Its pruning wants BatchNormalizations fused.
+    onnx.save(simplify(onnx.load(path))[0], whole)
+    path = whole
+    onnx.save(apply_structured_pruning(onnx.load(path), sparsity=0.5), theirs)
+    name, shape = input_shape(onnx.load(path))
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    try:
+        session(theirs).run(None, {name: x})
+        runs = "yes"
+    except Exception as error:  # Whatever it says: the network is broken.
+        runs = f"no: {str(error).splitlines()[0][:80]}"
+    (before, macs), (after, less) = size(path), size(theirs)
+    if after == before:
+        return f"1.000 | 1.000 | {runs}, unchanged | | | |"
+    left = f"{less / macs:.3f}" if less else "unknown"
+    theirs = f"{after / before:.3f} | {left} | {runs} |"
+    ours = ["--sparsity", str(1 - after / before), "--allocation", "uniform"]
+    try:
+        report = prune(path, small, *ours, "--shrink")["shrunk"]
+    except RuntimeError as error:
+        return f"{theirs} {error} | | |"
+    prune(path, masked, *ours)
+    a, b = (session(file).run(None, {name: x})[0] for file in (masked, small))
+    off = np.abs(a - b).max() / max(np.abs(a).max(), 1e-30)
+    kept = [report[key][1] / report[key][0] for key in ("parameters", "macs")]
+    return f"{theirs} {kept[0]:.3f} | {kept[1]:.3f} | {off:.1e} |"
+
+
+def size(path):
+    """Parameters and multiply-accumulates."""
+    report = json.loads(resprout("inspect", path, "--json", "-"))["sparsity"]
+    return report["parameters"], report["macs_dense"]
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "same":
         same(sys.argv[2:])
     elif sys.argv[1] == "latency":
         latency(sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 200)
+    elif sys.argv[1] == "onnxsim":
+        onnxsim(sys.argv[2:])
     else:
         rival()

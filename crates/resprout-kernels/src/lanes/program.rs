@@ -705,10 +705,18 @@ impl Conv {
         if paths != Paths::Any {
             self.choose(kernel, self.usual(kernel, paths));
         }
-        let mut best = (self.measure(base, team), self.choice);
+        let first = self.choice;
+        let mut best = (self.measure(base, team), first);
         let mut candidates = self.candidates(kernel, team.threads(), paths);
-        // The order is that of the blocks, so that a stream is laid out once for all tiles.
-        candidates.sort_by_key(|choice| std::cmp::Reverse((choice.block, choice.group)));
+        // The likely ones come first, all tiles of a block together: its stream is laid out once.
+        candidates.sort_by_key(|choice| {
+            (
+                choice.group != first.group,
+                choice.block.max(1).ilog2().abs_diff(first.block.max(1).ilog2()),
+                choice.group,
+                choice.block,
+            )
+        });
         for choice in candidates {
             if start.elapsed() > limit {
                 break;
