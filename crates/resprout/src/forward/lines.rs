@@ -498,3 +498,32 @@ pub struct LayerTime {
     /// Share of the weights that are not zero.
     pub density: Option<f64>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architectures::{INITS, Net, Window};
+    use crate::forward::PlanOptions;
+
+    #[test]
+    fn what_a_program_reads_outlives_a_step_beside_it() {
+        let mut net = Net::new([3, 16, 16], &INITS[0].build, 0);
+        let image = net.input();
+        // Of values that may be negative, a pool with a border is a step of its own; it is the last to read the images.
+        let left = net.conv(&image, "conv", 3, Window::new(3, 1, 1), 1, true).unwrap();
+        let right = net.max_pool(&image, "pool", Window::new(3, 1, 1)).unwrap();
+        let sum = net.add(&left, &right, "sum");
+        let mean = net.global_average(&sum, "mean");
+        let flat = net.flatten(&mean, "flat");
+        let output = net.linear(&flat, "classes", 4).name;
+        let model = net.finish("two ways", &output, 4).unwrap();
+        let plan = || Plan::new(&model, &[2, 3, 16, 16], &PlanOptions::default()).unwrap();
+        let images = Tensor::new(vec![2, 3, 16, 16], (0..1536).map(|i| (i as f32 * 0.37).sin() - 0.5).collect());
+        let expected = plan().run(images.clone(), &mut Slots::default(), Kernel::best(), false).swap_remove(0);
+        let compiled = Compiled::new(&model, plan(), Kernel::best()).unwrap();
+        let result = compiled.run(&images.data, &mut compiled.arenas(), None).swap_remove(0);
+        assert_eq!(result.shape, expected.shape);
+        // The same sums in another order.
+        assert!(result.data.iter().zip(&expected.data).all(|(a, b)| (a - b).abs() < 1e-5), "{result:?} {expected:?}");
+    }
+}
