@@ -44,6 +44,12 @@ def prune(model, output, *arguments):
     return json.loads(resprout("prune", model, "--pattern", "channel", *arguments, "-o", output, "--json", "-"))
 
 
+def difference(masked, small, feed):
+    """The largest difference of the outputs by the largest output."""
+    a, b = (session(file).run(None, feed)[0] for file in (masked, small))
+    return np.abs(a - b).max() / max(np.abs(a).max(), 1e-30)
+
+
 def files(names, work):
     for name in names:
         path = pathlib.Path(name)
@@ -82,8 +88,7 @@ def same_one(path, work):
     prune(path, masked, "--sparsity", "0.5")
     onnx.checker.check_model(str(small), full_check=True)
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    a, b = (session(file).run(None, {name: x})[0] for file in (masked, small))
-    off = np.abs(a - b).max() / max(np.abs(a).max(), 1e-30)
+    off = difference(masked, small, {name: x})
     before, after = report["shrunk"]["parameters"]
     macs = report["shrunk"]["macs"]
     ratio = f"{macs[1] / macs[0]:.3f}" if macs else "image size unknown"
@@ -139,9 +144,8 @@ def rival():
             report = prune(work / "net.onnx", work / "small.onnx", *arguments, "--shrink")
             seconds = time.perf_counter() - start
             prune(work / "net.onnx", work / "masked.onnx", *arguments)
-            a, b = (session(work / file).run(None, {"input": x.numpy()})[0] for file in ("masked.onnx", "small.onnx"))
             ours = [report["shrunk"][key][1] / report["shrunk"][key][0] for key in ("macs", "parameters")]
-            off = np.abs(a - b).max() / np.abs(a).max()
+            off = difference(work / "masked.onnx", work / "small.onnx", {"input": x.numpy()})
             print(f"{arch}: ours, uniform to the same MACs: MACs {ours[0]:.3f}, parameters {ours[1]:.3f}, {seconds:.1f} s; "
                   f"shrunk against masked under ONNX Runtime {off:.1e}")
 
@@ -158,33 +162,31 @@ def onnxsim(names):
 def onnxsim_one(path, work):
     from onnxsim import apply_structured_pruning, simplify
 
-    theirs, small, masked, whole = (work / f"{name}.onnx" for name in ("theirs", "small", "masked", "whole"))
+    theirs, small, masked, fused = (work / f"{name}.onnx" for name in ("theirs", "small", "masked", "fused"))
     # Its pruning wants BatchNormalizations fused.
-    onnx.save(simplify(onnx.load(path))[0], whole)
-    path = whole
-    onnx.save(apply_structured_pruning(onnx.load(path), sparsity=0.5), theirs)
-    name, shape = input_shape(onnx.load(path))
+    onnx.save(simplify(onnx.load(path))[0], fused)
+    onnx.save(apply_structured_pruning(onnx.load(fused), sparsity=0.5), theirs)
+    name, shape = input_shape(onnx.load(fused))
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     try:
         session(theirs).run(None, {name: x})
         runs = "yes"
     except Exception as error:  # Whatever it says: the network is broken.
         runs = f"no: {str(error).splitlines()[0][:80]}"
-    (before, macs), (after, less) = size(path), size(theirs)
+    (before, macs), (after, less) = size(fused), size(theirs)
     if after == before:
         return f"1.000 | 1.000 | {runs}, unchanged | | | |"
     left = f"{less / macs:.3f}" if less else "unknown"
-    theirs = f"{after / before:.3f} | {left} | {runs} |"
+    rival = f"{after / before:.3f} | {left} | {runs} |"
     ours = ["--sparsity", str(1 - after / before), "--allocation", "uniform"]
     try:
-        report = prune(path, small, *ours, "--shrink")["shrunk"]
+        report = prune(fused, small, *ours, "--shrink")["shrunk"]
     except RuntimeError as error:
-        return f"{theirs} {error} | | |"
-    prune(path, masked, *ours)
-    a, b = (session(file).run(None, {name: x})[0] for file in (masked, small))
-    off = np.abs(a - b).max() / max(np.abs(a).max(), 1e-30)
+        return f"{rival} {error} | | |"
+    prune(fused, masked, *ours)
+    off = difference(masked, small, {name: x})
     kept = [report[key][1] / report[key][0] for key in ("parameters", "macs")]
-    return f"{theirs} {kept[0]:.3f} | {kept[1]:.3f} | {off:.1e} |"
+    return f"{rival} {kept[0]:.3f} | {kept[1]:.3f} | {off:.1e} |"
 
 
 def size(path):

@@ -41,11 +41,6 @@ impl Lanes {
         Lanes::candidates(images, size).min_by_key(|lanes| lanes.cost()).unwrap_or(Lanes { images, grid: [1, 1], patch: size })
     }
 
-    /// The share of lanes without a pixel.
-    fn wasted(&self, size: [usize; 2]) -> f64 {
-        1.0 - (self.images * size[0] * size[1]) as f64 / (LANES * self.lines()) as f64
-    }
-
     /// One for every grid.
     pub fn candidates(images: usize, size: [usize; 2]) -> impl Iterator<Item = Lanes> {
         let cells = LANES / images;
@@ -82,7 +77,7 @@ impl Lanes {
 
 /// The share of lanes that stay empty when so many images of this size run together: 1, 2, 4, 8 or 16.
 pub fn wasted(images: usize, size: [usize; 2]) -> f64 {
-    Lanes::best(images, size).wasted(size)
+    1.0 - (images * size[0] * size[1]) as f64 / (LANES * Lanes::best(images, size).lines()) as f64
 }
 
 /// A value's extent in lines.

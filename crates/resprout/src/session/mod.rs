@@ -89,14 +89,14 @@ impl Session {
         let parts = Parts::new(model, image, options)?;
         match options.tune > 0.0 {
             true => parts.fastest(),
-            false => parts.session(&parts.usual()?),
+            false => parts.session(&parts.usual()),
         }
     }
 
     /// The same, with what an earlier session has [`chosen`](Self::chosen), so that nothing is measured.
     pub fn with_plan(model: &Model, image: &[usize], options: &SessionOptions, chosen: &Chosen) -> Result<Session> {
         let parts = Parts::new(model, image, options)?;
-        let mut session = parts.session(&parts.possible(&chosen.stages)?)?;
+        let mut session = parts.session(&parts.possible(&chosen.stages))?;
         session.choose(&chosen.cuts);
         Ok(session)
     }
@@ -131,8 +131,7 @@ impl Session {
     }
 
     fn cuts(&self) -> Vec<Cut> {
-        let cut = |choice: Choice| [choice.rows, choice.columns, choice.block, choice.group, usize::from(choice.by_channel)];
-        self.programs().flat_map(Program::choices).map(cut).collect()
+        self.stages.iter().flat_map(Stage::cuts).collect()
     }
 
     /// Of each convolution, whether its plan is to skip zeros.
@@ -194,7 +193,7 @@ impl Session {
 
     /// The median of a few batches.
     fn seconds(&mut self, batch: usize) -> Result<f64> {
-        let images = Tensor::new([&[batch], &self.image[..]].concat(), vec![0.5; batch * self.image.iter().product::<usize>()]);
+        let images = grey(batch, &self.image);
         let mut all = Vec::new();
         for _ in 0..5 {
             let start = Instant::now();
@@ -212,6 +211,11 @@ impl Session {
 }
 
 impl Stage {
+    fn cuts(&self) -> impl Iterator<Item = Cut> {
+        let cut = |choice: Choice| [choice.rows, choice.columns, choice.block, choice.group, usize::from(choice.by_channel)];
+        self.compiled.programs().flat_map(Program::choices).map(cut)
+    }
+
     /// Runs `images: [N, ..]`.
     fn run(&mut self, images: &Tensor, team: &mut Team) -> Vec<Tensor> {
         let count = images.shape[0];
@@ -251,6 +255,13 @@ impl Stage {
             }
         });
     }
+}
+
+/// Values to be timed with: `[count, ..]`.
+fn grey(count: usize, each: &[usize]) -> Tensor {
+    let shape = [&[count], each].concat();
+    let data = vec![0.5; shape.iter().product()];
+    Tensor::new(shape, data)
 }
 
 /// Measures, for every shape of convolution in the network, from which density on zeros are worth computing. `seconds` is

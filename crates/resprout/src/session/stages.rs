@@ -1,14 +1,14 @@
 //! Stages: parts of a network that run different numbers of images together. Large images fill lanes and caches alone; where a
 //! network has become small, several are needed to fill the lanes, and they share what is read of the weights.
 
-use super::{Cut, Session, SessionOptions, Stage, find_kernel};
+use super::{Chosen, Cut, Session, SessionOptions, Stage, find_kernel, grey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::{Compiled, LayerTime, Plan, PlanOptions, fixed_batch, usual_together};
 use crate::model::Model;
-use crate::tensor::Tensor;
 use resprout_kernels::Kernel;
 use resprout_kernels::lanes::{LANES, Team, wasted};
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 use std::time::{Duration, Instant};
 
 /// Where a stage begins.
@@ -23,7 +23,7 @@ pub struct StageStart {
 /// Lanes that may stay empty where nothing is measured.
 const WASTE: f64 = 0.1;
 
-/// How often the best plan with stages and the best one without are compared.
+/// How often the finalists are compared.
 const ROUNDS: usize = 9;
 
 /// Runs of which each operation's least time is taken.
@@ -37,6 +37,8 @@ pub(super) struct Parts<'a> {
     kernel: Kernel,
     /// The number of images that the model insists on.
     fixed: Option<usize>,
+    /// As [`Parts::starts`] has found them.
+    starts: OnceCell<Vec<(usize, [usize; 2])>>,
 }
 
 /// What each stage costs with some number of images together, in seconds per image.
@@ -47,7 +49,6 @@ struct Measured {
     cuts: Vec<Vec<Cut>>,
 }
 
-#[derive(Clone, Copy, Default)]
 struct Cost {
     /// Into lines, if the stage before is another program.
     enter: f64,
@@ -69,17 +70,11 @@ impl<'a> Parts<'a> {
             ))),
             fixed => Ok(fixed),
         }?;
-        Ok(Parts { model, image, options, kernel: find_kernel(options.kernel.as_deref())?, fixed })
+        Ok(Parts { model, image, options, kernel: find_kernel(options.kernel.as_deref())?, fixed, starts: OnceCell::new() })
     }
 
     fn plan(&self, together: usize) -> Result<Plan> {
         Plan::new(self.model, &[&[together], self.image].concat(), &PlanOptions::default())
-    }
-
-    /// Images of a usual batch.
-    fn batch(&self) -> Tensor {
-        let shape = [&[self.options.batch], self.image].concat();
-        Tensor::new(shape.clone(), vec![0.5; shape.iter().product()])
     }
 
     /// The most images that may run together.
@@ -89,13 +84,17 @@ impl<'a> Parts<'a> {
 
     /// Steps at which stages may begin, and height and width there: of each size of the images on their way, the first step
     /// before which the fewest numbers are alive.
-    fn starts(&self) -> Result<Vec<(usize, [usize; 2])>> {
+    fn starts(&self) -> &[(usize, [usize; 2])] {
+        self.starts.get_or_init(|| self.find_starts())
+    }
+
+    fn find_starts(&self) -> Vec<(usize, [usize; 2])> {
         let mut starts = vec![(0, self.image.last_chunk().copied().unwrap_or([1, 1]))];
         if self.fixed.is_some() || self.most() == 1 {
-            return Ok(starts);
+            return starts;
         }
         // Of two images, to see that they stay apart.
-        let Ok(plan) = self.plan(2) else { return Ok(starts) };
+        let Ok(plan) = self.plan(2) else { return starts };
         let mut fewest = 0;
         for (step, shape) in plan.waists() {
             let &[2, _, height, width] = shape else { continue };
@@ -109,12 +108,12 @@ impl<'a> Parts<'a> {
             }
             fewest = numbers;
         }
-        Ok(starts)
+        starts
     }
 
     /// Stages without measuring.
-    pub fn usual(&self) -> Result<Vec<StageStart>> {
-        let whole = |together| Ok(vec![StageStart { step: 0, together }]);
+    pub fn usual(&self) -> Vec<StageStart> {
+        let whole = |together| vec![StageStart { step: 0, together }];
         if let Some(batch) = self.fixed {
             return whole(batch);
         }
@@ -123,7 +122,7 @@ impl<'a> Parts<'a> {
             return whole(least);
         }
         let mut stages: Vec<StageStart> = Vec::new();
-        for (step, size) in self.starts()? {
+        for &(step, size) in self.starts() {
             let last = stages.last().map_or(least, |stage| stage.together);
             let counts = || std::iter::successors(Some(last), |count| Some(2 * count)).take_while(|count| *count <= self.most());
             let together = counts().find(|count| wasted(*count, size) <= WASTE).unwrap_or(self.most());
@@ -131,21 +130,20 @@ impl<'a> Parts<'a> {
                 stages.push(StageStart { step, together });
             }
         }
-        Ok(stages)
+        stages
     }
 
     /// Stages of an earlier session (or of a file that says so), as far as they are possible.
-    pub fn possible(&self, stages: &[StageStart]) -> Result<Vec<StageStart>> {
+    pub fn possible(&self, stages: &[StageStart]) -> Vec<StageStart> {
         let fits = |together: usize| self.fixed.unwrap_or(together.clamp(1, LANES).next_power_of_two());
-        let starts = self.starts()?;
         let mut possible = vec![StageStart { step: 0, together: fits(stages.first().map_or(1, |stage| stage.together)) }];
         for stage in stages {
             let later = possible.last().is_some_and(|last| last.step < stage.step);
-            if later && starts.iter().any(|(step, _)| *step == stage.step) {
+            if later && self.starts().iter().any(|(step, _)| *step == stage.step) {
                 possible.push(StageStart { step: stage.step, together: fits(stage.together) });
             }
         }
-        Ok(possible)
+        possible
     }
 
     /// A session with these stages.
@@ -173,7 +171,7 @@ impl<'a> Parts<'a> {
             None => (0..=self.most().ilog2()).map(|shift| 1 << shift).collect(),
         };
         let limit = Duration::from_secs_f64(self.options.tune.clamp(0.0, 3600.0) / counts.len() as f64);
-        let starts: Vec<usize> = self.starts()?.into_iter().map(|(step, _)| step).collect();
+        let starts: Vec<usize> = self.starts().iter().map(|(step, _)| *step).collect();
         if counts.len() == 1 {
             let mut session = self.session(&[StageStart { step: 0, together: counts[0] }])?;
             session.tune(limit, self.options)?;
@@ -183,20 +181,26 @@ impl<'a> Parts<'a> {
         let measured = measured?;
         let whole = measured.iter().min_by(|a, b| a.total().total_cmp(&b.total()));
         let whole = whole.map_or(Vec::new(), |best| vec![best; starts.len()]);
-        let usual = self.usual()?;
+        let usual = self.usual();
         let usual = starts.iter().filter_map(|start| {
             let stage = usual.iter().rfind(|stage| stage.step <= *start)?;
             measured.iter().find(|of| of.together == stage.together)
         });
-        let mut sessions = Vec::new();
+        let mut finalists: Vec<Chosen> = Vec::new();
         for way in [whole, usual.collect(), cheapest(&measured)] {
-            let stages = merged(&starts, &way);
-            let cuts: Vec<Cut> = way.iter().enumerate().flat_map(|(stage, of)| of.cuts[stage].clone()).collect();
-            let mut session = self.session(&stages)?;
-            session.choose(&cuts);
+            let cuts = way.iter().enumerate().flat_map(|(stage, of)| of.cuts[stage].clone()).collect();
+            let chosen = Chosen { stages: merged(&starts, &way), cuts };
+            if !finalists.contains(&chosen) {
+                finalists.push(chosen);
+            }
+        }
+        let mut sessions = Vec::new();
+        for chosen in &finalists {
+            let mut session = self.session(&chosen.stages)?;
+            session.choose(&chosen.cuts);
             sessions.push((f64::INFINITY, session));
         }
-        let images = self.batch();
+        let images = grey(self.options.batch, self.image);
         for _ in 0..ROUNDS {
             for (least, session) in &mut sessions {
                 let start = Instant::now();
@@ -213,9 +217,7 @@ impl<'a> Parts<'a> {
         let stages: Vec<StageStart> = starts.iter().map(|&step| StageStart { step, together }).collect();
         let mut session = self.session(&stages)?;
         session.tune(limit, self.options)?;
-        let mut cuts = session.cuts().into_iter();
-        let count = |stage: &Stage| stage.compiled.programs().map(|program| program.choices().len()).sum::<usize>();
-        let cuts = session.stages.iter().map(|stage| cuts.by_ref().take(count(stage)).collect()).collect();
+        let cuts = session.stages.iter().map(|stage| stage.cuts().collect()).collect();
         let Session { stages, team, .. } = &mut session;
         let stages = stages.iter_mut().map(|stage| Cost::of(stage, team, self.options.batch)).collect();
         Ok(Measured { together, stages, cuts })
@@ -230,8 +232,7 @@ impl Cost {
             layer.filter(|layer| layer.name == name).map_or(0.0, |layer| layer.seconds / layer.images as f64)
         };
         let (enter, leave) = (named(layers.first(), "input"), named(layers.last(), "output"));
-        let shape = [&[batch], &stage.compiled.plan.input_shape[1..]].concat();
-        let images = Tensor::new(shape.clone(), vec![0.5; shape.iter().product()]);
+        let images = grey(batch, &stage.compiled.plan.input_shape[1..]);
         let mut least = f64::INFINITY;
         for _ in 0..RUNS {
             let start = Instant::now();
@@ -251,23 +252,20 @@ impl Measured {
 
 /// Of each stage the number of images with which all together cost the least.
 fn cheapest(measured: &[Measured]) -> Vec<&Measured> {
-    let mut best: Vec<(f64, Vec<&Measured>)> = measured
-        .iter()
-        .map(|of| of.stages.first().map_or((0.0, Vec::new()), |cost| (cost.enter + cost.inside, vec![of])))
-        .collect();
-    let stages = measured.first().map_or(0, |of| of.stages.len());
-    for stage in 1..stages {
-        let next = |of: &'_ Measured| -> Option<(f64, usize)> {
-            let from = |(index, (cost, way)): (usize, &(f64, Vec<&Measured>))| {
-                let same = way.last().is_some_and(|last| last.together == of.together);
-                let change =
-                    if same { 0.0 } else { way.last().map_or(0.0, |last| last.stages[stage - 1].leave) + of.stages[stage].enter };
-                (cost + change + of.stages[stage].inside, index)
+    let first = |of: &'_ Measured| of.stages.first().map_or(0.0, |cost| cost.enter + cost.inside);
+    let mut best: Vec<(f64, Vec<&Measured>)> = measured.iter().map(|of| (first(of), vec![of])).collect();
+    for stage in 1..measured.first().map_or(0, |of| of.stages.len()) {
+        let extended = measured.iter().filter_map(|of| {
+            let cost = |(cost, way): &(f64, Vec<&Measured>)| {
+                let change = match way.last() {
+                    Some(last) if last.together != of.together => last.stages[stage - 1].leave + of.stages[stage].enter,
+                    _ => 0.0,
+                };
+                cost + change + of.stages[stage].inside
             };
-            best.iter().enumerate().map(from).min_by(|a, b| a.0.total_cmp(&b.0))
-        };
-        let extended =
-            measured.iter().filter_map(|of| next(of).map(|(cost, index)| (cost, [&best[index].1[..], &[of]].concat())));
+            let (cost, way) = best.iter().map(|way| (cost(way), &way.1)).min_by(|a, b| a.0.total_cmp(&b.0))?;
+            Some((cost, [&way[..], &[of]].concat()))
+        });
         best = extended.collect();
     }
     let last = best.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
