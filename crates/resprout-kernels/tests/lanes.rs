@@ -245,7 +245,15 @@ fn tuning_changes_no_bit() {
     let (mut arena, mut team) = (program.arena(), Team::new(2).unwrap());
     let mut before = vec![0.0; 24 * 400];
     program.run(&mut arena, &mut team, &[&input], &mut [&mut before]);
-    program.tune(&mut arena, &mut team, std::time::Duration::from_millis(200), Paths::Any);
+    // All threads in one arena, and each in its own.
+    for arenas in 1..=2 {
+        let mut arenas: Vec<_> = (0..arenas).map(|_| program.arena()).collect();
+        program.tune(&mut arenas, &mut team, std::time::Duration::from_millis(200), Paths::Any);
+        let mut after = vec![0.0; 24 * 400];
+        let times = program.time(&mut arenas, &mut team, &[&input], &mut [&mut after], 2);
+        assert!(times.iter().all(|seconds| seconds.is_finite()), "{times:?}");
+        assert_eq!(before, after);
+    }
     let mut after = vec![0.0; 24 * 400];
     program.run(&mut arena, &mut team, &[&input], &mut [&mut after]);
     assert_eq!(before, after);

@@ -73,13 +73,14 @@ const RUNS: usize = 10;
 
 fn time(program: &mut Program, team: &mut Team, limit: Duration, paths: Paths) -> Option<f64> {
     let mut arena = program.arena();
-    program.tune(&mut arena, team, limit, paths);
+    let arenas = std::slice::from_mut(&mut arena);
+    program.tune(arenas, team, limit, paths);
     let (inputs, outputs) = program.sizes();
     let inputs: Vec<Vec<f32>> = inputs.iter().map(|&size| vec![0.5; size]).collect();
     let mut outputs: Vec<Vec<f32>> = outputs.iter().map(|&size| vec![0.0; size]).collect();
     let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
     let mut outputs: Vec<&mut [f32]> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
-    let times = program.time(&mut arena, team, &inputs, &mut outputs, RUNS);
+    let times = program.time(arenas, team, &inputs, &mut outputs, RUNS);
     program.names().zip(times).find_map(|((_, conv), seconds)| conv.map(|_| seconds))
 }
 

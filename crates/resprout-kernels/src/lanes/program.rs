@@ -3,12 +3,10 @@
 use super::arena::{Arena, LANES, LINE};
 use super::layout::{Extent, Gather};
 use super::stream::{Row, Stream};
-use super::team::{Member, Team};
+use super::team::{Member, PIECES, Team};
 use super::tile::{self, GROUPS, MOST_ROWS, ROWS, Run, Tile, Work};
 use crate::table::Kernel;
 use crate::{Activation, ConvShape};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 /// Density above which several output channels are computed at once where nothing is measured.
 const BREAK_EVEN: f64 = 0.7;
@@ -145,9 +143,10 @@ pub struct Program {
 
 /// Addresses that all threads use at once, each its own parts.
 #[derive(Clone, Copy)]
-struct Base {
-    arena: *mut f32,
-    outputs: *const *mut f32,
+pub(super) struct Base {
+    pub arena: *mut f32,
+    /// Null if nobody asks for them.
+    pub outputs: *const *mut f32,
 }
 
 // SAFETY: threads write to disjoint parts between two meetings, and read only what was written before the last one.
@@ -185,7 +184,7 @@ impl Program {
         self.run_part(Base { arena, outputs: pointers.as_ptr() }, inputs, &Member::alone());
     }
 
-    fn check(&self, arena: &mut Arena, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) -> (Vec<*mut f32>, *mut f32) {
+    pub(super) fn check(&self, arena: &mut Arena, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) -> (Vec<*mut f32>, *mut f32) {
         assert_eq!(arena.len(), self.lines, "an arena of another program");
         assert!(inputs.iter().map(|input| input.len()).eq(self.inputs.iter().copied()), "inputs of another size");
         assert!(outputs.iter().map(|output| output.len()).eq(self.outputs.iter().copied()), "outputs of another size");
@@ -211,29 +210,7 @@ impl Program {
         })
     }
 
-    /// Seconds of every operation: the least of `runs` runs.
-    pub fn time(
-        &self,
-        arena: &mut Arena,
-        team: &mut Team,
-        inputs: &[&[f32]],
-        outputs: &mut [&mut [f32]],
-        runs: usize,
-    ) -> Vec<f64> {
-        let (pointers, arena) = self.check(arena, inputs, outputs);
-        let base = Base { arena, outputs: pointers.as_ptr() };
-        let watches: Vec<Stopwatch> = self.ops.iter().map(|_| Stopwatch::default()).collect();
-        team.run(&|member| {
-            for _ in 0..runs {
-                for (op, watch) in self.ops.iter().zip(&watches) {
-                    watch.time(member, || self.run_op(op, base, inputs, member));
-                }
-            }
-        });
-        watches.into_iter().map(Stopwatch::least).collect()
-    }
-
-    fn convs(&self) -> impl Iterator<Item = &Conv> {
+    pub(super) fn convs(&self) -> impl Iterator<Item = &Conv> {
         self.ops.iter().filter_map(|op| if let Op::Conv(conv) = op { Some(&**conv) } else { None })
     }
 
@@ -261,11 +238,9 @@ impl Program {
             .for_each(|(conv, &choice)| conv.choose(kernel, choice));
     }
 
-    /// Chooses among these paths, without measuring.
-    pub fn restrict(&mut self, paths: Paths) {
-        let kernel = self.kernel;
-        let convs = self.ops.iter_mut().filter_map(|op| if let Op::Conv(conv) = op { Some(conv) } else { None });
-        convs.for_each(|conv| conv.choose(kernel, conv.usual(kernel, paths)));
+    /// How each convolution is cut where nothing is measured, on these paths.
+    pub fn usual(&self, paths: Paths) -> Vec<Choice> {
+        self.convs().map(|conv| conv.usual(self.kernel, paths)).collect()
     }
 
     /// The shape of each convolution, for one image.
@@ -273,30 +248,7 @@ impl Program {
         self.convs().map(|conv| &conv.shape)
     }
 
-    /// Tries ways to cut each convolution, within about `limit`, and keeps the fastest of those that are on these paths.
-    pub fn tune(&mut self, arena: &mut Arena, team: &mut Team, limit: Duration, paths: Paths) {
-        let start = Instant::now();
-        let base = Base { arena: arena.pointer(), outputs: std::ptr::null() };
-        let mut known: Vec<(Signature, Choice)> = Vec::new();
-        let mut left = self.convs().count();
-        let kernel = self.kernel;
-        for op in &mut self.ops {
-            let Op::Conv(conv) = op else { continue };
-            let signature = conv.signature();
-            let found = known.iter().find(|(known, _)| *known == signature).map(|(_, choice)| *choice);
-            let choice = found.unwrap_or_else(|| {
-                let share = limit.saturating_sub(start.elapsed()) / u32::try_from(left).unwrap_or(1);
-                conv.fastest(kernel, base, team, share, paths)
-            });
-            if conv.choice != choice {
-                conv.choose(kernel, choice);
-            }
-            known.push((signature, choice));
-            left -= 1;
-        }
-    }
-
-    fn run_op(&self, op: &Op, base: Base, inputs: &[&[f32]], member: &Member) {
+    pub(super) fn run_op(&self, op: &Op, base: Base, inputs: &[&[f32]], member: &Member) {
         // SAFETY: `Builder` has checked every extent against the arena; each thread writes its own channels or tiles.
         unsafe {
             match op {
@@ -304,35 +256,36 @@ impl Program {
                 Op::Input { index, to, table } => {
                     let size = to.extent.size[0] * to.extent.size[1];
                     // Threads share the lines: images often have three channels, and tables are long.
-                    let table = &table[member.part(table.len())];
-                    for channel in 0..to.extent.channels {
-                        let source = inputs[*index].as_ptr().add(channel * size);
-                        table.iter().for_each(|gather| gather_line(gather, source, base.channel(to, channel)));
-                    }
+                    member.each(table.len(), |line| {
+                        for channel in 0..to.extent.channels {
+                            let source = inputs[*index].as_ptr().add(channel * size);
+                            gather_line(&table[line], source, base.channel(to, channel));
+                        }
+                    });
                 }
                 Op::Border { value, table } => {
-                    for channel in member.part(value.extent.channels) {
+                    member.each(value.extent.channels, |channel| {
                         let line = base.channel(value, channel);
                         table.iter().for_each(|gather| tile::shuffle_line(self.kernel, gather, line));
-                    }
+                    });
                 }
                 Op::Move { from, to, table } => {
-                    for channel in member.part(to.extent.channels) {
+                    member.each(to.extent.channels, |channel| {
                         let (source, line) = (base.channel(from, channel), base.channel(to, channel));
                         table.iter().for_each(|gather| gather_line(gather, source, line));
-                    }
+                    });
                 }
                 Op::Copy { from, to, first } => {
-                    for channel in member.part(from.extent.channels) {
+                    member.each(from.extent.channels, |channel| {
                         let (source, target) = (base.channel(from, channel), base.channel(to, first + channel));
                         for_rows(&from.extent, &to.extent, |a, b, count| {
                             source.add(a * LANES).copy_to_nonoverlapping(target.add(b * LANES), count * LANES);
                         });
-                    }
+                    });
                 }
                 Op::Pool { from, to, taps, step, kind } => pool(base, from, to, taps, *step, *kind, member),
                 Op::Affine { from, to, scale, shift, activation } => {
-                    for channel in member.part(from.extent.channels) {
+                    member.each(from.extent.channels, |channel| {
                         let (source, target) = (base.channel(from, channel), base.channel(to, channel));
                         let (scale, shift) = (scale[channel], shift[channel]);
                         for_rows(&from.extent, &to.extent, |a, b, count| {
@@ -340,10 +293,10 @@ impl Program {
                             let target = std::slice::from_raw_parts_mut(target.add(b * LANES), count * LANES);
                             target.iter_mut().zip(source).for_each(|(y, x)| *y = activation.apply(x * scale + shift));
                         });
-                    }
+                    });
                 }
                 Op::Add { a, b, to, activation } => {
-                    for channel in member.part(to.extent.channels) {
+                    member.each(to.extent.channels, |channel| {
                         let (left, right, target) =
                             (base.channel(a, channel), base.channel(b, channel), base.channel(to, channel));
                         for y in 0..to.extent.lanes.patch[0] as isize {
@@ -354,24 +307,26 @@ impl Program {
                                 *target.add(i) = activation.apply(*left.add(i) + *right.add(i));
                             }
                         }
-                    }
+                    });
                 }
                 Op::Mean { from, to, table } => {
                     let size = from.extent.size[0] * from.extent.size[1];
-                    for channel in member.part(from.extent.channels) {
-                        let sums = image_sums(table, base.channel(from, channel));
+                    member.each(from.extent.channels, |channel| {
+                        let sums = image_sums(table, base.channel(from, channel), from.extent.lanes.images);
                         let target = base.channel(to, channel);
                         for (image, sum) in sums.iter().enumerate().take(from.extent.lanes.images) {
                             *target.add(to.extent.float(image, [0, 0])) = (sum / size as f64) as f32;
                         }
-                    }
+                    });
                 }
+                // Nobody asks for the outputs.
+                Op::Output { .. } if base.outputs.is_null() => {}
                 Op::Output { from, index, table } => {
                     let size = from.extent.size[0] * from.extent.size[1];
-                    for channel in member.part(from.extent.channels) {
+                    member.each(from.extent.channels, |channel| {
                         let target = (*base.outputs.add(*index)).add(channel * size);
                         scatter(table, base.channel(from, channel), target);
-                    }
+                    });
                 }
             }
         }
@@ -406,17 +361,19 @@ unsafe fn scatter(table: &[Gather], source: *const f32, target: *mut f32) {
     }
 }
 
-/// The sums of all lanes with the same place.
-unsafe fn image_sums(table: &[Gather], source: *const f32) -> [f64; LANES] {
-    let mut sums = [0.0; LANES];
+/// The sums of the pixels of each image.
+unsafe fn image_sums(table: &[Gather], source: *const f32, images: usize) -> [f64; LANES] {
+    let mut lanes = [0.0; LANES];
     for gather in table {
         // SAFETY: tables are made of lines inside of their values.
         let line = unsafe { source.add(gather.line as usize * LANES).cast::<[f32; LANES]>().read() };
-        for lane in (0..LANES).filter(|lane| gather.read >> lane & 1 == 1) {
-            sums[gather.from[lane] as usize] += f64::from(line[lane]);
+        for lane in 0..LANES {
+            lanes[lane] += if gather.read >> lane & 1 == 1 { f64::from(line[lane]) } else { 0.0 };
         }
     }
-    sums
+    // The lanes of an image lie side by side.
+    let cells = LANES / images;
+    std::array::from_fn(|image| lanes.iter().skip(image * cells).take(cells).sum())
 }
 
 /// Calls `work` with the first lines of each row of a patch in both values, and the row's length.
@@ -427,7 +384,7 @@ fn for_rows(from: &Extent, to: &Extent, work: impl Fn(usize, usize, usize)) {
 }
 
 unsafe fn pool(base: Base, from: &Placed, to: &Placed, taps: &[usize], step: [usize; 2], kind: Pool, member: &Member) {
-    for channel in member.part(to.extent.channels) {
+    member.each(to.extent.channels, |channel| {
         // SAFETY: the builder has checked that all taps lie within the input's border.
         unsafe {
             let (source, target) = (base.channel(from, channel), base.channel(to, channel));
@@ -459,17 +416,7 @@ unsafe fn pool(base: Base, from: &Placed, to: &Placed, taps: &[usize], step: [us
                 }
             }
         }
-    }
-}
-
-/// What decides which choice is the fastest.
-#[derive(PartialEq)]
-struct Signature {
-    shape: ConvShape,
-    patch: [usize; 2],
-    added: bool,
-    /// In sixteenths of a doubling.
-    nonzero: i32,
+    });
 }
 
 impl Conv {
@@ -498,9 +445,14 @@ impl Conv {
     }
 
     /// Height and width of what is cut into tiles.
-    fn plane(&self) -> [usize; 2] {
+    pub(super) fn plane(&self) -> [usize; 2] {
         let patch = self.to.extent.lanes.patch;
         if self.flat() { [1, patch[0] * patch[1]] } else { patch }
+    }
+
+    /// A unit for each weight and one for each output channel.
+    pub(super) fn work(&self) -> usize {
+        self.work_before[self.shape.out_channels]
     }
 
     /// Weights that are there.
@@ -514,16 +466,16 @@ impl Conv {
     }
 
     /// Whether so many output channels can be computed at once: they must read the same inputs.
-    fn groups_by(&self, group: usize) -> bool {
+    pub(super) fn groups_by(&self, group: usize) -> bool {
         group == 1 || (self.shape.groups == 1 && self.shape.out_channels.is_multiple_of(group))
     }
 
-    fn largest_group(&self) -> usize {
+    pub(super) fn largest_group(&self) -> usize {
         GROUPS.into_iter().rfind(|&group| self.groups_by(group)).unwrap_or(1)
     }
 
     /// A choice without measuring: many sums in registers, and blocks whose lines fit into half of a first-level cache.
-    fn usual(&self, kernel: Kernel, paths: Paths) -> Choice {
+    pub(super) fn usual(&self, kernel: Kernel, paths: Paths) -> Choice {
         let [height, width] = self.plane();
         let step = self.shape.stride[1];
         let group = match paths {
@@ -538,14 +490,14 @@ impl Conv {
         let rows = ROWS.into_iter().find(fits).unwrap_or(1);
         let taps = self.shape.kernel[0] * self.shape.kernel[1];
         let lines = rows * columns * if taps > 1 { 2 } else { 1 };
-        let nonzero = self.work_before[self.shape.out_channels] as f64 / self.shape.out_channels as f64;
+        let nonzero = self.work() as f64 / self.shape.out_channels as f64;
         // Below four weights of a block, putting sums away costs more than reading lines from farther away.
         let least = (4.0 * self.shape.in_channels as f64 / nonzero.max(1.0)).ceil() as usize;
         let block = (16 * 1024 / (LINE * lines)).max(least).max(8).min(self.shape.in_channels);
         Choice { rows, columns, block, group, by_channel: false }
     }
 
-    fn choose(&mut self, kernel: Kernel, choice: Choice) {
+    pub(super) fn choose(&mut self, kernel: Kernel, choice: Choice) {
         let [height, width] = self.plane();
         let group = GROUPS.into_iter().rfind(|&group| group <= choice.group && self.groups_by(group)).unwrap_or(1);
         let columns = tile::widest(kernel, group, choice.columns.clamp(1, width));
@@ -607,194 +559,70 @@ impl Conv {
         tiles
     }
 
-    fn signature(&self) -> Signature {
-        let nonzero = self.work_before[self.shape.out_channels] as f64;
-        Signature {
-            shape: self.shape.clone(),
-            patch: self.to.extent.lanes.patch,
-            added: self.added.is_some(),
-            nonzero: (nonzero.log2() * 16.0).round() as i32,
-        }
-    }
-
-    unsafe fn run(&self, base: Base, member: &Member) {
-        let groups = self.shape.out_channels / self.choice.group;
-        let (tiles, mine) = match (member.count, self.choice.by_channel) {
-            (1, _) => (0..self.tiles.len(), 0..groups),
-            (_, true) => {
-                (0..self.tiles.len(), self.share(member.index, member.count)..self.share(member.index + 1, member.count))
-            }
-            (_, false) => (member.part(self.tiles.len()), 0..groups),
+    /// # Safety
+    /// The base must be that of an arena of the program's size, and all members must run the same.
+    pub(super) unsafe fn run(&self, base: Base, member: &Member) {
+        let count = member.count;
+        let parts = self.parts(count);
+        let of_owner = parts / count;
+        let run = |tile: usize, part: usize| {
+            let groups = self.first_group(part, parts)..self.first_group(part + 1, parts);
+            // SAFETY: passed on to the caller; different tiles and channels do not meet.
+            unsafe { self.run_tile(base, &self.tiles[tile], groups) };
         };
-        let step = groups + 1;
-        // SAFETY: the builder has checked the extents; tiles and channels of different threads do not meet.
+        if self.choice.by_channel && count > 1 {
+            let things = |_| self.tiles.len() * of_owner;
+            member.share(things, |owner, thing| run(thing / of_owner, owner * of_owner + thing % of_owner));
+        } else {
+            let first = |owner: usize| self.tiles.len() * parts * owner / count;
+            let things = |owner| first(owner + 1) - first(owner);
+            member.share(things, |owner, thing| run((first(owner) + thing) / parts, (first(owner) + thing) % parts));
+        }
+    }
+
+    /// Into how many parts the output channels of a tile are cut for so many threads: enough for them to help each other.
+    fn parts(&self, threads: usize) -> usize {
+        if threads == 1 {
+            return 1;
+        }
+        let groups = self.shape.out_channels / self.choice.group;
+        let wanted = (PIECES * threads).div_ceil(self.tiles.len().max(1)).min(groups / 4).max(1);
+        if self.choice.by_channel { wanted.next_multiple_of(threads) } else { wanted }
+    }
+
+    unsafe fn run_tile(&self, base: Base, (tile, run): &(Tile, Run), groups: std::ops::Range<usize>) {
+        let step = self.shape.out_channels / self.choice.group + 1;
+        // SAFETY: the builder has checked the extents.
         unsafe {
-            for (tile, run) in &self.tiles[tiles] {
-                for block in 0..self.stream.blocks {
-                    run(&Work {
-                        tile,
-                        input: base.channel(&self.from, 0).cast(),
-                        output: base.channel(&self.to, 0).cast(),
-                        output_pitch: self.to.extent.pitch() * LINE,
-                        added: self.added.as_ref().map_or(std::ptr::null(), |added| base.channel(added, 0).cast_const().cast()),
-                        added_pitch: self.added.as_ref().map_or(0, |added| added.extent.pitch() * LINE),
-                        starts: &self.stream.starts[block * step..][..step],
-                        entries: &self.stream.entries,
-                        bias: &self.bias,
-                        groups: mine.clone(),
-                        first: block == 0,
-                        last: block + 1 == self.stream.blocks,
-                        activation: self.activation,
-                    });
-                }
+            for block in 0..self.stream.blocks {
+                run(&Work {
+                    tile,
+                    input: base.channel(&self.from, 0).cast(),
+                    output: base.channel(&self.to, 0).cast(),
+                    output_pitch: self.to.extent.pitch() * LINE,
+                    added: self.added.as_ref().map_or(std::ptr::null(), |added| base.channel(added, 0).cast_const().cast()),
+                    added_pitch: self.added.as_ref().map_or(0, |added| added.extent.pitch() * LINE),
+                    starts: &self.stream.starts[block * step..][..step],
+                    entries: &self.stream.entries,
+                    bias: &self.bias,
+                    groups: groups.clone(),
+                    first: block == 0,
+                    last: block + 1 == self.stream.blocks,
+                    activation: self.activation,
+                });
             }
         }
     }
 
-    /// The first group of output channels of a thread: all threads have about the same number of weights.
-    fn share(&self, index: usize, count: usize) -> usize {
+    /// The first group of output channels of a part: all parts have about the same number of weights.
+    fn first_group(&self, index: usize, count: usize) -> usize {
         let groups = self.shape.out_channels / self.choice.group;
         if index >= count {
             return groups;
         }
-        let wanted = self.work_before[self.shape.out_channels] * index / count;
+        let wanted = self.work() * index / count;
         (self.work_before.partition_point(|&before| before < wanted) / self.choice.group).min(groups)
     }
-
-    /// Ways to cut that may be the fastest.
-    fn candidates(&self, kernel: Kernel, threads: usize, paths: Paths) -> Vec<Choice> {
-        let [height, width] = self.plane();
-        let mut shapes: Vec<(usize, usize, usize)> = Vec::new();
-        // Sharing what is read pays where most weights are there, or where so few lines are summed that each addition waits
-        // for the one before.
-        let shared = self.density() > BREAK_EVEN / 2.0 || height * width < 4;
-        let allowed = |group: &usize| match paths {
-            Paths::Any => *group == 1 || (shared && self.groups_by(*group)),
-            Paths::Sparse => *group == 1,
-            Paths::Dense => *group == self.largest_group(),
-        };
-        for group in GROUPS.into_iter().filter(allowed) {
-            let most = tile::most_lines(kernel, group);
-            for rows in ROWS.into_iter().filter(|&rows| rows <= height) {
-                for columns in 1..=width.min(most / rows) {
-                    let whole = width % columns == 0 || width.div_ceil(columns) < width.div_ceil(columns - columns.min(2) / 2);
-                    let enough = rows * columns * group >= 4.min(height * width);
-                    if whole && enough && tile::find(kernel, group, rows, columns, self.shape.stride[1]).is_some() {
-                        shapes.push((group, rows, columns));
-                    }
-                }
-            }
-        }
-        let mut blocks = vec![self.shape.in_channels];
-        while let Some(&last) = blocks.last().filter(|last| **last > 8 && self.shape.groups == 1) {
-            blocks.push(last.div_ceil(2));
-        }
-        let splits: &[bool] = if threads > 1 { &[false, true] } else { &[false] };
-        let mut all = Vec::new();
-        for &(group, rows, columns) in &shapes {
-            for &block in &blocks {
-                all.extend(splits.iter().map(|&by_channel| Choice { rows, columns, block, group, by_channel }));
-            }
-        }
-        all
-    }
-
-    /// Measures candidates, each a few times, as long as there is time.
-    fn fastest(&mut self, kernel: Kernel, base: Base, team: &mut Team, limit: Duration, paths: Paths) -> Choice {
-        let start = Instant::now();
-        if paths != Paths::Any {
-            self.choose(kernel, self.usual(kernel, paths));
-        }
-        let first = self.choice;
-        let mut best = (self.measure(base, team), first);
-        let mut candidates = self.candidates(kernel, team.threads(), paths);
-        // The likely ones come first, all tiles of a block together: its stream is laid out once.
-        candidates.sort_by_key(|choice| {
-            (
-                choice.group != first.group,
-                choice.block.max(1).ilog2().abs_diff(first.block.max(1).ilog2()),
-                choice.group,
-                choice.block,
-            )
-        });
-        for choice in candidates {
-            if start.elapsed() > limit {
-                break;
-            }
-            self.choose(kernel, choice);
-            let seconds = self.measure(base, team);
-            if seconds < best.0 {
-                best = (seconds, choice);
-            }
-        }
-        best.1
-    }
-
-    fn measure(&self, base: Base, team: &mut Team) -> f64 {
-        let watch = Stopwatch::default();
-        team.run(&|member| {
-            for _ in 0..4 {
-                // SAFETY: as in `Program::run_op`.
-                watch.time(member, || unsafe { self.run(base, member) });
-            }
-        });
-        watch.least()
-    }
-}
-
-/// The least time that a team has taken for some work.
-#[derive(Default)]
-struct Stopwatch(Mutex<Option<Duration>>);
-
-impl Stopwatch {
-    /// Does this thread's part of the work; the first thread takes the time from one meeting to the next.
-    fn time(&self, member: &Member, work: impl FnOnce()) {
-        member.meet();
-        let start = Instant::now();
-        work();
-        member.meet();
-        if member.index == 0 {
-            let elapsed = start.elapsed();
-            let mut least = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            *least = Some(least.map_or(elapsed, |least| least.min(elapsed)));
-        }
-    }
-
-    /// In seconds; infinite if nothing was timed.
-    fn least(self) -> f64 {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(f64::INFINITY, |least| least.as_secs_f64())
-    }
-}
-
-/// Multiply-accumulates per second that `threads` threads can do on this machine at the most: a dense convolution all of
-/// whose numbers lie in the first-level cache.
-pub fn limit(threads: usize) -> std::io::Result<f64> {
-    const CHANNELS: usize = 16;
-    const SIZE: [usize; 2] = [8, 28];
-    let shape = ConvShape::pointwise(CHANNELS, SIZE, CHANNELS);
-    let weight = [0.5; CHANNELS * CHANNELS];
-    let mut builder = super::Builder::new(Kernel::best(), 1);
-    let input = builder.input(CHANNELS, SIZE);
-    let convolution = super::Convolution { shape, weight: &weight, bias: &[], activation: Activation::None, added: None };
-    let output = builder.conv("limit", input, convolution);
-    builder.output(output);
-    let Some(program) = builder.finish() else { return Ok(f64::NAN) };
-    let conv = program.convs().next();
-    let watch = Stopwatch::default();
-    const RUNS: usize = 2000;
-    Team::new(threads)?.run(&|member| {
-        let mut arena = program.arena();
-        let base = Base { arena: arena.pointer(), outputs: std::ptr::null() };
-        for _ in 0..5 {
-            watch.time(member, || {
-                for _ in 0..RUNS {
-                    // SAFETY: as in `run_op`; each thread has an arena of its own.
-                    conv.into_iter().for_each(|conv| unsafe { conv.run(base, &Member::alone()) });
-                }
-            });
-        }
-    });
-    Ok((threads * RUNS * CHANNELS * CHANNELS * SIZE[0] * SIZE[1]) as f64 / watch.least())
 }
 
 /// The width up to `most` that cuts `width` into the same number of pieces, as even as can be.

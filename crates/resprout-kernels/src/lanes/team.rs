@@ -7,6 +7,9 @@ use std::thread::JoinHandle;
 /// How often a waiting thread looks before it lets others run: meetings are a few microseconds apart.
 const SPINS: usize = 20_000;
 
+/// Pieces of each thread's part of some work, at the least: what others can take over when it is held up.
+pub(super) const PIECES: usize = 8;
+
 /// A number of threads. They sleep between runs, and while they run the calling thread sleeps; a team of one is the
 /// calling thread.
 ///
@@ -24,9 +27,16 @@ struct Shared {
     finished: Condvar,
     arrived: AtomicUsize,
     meeting: AtomicUsize,
+    /// Of each member, how many of its things have been begun since the last meeting.
+    begun: Vec<Counter>,
     /// A panic in a worker: the others must not wait for it.
     broken: AtomicUsize,
 }
+
+/// Alone on its line of the cache.
+#[derive(Default)]
+#[repr(align(64))]
+struct Counter(AtomicUsize);
 
 /// What the workers are to do.
 struct Order {
@@ -44,6 +54,7 @@ struct Work(*const (dyn Fn(&Member) + Sync));
 unsafe impl Send for Work {}
 
 /// A thread at work.
+#[derive(Clone, Copy)]
 pub struct Member<'a> {
     /// From 0 on.
     pub index: usize,
@@ -58,9 +69,29 @@ impl Member<'_> {
         Member { index: 0, count: 1, shared: None }
     }
 
-    /// This thread's part of so many things.
-    pub fn part(&self, things: usize) -> std::ops::Range<usize> {
-        things * self.index / self.count..things * (self.index + 1) / self.count
+    /// Does things of which every member has so many as `things` tells; who is through with its own helps the others, so that a
+    /// thread that is held up does not hold up all. `work` is told whose thing it is, and its number. All members must meet
+    /// before they share again.
+    pub fn share(&self, things: impl Fn(usize) -> usize, mut work: impl FnMut(usize, usize)) {
+        let Some(shared) = self.shared else { return (0..things(self.index)).for_each(|thing| work(self.index, thing)) };
+        for owner in (self.index..self.count).chain(0..self.index) {
+            let all = things(owner);
+            let next = || Some(shared.begun[owner].0.fetch_add(1, Ordering::Relaxed)).filter(|next| *next < all);
+            std::iter::from_fn(next).for_each(|thing| work(owner, thing));
+        }
+    }
+
+    /// Does so many things with the others, in pieces of neighbours.
+    pub fn each(&self, things: usize, mut work: impl FnMut(usize)) {
+        let pieces = things.min(PIECES * self.count);
+        let of = |owner: usize| pieces * owner / self.count..pieces * (owner + 1) / self.count;
+        self.share(
+            |owner| of(owner).len(),
+            |owner, piece| {
+                let piece = of(owner).start + piece;
+                (things * piece / pieces..things * (piece + 1) / pieces).for_each(&mut work);
+            },
+        );
     }
 
     /// Waits until all have come here.
@@ -69,6 +100,7 @@ impl Member<'_> {
         let meeting = shared.meeting.load(Ordering::Acquire);
         if shared.arrived.fetch_add(1, Ordering::AcqRel) + 1 == shared.threads {
             shared.arrived.store(0, Ordering::Relaxed);
+            shared.begun.iter().for_each(|begun| begun.0.store(0, Ordering::Relaxed));
             shared.meeting.fetch_add(1, Ordering::AcqRel);
             return;
         }
@@ -92,6 +124,7 @@ impl Team {
             finished: Condvar::new(),
             arrived: AtomicUsize::new(0),
             meeting: AtomicUsize::new(0),
+            begun: (0..threads).map(|_| Counter::default()).collect(),
             broken: AtomicUsize::new(0),
         });
         let cpus = affinity::allowed();
@@ -241,10 +274,39 @@ mod tests {
     }
 
     #[test]
-    fn parts_cover_everything_once() {
-        let member = |index| Member { index, count: 3, shared: None };
-        let parts: Vec<usize> = (0..3).flat_map(|i| member(i).part(10)).collect();
-        assert_eq!(parts, (0..10).collect::<Vec<_>>());
+    fn pieces_cover_everything_once() {
+        for things in [0, 1, 10, 100] {
+            let done: Vec<AtomicUsize> = (0..things).map(|_| AtomicUsize::new(0)).collect();
+            Team::new(3).unwrap().run(&|member| {
+                member.each(things, |thing| {
+                    done[thing].fetch_add(1, Ordering::Relaxed);
+                });
+            });
+            assert!(done.iter().all(|done| done.load(Ordering::Relaxed) == 1), "{things}");
+        }
+    }
+
+    #[test]
+    fn who_is_through_helps_the_others() {
+        let mut team = Team::new(3).unwrap();
+        let done: Vec<AtomicUsize> = (0..30).map(|_| AtomicUsize::new(0)).collect();
+        for round in 1..=20 {
+            team.run(&|member| {
+                member.meet();
+                // The first has most to do, the second nothing.
+                member.share(
+                    |owner| [20, 0, 10][owner],
+                    |owner, thing| {
+                        done[[0, 20, 20][owner] + thing].fetch_add(1, Ordering::Relaxed);
+                    },
+                );
+                member.meet();
+            });
+            assert!(done.iter().all(|done| done.load(Ordering::Relaxed) == round));
+        }
+        let mut alone = Vec::new();
+        Member::alone().share(|_| 4, |owner, thing| alone.push((owner, thing)));
+        assert_eq!(alone, [(0, 0), (0, 1), (0, 2), (0, 3)]);
     }
 
     #[test]

@@ -6,10 +6,11 @@ use crate::model::Model;
 use crate::ops::remap::Remap;
 use crate::ops::{BinaryOp, Compute};
 use crate::tensor::Tensor;
-use resprout_kernels::lanes::{Arena, Builder, Convolution, Program, Team, Value};
+use resprout_kernels::lanes::{Arena, Builder, Choice, Convolution, Paths, Program, Team, Value};
 use resprout_kernels::{Activation, ConvShape, Kernel};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 /// A network for a number of images that run together.
 pub(crate) struct Compiled {
@@ -71,8 +72,27 @@ impl Compiled {
         })
     }
 
+    /// Memory for one run at a time: an arena for each program.
     pub fn arenas(&self) -> Vec<Arena> {
         self.programs().map(Program::arena).collect()
+    }
+
+    /// Whether threads run so many images apart, each a part of them; otherwise all share each operation.
+    pub fn is_apart(&self, images: usize, threads: usize) -> bool {
+        threads > 1 && images.div_ceil(self.together) >= threads
+    }
+
+    /// Tries ways to cut every convolution for batches of so many images, within about `limit` for each of them; returns of
+    /// each the fastest that was found on the dense path.
+    pub fn tune(&mut self, team: &mut Team, batch: usize, limit: Duration, paths: Paths) -> Vec<Choice> {
+        let workers = if self.is_apart(batch, team.threads()) { team.threads() } else { 1 };
+        let mut dense = Vec::new();
+        for program in self.programs_mut() {
+            let mut arenas: Vec<Arena> = (0..workers).map(|_| program.arena()).collect();
+            let convs = u32::try_from(program.choices().len()).unwrap_or(u32::MAX);
+            dense.extend(program.tune(&mut arenas, team, limit * convs, paths));
+        }
+        dense
     }
 
     /// Runs up to [`together`](Self::together) images, alone or with a team.
@@ -124,34 +144,33 @@ impl Compiled {
         outputs.iter().zip(results).for_each(|((slot, _), tensor)| slots.put(*slot, tensor));
     }
 
-    /// The least time of every operation.
-    pub fn time(&self, team: &mut Team, runs: usize) -> Vec<LayerTime> {
+    /// The least time of every operation in batches of so many images.
+    pub fn time(&self, team: &mut Team, batch: usize, runs: usize) -> Vec<LayerTime> {
+        let workers = if self.is_apart(batch, team.threads()) { team.threads() } else { 1 };
         let images = vec![0.5; self.plan.input_shape.iter().product()];
         let mut slots = self.start(&images);
-        let mut arenas = self.arenas();
-        let mut arenas = arenas.iter_mut();
         let mut all = Vec::new();
         for segment in &self.segments {
             match segment {
                 Segment::Step(index) => {
-                    let start = std::time::Instant::now();
+                    let start = Instant::now();
                     self.run_step(*index, &mut slots);
                     let name = format!("step {index}");
                     let (images, seconds) = (self.together, start.elapsed().as_secs_f64());
                     all.push(LayerTime { name, images, seconds, macs: None, density: None });
                 }
                 Segment::Program { program, inputs, outputs } => {
-                    let Some(arena) = arenas.next() else { continue };
+                    let mut arenas: Vec<Arena> = (0..workers).map(|_| program.arena()).collect();
                     let mut seconds = Vec::new();
                     self.with_buffers(inputs, outputs, &mut slots, |inputs, outputs| {
-                        seconds = program.time(arena, team, inputs, outputs, runs.max(1));
+                        seconds = program.time(&mut arenas, team, inputs, outputs, runs.max(1));
                     });
                     let work = program.work();
                     all.extend(program.names().zip(seconds).map(|((name, conv), seconds)| LayerTime {
                         name: name.into(),
-                        images: self.together,
+                        images: workers * self.together,
                         seconds,
-                        macs: conv.map(|conv| work[conv].0),
+                        macs: conv.map(|conv| workers as u64 * work[conv].0),
                         density: conv.map(|conv| work[conv].1),
                     }));
                 }
@@ -489,7 +508,7 @@ fn absorbed(plan: &Plan) -> HashMap<usize, (usize, usize)> {
 pub struct LayerTime {
     /// The layer's name.
     pub name: String,
-    /// Images of a run.
+    /// Images that were computed in that time: those of all threads, where each runs its own.
     pub images: usize,
     /// The least of several runs.
     pub seconds: f64,

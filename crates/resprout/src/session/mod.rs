@@ -15,6 +15,7 @@
 
 mod plan;
 mod stages;
+mod tune;
 
 pub use plan::{PlanFile, StoredPlan, cpu_name};
 pub use stages::StageStart;
@@ -28,7 +29,8 @@ use resprout_kernels::lanes::{Arena, BreakEven, Choice, Program, Team, break_eve
 use resprout_kernels::{ConvShape, KERNELS, Kernel};
 use serde::{Deserialize, Serialize};
 use stages::Parts;
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 /// How a session is made.
 #[derive(Clone, Debug)]
@@ -51,17 +53,12 @@ impl Default for SessionOptions {
     }
 }
 
-/// How often the plan that was measured is compared with the one before.
-const PROOFS: usize = 3;
-
-/// Runs of which each layer's least time is taken then.
-const PROOF_RUNS: usize = 5;
-
 /// A network ready to run images of one size.
 pub struct Session {
     stages: Vec<Stage>,
     team: Team,
     image: Vec<usize>,
+    batch: usize,
 }
 
 /// A part of the network, and memory for each thread that runs it alone.
@@ -88,7 +85,7 @@ impl Session {
     pub fn new(model: &Model, image: &[usize], options: &SessionOptions) -> Result<Session> {
         let parts = Parts::new(model, image, options)?;
         match options.tune > 0.0 {
-            true => parts.fastest(),
+            true => tune::fastest(&parts, Duration::from_secs_f64(options.tune.min(3600.0))),
             false => parts.session(&parts.usual()),
         }
     }
@@ -130,6 +127,7 @@ impl Session {
         self.stages.iter().flat_map(|stage| stage.compiled.programs())
     }
 
+    /// Of all stages.
     fn cuts(&self) -> Vec<Cut> {
         self.stages.iter().flat_map(Stage::cuts).collect()
     }
@@ -148,71 +146,14 @@ impl Session {
         }
     }
 
-    fn tune(&mut self, limit: Duration, options: &SessionOptions) -> Result<()> {
-        let before = self.cuts();
-        for stage in &mut self.stages {
-            let mut arenas = stage.compiled.arenas();
-            for (program, arena) in stage.compiled.programs_mut().zip(&mut arenas) {
-                let share = program.choices().len() as f64 / before.len().max(1) as f64;
-                program.tune(arena, &mut self.team, limit.mul_f64(share), options.paths);
-            }
-            stage.arenas = vec![arenas];
-        }
-        // A machine that was busy for a moment can have spoiled a measurement: every layer must prove itself.
-        let measured = self.cuts();
-        let proven = self.better_of(&before, &measured);
-        self.choose(&proven);
-        let mut seconds = [f64::INFINITY; 2];
-        for _ in 0..PROOFS {
-            for (plan, least) in [&before, &proven].into_iter().zip(&mut seconds) {
-                self.choose(plan);
-                *least = least.min(self.seconds(options.batch)?);
-            }
-        }
-        if seconds[0] < seconds[1] {
-            self.choose(&before);
-        }
-        Ok(())
-    }
-
-    /// Of each convolution the cut that takes less time between the others.
-    fn better_of(&mut self, first: &[Cut], second: &[Cut]) -> Vec<Cut> {
-        let mut least = [const { Vec::new() }; 2];
-        for _ in 0..PROOFS {
-            for (cuts, least) in [first, second].into_iter().zip(&mut least) {
-                self.choose(cuts);
-                let times =
-                    self.layers(PROOF_RUNS).into_iter().filter(|layer| layer.density.is_some()).map(|layer| layer.seconds);
-                least.resize(first.len(), f64::INFINITY);
-                least.iter_mut().zip(times).for_each(|(least, seconds)| *least = seconds.min(*least));
-            }
-        }
-        let better = |at: usize| if least[1][at] < least[0][at] { second[at] } else { first[at] };
-        (0..first.len()).map(better).collect()
-    }
-
-    /// The median of a few batches.
-    fn seconds(&mut self, batch: usize) -> Result<f64> {
-        let images = grey(batch, &self.image);
-        let mut all = Vec::new();
-        for _ in 0..5 {
-            let start = Instant::now();
-            self.run(&images)?;
-            all.push(start.elapsed().as_secs_f64());
-        }
-        all.sort_by(f64::total_cmp);
-        Ok(all[all.len() / 2])
-    }
-
     /// Name, seconds, multiply-accumulates of what is left, and density (both of convolutions) of every operation.
     pub fn layers(&mut self, runs: usize) -> Vec<LayerTime> {
-        self.stages.iter().flat_map(|stage| stage.compiled.time(&mut self.team, runs)).collect()
+        self.stages.iter().flat_map(|stage| stage.compiled.time(&mut self.team, self.batch, runs)).collect()
     }
 }
 
 impl Stage {
     fn cuts(&self) -> impl Iterator<Item = Cut> {
-        let cut = |choice: Choice| [choice.rows, choice.columns, choice.block, choice.group, usize::from(choice.by_channel)];
         self.compiled.programs().flat_map(Program::choices).map(cut)
     }
 
@@ -222,39 +163,41 @@ impl Stage {
         let each: usize = images.shape[1..].iter().product();
         let chunks: Vec<&[f32]> = images.data.chunks(self.compiled.together * each).collect();
         let threads = team.threads();
-        // Fewer chunks than threads: all threads share each layer. Otherwise each takes whole chunks.
-        let shared = threads > 1 && chunks.len() < threads;
-        let lanes = if shared { 1 } else { threads };
-        while self.arenas.len() < lanes {
+        let apart = self.compiled.is_apart(count, threads);
+        while self.arenas.len() < if apart { threads } else { 1 } {
             self.arenas.push(self.compiled.arenas());
         }
-        let mut results: Vec<Option<Vec<Tensor>>> = vec![None; chunks.len()];
-        if shared {
-            for (chunk, result) in chunks.iter().zip(&mut results) {
-                *result = Some(self.compiled.run(chunk, &mut self.arenas[0], Some(team)));
-            }
-        } else {
-            self.run_apart(&chunks, &mut results, team);
-        }
-        let results: Vec<Vec<Tensor>> = results.into_iter().flatten().collect();
+        let results = match apart {
+            true => self.run_apart(&chunks, team),
+            false => chunks.iter().map(|chunk| self.compiled.run(chunk, &mut self.arenas[0], Some(team))).collect(),
+        };
         join(&results, &self.compiled.plan.result_shapes, count)
     }
 
     /// Every thread takes whole chunks.
-    fn run_apart(&mut self, chunks: &[&[f32]], results: &mut [Option<Vec<Tensor>>], team: &mut Team) {
+    fn run_apart(&mut self, chunks: &[&[f32]], team: &mut Team) -> Vec<Vec<Tensor>> {
         let compiled = &self.compiled;
-        let share = chunks.len().div_ceil(team.threads()).max(1);
-        let parts = chunks.chunks(share).zip(results.chunks_mut(share)).zip(&mut self.arenas);
-        let jobs: Vec<std::sync::Mutex<_>> =
-            parts.map(|((chunks, results), arenas)| std::sync::Mutex::new((chunks, results, arenas))).collect();
+        let arenas: Vec<Mutex<&mut Vec<Arena>>> = self.arenas.iter_mut().map(Mutex::new).collect();
+        let results: Vec<OnceLock<Vec<Tensor>>> = chunks.iter().map(|_| OnceLock::new()).collect();
         team.run(&|member| {
-            let Some(mut job) = jobs.get(member.index).and_then(|job| job.lock().ok()) else { return };
-            let (chunks, results, arenas) = &mut *job;
-            for (chunk, result) in chunks.iter().zip(results.iter_mut()) {
-                *result = Some(compiled.run(chunk, arenas, None));
-            }
+            // Nobody else asks for this thread's arenas.
+            let Ok(mut arenas) = arenas[member.index].lock() else { return };
+            let of = |owner: usize| chunks.len() * owner / member.count..chunks.len() * (owner + 1) / member.count;
+            member.share(
+                |owner| of(owner).len(),
+                |owner, thing| {
+                    let index = of(owner).start + thing;
+                    results[index].get_or_init(|| compiled.run(chunks[index], &mut arenas, None));
+                },
+            );
+            member.meet();
         });
+        results.into_iter().filter_map(OnceLock::into_inner).collect()
     }
+}
+
+fn cut(choice: Choice) -> Cut {
+    [choice.rows, choice.columns, choice.block, choice.group, usize::from(choice.by_channel)]
 }
 
 /// Values to be timed with: `[count, ..]`.

@@ -1,15 +1,14 @@
 //! Stages: parts of a network that run different numbers of images together. Large images fill lanes and caches alone; where a
 //! network has become small, several are needed to fill the lanes, and they share what is read of the weights.
 
-use super::{Chosen, Cut, Session, SessionOptions, Stage, find_kernel, grey};
+use super::{Session, SessionOptions, Stage, find_kernel};
 use crate::error::{Error, ErrorKind, Result};
-use crate::forward::{Compiled, LayerTime, Plan, PlanOptions, fixed_batch, usual_together};
+use crate::forward::{Compiled, Plan, PlanOptions, fixed_batch, usual_together};
 use crate::model::Model;
 use resprout_kernels::Kernel;
 use resprout_kernels::lanes::{LANES, Team, wasted};
 use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
-use std::time::{Duration, Instant};
 
 /// Where a stage begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,37 +22,16 @@ pub struct StageStart {
 /// Lanes that may stay empty where nothing is measured.
 const WASTE: f64 = 0.1;
 
-/// How often the finalists are compared.
-const ROUNDS: usize = 9;
-
-/// Runs of which each operation's least time is taken.
-const RUNS: usize = 5;
-
 /// All that sessions of a network are made of.
 pub(super) struct Parts<'a> {
     model: &'a Model,
     image: &'a [usize],
-    options: &'a SessionOptions,
+    pub options: &'a SessionOptions,
     kernel: Kernel,
     /// The number of images that the model insists on.
     fixed: Option<usize>,
     /// As [`Parts::starts`] has found them.
     starts: OnceCell<Vec<(usize, [usize; 2])>>,
-}
-
-/// What each stage costs with some number of images together, in seconds per image.
-struct Measured {
-    together: usize,
-    stages: Vec<Cost>,
-    /// How the convolutions of each stage are cut.
-    cuts: Vec<Vec<Cut>>,
-}
-
-struct Cost {
-    /// Into lines, if the stage before is another program.
-    enter: f64,
-    inside: f64,
-    leave: f64,
 }
 
 impl<'a> Parts<'a> {
@@ -77,6 +55,14 @@ impl<'a> Parts<'a> {
         Plan::new(self.model, &[&[together], self.image].concat(), &PlanOptions::default())
     }
 
+    /// Numbers of images that may run together.
+    pub fn counts(&self) -> Vec<usize> {
+        match self.fixed {
+            Some(batch) => vec![batch],
+            None => (0..=self.most().ilog2()).map(|shift| 1 << shift).collect(),
+        }
+    }
+
     /// The most images that may run together.
     fn most(&self) -> usize {
         (1 << self.options.batch.ilog2()).min(LANES)
@@ -84,7 +70,7 @@ impl<'a> Parts<'a> {
 
     /// Steps at which stages may begin, and height and width there: of each size of the images on their way, the first step
     /// before which the fewest numbers are alive.
-    fn starts(&self) -> &[(usize, [usize; 2])] {
+    pub fn starts(&self) -> &[(usize, [usize; 2])] {
         self.starts.get_or_init(|| self.find_starts())
     }
 
@@ -156,126 +142,11 @@ impl<'a> Parts<'a> {
             let end = end.min(plan.steps.len());
             let mut compiled = Compiled::new(self.model, plan.part(start.step..end), self.kernel)?;
             if self.options.paths != super::Paths::Any {
-                compiled.programs_mut().for_each(|program| program.restrict(self.options.paths));
+                compiled.programs_mut().for_each(|program| program.choose(&program.usual(self.options.paths)));
             }
             Ok(Stage { start, compiled, arenas: Vec::new() })
         };
         let stages: Result<Vec<Stage>> = stages.iter().zip(ends).map(stage).collect();
-        Ok(Session { stages: stages?, team, image: self.image.to_vec() })
+        Ok(Session { stages: stages?, team, image: self.image.to_vec(), batch: self.options.batch })
     }
-
-    /// Measures which stages and which plan for each are the fastest.
-    pub fn fastest(&self) -> Result<Session> {
-        let counts: Vec<usize> = match self.fixed {
-            Some(batch) => vec![batch],
-            None => (0..=self.most().ilog2()).map(|shift| 1 << shift).collect(),
-        };
-        let limit = Duration::from_secs_f64(self.options.tune.clamp(0.0, 3600.0) / counts.len() as f64);
-        let starts: Vec<usize> = self.starts().iter().map(|(step, _)| *step).collect();
-        if counts.len() == 1 {
-            let mut session = self.session(&[StageStart { step: 0, together: counts[0] }])?;
-            session.tune(limit, self.options)?;
-            return Ok(session);
-        }
-        let measured: Result<Vec<Measured>> = counts.iter().map(|&together| self.measure(&starts, together, limit)).collect();
-        let measured = measured?;
-        let whole = measured.iter().min_by(|a, b| a.total().total_cmp(&b.total()));
-        let whole = whole.map_or(Vec::new(), |best| vec![best; starts.len()]);
-        let usual = self.usual();
-        let usual = starts.iter().filter_map(|start| {
-            let stage = usual.iter().rfind(|stage| stage.step <= *start)?;
-            measured.iter().find(|of| of.together == stage.together)
-        });
-        let mut finalists: Vec<Chosen> = Vec::new();
-        for way in [whole, usual.collect(), cheapest(&measured)] {
-            let cuts = way.iter().enumerate().flat_map(|(stage, of)| of.cuts[stage].clone()).collect();
-            let chosen = Chosen { stages: merged(&starts, &way), cuts };
-            if !finalists.contains(&chosen) {
-                finalists.push(chosen);
-            }
-        }
-        let mut sessions = Vec::new();
-        for chosen in &finalists {
-            let mut session = self.session(&chosen.stages)?;
-            session.choose(&chosen.cuts);
-            sessions.push((f64::INFINITY, session));
-        }
-        let images = grey(self.options.batch, self.image);
-        for _ in 0..ROUNDS {
-            for (least, session) in &mut sessions {
-                let start = Instant::now();
-                session.run(&images)?;
-                *least = least.min(start.elapsed().as_secs_f64());
-            }
-        }
-        let best = sessions.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
-        best.map(|(_, session)| session).ok_or_else(|| Error::data("no number of images to run together"))
-    }
-
-    /// Tunes all stages for one number of images.
-    fn measure(&self, starts: &[usize], together: usize, limit: Duration) -> Result<Measured> {
-        let stages: Vec<StageStart> = starts.iter().map(|&step| StageStart { step, together }).collect();
-        let mut session = self.session(&stages)?;
-        session.tune(limit, self.options)?;
-        let cuts = session.stages.iter().map(|stage| stage.cuts().collect()).collect();
-        let Session { stages, team, .. } = &mut session;
-        let stages = stages.iter_mut().map(|stage| Cost::of(stage, team, self.options.batch)).collect();
-        Ok(Measured { together, stages, cuts })
-    }
-}
-
-impl Cost {
-    /// As it will run: whole batches, whose images may go to threads one by one.
-    fn of(stage: &mut Stage, team: &mut Team, batch: usize) -> Cost {
-        let layers = stage.compiled.time(team, RUNS);
-        let named = |layer: Option<&LayerTime>, name: &str| {
-            layer.filter(|layer| layer.name == name).map_or(0.0, |layer| layer.seconds / layer.images as f64)
-        };
-        let (enter, leave) = (named(layers.first(), "input"), named(layers.last(), "output"));
-        let images = grey(batch, &stage.compiled.plan.input_shape[1..]);
-        let mut least = f64::INFINITY;
-        for _ in 0..RUNS {
-            let start = Instant::now();
-            stage.run(&images, team);
-            least = least.min(start.elapsed().as_secs_f64());
-        }
-        Cost { enter, inside: least / batch as f64 - enter - leave, leave }
-    }
-}
-
-impl Measured {
-    /// With this number of images everywhere.
-    fn total(&self) -> f64 {
-        self.stages.iter().map(|cost| cost.inside).sum()
-    }
-}
-
-/// Of each stage the number of images with which all together cost the least.
-fn cheapest(measured: &[Measured]) -> Vec<&Measured> {
-    let first = |of: &'_ Measured| of.stages.first().map_or(0.0, |cost| cost.enter + cost.inside);
-    let mut best: Vec<(f64, Vec<&Measured>)> = measured.iter().map(|of| (first(of), vec![of])).collect();
-    for stage in 1..measured.first().map_or(0, |of| of.stages.len()) {
-        let extended = measured.iter().filter_map(|of| {
-            let cost = |(cost, way): &(f64, Vec<&Measured>)| {
-                let change = match way.last() {
-                    Some(last) if last.together != of.together => last.stages[stage - 1].leave + of.stages[stage].enter,
-                    _ => 0.0,
-                };
-                cost + change + of.stages[stage].inside
-            };
-            let (cost, way) = best.iter().map(|way| (cost(way), &way.1)).min_by(|a, b| a.0.total_cmp(&b.0))?;
-            Some((cost, [&way[..], &[of]].concat()))
-        });
-        best = extended.collect();
-    }
-    let last = best.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
-    last.map_or(Vec::new(), |(_, way)| way)
-}
-
-/// Stages with the same number of images become one.
-fn merged(starts: &[usize], way: &[&Measured]) -> Vec<StageStart> {
-    let mut stages: Vec<StageStart> =
-        starts.iter().zip(way).map(|(&step, of)| StageStart { step, together: of.together }).collect();
-    stages.dedup_by_key(|stage| stage.together);
-    stages
 }

@@ -1,0 +1,272 @@
+//! Which stages, and which plan for each, are the fastest: measured.
+
+use super::stages::{Parts, StageStart};
+use super::{Cut, Paths, Session, Stage, cut, grey};
+use crate::error::{Error, Result};
+use crate::forward::LayerTime;
+use resprout_kernels::lanes::Team;
+use std::time::{Duration, Instant};
+
+/// Runs of which each operation's least time is taken.
+const RUNS: usize = 3;
+
+/// Times a stage may take of what it takes with the best number of images, both with usual cuts, for better cuts to be looked for.
+const HOPELESS: f64 = 1.3;
+
+/// How often the finalists are compared.
+const ROUNDS: usize = 9;
+
+/// How often a convolution's cuts are compared in their place in the network.
+const PROOFS: usize = 3;
+
+/// The share of the dense path's time below which skipping zeros is worth it: less is lost in the noise.
+const WORTH: f64 = 0.97;
+
+/// What each stage costs with some number of images together.
+struct Measured {
+    together: usize,
+    stages: Vec<StageCost>,
+}
+
+struct StageCost {
+    seconds: Seconds,
+    cuts: Cuts,
+}
+
+/// Per image.
+struct Seconds {
+    /// Into lines, if the stage before is another program.
+    enter: f64,
+    inside: f64,
+    leave: f64,
+}
+
+/// Of each convolution the cuts that were found.
+#[derive(Clone, Default, PartialEq)]
+struct Cuts {
+    fastest: Vec<Cut>,
+    /// The fastest on the dense path.
+    dense: Vec<Cut>,
+}
+
+/// A way through the network that may be the fastest.
+struct Finalist {
+    session: Session,
+    usual: Vec<Cut>,
+    cuts: Cuts,
+    least: f64,
+}
+
+/// The fastest session. Cuts are looked for within about `limit`; comparing what was found takes some batches more.
+pub(super) fn fastest(parts: &Parts, limit: Duration) -> Result<Session> {
+    let starts: Vec<usize> = parts.starts().iter().map(|(step, _)| *step).collect();
+    let whole = |together| parts.session(&starts.iter().map(|&step| StageStart { step, together }).collect::<Vec<_>>());
+    let mut measured = Vec::new();
+    for together in parts.counts() {
+        measured.push(Measured::usual(together, &mut whole(together)?));
+    }
+    let hopeful = hopeful(&measured);
+    let each = limit / u32::try_from(convolutions(&measured, &hopeful).max(1)).unwrap_or(u32::MAX);
+    for (measured, hopeful) in measured.iter_mut().zip(&hopeful).filter(|(_, hopeful)| hopeful.contains(&true)) {
+        measured.improve(&mut whole(measured.together)?, hopeful, each, parts.options.paths);
+    }
+    let Finalist { mut session, usual, cuts, .. } = best_finalist(parts, &starts, &measured)?;
+    session.prove(&usual, &cuts, parts.options.paths);
+    Ok(session)
+}
+
+/// Of each number of images and stage, whether better cuts are worth being looked for.
+fn hopeful(measured: &[Measured]) -> Vec<Vec<bool>> {
+    let least = |stage: usize| measured.iter().map(|of| of.seconds(stage).inside).fold(f64::INFINITY, f64::min);
+    let is_hopeful = |(stage, cost): (usize, &StageCost)| cost.seconds.inside <= HOPELESS * least(stage);
+    measured.iter().map(|of| of.stages.iter().enumerate().map(is_hopeful).collect()).collect()
+}
+
+fn convolutions(measured: &[Measured], hopeful: &[Vec<bool>]) -> usize {
+    let stages = measured.iter().flat_map(|of| &of.stages).zip(hopeful.iter().flatten());
+    stages.filter(|(_, hopeful)| **hopeful).map(|(stage, _)| stage.cuts.fastest.len()).sum()
+}
+
+impl Measured {
+    /// With the cuts that are chosen without measuring.
+    fn usual(together: usize, session: &mut Session) -> Measured {
+        let Session { stages, team, batch, .. } = session;
+        let measured = |stage: &mut Stage| {
+            let dense = stage.compiled.programs().flat_map(|program| program.usual(Paths::Dense)).map(cut).collect();
+            StageCost { seconds: Seconds::of(stage, team, *batch), cuts: Cuts { fastest: stage.cuts().collect(), dense } }
+        };
+        Measured { together, stages: stages.iter_mut().map(measured).collect() }
+    }
+
+    /// Looks for better cuts in some stages.
+    fn improve(&mut self, session: &mut Session, hopeful: &[bool], each: Duration, paths: Paths) {
+        let Session { stages, team, batch, .. } = session;
+        let stages = stages.iter_mut().zip(&mut self.stages).zip(hopeful).filter(|(_, hopeful)| **hopeful);
+        for ((stage, cost), _) in stages {
+            let dense = stage.compiled.tune(team, *batch, each, paths).into_iter().map(cut).collect();
+            *cost =
+                StageCost { seconds: Seconds::of(stage, team, *batch), cuts: Cuts { fastest: stage.cuts().collect(), dense } };
+        }
+    }
+
+    fn seconds(&self, stage: usize) -> &Seconds {
+        &self.stages[stage].seconds
+    }
+
+    /// With this number of images everywhere.
+    fn total(&self) -> f64 {
+        self.stages.iter().map(|stage| stage.seconds.inside).sum()
+    }
+}
+
+impl Seconds {
+    /// As it will run: whole batches.
+    fn of(stage: &mut Stage, team: &mut Team, batch: usize) -> Seconds {
+        let layers = stage.compiled.time(team, batch, RUNS);
+        let named = |layer: Option<&LayerTime>, name: &str| {
+            layer.filter(|layer| layer.name == name).map_or(0.0, |layer| layer.seconds / layer.images as f64)
+        };
+        let (enter, leave) = (named(layers.first(), "input"), named(layers.last(), "output"));
+        let images = grey(batch, &stage.compiled.plan.input_shape[1..]);
+        let mut least = f64::INFINITY;
+        for _ in 0..RUNS {
+            let start = Instant::now();
+            stage.run(&images, team);
+            least = least.min(start.elapsed().as_secs_f64());
+        }
+        stage.arenas.clear();
+        Seconds { enter, inside: least / batch as f64 - enter - leave, leave }
+    }
+}
+
+/// The best number of images for the whole network, the stages that are chosen without measuring and the cheapest way through all
+/// that was measured: which of them is the fastest.
+fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured]) -> Result<Finalist> {
+    let whole = measured.iter().min_by(|a, b| a.total().total_cmp(&b.total()));
+    let whole = whole.map_or(Vec::new(), |best| vec![best; starts.len()]);
+    let usual = parts.usual();
+    let usual = starts.iter().filter_map(|start| {
+        let stage = usual.iter().rfind(|stage| stage.step <= *start)?;
+        measured.iter().find(|of| of.together == stage.together)
+    });
+    let mut ways: Vec<(Vec<StageStart>, Cuts)> = Vec::new();
+    for way in [whole, usual.collect(), cheapest(measured)] {
+        let of_all = |of: fn(&Cuts) -> &Vec<Cut>| {
+            way.iter().enumerate().flat_map(|(stage, measured)| of(&measured.stages[stage].cuts).clone()).collect()
+        };
+        let cuts = Cuts { fastest: of_all(|cuts| &cuts.fastest), dense: of_all(|cuts| &cuts.dense) };
+        let way = (merged(starts, &way), cuts);
+        if !ways.contains(&way) {
+            ways.push(way);
+        }
+    }
+    let mut finalists = Vec::new();
+    for (stages, cuts) in ways {
+        let mut session = parts.session(&stages)?;
+        let usual = session.cuts();
+        session.choose(&cuts.fastest);
+        finalists.push(Finalist { session, usual, cuts, least: f64::INFINITY });
+    }
+    let rounds = if finalists.len() > 1 { ROUNDS } else { 0 };
+    for _ in 0..rounds {
+        for Finalist { session, least, .. } in &mut finalists {
+            let images = grey(session.batch, &session.image);
+            let start = Instant::now();
+            session.run(&images)?;
+            *least = least.min(start.elapsed().as_secs_f64());
+        }
+    }
+    let best = finalists.into_iter().min_by(|a, b| a.least.total_cmp(&b.least));
+    best.ok_or_else(|| Error::data("no number of images to run together"))
+}
+
+impl Session {
+    /// A machine that was busy for a moment can have spoiled a measurement: every convolution must prove itself in its place in
+    /// the network, against what is chosen without measuring and against the dense path.
+    fn prove(&mut self, usual: &[Cut], found: &Cuts, paths: Paths) {
+        let all = [usual, &found.fastest, &found.dense];
+        let mut least = all.map(|cuts| vec![f64::INFINITY; cuts.len()]);
+        // The dense path counts only where it is allowed.
+        let compared = if paths == Paths::Any { 3 } else { 2 };
+        for _ in 0..PROOFS {
+            for (cuts, least) in all.iter().zip(&mut least).take(compared) {
+                self.choose(cuts);
+                let layers = self.layers(RUNS).into_iter().filter(|layer| layer.density.is_some());
+                least.iter_mut().zip(layers).for_each(|(least, layer)| *least = least.min(layer.seconds));
+            }
+        }
+        let proven = |at: usize| {
+            let better = if least[1][at] < least[0][at] { 1 } else { 0 };
+            if least[better][at] < WORTH * least[2][at] { all[better][at] } else { all[2][at] }
+        };
+        let proven: Vec<Cut> = (0..usual.len()).map(proven).collect();
+        self.choose(&proven);
+    }
+}
+
+/// Of each stage the number of images with which all together cost the least.
+fn cheapest(measured: &[Measured]) -> Vec<&Measured> {
+    let first = |of: &Measured| of.seconds(0).enter + of.seconds(0).inside;
+    let mut best: Vec<(f64, Vec<&Measured>)> = measured.iter().map(|of| (first(of), vec![of])).collect();
+    for stage in 1..measured.first().map_or(0, |of| of.stages.len()) {
+        let extended = measured.iter().filter_map(|of| {
+            let cost = |(cost, way): &(f64, Vec<&Measured>)| {
+                let change = match way.last() {
+                    Some(last) if last.together != of.together => last.seconds(stage - 1).leave + of.seconds(stage).enter,
+                    _ => 0.0,
+                };
+                cost + change + of.seconds(stage).inside
+            };
+            let (cost, way) = best.iter().map(|way| (cost(way), &way.1)).min_by(|a, b| a.0.total_cmp(&b.0))?;
+            Some((cost, [&way[..], &[of]].concat()))
+        });
+        best = extended.collect();
+    }
+    let last = best.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
+    last.map_or(Vec::new(), |(_, way)| way)
+}
+
+/// Stages with the same number of images become one.
+fn merged(starts: &[usize], way: &[&Measured]) -> Vec<StageStart> {
+    let mut stages: Vec<StageStart> =
+        starts.iter().zip(way).map(|(&step, of)| StageStart { step, together: of.together }).collect();
+    stages.dedup_by_key(|stage| stage.together);
+    stages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Enter, inside and leave of each stage.
+    fn measured(together: usize, stages: &[[f64; 3]]) -> Measured {
+        let stage =
+            |&[enter, inside, leave]: &[f64; 3]| StageCost { seconds: Seconds { enter, inside, leave }, cuts: Cuts::default() };
+        Measured { together, stages: stages.iter().map(stage).collect() }
+    }
+
+    #[test]
+    fn a_change_of_the_number_of_images_must_pay_for_the_way_between() {
+        let way = |change: f64| {
+            let one = measured(1, &[[1.0, 4.0, 1.0], [1.0, 6.0, change], [1.0, 5.0, 1.0]]);
+            let eight = measured(8, &[[1.0, 8.0, 1.0], [1.0, 7.5, 1.0], [change, 2.0, 1.0]]);
+            cheapest(&[one, eight]).iter().map(|of| of.together).collect::<Vec<_>>()
+        };
+        assert_eq!(way(1.0), [1, 1, 8]);
+        assert_eq!(way(1.6), [1, 1, 1]);
+    }
+
+    #[test]
+    fn stages_far_behind_are_not_looked_at_again() {
+        let one = measured(1, &[[0.0, 4.0, 0.0], [0.0, 6.0, 0.0]]);
+        let two = measured(2, &[[0.0, 5.0, 0.0], [0.0, 2.0, 0.0]]);
+        assert_eq!(hopeful(&[one, two]), [[true, false], [true, true]]);
+    }
+
+    #[test]
+    fn neighbours_with_the_same_number_become_one_stage() {
+        let [one, two] = [1, 2].map(|together| measured(together, &[[0.0; 3]; 3]));
+        let stages = merged(&[0, 4, 9], &[&two, &one, &one]);
+        assert_eq!(stages, [StageStart { step: 0, together: 2 }, StageStart { step: 4, together: 1 }]);
+    }
+}
