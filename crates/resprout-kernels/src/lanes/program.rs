@@ -563,21 +563,16 @@ impl Conv {
     /// The base must be that of an arena of the program's size, and all members must run the same.
     pub(super) unsafe fn run(&self, base: Base, member: &Member) {
         let count = member.count;
-        let parts = self.parts(count);
-        let of_owner = parts / count;
-        let run = |tile: usize, part: usize| {
+        let (tiles, parts) = (self.tiles.len(), self.parts(count));
+        // What a thread begins with lies side by side: its tiles with all channels, or its channels of all tiles.
+        let own = if self.choice.by_channel { parts / count } else { parts };
+        member.divide(tiles * parts, |thing| {
+            let (owner, thing) = (thing / (tiles * own), thing % (tiles * own));
+            let (tile, part) = (thing / own, owner * own + thing % own);
             let groups = self.first_group(part, parts)..self.first_group(part + 1, parts);
             // SAFETY: passed on to the caller; different tiles and channels do not meet.
             unsafe { self.run_tile(base, &self.tiles[tile], groups) };
-        };
-        if self.choice.by_channel && count > 1 {
-            let things = |_| self.tiles.len() * of_owner;
-            member.share(things, |owner, thing| run(thing / of_owner, owner * of_owner + thing % of_owner));
-        } else {
-            let first = |owner: usize| self.tiles.len() * parts * owner / count;
-            let things = |owner| first(owner + 1) - first(owner);
-            member.share(things, |owner, thing| run((first(owner) + thing) / parts, (first(owner) + thing) % parts));
-        }
+        });
     }
 
     /// Into how many parts the output channels of a tile are cut for so many threads: enough for them to help each other.

@@ -69,29 +69,21 @@ impl Member<'_> {
         Member { index: 0, count: 1, shared: None }
     }
 
-    /// Does things of which every member has so many as `things` tells; who is through with its own helps the others, so that a
-    /// thread that is held up does not hold up all. `work` is told whose thing it is, and its number. All members must meet
-    /// before they share again.
-    pub fn share(&self, things: impl Fn(usize) -> usize, mut work: impl FnMut(usize, usize)) {
-        let Some(shared) = self.shared else { return (0..things(self.index)).for_each(|thing| work(self.index, thing)) };
+    /// Does so many things with the others. Each begins with its own part of them and is then of help to the others, so that a
+    /// thread that is held up does not hold up all. Members must meet before they divide again.
+    pub fn divide(&self, things: usize, mut work: impl FnMut(usize)) {
+        let Some(shared) = self.shared else { return (0..things).for_each(work) };
         for owner in (self.index..self.count).chain(0..self.index) {
-            let all = things(owner);
-            let next = || Some(shared.begun[owner].0.fetch_add(1, Ordering::Relaxed)).filter(|next| *next < all);
-            std::iter::from_fn(next).for_each(|thing| work(owner, thing));
+            let first = |owner: usize| things * owner / self.count;
+            let next = || Some(first(owner) + shared.begun[owner].0.fetch_add(1, Ordering::Relaxed));
+            std::iter::from_fn(|| next().filter(|next| *next < first(owner + 1))).for_each(&mut work);
         }
     }
 
-    /// Does so many things with the others, in pieces of neighbours.
+    /// The same for small things, in pieces of neighbours.
     pub fn each(&self, things: usize, mut work: impl FnMut(usize)) {
         let pieces = things.min(PIECES * self.count);
-        let of = |owner: usize| pieces * owner / self.count..pieces * (owner + 1) / self.count;
-        self.share(
-            |owner| of(owner).len(),
-            |owner, piece| {
-                let piece = of(owner).start + piece;
-                (things * piece / pieces..things * (piece + 1) / pieces).for_each(&mut work);
-            },
-        );
+        self.divide(pieces, |piece| (things * piece / pieces..things * (piece + 1) / pieces).for_each(&mut work));
     }
 
     /// Waits until all have come here.
@@ -274,39 +266,40 @@ mod tests {
     }
 
     #[test]
-    fn pieces_cover_everything_once() {
-        for things in [0, 1, 10, 100] {
+    fn everything_is_done_once() {
+        for (threads, things) in [(1, 10), (3, 0), (3, 2), (3, 10), (3, 100)] {
             let done: Vec<AtomicUsize> = (0..things).map(|_| AtomicUsize::new(0)).collect();
-            Team::new(3).unwrap().run(&|member| {
-                member.each(things, |thing| {
-                    done[thing].fetch_add(1, Ordering::Relaxed);
+            let count = |thing: usize| {
+                done[thing].fetch_add(1, Ordering::Relaxed);
+            };
+            let mut team = Team::new(threads).unwrap();
+            for round in 1..=20 {
+                team.run(&|member| {
+                    member.divide(things, count);
+                    member.meet();
+                    member.each(things, count);
+                    member.meet();
                 });
-            });
-            assert!(done.iter().all(|done| done.load(Ordering::Relaxed) == 1), "{things}");
+                assert!(done.iter().all(|done| done.load(Ordering::Relaxed) == 2 * round), "{threads} {things}");
+            }
         }
     }
 
     #[test]
     fn who_is_through_helps_the_others() {
-        let mut team = Team::new(3).unwrap();
-        let done: Vec<AtomicUsize> = (0..30).map(|_| AtomicUsize::new(0)).collect();
-        for round in 1..=20 {
-            team.run(&|member| {
-                member.meet();
-                // The first has most to do, the second nothing.
-                member.share(
-                    |owner| [20, 0, 10][owner],
-                    |owner, thing| {
-                        done[[0, 20, 20][owner] + thing].fetch_add(1, Ordering::Relaxed);
-                    },
-                );
-                member.meet();
+        let (done, start) = (AtomicUsize::new(0), std::time::Instant::now());
+        Team::new(2).unwrap().run(&|member| {
+            // The thread with the first thing waits until the other has done all the rest.
+            member.divide(10, |thing| {
+                while thing == 0 && done.load(Ordering::Relaxed) < 9 {
+                    assert!(start.elapsed().as_secs() < 10, "nobody helps");
+                    std::thread::yield_now();
+                }
+                done.fetch_add(1, Ordering::Relaxed);
             });
-            assert!(done.iter().all(|done| done.load(Ordering::Relaxed) == round));
-        }
-        let mut alone = Vec::new();
-        Member::alone().share(|_| 4, |owner, thing| alone.push((owner, thing)));
-        assert_eq!(alone, [(0, 0), (0, 1), (0, 2), (0, 3)]);
+            member.meet();
+        });
+        assert_eq!(done.load(Ordering::Relaxed), 10);
     }
 
     #[test]

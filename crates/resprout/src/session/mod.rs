@@ -182,14 +182,9 @@ impl Stage {
         team.run(&|member| {
             // Nobody else asks for this thread's arenas.
             let Ok(mut arenas) = arenas[member.index].lock() else { return };
-            let of = |owner: usize| chunks.len() * owner / member.count..chunks.len() * (owner + 1) / member.count;
-            member.share(
-                |owner| of(owner).len(),
-                |owner, thing| {
-                    let index = of(owner).start + thing;
-                    results[index].get_or_init(|| compiled.run(chunks[index], &mut arenas, None));
-                },
-            );
+            member.divide(chunks.len(), |index| {
+                results[index].get_or_init(|| compiled.run(chunks[index], &mut arenas, None));
+            });
             member.meet();
         });
         results.into_iter().filter_map(OnceLock::into_inner).collect()
