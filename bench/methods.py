@@ -5,7 +5,7 @@ already are not repeated.
     python bench/methods.py mnist MNIST_FOLDER record/DATE-methods.jsonl
     python bench/methods.py cifar CIFAR10_FOLDER record/DATE-methods.jsonl
     python bench/methods.py mnist-at-init MNIST_FOLDER record/DATE-at-init.jsonl --jobs 2
-    python bench/methods.py cifar-at-init CIFAR10_FOLDER record/DATE-at-init.jsonl --jobs 2
+    python bench/methods.py cifar-at-init CIFAR10_FOLDER record/DATE-at-init.jsonl --jobs 2 --images 10000
     python bench/methods.py table record/DATE-methods.jsonl
 """
 import argparse
@@ -18,6 +18,8 @@ import tempfile
 import threading
 
 RAMP = "every=0.1"
+# Bytes of a CIFAR-10 image with its label.
+RECORD = 3073
 # Each without and with the repair of the masked weights.
 AT_INIT = [
     method + repair
@@ -95,6 +97,16 @@ def train(options, grid, method, sparsity, seed):
     }
 
 
+def subset(source, images, folder):
+    """The first images of the first training batch as a dataset of their own: a fifth in each of the five files that it needs."""
+    each, folder = images // 5 * RECORD, pathlib.Path(folder)
+    pixels = (source / "data_batch_1.bin").read_bytes()
+    for index in range(5):
+        (folder / f"data_batch_{index + 1}.bin").write_bytes(pixels[index * each:(index + 1) * each])
+    (folder / "test_batch.bin").write_bytes((source / "test_batch.bin").read_bytes())
+    return str(folder)
+
+
 def read(record):
     return [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
 
@@ -121,6 +133,7 @@ def main():
     parser.add_argument("paths", nargs="+", help="data folder and record, or the record alone")
     parser.add_argument("--binary", default="target/release/resprout")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, of one thread each if more than one")
+    parser.add_argument("--images", type=int, help="CIFAR-10: so many images of the first training batch, not all five")
     options = parser.parse_args()
     record = pathlib.Path(options.paths[-1])
     if options.what == "table":
@@ -135,7 +148,9 @@ def main():
 
     done = {(row["arch"], row["method"], row["sparsity"], row["seed"]) for row in read(record)}
     tasks = [(grid, *cell) for grid in GRIDS[options.what] for cell in runs(grid) if (grid["arch"], *cell) not in done]
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+    with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        if options.images:
+            options.paths[0] = subset(pathlib.Path(options.paths[0]), options.images, folder)
         list(pool.map(run, tasks))
 
 
