@@ -92,7 +92,7 @@ pub(super) enum Op {
         to: Placed,
         activation: Activation,
     },
-    /// The mean over pixels. Lanes are read from the number of their image.
+    /// The mean over pixels. The table says which lanes hold any.
     Mean {
         from: Placed,
         to: Placed,

@@ -74,9 +74,14 @@ impl Member<'_> {
     pub fn divide(&self, things: usize, mut work: impl FnMut(usize)) {
         let Some(shared) = self.shared else { return (0..things).for_each(work) };
         for owner in (self.index..self.count).chain(0..self.index) {
-            let first = |owner: usize| things * owner / self.count;
-            let next = || Some(first(owner) + shared.begun[owner].0.fetch_add(1, Ordering::Relaxed));
-            std::iter::from_fn(|| next().filter(|next| *next < first(owner + 1))).for_each(&mut work);
+            let (first, end) = (things * owner / self.count, things * (owner + 1) / self.count);
+            loop {
+                let thing = first + shared.begun[owner].0.fetch_add(1, Ordering::Relaxed);
+                if thing >= end {
+                    break;
+                }
+                work(thing);
+            }
         }
     }
 

@@ -77,15 +77,16 @@ impl Compiled {
         self.programs().map(Program::arena).collect()
     }
 
-    /// Whether threads run so many images apart, each a part of them; otherwise all share each operation.
-    pub fn is_apart(&self, images: usize, threads: usize) -> bool {
-        threads > 1 && images.div_ceil(self.together) >= threads
+    /// How many arenas so many images are run in: one for each thread, where there are enough of them for all, and otherwise one,
+    /// in which all threads share each operation.
+    pub fn workers(&self, images: usize, threads: usize) -> usize {
+        if images.div_ceil(self.together) >= threads { threads } else { 1 }
     }
 
     /// Tries ways to cut every convolution for batches of so many images, within about `limit` for each of them; returns of
     /// each the fastest that was found on the dense path.
     pub fn tune(&mut self, team: &mut Team, batch: usize, limit: Duration, paths: Paths) -> Vec<Choice> {
-        let workers = if self.is_apart(batch, team.threads()) { team.threads() } else { 1 };
+        let workers = self.workers(batch, team.threads());
         let mut dense = Vec::new();
         for program in self.programs_mut() {
             let mut arenas: Vec<Arena> = (0..workers).map(|_| program.arena()).collect();
@@ -146,7 +147,7 @@ impl Compiled {
 
     /// The least time of every operation in batches of so many images.
     pub fn time(&self, team: &mut Team, batch: usize, runs: usize) -> Vec<LayerTime> {
-        let workers = if self.is_apart(batch, team.threads()) { team.threads() } else { 1 };
+        let workers = self.workers(batch, team.threads());
         let images = vec![0.5; self.plan.input_shape.iter().product()];
         let mut slots = self.start(&images);
         let mut all = Vec::new();

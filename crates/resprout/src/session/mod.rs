@@ -157,17 +157,21 @@ impl Stage {
         self.compiled.programs().flat_map(Program::choices).map(cut)
     }
 
+    /// The cuts where nothing is measured, on these paths.
+    fn usual(&self, paths: Paths) -> impl Iterator<Item = Cut> {
+        self.compiled.programs().flat_map(move |program| program.usual(paths)).map(cut)
+    }
+
     /// Runs `images: [N, ..]`.
     fn run(&mut self, images: &Tensor, team: &mut Team) -> Vec<Tensor> {
         let count = images.shape[0];
         let each: usize = images.shape[1..].iter().product();
         let chunks: Vec<&[f32]> = images.data.chunks(self.compiled.together * each).collect();
-        let threads = team.threads();
-        let apart = self.compiled.is_apart(count, threads);
-        while self.arenas.len() < if apart { threads } else { 1 } {
+        let workers = self.compiled.workers(count, team.threads());
+        while self.arenas.len() < workers {
             self.arenas.push(self.compiled.arenas());
         }
-        let results = match apart {
+        let results = match workers > 1 {
             true => self.run_apart(&chunks, team),
             false => chunks.iter().map(|chunk| self.compiled.run(chunk, &mut self.arenas[0], Some(team))).collect(),
         };

@@ -25,7 +25,7 @@ const WASTE: f64 = 0.1;
 /// All that sessions of a network are made of.
 pub(super) struct Parts<'a> {
     model: &'a Model,
-    image: &'a [usize],
+    pub image: &'a [usize],
     pub options: &'a SessionOptions,
     kernel: Kernel,
     /// The number of images that the model insists on.

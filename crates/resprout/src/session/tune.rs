@@ -51,9 +51,9 @@ struct Cuts {
 
 /// A way through the network that may be the fastest.
 struct Finalist {
+    /// With the fastest cuts.
     session: Session,
-    usual: Vec<Cut>,
-    cuts: Cuts,
+    dense: Vec<Cut>,
     least: f64,
 }
 
@@ -70,8 +70,8 @@ pub(super) fn fastest(parts: &Parts, limit: Duration) -> Result<Session> {
     for (measured, hopeful) in measured.iter_mut().zip(&hopeful).filter(|(_, hopeful)| hopeful.contains(&true)) {
         measured.improve(&mut whole(measured.together)?, hopeful, each, parts.options.paths);
     }
-    let Finalist { mut session, usual, cuts, .. } = best_finalist(parts, &starts, &measured)?;
-    session.prove(&usual, &cuts, parts.options.paths);
+    let Finalist { mut session, dense, .. } = best_finalist(parts, &starts, &measured)?;
+    session.prove(&dense, parts.options.paths);
     Ok(session)
 }
 
@@ -92,8 +92,8 @@ impl Measured {
     fn usual(together: usize, session: &mut Session) -> Measured {
         let Session { stages, team, batch, .. } = session;
         let measured = |stage: &mut Stage| {
-            let dense = stage.compiled.programs().flat_map(|program| program.usual(Paths::Dense)).map(cut).collect();
-            StageCost { seconds: Seconds::of(stage, team, *batch), cuts: Cuts { fastest: stage.cuts().collect(), dense } }
+            let dense = stage.usual(Paths::Dense).collect();
+            StageCost::of(stage, team, *batch, dense)
         };
         Measured { together, stages: stages.iter_mut().map(measured).collect() }
     }
@@ -104,8 +104,7 @@ impl Measured {
         let stages = stages.iter_mut().zip(&mut self.stages).zip(hopeful).filter(|(_, hopeful)| **hopeful);
         for ((stage, cost), _) in stages {
             let dense = stage.compiled.tune(team, *batch, each, paths).into_iter().map(cut).collect();
-            *cost =
-                StageCost { seconds: Seconds::of(stage, team, *batch), cuts: Cuts { fastest: stage.cuts().collect(), dense } };
+            *cost = StageCost::of(stage, team, *batch, dense);
         }
     }
 
@@ -116,6 +115,12 @@ impl Measured {
     /// With this number of images everywhere.
     fn total(&self) -> f64 {
         self.stages.iter().map(|stage| stage.seconds.inside).sum()
+    }
+}
+
+impl StageCost {
+    fn of(stage: &mut Stage, team: &mut Team, batch: usize, dense: Vec<Cut>) -> StageCost {
+        StageCost { seconds: Seconds::of(stage, team, batch), cuts: Cuts { fastest: stage.cuts().collect(), dense } }
     }
 }
 
@@ -135,7 +140,8 @@ impl Seconds {
             least = least.min(start.elapsed().as_secs_f64());
         }
         stage.arenas.clear();
-        Seconds { enter, inside: least / batch as f64 - enter - leave, leave }
+        // Of a small stage, what was measured apart can be more than the whole.
+        Seconds { enter, inside: (least / batch as f64 - enter - leave).max(0.0), leave }
     }
 }
 
@@ -163,14 +169,13 @@ fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured]) -> Resu
     let mut finalists = Vec::new();
     for (stages, cuts) in ways {
         let mut session = parts.session(&stages)?;
-        let usual = session.cuts();
         session.choose(&cuts.fastest);
-        finalists.push(Finalist { session, usual, cuts, least: f64::INFINITY });
+        finalists.push(Finalist { session, dense: cuts.dense, least: f64::INFINITY });
     }
     let rounds = if finalists.len() > 1 { ROUNDS } else { 0 };
+    let images = grey(parts.options.batch, parts.image);
     for _ in 0..rounds {
         for Finalist { session, least, .. } in &mut finalists {
-            let images = grey(session.batch, &session.image);
             let start = Instant::now();
             session.run(&images)?;
             *least = least.min(start.elapsed().as_secs_f64());
@@ -182,9 +187,10 @@ fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured]) -> Resu
 
 impl Session {
     /// A machine that was busy for a moment can have spoiled a measurement: every convolution must prove itself in its place in
-    /// the network, against what is chosen without measuring and against the dense path.
-    fn prove(&mut self, usual: &[Cut], found: &Cuts, paths: Paths) {
-        let all = [usual, &found.fastest, &found.dense];
+    /// the network, against what is chosen without measuring and against these cuts on the dense path.
+    fn prove(&mut self, dense: &[Cut], paths: Paths) {
+        let usual: Vec<Cut> = self.stages.iter().flat_map(|stage| stage.usual(paths)).collect();
+        let all = [&usual, &self.cuts(), dense];
         let mut least = all.map(|cuts| vec![f64::INFINITY; cuts.len()]);
         // The dense path counts only where it is allowed.
         let compared = if paths == Paths::Any { 3 } else { 2 };
