@@ -4,7 +4,7 @@
 
 use crate::Kernel;
 use crate::dense::LANES;
-use crate::table::Isa;
+use crate::table::per_isa;
 
 /// What a normalisation does to one channel: `y = x * scale + shift`, then ReLU if asked for.
 #[derive(Clone, Copy, Debug)]
@@ -58,30 +58,6 @@ impl Moments {
     pub fn variance(&self) -> f64 {
         self.squares / self.count
     }
-}
-
-/// Defines a function that runs `$body`, compiled for the kernel's instruction set.
-macro_rules! per_isa {
-    ($(#[$doc:meta])* $visibility:vis fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? = $body:ident) => {
-        $(#[$doc])*
-        $visibility fn $name(kernel: Kernel, $($arg: $type),*) $(-> $out)? {
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f")]
-            unsafe fn avx512($($arg: $type),*) $(-> $out)? { $body($($arg),*) }
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
-            unsafe fn avx2($($arg: $type),*) $(-> $out)? { $body($($arg),*) }
-            match kernel.isa() {
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: a kernel exists only where the CPU has its instructions.
-                Isa::Avx512 => unsafe { avx512($($arg),*) },
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: as above.
-                Isa::Avx2 => unsafe { avx2($($arg),*) },
-                Isa::Portable => $body($($arg),*),
-            }
-        }
-    };
 }
 
 per_isa!(fn sum(plane: &[f32]) -> f64 = sum_body);

@@ -112,3 +112,28 @@ impl Kernel {
         }
     }
 }
+
+/// Defines a function that runs `$body`, compiled for the kernel's instruction set.
+macro_rules! per_isa {
+    ($(#[$doc:meta])* $visibility:vis fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? = $body:ident) => {
+        $(#[$doc])*
+        $visibility fn $name(kernel: Kernel, $($arg: $type),*) $(-> $out)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f")]
+            unsafe fn avx512($($arg: $type),*) $(-> $out)? { $body($($arg),*) }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn avx2($($arg: $type),*) $(-> $out)? { $body($($arg),*) }
+            match kernel.isa() {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: a kernel exists only where the CPU has its instructions.
+                $crate::table::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                $crate::table::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::table::Isa::Portable => $body($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use per_isa;

@@ -35,6 +35,8 @@ pub struct Bench {
     schema_version: u32,
     tool_version: &'static str,
     pub cpu: String,
+    /// The dense kernel's name, which tells the instruction set.
+    pub kernel: String,
     pub model: FileInfo,
     pub image: Vec<usize>,
     pub load: Load,
@@ -75,7 +77,7 @@ pub struct Plans {
     pub planned: f64,
     pub all_sparse: f64,
     pub all_dense: f64,
-    /// The median of the better of the other two by the plan, turn by turn.
+    /// The better of the other two by the plan: the lesser median of the ratios turn by turn.
     pub ratio: f64,
     /// Of the layers that the plan computes sparse, the least ratio of the dense path's time to the plan's.
     pub worst_layer: Option<f64>,
@@ -148,12 +150,14 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
         }
     }
     progress.end();
+    let first = session_options(&args.session, threads[0], args.batch[0]);
     let bench = Bench {
         schema_version: SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION"),
         cpu: cpu_name(),
+        kernel: first.kernel_name(),
         model: file_info(&args.model)?.0,
-        load: load(args, &image, &session_options(&args.session, threads[0], args.batch[0]))?,
+        load: load(args, &image, &first)?,
         image,
         rows,
         warnings,
@@ -285,7 +289,7 @@ fn plans(
     let on = |paths| Session::new(model, &images.shape[1..], &SessionOptions { paths, ..options.clone() });
     let (mut sparse, mut dense) = (on(Paths::Sparse)?, on(Paths::Dense)?);
     let mut seconds = [const { Vec::new() }; 3];
-    let mut ratios = Vec::new();
+    let mut ratios = [const { Vec::new() }; 2];
     for _ in 0..args.rounds {
         let mut medians = [0.0; 3];
         for (index, session) in [&mut *planned, &mut sparse, &mut dense].into_iter().enumerate() {
@@ -293,8 +297,10 @@ fn plans(
             medians[index] = percentile(&times, 0.5);
             seconds[index].extend(times);
         }
-        ratios.push(medians[1].min(medians[2]) / medians[0]);
+        ratios.iter_mut().zip(&medians[1..]).for_each(|(ratios, other)| ratios.push(other / medians[0]));
     }
+    // The better of both is better in the median: the lesser of two in each turn would mostly be the luckier one.
+    let [sparse_ratio, dense_ratio] = ratios.map(|ratios| percentile(&ratios, 0.5));
     let layers = plan_layers(planned, &mut sparse, &mut dense);
     let slower =
         layers.iter().filter(|layer| layer.planned_sparse && layer.density < 1.0).map(|layer| layer.dense / layer.planned);
@@ -303,7 +309,7 @@ fn plans(
         planned,
         all_sparse,
         all_dense,
-        ratio: percentile(&ratios, 0.5),
+        ratio: sparse_ratio.min(dense_ratio),
         worst_layer: slower.min_by(f64::total_cmp),
         layers,
     })

@@ -247,7 +247,7 @@ pub fn classified(result: &Classified) {
 /// Latency and throughput.
 pub fn bench(bench: &Bench, layers: bool) {
     let shape: Vec<String> = bench.image.iter().map(usize::to_string).collect();
-    outln!("{} on images of {}, {}", bench.model.path, shape.join("x"), bench.cpu);
+    outln!("{} on images of {}, {}, {}", bench.model.path, shape.join("x"), bench.cpu, bench.kernel);
     let row = |row: &BenchRow| {
         let rival = |of: fn(&Rival) -> f64| row.rival.as_ref().map(of);
         vec![

@@ -168,12 +168,12 @@ impl Conv {
             tried.iter().filter(|(_, choice)| of(choice)).copied().min_by(|a, b| a.0.total_cmp(&b.0))
         };
         let mut least = best(&tried, &|_| true).map_or(f64::INFINITY, |(seconds, _)| seconds);
-        let largest = self.largest_group();
+        let largest = self.largest_group(kernel);
         let hopeful = |group: usize| tried.iter().any(|(seconds, choice)| choice.group == group && *seconds < HOPELESS * least);
         // What is between both ends has hope where both have.
         let groups: Vec<usize> = GROUPS
             .into_iter()
-            .filter(|&group| self.groups_by(group) && if group == 1 { hopeful(1) } else { hopeful(largest) })
+            .filter(|&group| self.groups_by(kernel, group) && if group == 1 { hopeful(1) } else { hopeful(largest) })
             .filter(|&group| paths != Paths::Dense || group == largest)
             .collect();
         let mut candidates = self.candidates(kernel, places.sharing(team), &groups);
@@ -242,7 +242,7 @@ impl Stopwatch {
 /// whose numbers lie in the first-level cache.
 pub fn limit(threads: usize) -> std::io::Result<f64> {
     const CHANNELS: [usize; 2] = [32, 16];
-    const SIZE: [usize; 2] = [4, 28];
+    const SIZE: [usize; 2] = [4, 12];
     const WEIGHTS: usize = CHANNELS[0] * CHANNELS[1];
     let shape = ConvShape::pointwise(CHANNELS[0], SIZE, CHANNELS[1]);
     let weight = [0.5; WEIGHTS];

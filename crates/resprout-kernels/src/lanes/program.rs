@@ -5,7 +5,7 @@ use super::layout::{Extent, Gather};
 use super::stream::{Row, Stream};
 use super::team::{Member, PIECES, Team};
 use super::tile::{self, GROUPS, MOST_ROWS, ROWS, Run, Tile, Work};
-use crate::table::Kernel;
+use crate::table::{Kernel, per_isa};
 use crate::{Activation, ConvShape};
 
 /// Density above which several output channels are computed at once where nothing is measured.
@@ -283,7 +283,13 @@ impl Program {
                         });
                     });
                 }
-                Op::Pool { from, to, taps, step, kind } => pool(base, from, to, taps, *step, *kind, member),
+                Op::Pool { from, to, taps, step, kind } => {
+                    member.each(to.extent.channels, |channel| {
+                        let source = std::slice::from_raw_parts(base.channel(from, channel), from.extent.lines() * LANES);
+                        let target = std::slice::from_raw_parts_mut(base.channel(to, channel), to.extent.lines() * LANES);
+                        pool(self.kernel, source, target, [&from.extent, &to.extent], taps, *step, *kind);
+                    });
+                }
                 Op::Affine { from, to, scale, shift, activation } => {
                     member.each(from.extent.channels, |channel| {
                         let (source, target) = (base.channel(from, channel), base.channel(to, channel));
@@ -291,7 +297,7 @@ impl Program {
                         for_rows(&from.extent, &to.extent, |a, b, count| {
                             let source = std::slice::from_raw_parts(source.add(a * LANES), count * LANES);
                             let target = std::slice::from_raw_parts_mut(target.add(b * LANES), count * LANES);
-                            target.iter_mut().zip(source).for_each(|(y, x)| *y = activation.apply(x * scale + shift));
+                            affine(self.kernel, source, target, scale, shift, *activation);
                         });
                     });
                 }
@@ -299,13 +305,13 @@ impl Program {
                     member.each(to.extent.channels, |channel| {
                         let (left, right, target) =
                             (base.channel(a, channel), base.channel(b, channel), base.channel(to, channel));
+                        let count = to.extent.lanes.patch[1] * LANES;
                         for y in 0..to.extent.lanes.patch[0] as isize {
-                            let count = to.extent.lanes.patch[1] * LANES;
                             let at = |placed: &Placed, line: *mut f32| line.add(placed.extent.line(y, 0) * LANES);
-                            let (left, right, target) = (at(a, left), at(b, right), at(to, target));
-                            for i in 0..count {
-                                *target.add(i) = activation.apply(*left.add(i) + *right.add(i));
-                            }
+                            let left = std::slice::from_raw_parts(at(a, left), count);
+                            let right = std::slice::from_raw_parts(at(b, right), count);
+                            let target = std::slice::from_raw_parts_mut(at(to, target), count);
+                            add(self.kernel, left, right, target, *activation);
                         }
                     });
                 }
@@ -342,9 +348,10 @@ impl Base {
 }
 
 pub(super) unsafe fn gather_line(gather: &Gather, source: *const f32, line: *mut f32) {
+    // All lanes have a place: reading those that are not needed is faster than asking.
     // SAFETY: tables are made of places inside of their values.
-    let value = |lane: usize| unsafe { *source.add(gather.from[lane] as usize) };
-    let values = std::array::from_fn(|lane| if gather.read >> lane & 1 == 1 { value(lane) } else { 0.0 });
+    let values: [f32; LANES] = std::array::from_fn(|lane| unsafe { *source.add(gather.from[lane] as usize) });
+    let values: [f32; LANES] = std::array::from_fn(|lane| if gather.read >> lane & 1 == 1 { values[lane] } else { 0.0 });
     // SAFETY: as above.
     unsafe { line.add(gather.line as usize * LANES).cast::<[f32; LANES]>().write(values) }
 }
@@ -383,40 +390,46 @@ fn for_rows(from: &Extent, to: &Extent, work: impl Fn(usize, usize, usize)) {
     }
 }
 
-unsafe fn pool(base: Base, from: &Placed, to: &Placed, taps: &[usize], step: [usize; 2], kind: Pool, member: &Member) {
-    member.each(to.extent.channels, |channel| {
-        // SAFETY: the builder has checked that all taps lie within the input's border.
-        unsafe {
-            let (source, target) = (base.channel(from, channel), base.channel(to, channel));
-            for y in 0..to.extent.lanes.patch[0] {
-                for x in 0..to.extent.lanes.patch[1] {
-                    let origin = y * step[0] * from.extent.row() + x * step[1];
-                    let line = |tap: usize| source.add((origin + tap) * LANES).cast::<[f32; LANES]>().read();
-                    let mut result = line(taps[0]);
-                    for &tap in &taps[1..] {
-                        let other = line(tap);
-                        for lane in 0..LANES {
-                            result[lane] = match kind {
-                                // NaN wins, as it must.
-                                Pool::Max => {
-                                    if other[lane] > result[lane] || other[lane].is_nan() {
-                                        other[lane]
-                                    } else {
-                                        result[lane]
-                                    }
-                                }
-                                Pool::Mean(_) => result[lane] + other[lane],
-                            };
-                        }
-                    }
-                    if let Pool::Mean(scale) = kind {
-                        result.iter_mut().for_each(|value| *value *= scale);
-                    }
-                    target.add(to.extent.line(y as isize, x as isize) * LANES).cast::<[f32; LANES]>().write(result);
+per_isa!(fn pool(source: &[f32], target: &mut [f32], extents: [&Extent; 2], taps: &[usize], step: [usize; 2], kind: Pool) = pool_body);
+per_isa!(fn affine(source: &[f32], target: &mut [f32], scale: f32, shift: f32, activation: Activation) = affine_body);
+per_isa!(fn add(left: &[f32], right: &[f32], target: &mut [f32], activation: Activation) = add_body);
+
+/// One channel from its border's first line on.
+#[inline(always)]
+fn pool_body(source: &[f32], target: &mut [f32], [from, to]: [&Extent; 2], taps: &[usize], step: [usize; 2], kind: Pool) {
+    let (source, _) = source.as_chunks::<LANES>();
+    let (target, _) = target.as_chunks_mut::<LANES>();
+    for y in 0..to.lanes.patch[0] {
+        for x in 0..to.lanes.patch[1] {
+            let origin = y * step[0] * from.row() + x * step[1];
+            let mut result = source[origin + taps[0]];
+            for &tap in &taps[1..] {
+                let other = source[origin + tap];
+                for lane in 0..LANES {
+                    result[lane] = match kind {
+                        // NaN wins, as it must.
+                        Pool::Max if other[lane] > result[lane] || other[lane].is_nan() => other[lane],
+                        Pool::Max => result[lane],
+                        Pool::Mean(_) => result[lane] + other[lane],
+                    };
                 }
             }
+            if let Pool::Mean(scale) = kind {
+                result.iter_mut().for_each(|value| *value *= scale);
+            }
+            target[to.line(y as isize, x as isize)] = result;
         }
-    });
+    }
+}
+
+#[inline(always)]
+fn affine_body(source: &[f32], target: &mut [f32], scale: f32, shift: f32, activation: Activation) {
+    target.iter_mut().zip(source).for_each(|(y, x)| *y = activation.apply(x * scale + shift));
+}
+
+#[inline(always)]
+fn add_body(left: &[f32], right: &[f32], target: &mut [f32], activation: Activation) {
+    target.iter_mut().zip(left.iter().zip(right)).for_each(|(sum, (a, b))| *sum = activation.apply(a + b));
 }
 
 impl Conv {
@@ -465,23 +478,26 @@ impl Conv {
         self.nonzero() as f64 / (self.shape.dot_length() * self.shape.out_channels).max(1) as f64
     }
 
-    /// Whether so many output channels can be computed at once: they must read the same inputs.
-    pub(super) fn groups_by(&self, group: usize) -> bool {
-        group == 1 || (self.shape.groups == 1 && self.shape.out_channels.is_multiple_of(group))
+    /// Whether so many output channels can be computed at once: they must read the same inputs, and leave registers for more
+    /// than one line, or all weights are read again for every line.
+    pub(super) fn groups_by(&self, kernel: Kernel, group: usize) -> bool {
+        let [height, width] = self.plane();
+        let together = self.shape.groups == 1 && self.shape.out_channels.is_multiple_of(group);
+        group == 1 || (together && tile::most_lines(kernel, group) >= 2.min(height * width))
     }
 
-    pub(super) fn largest_group(&self) -> usize {
-        GROUPS.into_iter().rfind(|&group| self.groups_by(group)).unwrap_or(1)
+    pub(super) fn largest_group(&self, kernel: Kernel) -> usize {
+        GROUPS.into_iter().rfind(|&group| self.groups_by(kernel, group)).unwrap_or(1)
     }
 
-    /// A choice without measuring: many sums in registers, and blocks whose lines fit into half of a first-level cache.
+    /// A choice without measuring: many sums in registers, and blocks whose lines fit into a first-level cache.
     pub(super) fn usual(&self, kernel: Kernel, paths: Paths) -> Choice {
         let [height, width] = self.plane();
         let step = self.shape.stride[1];
         let group = match paths {
             Paths::Sparse => 1,
             Paths::Any if self.density() <= BREAK_EVEN => 1,
-            _ => self.largest_group(),
+            _ => self.largest_group(kernel),
         };
         let most = tile::most_lines(kernel, group).min(14);
         let columns = even(tile::widest(kernel, group, width).min(most), width);
@@ -493,13 +509,13 @@ impl Conv {
         let nonzero = self.work() as f64 / self.shape.out_channels as f64;
         // Below four weights of a block, putting sums away costs more than reading lines from farther away.
         let least = (4.0 * self.shape.in_channels as f64 / nonzero.max(1.0)).ceil() as usize;
-        let block = (16 * 1024 / (LINE * lines)).max(least).max(8).min(self.shape.in_channels);
+        let block = (tile::block_bytes(kernel) / (LINE * lines)).max(least).max(8).min(self.shape.in_channels);
         Choice { rows, columns, block, group, by_channel: false }
     }
 
     pub(super) fn choose(&mut self, kernel: Kernel, choice: Choice) {
         let [height, width] = self.plane();
-        let group = GROUPS.into_iter().rfind(|&group| group <= choice.group && self.groups_by(group)).unwrap_or(1);
+        let group = GROUPS.into_iter().rfind(|&group| group <= choice.group && self.groups_by(kernel, group)).unwrap_or(1);
         let columns = tile::widest(kernel, group, choice.columns.clamp(1, width));
         let fits = |rows: &usize| *rows <= choice.rows.clamp(1, height) && tile::find(kernel, group, *rows, columns, 1).is_some();
         let rows = ROWS.into_iter().find(fits).unwrap_or(1);

@@ -145,6 +145,24 @@ mod x86 {
         }
     }
 
+    /// The same with two vectors of eight lanes.
+    #[target_feature(enable = "avx2")]
+    pub unsafe fn shuffle_halves(from: *const f32, lanes: &[u32; 16], read: u16, to: *mut f32) {
+        unsafe {
+            let (low, high) = (_mm256_load_ps(from), _mm256_load_ps(from.add(8)));
+            let bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            for (half, read) in [(0, read & 0xff), (8, read >> 8)] {
+                let lanes = _mm256_loadu_si256(lanes.as_ptr().add(half).cast());
+                // Permutations look at three bits of a lane; the fourth, as a sign, says which half it is in.
+                let in_high = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(lanes));
+                let values =
+                    _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, lanes), _mm256_permutevar8x32_ps(high, lanes), in_high);
+                let read = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(i32::from(read)), bits), bits);
+                _mm256_store_ps(to.add(half), _mm256_and_ps(values, _mm256_castsi256_ps(read)));
+            }
+        }
+    }
+
     pub struct Avx512;
 
     impl Isa for Avx512 {
@@ -314,13 +332,23 @@ pub(super) fn most_lines(kernel: Kernel, group: usize) -> usize {
     let all = match kernel.isa() {
         #[cfg(target_arch = "x86_64")]
         Available::Avx512 => 28,
-        // Two registers of sixteen for each line.
+        // Two registers of sixteen for each line. Seven would fit, but are slower: every addition reads memory as it is.
         #[cfg(target_arch = "x86_64")]
         Available::Avx2 => 6,
         // Four of thirty-two on NEON.
         Available::Portable => 6,
     };
     (all / group).max(1)
+}
+
+/// Bytes of input lines that a block of input channels should have where nothing is measured. On narrower registers more time
+/// goes into the sums, so that it pays to take them up again less often.
+pub(super) fn block_bytes(kernel: Kernel) -> usize {
+    match kernel.isa() {
+        #[cfg(target_arch = "x86_64")]
+        Available::Avx512 => 16 * 1024,
+        _ => 32 * 1024,
+    }
 }
 
 /// Writes a line from other lines of the same channel, mostly from a single one.
@@ -330,12 +358,13 @@ pub(super) fn most_lines(kernel: Kernel, group: usize) -> usize {
 pub(super) unsafe fn shuffle_line(kernel: Kernel, gather: &Gather, channel: *mut f32) {
     // SAFETY: the tables lie inside of their values; the kernel is the proof of the instructions.
     unsafe {
+        let from = channel.add(gather.from[0] as usize / LANES * LANES);
+        let to = channel.add(gather.line as usize * LANES);
         match kernel.isa() {
             #[cfg(target_arch = "x86_64")]
-            Available::Avx512 if gather.one => {
-                let line = gather.from[0] as usize / LANES * LANES;
-                x86::shuffle(channel.add(line), &gather.from, gather.read, channel.add(gather.line as usize * LANES));
-            }
+            Available::Avx512 if gather.one => x86::shuffle(from, &gather.from, gather.read, to),
+            #[cfg(target_arch = "x86_64")]
+            Available::Avx2 if gather.one => x86::shuffle_halves(from, &gather.from, gather.read, to),
             _ => super::program::gather_line(gather, channel, channel),
         }
     }

@@ -53,6 +53,13 @@ impl Default for SessionOptions {
     }
 }
 
+impl SessionOptions {
+    /// The name of the kernel that will run.
+    pub fn kernel_name(&self) -> String {
+        self.kernel.clone().unwrap_or_else(|| Kernel::best().name().into())
+    }
+}
+
 /// A network ready to run images of one size.
 pub struct Session {
     stages: Vec<Stage>,

@@ -80,7 +80,7 @@ impl StoredPlan {
         StoredPlan {
             model_sha256,
             cpu: cpu_name(),
-            kernel: options.kernel.clone().unwrap_or_else(|| resprout_kernels::Kernel::best().name().into()),
+            kernel: options.kernel_name(),
             image: image.to_vec(),
             threads: options.threads,
             batch: options.batch,
@@ -89,10 +89,33 @@ impl StoredPlan {
     }
 }
 
-/// The CPU as it calls itself, as far as the system tells.
+/// The CPU as far as the system tells: its name, and where one name stands for many generations, which one.
 pub fn cpu_name() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line =
-        text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_string()));
-    line.unwrap_or_else(|| std::env::consts::ARCH.into())
+    describe(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
+}
+
+fn describe(cpuinfo: &str) -> String {
+    let field = |wanted: &str| {
+        let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(name, _)| name.trim() == wanted).map(|(_, value)| value.trim())
+    };
+    let name = field("model name").unwrap_or(std::env::consts::ARCH);
+    match (field("cpu family"), field("model")) {
+        (Some(family), Some(model)) => format!("{name} (family {family}, model {model})"),
+        _ => name.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generations_of_one_name_differ() {
+        let info =
+            "processor\t: 0\nvendor_id\t: A\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: A B\n\nprocessor\t: 1\nmodel\t\t: 2\n";
+        assert_eq!(describe(info), "A B (family 25, model 1)");
+        assert_eq!(describe("model name : C\n"), "C");
+        assert_eq!(describe(""), std::env::consts::ARCH);
+    }
 }

@@ -4,6 +4,7 @@ use super::stages::{Parts, StageStart};
 use super::{Cut, Paths, Session, Stage, cut, grey};
 use crate::error::{Error, Result};
 use crate::forward::LayerTime;
+use crate::repair::median;
 use resprout_kernels::lanes::Team;
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,14 @@ const RUNS: usize = 3;
 /// Times a stage may take of what it takes with the best number of images, both with usual cuts, for better cuts to be looked for.
 const HOPELESS: f64 = 1.3;
 
-/// How often the finalists are compared.
-const ROUNDS: usize = 9;
+/// How often the finalists are compared at the least, and for what share of the limit.
+const ROUNDS: usize = 15;
+const COMPARED: u32 = 4;
 
 /// How often a convolution's cuts are compared in their place in the network.
 const PROOFS: usize = 3;
 
-/// The share of the dense path's time below which skipping zeros is worth it: less is lost in the noise.
+/// The share of a simpler way's time below which another is worth it: less is lost in the noise.
 const WORTH: f64 = 0.97;
 
 /// What each stage costs with some number of images together.
@@ -54,7 +56,8 @@ struct Finalist {
     /// With the fastest cuts.
     session: Session,
     dense: Vec<Cut>,
-    least: f64,
+    /// Of whole batches.
+    seconds: Vec<f64>,
 }
 
 /// The fastest session. Cuts are looked for within about `limit`; comparing what was found takes some batches more.
@@ -70,7 +73,7 @@ pub(super) fn fastest(parts: &Parts, limit: Duration) -> Result<Session> {
     for (measured, hopeful) in measured.iter_mut().zip(&hopeful).filter(|(_, hopeful)| hopeful.contains(&true)) {
         measured.improve(&mut whole(measured.together)?, hopeful, each, parts.options.paths);
     }
-    let Finalist { mut session, dense, .. } = best_finalist(parts, &starts, &measured)?;
+    let Finalist { mut session, dense, .. } = best_finalist(parts, &starts, &measured, limit / COMPARED)?;
     session.prove(&dense, parts.options.paths);
     Ok(session)
 }
@@ -145,9 +148,10 @@ impl Seconds {
     }
 }
 
-/// The best number of images for the whole network, the stages that are chosen without measuring and the cheapest way through all
-/// that was measured: which of them is the fastest.
-fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured]) -> Result<Finalist> {
+/// The stages that are chosen without measuring, the best number of images for the whole network and the cheapest way through all
+/// that was measured: which of them is the fastest. In this order each must be worth it: what is put together from parts has been
+/// lucky in some of them.
+fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured], limit: Duration) -> Result<Finalist> {
     let whole = measured.iter().min_by(|a, b| a.total().total_cmp(&b.total()));
     let whole = whole.map_or(Vec::new(), |best| vec![best; starts.len()]);
     let usual = parts.usual();
@@ -156,7 +160,7 @@ fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured]) -> Resu
         measured.iter().find(|of| of.together == stage.together)
     });
     let mut ways: Vec<(Vec<StageStart>, Cuts)> = Vec::new();
-    for way in [whole, usual.collect(), cheapest(measured)] {
+    for way in [usual.collect(), whole, cheapest(measured)] {
         let of_all = |of: fn(&Cuts) -> &Vec<Cut>| {
             way.iter().enumerate().flat_map(|(stage, measured)| of(&measured.stages[stage].cuts).clone()).collect()
         };
@@ -170,19 +174,27 @@ fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured]) -> Resu
     for (stages, cuts) in ways {
         let mut session = parts.session(&stages)?;
         session.choose(&cuts.fastest);
-        finalists.push(Finalist { session, dense: cuts.dense, least: f64::INFINITY });
+        finalists.push(Finalist { session, dense: cuts.dense, seconds: Vec::new() });
     }
-    let rounds = if finalists.len() > 1 { ROUNDS } else { 0 };
     let images = grey(parts.options.batch, parts.image);
-    for _ in 0..rounds {
-        for Finalist { session, least, .. } in &mut finalists {
+    let (start, mut rounds) = (Instant::now(), 0);
+    while finalists.len() > 1 && (rounds < ROUNDS || start.elapsed() < limit) {
+        for Finalist { session, seconds, .. } in &mut finalists {
             let start = Instant::now();
             session.run(&images)?;
-            *least = least.min(start.elapsed().as_secs_f64());
+            seconds.push(start.elapsed().as_secs_f64());
         }
+        rounds += 1;
     }
-    let best = finalists.into_iter().min_by(|a, b| a.least.total_cmp(&b.least));
+    let best = finalists.into_iter().reduce(|best, other| if other.median() < WORTH * best.median() { other } else { best });
     best.ok_or_else(|| Error::data("no number of images to run together"))
+}
+
+impl Finalist {
+    /// What can be expected of it; the least time would be what happens at best.
+    fn median(&self) -> f64 {
+        median(&self.seconds)
+    }
 }
 
 impl Session {
