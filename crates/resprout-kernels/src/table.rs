@@ -117,7 +117,7 @@ impl Kernel {
 macro_rules! per_isa {
     ($(#[$doc:meta])* $visibility:vis fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? = $body:ident) => {
         $(#[$doc])*
-        $visibility fn $name(kernel: Kernel, $($arg: $type),*) $(-> $out)? {
+        $visibility fn $name(kernel: $crate::Kernel, $($arg: $type),*) $(-> $out)? {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f")]
             unsafe fn avx512($($arg: $type),*) $(-> $out)? { $body($($arg),*) }

@@ -1,4 +1,4 @@
-//! Small dense symmetric systems and singular values in `f64`.
+//! Small dense symmetric systems, singular values and medians in `f64`.
 
 use crate::random::SplitMix64;
 
@@ -168,6 +168,13 @@ fn normalise(x: &mut [f64]) -> f64 {
         x.iter_mut().for_each(|x| *x /= length);
     }
     length
+}
+
+/// The middle value; 0 of none.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
 }
 
 #[cfg(test)]

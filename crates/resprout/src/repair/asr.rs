@@ -4,12 +4,13 @@
 //! our readings of it, each an option, so that they can be compared.
 
 use super::batch_norm::{BatchNormRecalibration, moving_average};
-use super::gains::{Shift, Spread, apply, median};
+use super::gains::{Shift, Spread, apply};
 use super::layerwise::{CLAMP, SHIFT, clamp, shift};
 use super::stats::{match_outputs, outputs};
 use super::{Build, Repair, Stage};
 use crate::calibrate::{ChannelStats, Needs, NormSite, PairStats, Visitor, WeightSite};
 use crate::error::Result;
+use crate::linalg::median;
 use crate::table::{Entry, OptionSpec, Options};
 
 pub(super) const ENTRY: Entry<Build> = Entry {

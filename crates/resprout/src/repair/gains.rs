@@ -2,6 +2,7 @@
 //! repairs share.
 
 use crate::calibrate::{ChannelStats, PairStats, WeightSite};
+use crate::linalg::median;
 
 /// Added to variances, by the median of the dense ones, so that a ratio is always finite.
 const FLOOR: f64 = 1e-12;
@@ -52,13 +53,6 @@ impl Spread {
     pub fn live(&self) -> impl Iterator<Item = usize> {
         (0..self.live.len()).filter(|&c| self.live[c])
     }
-}
-
-/// The middle value; 0 of none.
-pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
 }
 
 /// Statistics behind `scale * x + shift`, per channel.

@@ -21,7 +21,6 @@ pub use chain::{Chain, RepairOptions};
 use crate::calibrate::Visitor;
 use crate::error::Result;
 use crate::table::{Entry, Options};
-pub(crate) use gains::median;
 
 /// What a repair did and what the user should know about it.
 pub type RepairOutcome = crate::calibrate::WalkOutcome;

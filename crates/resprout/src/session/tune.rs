@@ -4,7 +4,7 @@ use super::stages::{Parts, StageStart};
 use super::{Cut, Paths, Session, Stage, cut, grey};
 use crate::error::{Error, Result};
 use crate::forward::LayerTime;
-use crate::repair::median;
+use crate::linalg::median;
 use resprout_kernels::lanes::Team;
 use std::time::{Duration, Instant};
 
@@ -177,24 +177,18 @@ fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured], limit: 
         finalists.push(Finalist { session, dense: cuts.dense, seconds: Vec::new() });
     }
     let images = grey(parts.options.batch, parts.image);
-    let (start, mut rounds) = (Instant::now(), 0);
-    while finalists.len() > 1 && (rounds < ROUNDS || start.elapsed() < limit) {
+    let start = Instant::now();
+    while finalists.len() > 1 && (finalists[0].seconds.len() < ROUNDS || start.elapsed() < limit) {
         for Finalist { session, seconds, .. } in &mut finalists {
             let start = Instant::now();
             session.run(&images)?;
             seconds.push(start.elapsed().as_secs_f64());
         }
-        rounds += 1;
     }
-    let best = finalists.into_iter().reduce(|best, other| if other.median() < WORTH * best.median() { other } else { best });
+    // The least time would be what happens at best, the median is what can be expected.
+    let worth = |other: &Finalist, best: &Finalist| median(&other.seconds) < WORTH * median(&best.seconds);
+    let best = finalists.into_iter().reduce(|best, other| if worth(&other, &best) { other } else { best });
     best.ok_or_else(|| Error::data("no number of images to run together"))
-}
-
-impl Finalist {
-    /// What can be expected of it; the least time would be what happens at best.
-    fn median(&self) -> f64 {
-        median(&self.seconds)
-    }
 }
 
 impl Session {
