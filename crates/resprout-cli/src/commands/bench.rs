@@ -21,11 +21,14 @@ use std::time::{Duration, Instant};
 /// The rival's program.
 const RIVAL: &str = include_str!("../../../../bench/rival.py");
 
-/// Batches of a turn; the first, which finds caches and threads cold, does not count.
-const TURN: usize = 4;
+/// Batches of a turn that count.
+const TURN: usize = 3;
 
 /// Before each turn of ours: the rival's threads wait by spinning, which would cost us cores.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// For so long, and for one batch at the least, batches of a turn do not count: they find caches, threads and clocks cold.
+const WARM: Duration = PAUSE;
 
 /// Runs of which each operation's least time is taken.
 const LAYER_RUNS: usize = 20;
@@ -290,10 +293,12 @@ fn plans(
     let (mut sparse, mut dense) = (on(Paths::Sparse)?, on(Paths::Dense)?);
     let mut seconds = [const { Vec::new() }; 3];
     let mut ratios = [const { Vec::new() }; 2];
-    for _ in 0..args.rounds {
+    for round in 0..args.rounds {
+        let mut sessions = [&mut *planned, &mut sparse, &mut dense];
         let mut medians = [0.0; 3];
-        for (index, session) in [&mut *planned, &mut sparse, &mut dense].into_iter().enumerate() {
-            let times = turn(|| self::seconds(session, images))?;
+        // Another one is the first each time: who follows whom must not matter.
+        for index in (0..3).map(|step| (round + step) % 3) {
+            let times = turn(|| self::seconds(sessions[index], images))?;
             medians[index] = percentile(&times, 0.5);
             seconds[index].extend(times);
         }
@@ -375,10 +380,14 @@ fn seconds(session: &mut Session, images: &Tensor) -> anyhow::Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// The times of a few batches without the first.
+/// The times of a few batches, once warm.
 fn turn(mut batch: impl FnMut() -> anyhow::Result<f64>) -> anyhow::Result<Vec<f64>> {
+    let start = Instant::now();
     batch()?;
-    (1..TURN).map(|_| batch()).collect()
+    while start.elapsed() < WARM {
+        batch()?;
+    }
+    (0..TURN).map(|_| batch()).collect()
 }
 
 fn times(all: &[f64], batch: usize) -> Times {

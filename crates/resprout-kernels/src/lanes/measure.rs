@@ -3,7 +3,7 @@
 use super::arena::Arena;
 use super::program::{Base, Choice, Conv, Op, Paths, Program};
 use super::team::{Member, Team};
-use super::tile::{self, GROUPS, ROWS};
+use super::tile::GROUPS;
 use crate::table::Kernel;
 use crate::{Activation, ConvShape};
 use std::sync::{Mutex, PoisonError};
@@ -120,36 +120,6 @@ impl Conv {
             added: self.added.is_some(),
             nonzero: ((self.work() as f64).log2() * 16.0).round() as i32,
         }
-    }
-
-    /// Ways to cut that may be the fastest, of groups of these sizes.
-    fn candidates(&self, kernel: Kernel, threads: usize, groups: &[usize]) -> Vec<Choice> {
-        let [height, width] = self.plane();
-        let mut shapes: Vec<(usize, usize, usize)> = Vec::new();
-        for &group in groups {
-            let most = tile::most_lines(kernel, group);
-            for rows in ROWS.into_iter().filter(|&rows| rows <= height) {
-                for columns in 1..=width.min(most / rows) {
-                    let whole = width % columns == 0 || width.div_ceil(columns) < width.div_ceil(columns - columns.min(2) / 2);
-                    let enough = rows * columns * group >= 4.min(height * width);
-                    if whole && enough && tile::find(kernel, group, rows, columns, self.shape.stride[1]).is_some() {
-                        shapes.push((group, rows, columns));
-                    }
-                }
-            }
-        }
-        let mut blocks = vec![self.shape.in_channels];
-        while let Some(&last) = blocks.last().filter(|last| **last > 8 && self.shape.groups == 1) {
-            blocks.push(last.div_ceil(2));
-        }
-        let splits: &[bool] = if threads > 1 { &[false, true] } else { &[false] };
-        let mut all = Vec::new();
-        for &(group, rows, columns) in &shapes {
-            for &block in &blocks {
-                all.extend(splits.iter().map(|&by_channel| Choice { rows, columns, block, group, by_channel }));
-            }
-        }
-        all
     }
 
     /// Measures candidates, each a few times, as long as there is time.

@@ -16,6 +16,7 @@
 mod arena;
 mod break_even;
 mod build;
+mod cuts;
 mod layout;
 mod measure;
 mod program;

@@ -8,9 +8,6 @@ use super::tile::{self, GROUPS, MOST_ROWS, ROWS, Run, Tile, Work};
 use crate::table::{Kernel, per_isa};
 use crate::{Activation, ConvShape};
 
-/// Density above which several output channels are computed at once where nothing is measured.
-const BREAK_EVEN: f64 = 0.7;
-
 /// How a convolution is cut into pieces. No choice changes a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Choice {
@@ -259,7 +256,7 @@ impl Program {
                     member.each(table.len(), |line| {
                         for channel in 0..to.extent.channels {
                             let source = inputs[*index].as_ptr().add(channel * size);
-                            gather_line(&table[line], source, base.channel(to, channel));
+                            tile::gather_line(self.kernel, &table[line], source, base.channel(to, channel));
                         }
                     });
                 }
@@ -272,7 +269,7 @@ impl Program {
                 Op::Move { from, to, table } => {
                     member.each(to.extent.channels, |channel| {
                         let (source, line) = (base.channel(from, channel), base.channel(to, channel));
-                        table.iter().for_each(|gather| gather_line(gather, source, line));
+                        table.iter().for_each(|gather| tile::gather_line(self.kernel, gather, source, line));
                     });
                 }
                 Op::Copy { from, to, first } => {
@@ -318,9 +315,12 @@ impl Program {
                 Op::Mean { from, to, table } => {
                     let size = from.extent.size[0] * from.extent.size[1];
                     member.each(from.extent.channels, |channel| {
-                        let sums = image_sums(table, base.channel(from, channel), from.extent.lanes.images);
+                        let source = std::slice::from_raw_parts(base.channel(from, channel), from.extent.lines() * LANES);
+                        let sums = lane_sums(self.kernel, table, source);
                         let target = base.channel(to, channel);
-                        for (image, sum) in sums.iter().enumerate().take(from.extent.lanes.images) {
+                        // The lanes of an image lie side by side.
+                        for (image, lanes) in sums.chunks_exact(LANES / from.extent.lanes.images).enumerate() {
+                            let sum: f64 = lanes.iter().sum();
                             *target.add(to.extent.float(image, [0, 0])) = (sum / size as f64) as f32;
                         }
                     });
@@ -347,15 +347,6 @@ impl Base {
     }
 }
 
-pub(super) unsafe fn gather_line(gather: &Gather, source: *const f32, line: *mut f32) {
-    // All lanes have a place: reading those that are not needed is faster than asking.
-    // SAFETY: tables are made of places inside of their values.
-    let values: [f32; LANES] = std::array::from_fn(|lane| unsafe { *source.add(gather.from[lane] as usize) });
-    let values: [f32; LANES] = std::array::from_fn(|lane| if gather.read >> lane & 1 == 1 { values[lane] } else { 0.0 });
-    // SAFETY: as above.
-    unsafe { line.add(gather.line as usize * LANES).cast::<[f32; LANES]>().write(values) }
-}
-
 /// Every lane that a table would read, to the place where it would be read from.
 unsafe fn scatter(table: &[Gather], source: *const f32, target: *mut f32) {
     for gather in table {
@@ -368,19 +359,18 @@ unsafe fn scatter(table: &[Gather], source: *const f32, target: *mut f32) {
     }
 }
 
-/// The sums of the pixels of each image.
-unsafe fn image_sums(table: &[Gather], source: *const f32, images: usize) -> [f64; LANES] {
+/// The sums of each lane's pixels, of a channel from its first line on.
+#[inline(always)]
+fn lane_sums_body(table: &[Gather], source: &[f32]) -> [f64; LANES] {
+    let (source, _) = source.as_chunks::<LANES>();
     let mut lanes = [0.0; LANES];
     for gather in table {
-        // SAFETY: tables are made of lines inside of their values.
-        let line = unsafe { source.add(gather.line as usize * LANES).cast::<[f32; LANES]>().read() };
+        let line = &source[gather.line as usize];
         for lane in 0..LANES {
             lanes[lane] += if gather.read >> lane & 1 == 1 { f64::from(line[lane]) } else { 0.0 };
         }
     }
-    // The lanes of an image lie side by side.
-    let cells = LANES / images;
-    std::array::from_fn(|image| lanes.iter().skip(image * cells).take(cells).sum())
+    lanes
 }
 
 /// Calls `work` with the first lines of each row of a patch in both values, and the row's length.
@@ -391,6 +381,7 @@ fn for_rows(from: &Extent, to: &Extent, work: impl Fn(usize, usize, usize)) {
 }
 
 per_isa!(fn pool(source: &[f32], target: &mut [f32], extents: [&Extent; 2], taps: &[usize], step: [usize; 2], kind: Pool) = pool_body);
+per_isa!(fn lane_sums(table: &[Gather], source: &[f32]) -> [f64; LANES] = lane_sums_body);
 per_isa!(fn affine(source: &[f32], target: &mut [f32], scale: f32, shift: f32, activation: Activation) = affine_body);
 per_isa!(fn add(left: &[f32], right: &[f32], target: &mut [f32], activation: Activation) = add_body);
 
@@ -469,48 +460,13 @@ impl Conv {
     }
 
     /// Weights that are there.
-    fn nonzero(&self) -> usize {
+    pub(super) fn nonzero(&self) -> usize {
         self.rows.iter().map(|row| row.0.len()).sum()
     }
 
     /// The same as a share of all.
-    fn density(&self) -> f64 {
+    pub(super) fn density(&self) -> f64 {
         self.nonzero() as f64 / (self.shape.dot_length() * self.shape.out_channels).max(1) as f64
-    }
-
-    /// Whether so many output channels can be computed at once: they must read the same inputs, and leave registers for more
-    /// than one line, or all weights are read again for every line.
-    pub(super) fn groups_by(&self, kernel: Kernel, group: usize) -> bool {
-        let [height, width] = self.plane();
-        let together = self.shape.groups == 1 && self.shape.out_channels.is_multiple_of(group);
-        group == 1 || (together && tile::most_lines(kernel, group) >= 2.min(height * width))
-    }
-
-    pub(super) fn largest_group(&self, kernel: Kernel) -> usize {
-        GROUPS.into_iter().rfind(|&group| self.groups_by(kernel, group)).unwrap_or(1)
-    }
-
-    /// A choice without measuring: many sums in registers, and blocks whose lines fit into a first-level cache.
-    pub(super) fn usual(&self, kernel: Kernel, paths: Paths) -> Choice {
-        let [height, width] = self.plane();
-        let step = self.shape.stride[1];
-        let group = match paths {
-            Paths::Sparse => 1,
-            Paths::Any if self.density() <= BREAK_EVEN => 1,
-            _ => self.largest_group(kernel),
-        };
-        let most = tile::most_lines(kernel, group).min(14);
-        let columns = even(tile::widest(kernel, group, width).min(most), width);
-        let fits =
-            |rows: &usize| *rows <= height && rows * columns <= most && tile::find(kernel, group, *rows, columns, step).is_some();
-        let rows = ROWS.into_iter().find(fits).unwrap_or(1);
-        let taps = self.shape.kernel[0] * self.shape.kernel[1];
-        let lines = rows * columns * if taps > 1 { 2 } else { 1 };
-        let nonzero = self.work() as f64 / self.shape.out_channels as f64;
-        // Below four weights of a block, putting sums away costs more than reading lines from farther away.
-        let least = (4.0 * self.shape.in_channels as f64 / nonzero.max(1.0)).ceil() as usize;
-        let block = (tile::block_bytes(kernel) / (LINE * lines)).max(least).max(8).min(self.shape.in_channels);
-        Choice { rows, columns, block, group, by_channel: false }
     }
 
     pub(super) fn choose(&mut self, kernel: Kernel, choice: Choice) {
@@ -634,9 +590,4 @@ impl Conv {
         let wanted = self.work() * index / count;
         (self.work_before.partition_point(|&before| before < wanted) / self.choice.group).min(groups)
     }
-}
-
-/// The width up to `most` that cuts `width` into the same number of pieces, as even as can be.
-fn even(most: usize, width: usize) -> usize {
-    width.div_ceil(width.div_ceil(most.max(1)).max(1))
 }

@@ -57,52 +57,102 @@ trait Isa {
     unsafe fn clamp(line: Self::Line, low: Self::Line, high: Self::Line) -> Self::Line;
 }
 
+/// Sums of a tile of one output channel: `R` rows of `W` lines.
+type Sums<L, const R: usize, const W: usize> = [[L; W]; R];
+
+/// What the sums of an output channel begin with in this block.
+#[inline(always)]
+unsafe fn begin<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usize) -> Sums<I::Line, R, W> {
+    // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
+    unsafe {
+        let bias = I::splat(*work.bias.get_unchecked(channel));
+        let out = work.output.add(channel * work.output_pitch);
+        let added = work.added.wrapping_add(channel * work.added_pitch);
+        let mut sums = [[bias; W]; R];
+        for r in 0..R {
+            for x in 0..W {
+                if !work.first {
+                    sums[r][x] = I::load(out.add(work.tile.output[r] + x * LINE));
+                } else if !work.added.is_null() {
+                    sums[r][x] = I::add(bias, I::load(added.add(work.tile.added[r] + x * LINE)));
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// Asks for what the sums of an output channel will begin with: it lies far apart, where no hardware prefetcher looks.
+#[inline(always)]
+unsafe fn ask<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usize) {
+    let out = work.output.wrapping_add(channel * work.output_pitch);
+    let added = work.added.wrapping_add(channel * work.added_pitch);
+    for r in 0..R {
+        for x in 0..W {
+            // SAFETY: any address will do.
+            unsafe {
+                I::prefetch(out.wrapping_add(work.tile.output[r] + x * LINE));
+                if work.first && !work.added.is_null() {
+                    I::prefetch(added.wrapping_add(work.tile.added[r] + x * LINE));
+                }
+            }
+        }
+    }
+}
+
+/// Writes the sums of an output channel.
+#[inline(always)]
+unsafe fn put<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usize, sums: &Sums<I::Line, R, W>) {
+    let (low, high) = match work.activation {
+        Activation::Clamp { low, high } => (low, high),
+        Activation::None => (f32::NEG_INFINITY, f32::INFINITY),
+    };
+    let clamps = work.last && work.activation != Activation::None;
+    // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
+    unsafe {
+        let (low, high) = (I::splat(low), I::splat(high));
+        let out = work.output.add(channel * work.output_pitch);
+        for r in 0..R {
+            for x in 0..W {
+                let sum = if clamps { I::clamp(sums[r][x], low, high) } else { sums[r][x] };
+                I::store(out.add(work.tile.output[r] + x * LINE), sum);
+            }
+        }
+    }
+}
+
+/// The entries of a group of `G` output channels.
+#[inline(always)]
+unsafe fn entries<'a, const G: usize>(work: &Work<'a>, group: usize) -> &'a [u32] {
+    // SAFETY: the caller vouches for the streams of `work`.
+    unsafe {
+        let range = *work.starts.get_unchecked(group) as usize..*work.starts.get_unchecked(group + 1) as usize;
+        work.entries.get_unchecked(range.start * (1 + G)..range.end * (1 + G))
+    }
+}
+
+/// Where the rows of the input's tile begin.
+#[inline(always)]
+unsafe fn rows<const R: usize>(work: &Work) -> [*const u8; R] {
+    // SAFETY: the caller vouches for the extents of `work`.
+    std::array::from_fn(|r| unsafe { work.input.add(work.tile.input[r]) })
+}
+
 /// `G` output channels at once, `R` rows of `W` lines at a horizontal step of `S` lines.
 #[inline(always)]
 unsafe fn run<I: Isa, const G: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
     // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
     unsafe {
-        let rows: [*const u8; R] = std::array::from_fn(|r| work.input.add(work.tile.input[r]));
-        let (low, high) = match work.activation {
-            Activation::Clamp { low, high } => (low, high),
-            Activation::None => (f32::NEG_INFINITY, f32::INFINITY),
-        };
-        let clamps = work.last && work.activation != Activation::None;
+        let rows: [*const u8; R] = rows(work);
         for group in work.groups.clone() {
             let mut sums = [[[I::splat(0.0); W]; R]; G];
             for g in 0..G {
-                let channel = group * G + g;
-                let bias = I::splat(*work.bias.get_unchecked(channel));
-                let out = work.output.add(channel * work.output_pitch);
-                let added = work.added.wrapping_add(channel * work.added_pitch);
-                for r in 0..R {
-                    for x in 0..W {
-                        sums[g][r][x] = if !work.first {
-                            I::load(out.add(work.tile.output[r] + x * LINE))
-                        } else if work.added.is_null() {
-                            bias
-                        } else {
-                            I::add(bias, I::load(added.add(work.tile.added[r] + x * LINE)))
-                        };
-                    }
-                }
+                sums[g] = begin::<I, R, W>(work, group * G + g);
             }
-            // What the next group begins with lies far apart, where no hardware prefetcher looks.
             for g in 0..G {
-                let channel = (group + 1) * G + g;
-                let out = work.output.wrapping_add(channel * work.output_pitch);
-                let added = work.added.wrapping_add(channel * work.added_pitch);
-                for r in 0..R {
-                    for x in 0..W {
-                        I::prefetch(out.wrapping_add(work.tile.output[r] + x * LINE));
-                        if work.first && !work.added.is_null() {
-                            I::prefetch(added.wrapping_add(work.tile.added[r] + x * LINE));
-                        }
-                    }
-                }
+                ask::<I, R, W>(work, (group + 1) * G + g);
             }
-            let range = *work.starts.get_unchecked(group) as usize..*work.starts.get_unchecked(group + 1) as usize;
-            for entry in work.entries.get_unchecked(range.start * (1 + G)..range.end * (1 + G)).chunks_exact(1 + G) {
+            for entry in entries::<G>(work, group).chunks_exact(1 + G) {
                 let weights: [I::Line; G] = std::array::from_fn(|g| I::splat(f32::from_bits(*entry.get_unchecked(1 + g))));
                 let offset = *entry.get_unchecked(0) as usize;
                 for r in 0..R {
@@ -114,17 +164,70 @@ unsafe fn run<I: Isa, const G: usize, const R: usize, const W: usize, const S: u
                     }
                 }
             }
-            let (low, high) = (I::splat(low), I::splat(high));
             for g in 0..G {
-                let out = work.output.add((group * G + g) * work.output_pitch);
-                for r in 0..R {
-                    for x in 0..W {
-                        let sum = sums[g][r][x];
-                        let sum = if clamps { I::clamp(sum, low, high) } else { sum };
-                        I::store(out.add(work.tile.output[r] + x * LINE), sum);
-                    }
+                put::<I, R, W>(work, group * G + g, &sums[g]);
+            }
+        }
+    }
+}
+
+/// Adds an entry of one output channel to its sums.
+#[inline(always)]
+unsafe fn add_entry<I: Isa, const R: usize, const W: usize, const S: usize>(
+    entry: &[u32],
+    rows: &[*const u8; R],
+    sums: &mut Sums<I::Line, R, W>,
+) {
+    // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
+    unsafe {
+        let (offset, weight) = (*entry.get_unchecked(0) as usize, I::splat(f32::from_bits(*entry.get_unchecked(1))));
+        for r in 0..R {
+            for x in 0..W {
+                sums[r][x] = I::multiply_add(weight, I::load(rows[r].add(offset + x * S * LINE)), sums[r][x]);
+            }
+        }
+    }
+}
+
+/// The same as [`run`] for groups of one: `P` output channels in turns, each with its own entries. Every addition to a sum
+/// waits for the one before, so that few lines alone leave the arithmetic idle.
+#[inline(always)]
+unsafe fn run_in_turns<I: Isa, const P: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
+    // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
+    unsafe {
+        let rows: [*const u8; R] = rows(work);
+        let mut channel = work.groups.start;
+        while channel + P <= work.groups.end {
+            let mut sums = [[[I::splat(0.0); W]; R]; P];
+            let mut own = [[].as_slice(); P];
+            let mut shared = usize::MAX;
+            for p in 0..P {
+                sums[p] = begin::<I, R, W>(work, channel + p);
+                own[p] = entries::<1>(work, channel + p);
+                shared = shared.min(own[p].len());
+            }
+            for p in 0..P {
+                ask::<I, R, W>(work, channel + P + p);
+            }
+            for at in (0..shared).step_by(2) {
+                for p in 0..P {
+                    add_entry::<I, R, W, S>(own[p].get_unchecked(at..at + 2), &rows, &mut sums[p]);
                 }
             }
+            for p in 0..P {
+                for entry in own[p].get_unchecked(shared..).chunks_exact(2) {
+                    add_entry::<I, R, W, S>(entry, &rows, &mut sums[p]);
+                }
+                put::<I, R, W>(work, channel + p, &sums[p]);
+            }
+            channel += P;
+        }
+        for channel in channel..work.groups.end {
+            let mut sums = begin::<I, R, W>(work, channel);
+            for entry in entries::<1>(work, channel).chunks_exact(2) {
+                add_entry::<I, R, W, S>(entry, &rows, &mut sums);
+            }
+            put::<I, R, W>(work, channel, &sums);
         }
     }
 }
@@ -145,7 +248,16 @@ mod x86 {
         }
     }
 
-    /// The same with two vectors of eight lanes.
+    /// `to[l] = from[places[l]]` where the bit of `read` is set, else 0.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn gather(from: *const f32, places: &[u32; 16], read: u16, to: *mut f32) {
+        unsafe {
+            let places = _mm512_loadu_si512(places.as_ptr().cast());
+            _mm512_store_ps(to, _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), read, places, from.cast()));
+        }
+    }
+
+    /// The same as [`shuffle`] with two vectors of eight lanes.
     #[target_feature(enable = "avx2")]
     pub unsafe fn shuffle_halves(from: *const f32, lanes: &[u32; 16], read: u16, to: *mut f32) {
         unsafe {
@@ -310,6 +422,31 @@ macro_rules! with_shapes {
     };
 }
 
+/// The kernels of groups of one whose tiles have too few lines to keep the arithmetic busy.
+macro_rules! turns {
+    ($name:ident, $isa:ty, $feature:literal; $($p:literal: $(($r:literal, $w:literal))*;)*) => {
+        #[cfg(target_arch = "x86_64")]
+        fn $name(rows: usize, columns: usize, step: usize) -> Option<Run> {
+            #[target_feature(enable = $feature)]
+            unsafe fn one<const P: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
+                // SAFETY: passed on to the caller.
+                unsafe { run_in_turns::<$isa, P, R, W, S>(work) }
+            }
+            match (rows, columns, step) {
+                $($(
+                    ($r, $w, 1) => Some(one::<$p, $r, $w, 1> as Run),
+                    ($r, $w, 2) => Some(one::<$p, $r, $w, 2> as Run),
+                )*)*
+                _ => None,
+            }
+        }
+    };
+}
+
+// Eight additions under way, as far as the registers go: a line has one register here, and two there.
+turns!(avx512_turns, x86::Avx512, "avx512f"; 2: (1, 1) (1, 2) (2, 1););
+turns!(avx2_turns, x86::Avx2, "avx2,fma"; 2: (1, 1););
+
 #[cfg(target_arch = "x86_64")]
 with_shapes!(avx512, x86::Avx512, #[target_feature(enable = "avx512f")]);
 #[cfg(target_arch = "x86_64")]
@@ -318,11 +455,13 @@ with_shapes!(portable, Portable,);
 
 /// The kernel for so many output channels at once, a shape of tile and a horizontal step of 1 or 2, if there is one.
 pub(super) fn find(kernel: Kernel, group: usize, rows: usize, columns: usize, step: usize) -> Option<Run> {
+    #[cfg(target_arch = "x86_64")]
+    let in_turns = |kernels: fn(usize, usize, usize) -> Option<Run>| (group == 1).then(|| kernels(rows, columns, step)).flatten();
     match kernel.isa() {
         #[cfg(target_arch = "x86_64")]
-        Available::Avx512 => avx512(group, rows, columns, step),
+        Available::Avx512 => in_turns(avx512_turns).or_else(|| avx512(group, rows, columns, step)),
         #[cfg(target_arch = "x86_64")]
-        Available::Avx2 => avx2(group, rows, columns, step),
+        Available::Avx2 => in_turns(avx2_turns).or_else(|| avx2(group, rows, columns, step)),
         Available::Portable => portable(group, rows, columns, step),
     }
 }
@@ -341,6 +480,17 @@ pub(super) fn most_lines(kernel: Kernel, group: usize) -> usize {
     (all / group).max(1)
 }
 
+/// Cycles for a line of input and its multiplications, from the first-level cache and from farther away.
+pub(super) fn line_cycles(kernel: Kernel) -> [f64; 2] {
+    match kernel.isa() {
+        #[cfg(target_arch = "x86_64")]
+        Available::Avx512 => [0.57, 1.4],
+        #[cfg(target_arch = "x86_64")]
+        Available::Avx2 => [1.1, 2.0],
+        Available::Portable => [2.2, 2.8],
+    }
+}
+
 /// Bytes of input lines that a block of input channels should have where nothing is measured. On narrower registers more time
 /// goes into the sums, so that it pays to take them up again less often.
 pub(super) fn block_bytes(kernel: Kernel) -> usize {
@@ -348,6 +498,27 @@ pub(super) fn block_bytes(kernel: Kernel) -> usize {
         #[cfg(target_arch = "x86_64")]
         Available::Avx512 => 16 * 1024,
         _ => 32 * 1024,
+    }
+}
+
+/// Writes a line of the channel `to` from anywhere in `from`.
+///
+/// # Safety
+/// Both must be whole channels of the values that `gather` was made for.
+pub(super) unsafe fn gather_line(kernel: Kernel, gather: &Gather, from: *const f32, to: *mut f32) {
+    // SAFETY: the tables lie inside of their values; the kernel is the proof of the instructions.
+    unsafe {
+        let to = to.add(gather.line as usize * LANES);
+        match kernel.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Available::Avx512 => x86::gather(from, &gather.from, gather.read, to),
+            // All lanes have a place: reading those that are not needed is faster than asking.
+            _ => {
+                let values: [f32; LANES] = std::array::from_fn(|lane| *from.add(gather.from[lane] as usize));
+                let read = |lane: usize| if gather.read >> lane & 1 == 1 { values[lane] } else { 0.0 };
+                to.cast::<[f32; LANES]>().write(std::array::from_fn(read));
+            }
+        }
     }
 }
 
@@ -365,7 +536,7 @@ pub(super) unsafe fn shuffle_line(kernel: Kernel, gather: &Gather, channel: *mut
             Available::Avx512 if gather.one => x86::shuffle(from, &gather.from, gather.read, to),
             #[cfg(target_arch = "x86_64")]
             Available::Avx2 if gather.one => x86::shuffle_halves(from, &gather.from, gather.read, to),
-            _ => super::program::gather_line(gather, channel, channel),
+            _ => gather_line(kernel, gather, channel, channel),
         }
     }
 }
