@@ -172,6 +172,7 @@ unsafe fn run<I: Isa, const G: usize, const R: usize, const W: usize, const S: u
 }
 
 /// Adds an entry of one output channel to its sums.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn add_entry<I: Isa, const R: usize, const W: usize, const S: usize>(
     entry: &[u32],
@@ -191,6 +192,7 @@ unsafe fn add_entry<I: Isa, const R: usize, const W: usize, const S: usize>(
 
 /// The same as [`run`] for groups of one: `P` output channels in turns, each with its own entries. Every addition to a sum
 /// waits for the one before, so that few lines alone leave the arithmetic idle.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn run_in_turns<I: Isa, const P: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
     // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
@@ -443,7 +445,7 @@ macro_rules! turns {
     };
 }
 
-// Eight additions under way, as far as the registers go: a line has one register here, and two there.
+// With more lines than these it costs more than it brings. A line is one register here, and two there.
 turns!(avx512_turns, x86::Avx512, "avx512f"; 2: (1, 1) (1, 2) (2, 1););
 turns!(avx2_turns, x86::Avx2, "avx2,fma"; 2: (1, 1););
 
