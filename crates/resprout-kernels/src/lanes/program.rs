@@ -461,7 +461,7 @@ impl Conv {
 
     /// Weights that are there.
     pub(super) fn nonzero(&self) -> usize {
-        self.rows.iter().map(|row| row.0.len()).sum()
+        self.work() - self.shape.out_channels
     }
 
     /// The same as a share of all.

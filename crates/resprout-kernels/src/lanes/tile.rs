@@ -138,13 +138,45 @@ unsafe fn rows<const R: usize>(work: &Work) -> [*const u8; R] {
     std::array::from_fn(|r| unsafe { work.input.add(work.tile.input[r]) })
 }
 
+/// Adds an entry of a group to the sums of its `G` output channels.
+#[inline(always)]
+unsafe fn add_entry<I: Isa, const G: usize, const R: usize, const W: usize, const S: usize>(
+    entry: &[u32],
+    rows: &[*const u8; R],
+    sums: &mut [Sums<I::Line, R, W>; G],
+) {
+    // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
+    unsafe {
+        let weights: [I::Line; G] = std::array::from_fn(|g| I::splat(f32::from_bits(*entry.get_unchecked(1 + g))));
+        let offset = *entry.get_unchecked(0) as usize;
+        for r in 0..R {
+            for x in 0..W {
+                let line = I::load(rows[r].add(offset + x * S * LINE));
+                for g in 0..G {
+                    sums[g][r][x] = I::multiply_add(weights[g], line, sums[g][r][x]);
+                }
+            }
+        }
+    }
+}
+
 /// `G` output channels at once, `R` rows of `W` lines at a horizontal step of `S` lines.
 #[inline(always)]
 unsafe fn run<I: Isa, const G: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
+    // SAFETY: passed on to the caller.
+    unsafe { run_groups::<I, G, R, W, S>(work, work.groups.clone()) }
+}
+
+/// The same for some of the groups.
+#[inline(always)]
+unsafe fn run_groups<I: Isa, const G: usize, const R: usize, const W: usize, const S: usize>(
+    work: &Work,
+    groups: std::ops::Range<usize>,
+) {
     // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
     unsafe {
         let rows: [*const u8; R] = rows(work);
-        for group in work.groups.clone() {
+        for group in groups {
             let mut sums = [[[I::splat(0.0); W]; R]; G];
             for g in 0..G {
                 sums[g] = begin::<I, R, W>(work, group * G + g);
@@ -153,38 +185,10 @@ unsafe fn run<I: Isa, const G: usize, const R: usize, const W: usize, const S: u
                 ask::<I, R, W>(work, (group + 1) * G + g);
             }
             for entry in entries::<G>(work, group).chunks_exact(1 + G) {
-                let weights: [I::Line; G] = std::array::from_fn(|g| I::splat(f32::from_bits(*entry.get_unchecked(1 + g))));
-                let offset = *entry.get_unchecked(0) as usize;
-                for r in 0..R {
-                    for x in 0..W {
-                        let line = I::load(rows[r].add(offset + x * S * LINE));
-                        for g in 0..G {
-                            sums[g][r][x] = I::multiply_add(weights[g], line, sums[g][r][x]);
-                        }
-                    }
-                }
+                add_entry::<I, G, R, W, S>(entry, &rows, &mut sums);
             }
             for g in 0..G {
                 put::<I, R, W>(work, group * G + g, &sums[g]);
-            }
-        }
-    }
-}
-
-/// Adds an entry of one output channel to its sums.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn add_entry<I: Isa, const R: usize, const W: usize, const S: usize>(
-    entry: &[u32],
-    rows: &[*const u8; R],
-    sums: &mut Sums<I::Line, R, W>,
-) {
-    // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
-    unsafe {
-        let (offset, weight) = (*entry.get_unchecked(0) as usize, I::splat(f32::from_bits(*entry.get_unchecked(1))));
-        for r in 0..R {
-            for x in 0..W {
-                sums[r][x] = I::multiply_add(weight, I::load(rows[r].add(offset + x * S * LINE)), sums[r][x]);
             }
         }
     }
@@ -200,11 +204,11 @@ unsafe fn run_in_turns<I: Isa, const P: usize, const R: usize, const W: usize, c
         let rows: [*const u8; R] = rows(work);
         let mut channel = work.groups.start;
         while channel + P <= work.groups.end {
-            let mut sums = [[[I::splat(0.0); W]; R]; P];
+            let mut sums = [[[[I::splat(0.0); W]; R]; 1]; P];
             let mut own = [[].as_slice(); P];
             let mut shared = usize::MAX;
             for p in 0..P {
-                sums[p] = begin::<I, R, W>(work, channel + p);
+                sums[p] = [begin::<I, R, W>(work, channel + p)];
                 own[p] = entries::<1>(work, channel + p);
                 shared = shared.min(own[p].len());
             }
@@ -213,24 +217,18 @@ unsafe fn run_in_turns<I: Isa, const P: usize, const R: usize, const W: usize, c
             }
             for at in (0..shared).step_by(2) {
                 for p in 0..P {
-                    add_entry::<I, R, W, S>(own[p].get_unchecked(at..at + 2), &rows, &mut sums[p]);
+                    add_entry::<I, 1, R, W, S>(own[p].get_unchecked(at..at + 2), &rows, &mut sums[p]);
                 }
             }
             for p in 0..P {
                 for entry in own[p].get_unchecked(shared..).chunks_exact(2) {
-                    add_entry::<I, R, W, S>(entry, &rows, &mut sums[p]);
+                    add_entry::<I, 1, R, W, S>(entry, &rows, &mut sums[p]);
                 }
-                put::<I, R, W>(work, channel + p, &sums[p]);
+                put::<I, R, W>(work, channel + p, &sums[p][0]);
             }
             channel += P;
         }
-        for channel in channel..work.groups.end {
-            let mut sums = begin::<I, R, W>(work, channel);
-            for entry in entries::<1>(work, channel).chunks_exact(2) {
-                add_entry::<I, R, W, S>(entry, &rows, &mut sums);
-            }
-            put::<I, R, W>(work, channel, &sums);
-        }
+        run_groups::<I, 1, R, W, S>(work, channel..work.groups.end);
     }
 }
 
@@ -391,12 +389,12 @@ impl Isa for Portable {
 pub(super) type Run = unsafe fn(&Work);
 
 macro_rules! finder {
-    ($name:ident, $isa:ty, $(#[$feature:meta])?; $($g:literal: $(($r:literal, $w:literal))*;)*) => {
+    ($name:ident, $run:ident, $isa:ty, $(#[$feature:meta])?; $($g:literal: $(($r:literal, $w:literal))*;)*) => {
         fn $name(group: usize, rows: usize, columns: usize, step: usize) -> Option<Run> {
             $(#[$feature])?
             unsafe fn one<const G: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
                 // SAFETY: passed on to the caller.
-                unsafe { run::<$isa, G, R, W, S>(work) }
+                unsafe { $run::<$isa, G, R, W, S>(work) }
             }
             match (group, rows, columns, step) {
                 $($(
@@ -424,41 +422,29 @@ macro_rules! with_shapes {
     };
 }
 
-/// The kernels of groups of one whose tiles have too few lines to keep the arithmetic busy.
-macro_rules! turns {
-    ($name:ident, $isa:ty, $feature:literal; $($p:literal: $(($r:literal, $w:literal))*;)*) => {
-        #[cfg(target_arch = "x86_64")]
-        fn $name(rows: usize, columns: usize, step: usize) -> Option<Run> {
-            #[target_feature(enable = $feature)]
-            unsafe fn one<const P: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
-                // SAFETY: passed on to the caller.
-                unsafe { run_in_turns::<$isa, P, R, W, S>(work) }
-            }
-            match (rows, columns, step) {
-                $($(
-                    ($r, $w, 1) => Some(one::<$p, $r, $w, 1> as Run),
-                    ($r, $w, 2) => Some(one::<$p, $r, $w, 2> as Run),
-                )*)*
-                _ => None,
-            }
-        }
-    };
-}
+/// Output channels that take turns.
+#[cfg(target_arch = "x86_64")]
+const TURNS: usize = 2;
 
-// With more lines than these it costs more than it brings. A line is one register here, and two there.
-turns!(avx512_turns, x86::Avx512, "avx512f"; 2: (1, 1) (1, 2) (2, 1););
-turns!(avx2_turns, x86::Avx2, "avx2,fma"; 2: (1, 1););
+// Tiles of groups of one that have too few lines to keep the arithmetic busy; with more lines turns cost more than they bring. A
+// line is one register here, and two there.
+#[cfg(target_arch = "x86_64")]
+finder!(avx512_turns, run_in_turns, x86::Avx512, #[target_feature(enable = "avx512f")]; 2: (1, 1) (1, 2) (2, 1););
+#[cfg(target_arch = "x86_64")]
+finder!(avx2_turns, run_in_turns, x86::Avx2, #[target_feature(enable = "avx2,fma")]; 2: (1, 1););
 
 #[cfg(target_arch = "x86_64")]
-with_shapes!(avx512, x86::Avx512, #[target_feature(enable = "avx512f")]);
+with_shapes!(avx512, run, x86::Avx512, #[target_feature(enable = "avx512f")]);
 #[cfg(target_arch = "x86_64")]
-with_shapes!(avx2, x86::Avx2, #[target_feature(enable = "avx2,fma")]);
-with_shapes!(portable, Portable,);
+with_shapes!(avx2, run, x86::Avx2, #[target_feature(enable = "avx2,fma")]);
+with_shapes!(portable, run, Portable,);
 
 /// The kernel for so many output channels at once, a shape of tile and a horizontal step of 1 or 2, if there is one.
 pub(super) fn find(kernel: Kernel, group: usize, rows: usize, columns: usize, step: usize) -> Option<Run> {
     #[cfg(target_arch = "x86_64")]
-    let in_turns = |kernels: fn(usize, usize, usize) -> Option<Run>| (group == 1).then(|| kernels(rows, columns, step)).flatten();
+    let in_turns = |kernels: fn(usize, usize, usize, usize) -> Option<Run>| {
+        if group == 1 { kernels(TURNS, rows, columns, step) } else { None }
+    };
     match kernel.isa() {
         #[cfg(target_arch = "x86_64")]
         Available::Avx512 => in_turns(avx512_turns).or_else(|| avx512(group, rows, columns, step)),
@@ -493,8 +479,8 @@ pub(super) fn line_cycles(kernel: Kernel) -> [f64; 2] {
     }
 }
 
-/// Bytes of input lines that a block of input channels should have where nothing is measured. On narrower registers more time
-/// goes into the sums, so that it pays to take them up again less often.
+/// Bytes of input lines that a block of input channels should have where nothing is measured and several output channels are
+/// computed at once. On narrower registers more time goes into the sums, so that it pays to take them up again less often.
 pub(super) fn block_bytes(kernel: Kernel) -> usize {
     match kernel.isa() {
         #[cfg(target_arch = "x86_64")]
