@@ -350,11 +350,12 @@ impl Builder {
                     Op::Input { index, to: placed(to), table: extent.gathers(extent.plain()) }
                 }
                 Draft::Conv { from, to, shape, rows, bias, activation, added } => {
-                    let conv =
-                        Conv::new(self.kernel, shape, rows, bias, activation, [placed(from), placed(to)], added.map(placed));
+                    let repairs = if self.bordered[to.0] { self.extents[to.0].repairs() } else { Vec::new() };
+                    let places = [placed(from), placed(to)];
+                    let conv = Conv::new(self.kernel, shape, rows, bias, activation, places, added.map(placed), repairs);
                     Op::Conv(Box::new(conv))
                 }
-                Draft::Border { value } => Op::Border { value: placed(value), table: self.extents[value.0].repairs() },
+                Draft::Border { value } => Op::Border { value: placed(value), repairs: self.extents[value.0].repairs() },
                 Draft::Move { from, to } => {
                     let source = self.extents[from.0];
                     let table = self.extents[to.0].gathers(|image, pixel| source.float(image, pixel));
@@ -391,7 +392,10 @@ impl Builder {
         let mut index = 0;
         while index < self.drafts.len() {
             let written = self.drafts[index].1.writes();
-            let fills = matches!(self.drafts[index].1, Draft::Input { .. } | Draft::Move { .. } | Draft::Border { .. });
+            let fills = matches!(
+                self.drafts[index].1,
+                Draft::Input { .. } | Draft::Conv { .. } | Draft::Move { .. } | Draft::Border { .. }
+            );
             if let Some(value) = written.filter(|value| self.bordered[value.0] && !fills) {
                 let again = self.drafts[index + 1..].iter().any(|(_, draft)| draft.writes() == Some(value));
                 if !again {

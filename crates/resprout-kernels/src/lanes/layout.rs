@@ -22,17 +22,31 @@ pub(super) struct Gather {
     pub from: [u32; LANES],
     /// A bit for each lane that is read, because it is inside of the image; the others become 0.
     pub read: u16,
-    /// Whether all lanes that are read are on one line, if the channel they come from is in lines.
-    pub one: bool,
+}
+
+/// A line that is made of another of the same channel, or of itself.
+#[derive(Clone, Debug)]
+pub(super) struct Repair {
+    /// The other line.
+    pub from: usize,
+    /// This line.
+    pub to: usize,
+    /// For each lane: the lane that it is read from.
+    pub lanes: [u32; LANES],
+    /// As of a [`Gather`].
+    pub read: u16,
 }
 
 impl Gather {
     fn new(line: usize, from: [Option<usize>; LANES]) -> Gather {
         let first = from.iter().flatten().next().copied().unwrap_or(0);
-        let one = from.iter().flatten().all(|at| at / LANES == first / LANES);
-        let read = (0..LANES).filter(|&lane| from[lane].is_some()).fold(0, |mask, lane| mask | 1 << lane);
-        Gather { line: line as u32, from: from.map(|at| at.unwrap_or(first) as u32), read, one }
+        Gather { line: line as u32, from: from.map(|at| at.unwrap_or(first) as u32), read: mask(&from) }
     }
+}
+
+/// A bit for each lane that has a place.
+fn mask(from: &[Option<usize>; LANES]) -> u16 {
+    (0..LANES).filter(|&lane| from[lane].is_some()).fold(0, |mask, lane| mask | 1 << lane)
 }
 
 impl Lanes {
@@ -138,28 +152,34 @@ impl Extent {
     /// The same with so many lines of the border.
     pub fn gathers_within(&self, pad: isize, source: impl Fn(usize, [usize; 2]) -> usize) -> Vec<Gather> {
         let [height, width] = self.lanes.patch;
-        let mut all = Vec::with_capacity(self.lines());
-        for y in -pad..height as isize + pad {
-            for x in -pad..width as isize + pad {
-                let mut from = [None; LANES];
-                for (lane, from) in from.iter_mut().enumerate() {
-                    let (image, [top, left]) = self.lanes.origin(lane);
-                    let (row, column) = (top as isize + y, left as isize + x);
-                    let inside = row >= 0 && column >= 0 && (row as usize) < self.size[0] && (column as usize) < self.size[1];
-                    *from = inside.then(|| source(image, [row as usize, column as usize]));
-                }
-                all.push(Gather::new(self.line(y, x), from));
+        let places = (-pad..height as isize + pad).flat_map(|y| (-pad..width as isize + pad).map(move |x| (y, x)));
+        places.map(|(y, x)| Gather::new(self.line(y, x), self.pixels(y, x, &source))).collect()
+    }
+
+    /// For each lane of a line: the place of its pixel, if that is inside of the image.
+    fn pixels(&self, y: isize, x: isize, place: impl Fn(usize, [usize; 2]) -> usize) -> [Option<usize>; LANES] {
+        std::array::from_fn(|lane| {
+            let (image, [top, left]) = self.lanes.origin(lane);
+            let (row, column) = (top as isize + y, left as isize + x);
+            let inside = row >= 0 && column >= 0 && (row as usize) < self.size[0] && (column as usize) < self.size[1];
+            inside.then(|| place(image, [row as usize, column as usize]))
+        })
+    }
+
+    /// The lines that must be written again after the patches were: borders, and lanes outside of the image. All patches are
+    /// of one size, so that the lanes of a line have their neighbours on one line too.
+    pub fn repairs(&self) -> Vec<Repair> {
+        let (pad, [height, width]) = (self.pad as isize, self.lanes.patch.map(|size| size as isize));
+        let mut all = Vec::new();
+        for (y, x) in (-pad..height + pad).flat_map(|y| (-pad..width + pad).map(move |x| (y, x))) {
+            let pixels = self.pixels(y, x, |image, pixel| self.lanes.place(image, pixel).0);
+            let lanes = pixels.map(|lane| lane.unwrap_or(0) as u32);
+            let (from, to) = (self.line(y.rem_euclid(height), x.rem_euclid(width)), self.line(y, x));
+            if from != to || mask(&pixels) != u16::MAX {
+                all.push(Repair { from, to, lanes, read: mask(&pixels) });
             }
         }
         all
-    }
-
-    /// The lines that must be written again after the patches were: borders, and lanes outside of the image.
-    pub fn repairs(&self) -> Vec<Gather> {
-        let own = |gather: &Gather| {
-            gather.read == u16::MAX && (0..).zip(gather.from).all(|(lane, from)| from == gather.line * LANES as u32 + lane)
-        };
-        self.gathers(|image, pixel| self.float(image, pixel)).into_iter().filter(|gather| !own(gather)).collect()
     }
 }
 

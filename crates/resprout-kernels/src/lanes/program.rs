@@ -1,7 +1,7 @@
 //! What runs.
 
 use super::arena::{Arena, LANES, LINE};
-use super::layout::{Extent, Gather};
+use super::layout::{Extent, Gather, Repair};
 use super::stream::{Row, Stream};
 use super::team::{Member, PIECES, Team};
 use super::tile::{self, GROUPS, MOST_ROWS, ROWS, Run, Tile, Work};
@@ -51,10 +51,10 @@ pub(super) enum Op {
         table: Vec<Gather>,
     },
     Conv(Box<Conv>),
-    /// Borders are filled.
+    /// Borders are filled, where a convolution has not done it.
     Border {
         value: Placed,
-        table: Vec<Gather>,
+        repairs: Vec<Repair>,
     },
     /// The same pixels in other lanes.
     Move {
@@ -118,6 +118,8 @@ pub(super) struct Conv {
     pub from: Placed,
     pub added: Option<Placed>,
     pub to: Placed,
+    /// What is made of the output's lines for whoever reads its border.
+    pub repairs: Vec<Repair>,
     pub choice: Choice,
     pub stream: Stream,
     pub tiles: Vec<(Tile, Run)>,
@@ -260,10 +262,9 @@ impl Program {
                         }
                     });
                 }
-                Op::Border { value, table } => {
+                Op::Border { value, repairs } => {
                     member.each(value.extent.channels, |channel| {
-                        let line = base.channel(value, channel);
-                        table.iter().for_each(|gather| tile::shuffle_line(self.kernel, gather, line));
+                        tile::repair_lines(self.kernel, repairs, base.channel(value, channel));
                     });
                 }
                 Op::Move { from, to, table } => {
@@ -432,12 +433,14 @@ impl Conv {
         activation: Activation,
         [from, to]: [Placed; 2],
         added: Option<Placed>,
+        repairs: Vec<Repair>,
     ) -> Conv {
         let mut work_before = vec![0];
         rows.iter().for_each(|row| work_before.push(work_before[work_before.len() - 1] + row.0.len() + 1));
         let stream = Stream { block: 1, blocks: 0, group: 1, starts: Vec::new(), entries: Vec::new() };
         let choice = Choice { rows: 1, columns: 1, block: shape.in_channels, group: 1, by_channel: false };
-        let mut conv = Conv { shape, rows, bias, activation, from, added, to, choice, stream, tiles: Vec::new(), work_before };
+        let tiles = Vec::new();
+        let mut conv = Conv { shape, rows, bias, activation, from, added, to, repairs, choice, stream, tiles, work_before };
         conv.choose(kernel, conv.usual(kernel, Paths::Any));
         conv
     }
@@ -516,10 +519,13 @@ impl Conv {
                     (0..high).for_each(|r| all[r] = of(y + r));
                     all
                 };
+                let output = each(&|y| place(&self.to, y, x));
+                let writes = |line: usize| output[..high].iter().any(|row| (row / LINE..row / LINE + wide).contains(&line));
                 let tile = Tile {
                     input: each(&input),
-                    output: each(&|y| place(&self.to, y, x)),
+                    output,
                     added: each(&|y| self.added.as_ref().map_or(0, |added| place(added, y, x))),
+                    repairs: self.repairs.iter().filter(|repair| writes(repair.from)).cloned().collect(),
                 };
                 if let Some(run) = tile::find(kernel, group, high, wide, step[1]) {
                     tiles.push((tile, run));

@@ -1,7 +1,7 @@
 //! The innermost loops: one tile of lines of one output channel after another.
 
 use super::arena::{LANES, LINE};
-use super::layout::Gather;
+use super::layout::{Gather, Repair};
 use crate::Activation;
 use crate::table::{Isa as Available, Kernel};
 
@@ -9,7 +9,7 @@ use crate::table::{Isa as Available, Kernel};
 pub(super) const MOST_ROWS: usize = 7;
 
 /// Where the rows of a tile lie, in bytes. How many there are, and how wide, its kernel knows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tile {
     /// From the input's first line.
     pub input: [usize; MOST_ROWS],
@@ -17,6 +17,8 @@ pub(super) struct Tile {
     pub output: [usize; MOST_ROWS],
     /// From the first line of the summand's channel.
     pub added: [usize; MOST_ROWS],
+    /// Lines of the output's border that are made of this tile's lines, and those of its lines that reach beyond the image.
+    pub repairs: Vec<Repair>,
 }
 
 /// What a call works on. Addresses are bytes; whoever makes it vouches for every extent.
@@ -53,6 +55,8 @@ trait Isa {
     unsafe fn multiply_add(weight: Self::Line, line: Self::Line, sum: Self::Line) -> Self::Line;
     /// Asks for a line that will be needed soon; any address will do.
     unsafe fn prefetch(from: *const u8);
+    /// Makes a line of a channel of another.
+    unsafe fn repair(repair: &Repair, channel: *mut u8);
     /// NaN stays NaN.
     unsafe fn clamp(line: Self::Line, low: Self::Line, high: Self::Line) -> Self::Line;
 }
@@ -100,7 +104,7 @@ unsafe fn ask<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usiz
     }
 }
 
-/// Writes the sums of an output channel.
+/// Writes the sums of an output channel and, behind the last block, what is made of them.
 #[inline(always)]
 unsafe fn put<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usize, sums: &Sums<I::Line, R, W>) {
     let (low, high) = match work.activation {
@@ -118,7 +122,17 @@ unsafe fn put<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usiz
                 I::store(out.add(work.tile.output[r] + x * LINE), sum);
             }
         }
+        if work.last {
+            repair_all::<I>(&work.tile.repairs, out);
+        }
     }
+}
+
+/// Makes lines of a channel of others.
+#[inline(always)]
+unsafe fn repair_all<I: Isa>(repairs: &[Repair], channel: *mut u8) {
+    // SAFETY: the caller vouches for the channel being of the value that the repairs were made for.
+    repairs.iter().for_each(|repair| unsafe { I::repair(repair, channel) });
 }
 
 /// The entries of a group of `G` output channels.
@@ -236,17 +250,8 @@ unsafe fn run_in_turns<I: Isa, const P: usize, const R: usize, const W: usize, c
 #[allow(clippy::undocumented_unsafe_blocks)]
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Isa, LINE};
+    use super::{Isa, LINE, Repair};
     use std::arch::x86_64::*;
-
-    /// `to[l] = from[lanes[l] % 16]` where the bit of `read` is set, else 0.
-    #[target_feature(enable = "avx512f")]
-    pub unsafe fn shuffle(from: *const f32, lanes: &[u32; 16], read: u16, to: *mut f32) {
-        unsafe {
-            let lanes = _mm512_loadu_si512(lanes.as_ptr().cast());
-            _mm512_store_ps(to, _mm512_maskz_permutexvar_ps(read, lanes, _mm512_load_ps(from)));
-        }
-    }
 
     /// `to[l] = from[places[l]]` where the bit of `read` is set, else 0.
     #[target_feature(enable = "avx512f")]
@@ -254,24 +259,6 @@ mod x86 {
         unsafe {
             let places = _mm512_loadu_si512(places.as_ptr().cast());
             _mm512_store_ps(to, _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), read, places, from.cast()));
-        }
-    }
-
-    /// The same as [`shuffle`] with two vectors of eight lanes.
-    #[target_feature(enable = "avx2")]
-    pub unsafe fn shuffle_halves(from: *const f32, lanes: &[u32; 16], read: u16, to: *mut f32) {
-        unsafe {
-            let (low, high) = (_mm256_load_ps(from), _mm256_load_ps(from.add(8)));
-            let bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-            for (half, read) in [(0, read & 0xff), (8, read >> 8)] {
-                let lanes = _mm256_loadu_si256(lanes.as_ptr().add(half).cast());
-                // Permutations look at three bits of a lane; the fourth, as a sign, says which half it is in.
-                let in_high = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(lanes));
-                let values =
-                    _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, lanes), _mm256_permutevar8x32_ps(high, lanes), in_high);
-                let read = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(i32::from(read)), bits), bits);
-                _mm256_store_ps(to.add(half), _mm256_and_ps(values, _mm256_castsi256_ps(read)));
-            }
         }
     }
 
@@ -302,6 +289,14 @@ mod x86 {
         #[inline(always)]
         unsafe fn prefetch(from: *const u8) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn repair(repair: &Repair, channel: *mut u8) {
+            unsafe {
+                let lanes = _mm512_loadu_si512(repair.lanes.as_ptr().cast());
+                let from = Self::load(channel.add(repair.from * LINE));
+                Self::store(channel.add(repair.to * LINE), _mm512_maskz_permutexvar_ps(repair.read, lanes, from));
+            }
         }
         #[inline(always)]
         unsafe fn clamp(line: __m512, low: __m512, high: __m512) -> __m512 {
@@ -342,6 +337,25 @@ mod x86 {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         }
         #[inline(always)]
+        unsafe fn repair(repair: &Repair, channel: *mut u8) {
+            unsafe {
+                let [low, high] = Self::load(channel.add(repair.from * LINE));
+                let bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+                let mut halves = [low; 2];
+                for half in 0..2 {
+                    let lanes = _mm256_loadu_si256(repair.lanes.as_ptr().add(8 * half).cast());
+                    // Permutations look at three bits of a lane; the fourth, as a sign, says which half it is in.
+                    let in_high = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(lanes));
+                    let values =
+                        _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, lanes), _mm256_permutevar8x32_ps(high, lanes), in_high);
+                    let read = _mm256_set1_epi32(i32::from(repair.read >> (8 * half)));
+                    let read = _mm256_cmpeq_epi32(_mm256_and_si256(read, bits), bits);
+                    halves[half] = _mm256_and_ps(values, _mm256_castsi256_ps(read));
+                }
+                Self::store(channel.add(repair.to * LINE), halves);
+            }
+        }
+        #[inline(always)]
         unsafe fn clamp(line: [__m256; 2], low: [__m256; 2], high: [__m256; 2]) -> [__m256; 2] {
             unsafe {
                 [_mm256_min_ps(high[0], _mm256_max_ps(low[0], line[0])), _mm256_min_ps(high[1], _mm256_max_ps(low[1], line[1]))]
@@ -379,6 +393,14 @@ impl Isa for Portable {
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
+    #[inline(always)]
+    unsafe fn repair(repair: &Repair, channel: *mut u8) {
+        unsafe {
+            let from = Self::load(channel.add(repair.from * LINE));
+            let lane = |lane: usize| if repair.read >> lane & 1 == 1 { from[repair.lanes[lane] as usize] } else { 0.0 };
+            Self::store(channel.add(repair.to * LINE), std::array::from_fn(lane));
+        }
+    }
     #[inline(always)]
     unsafe fn clamp(line: [f32; LANES], low: [f32; LANES], high: [f32; LANES]) -> [f32; LANES] {
         std::array::from_fn(|l| Activation::Clamp { low: low[l], high: high[l] }.apply(line[l]))
@@ -510,21 +532,31 @@ pub(super) unsafe fn gather_line(kernel: Kernel, gather: &Gather, from: *const f
     }
 }
 
-/// Writes a line from other lines of the same channel, mostly from a single one.
+/// Makes lines of a channel of others.
 ///
 /// # Safety
-/// `channel` must be a whole channel of the value that `gather` was made for.
-pub(super) unsafe fn shuffle_line(kernel: Kernel, gather: &Gather, channel: *mut f32) {
-    // SAFETY: the tables lie inside of their values; the kernel is the proof of the instructions.
+/// `channel` must be a whole channel of the value that the repairs were made for.
+pub(super) unsafe fn repair_lines(kernel: Kernel, repairs: &[Repair], channel: *mut f32) {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn avx512(repairs: &[Repair], channel: *mut u8) {
+        // SAFETY: passed on to the caller.
+        unsafe { repair_all::<x86::Avx512>(repairs, channel) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2(repairs: &[Repair], channel: *mut u8) {
+        // SAFETY: passed on to the caller.
+        unsafe { repair_all::<x86::Avx2>(repairs, channel) }
+    }
+    // SAFETY: passed on to the caller; the kernel is the proof of the instructions.
     unsafe {
-        let from = channel.add(gather.from[0] as usize / LANES * LANES);
-        let to = channel.add(gather.line as usize * LANES);
         match kernel.isa() {
             #[cfg(target_arch = "x86_64")]
-            Available::Avx512 if gather.one => x86::shuffle(from, &gather.from, gather.read, to),
+            Available::Avx512 => avx512(repairs, channel.cast()),
             #[cfg(target_arch = "x86_64")]
-            Available::Avx2 if gather.one => x86::shuffle_halves(from, &gather.from, gather.read, to),
-            _ => gather_line(kernel, gather, channel, channel),
+            Available::Avx2 => avx2(repairs, channel.cast()),
+            Available::Portable => repair_all::<Portable>(repairs, channel.cast()),
         }
     }
 }
