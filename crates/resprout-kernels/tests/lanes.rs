@@ -57,8 +57,8 @@ fn two_convolutions(images: usize, shape: &ConvShape, density: f64, seed: u64) {
         let out = reference::conv2d(&second, &middle, &weights[1], &[]);
         expected.extend(out.iter().zip(&middle).map(|(a, b)| a + b));
     }
-    for kernel in kernels() {
-        let mut builder = Builder::new(kernel, images);
+    for (kernel, shared) in kernels().into_iter().flat_map(|kernel| [1, 2, 3].map(|shared| (kernel, shared))) {
+        let mut builder = Builder::new(kernel, images, shared);
         let x = builder.input(c, [h, w]);
         let one = Convolution { shape: shape.clone(), weight: &weights[0], bias: &bias, activation: RELU6, added: None };
         let middle = builder.conv("one", x, one);
@@ -164,13 +164,13 @@ fn usual_layers_at_the_ends_of_density() {
 #[test]
 fn the_other_operations_equal_plain_loops() {
     for kernel in kernels() {
-        for (images, [h, w]) in [(1, [9, 12]), (4, [8, 8]), (16, [5, 3])] {
+        for (images, shared, [h, w]) in [(1, 1, [9, 12]), (1, 2, [19, 14]), (4, 2, [8, 8]), (16, 2, [5, 3])] {
             let (c, len) = (3, h * w);
             let input = numbers(images * c * len, 3, 1.0);
             let scale = [2.0, -1.0, 0.5];
             let shift = [1.0, 0.0, -1.0];
             let relu = Activation::Clamp { low: 0.0, high: f32::INFINITY };
-            let mut builder = Builder::new(kernel, images);
+            let mut builder = Builder::new(kernel, images, shared);
             let x = builder.input(c, [h, w]);
             let scaled = builder.affine("scale", x, &scale, &shift, relu);
             let sum = builder.add("sum", scaled, x, Activation::None);
@@ -237,7 +237,7 @@ fn tuning_changes_no_bit() {
     };
     let input = numbers(16 * 400, 1, 1.0);
     let weight = numbers(24 * shape.dot_length(), 2, 0.2);
-    let mut builder = Builder::new(Kernel::best(), 1);
+    let mut builder = Builder::new(Kernel::best(), 1, 2);
     let x = builder.input(16, [20, 20]);
     let y = builder.conv("conv", x, Convolution { shape, weight: &weight, bias: &[], activation: RELU6, added: None });
     builder.output(y);

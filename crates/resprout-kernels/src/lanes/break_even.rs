@@ -41,13 +41,13 @@ pub fn break_even(
     team: &mut Team,
     limit: Duration,
 ) -> Option<BreakEven> {
-    let mut seconds = |density, paths| time(&mut program(kernel, shape, images, density)?, team, limit, paths);
+    let mut seconds = |density, paths| time(&mut program(kernel, shape, [images, team.threads()], density)?, team, limit, paths);
     let dense = seconds(1.0, Paths::Dense)?;
     let sparse = densities.iter().map(|&density| Some((density, seconds(density, Paths::Sparse)?))).collect::<Option<_>>()?;
     Some(BreakEven { dense, sparse })
 }
 
-fn program(kernel: Kernel, shape: &ConvShape, images: usize, density: f64) -> Option<Program> {
+fn program(kernel: Kernel, shape: &ConvShape, [images, threads]: [usize; 2], density: f64) -> Option<Program> {
     if !Builder::knows(shape) {
         return None;
     }
@@ -59,7 +59,7 @@ fn program(kernel: Kernel, shape: &ConvShape, images: usize, density: f64) -> Op
     };
     let weights = shape.out_channels * shape.dot_length();
     let weight: Vec<f32> = (0..weights).map(|_| if uniform() < density { 0.01 } else { 0.0 }).collect();
-    let mut builder = Builder::new(kernel, images);
+    let mut builder = Builder::new(kernel, images, threads);
     let input = builder.input(shape.in_channels, [shape.in_h, shape.in_w]);
     let activation = Activation::Clamp { low: 0.0, high: f32::INFINITY };
     let conv = Convolution { shape: shape.clone(), weight: &weight, bias: &[], activation, added: None };

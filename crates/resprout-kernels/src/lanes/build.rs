@@ -119,6 +119,7 @@ impl Draft {
 pub struct Builder {
     kernel: Kernel,
     images: usize,
+    threads: usize,
     extents: Vec<Extent>,
     drafts: Vec<(String, Draft)>,
     /// Values whose border somebody reads.
@@ -130,15 +131,17 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// For 1, 2, 4, 8 or 16 images.
+    /// For 1, 2, 4, 8 or 16 images, and the threads that will share the work on them: each has its part of every value where
+    /// no other writes. Any other number of threads can run it too.
     ///
     /// # Panics
-    /// For any other number.
-    pub fn new(kernel: Kernel, images: usize) -> Builder {
+    /// For any other number of images.
+    pub fn new(kernel: Kernel, images: usize, threads: usize) -> Builder {
         assert!(images.is_power_of_two() && images <= LANES, "{images} images for {LANES} lanes");
         Builder {
             kernel,
             images,
+            threads: threads.max(1),
             extents: Vec::new(),
             drafts: Vec::new(),
             bordered: Vec::new(),
@@ -149,7 +152,7 @@ impl Builder {
     }
 
     fn value(&mut self, lanes: Lanes, channels: usize, size: [usize; 2]) -> Value {
-        self.extents.push(Extent { lanes, size, channels, pad: 0 });
+        self.extents.push(Extent { lanes, size, channels, pad: [0, 0] });
         self.bordered.push(false);
         Value(self.extents.len() - 1)
     }
@@ -162,7 +165,7 @@ impl Builder {
 
     /// The next input, `[images, C, H, W]`.
     pub fn input(&mut self, channels: usize, size: [usize; 2]) -> Value {
-        let to = self.value(Lanes::best(self.images, size), channels, size);
+        let to = self.value(Lanes::best(self.images, size, self.threads), channels, size);
         self.inputs.push(self.images * channels * size[0] * size[1]);
         self.drafts.push(("input".into(), Draft::Input { index: self.inputs.len() - 1, to }));
         to
@@ -262,7 +265,7 @@ impl Builder {
     /// The mean over all pixels of an image: one pixel for each channel.
     pub fn mean(&mut self, name: &str, from: Value) -> Value {
         let channels = self.extents[from.0].channels;
-        let to = self.value(Lanes::best(self.images, [1, 1]), channels, [1, 1]);
+        let to = self.value(Lanes::best(self.images, [1, 1], self.threads), channels, [1, 1]);
         self.drafts.push((name.into(), Draft::Mean { from, to }));
         to
     }
@@ -285,33 +288,32 @@ impl Builder {
     ) -> (Lanes, Value) {
         let input = self.extents[from.0];
         // A window of the last patch may begin before the image ends and reach beyond the patch's border.
+        let threads = self.threads;
         let suits = |lanes: &Lanes| {
-            let mut lanes = *lanes;
-            for axis in 0..2 {
-                lanes.patch[axis] = lanes.patch[axis].max(input.size[axis].div_ceil(stride[axis] * lanes.grid[axis]));
-            }
-            lanes
+            let reach = |axis: usize| input.size[axis].div_ceil(stride[axis] * lanes.grid[axis]);
+            lanes.with_patch([0, 1].map(|axis| lanes.patch[axis].max(reach(axis))), threads)
         };
         let inner = |lanes: &Lanes| Lanes { patch: [lanes.patch[0] * stride[0], lanes.patch[1] * stride[1]], ..*lanes };
         // The lanes as they are, if they can be halved and nothing is wasted by it; else the best ones, and a move.
         let cells = |axis: usize| input.lanes.patch[axis].is_multiple_of(stride[axis]);
-        let kept = Lanes { patch: [input.lanes.patch[0] / stride[0], input.lanes.patch[1] / stride[1]], ..input.lanes };
+        let kept = input.lanes.with_patch([0, 1].map(|axis| input.lanes.patch[axis] / stride[axis]), threads);
         let covers = (0..2).all(|axis| cells(axis) && kept.patch[axis] * kept.grid[axis] >= out[axis]) && suits(&kept) == kept;
-        let best = Lanes::candidates(self.images, out).map(|lanes| suits(&lanes)).min_by_key(Lanes::lines);
+        let best = Lanes::candidates(self.images, out, threads).map(|lanes| suits(&lanes)).min_by_key(Lanes::cost);
         let lanes = match best {
             Some(best) if !covers || best.lines() * 10 < kept.lines() * 9 => best,
             _ => kept,
         };
         let from = self.in_lanes(from, inner(&lanes));
-        let needed = (0..2).map(|axis| {
-            let behind = (kernel[axis] + stride[axis] * (lanes.patch[axis] - 1))
-                .saturating_sub(pads[axis] + stride[axis] * lanes.patch[axis]);
-            pads[axis].max(behind)
-        });
-        let pad = needed.max().unwrap_or(0);
         let extent = &mut self.extents[from.0];
-        extent.pad = extent.pad.max(pad);
-        self.bordered[from.0] |= kernel != [1, 1] || pad > 0;
+        // Past the last row or column that windows reach, of those before them.
+        let behind = |axis: usize, windows: usize| (kernel[axis] + stride[axis] * (windows - 1)).saturating_sub(pads[axis]);
+        let below = |band: usize| behind(0, lanes.first_row(band + 1)).saturating_sub(extent.lanes.first_row(band + 1));
+        let pad = [
+            (0..lanes.bands).map(below).max().unwrap_or(0).max(pads[0]),
+            behind(1, lanes.patch[1]).saturating_sub(extent.lanes.patch[1]).max(pads[1]),
+        ];
+        extent.pad = [0, 1].map(|axis| extent.pad[axis].max(pad[axis]));
+        self.bordered[from.0] |= kernel != [1, 1] || pad != [0, 0];
         (lanes, from)
     }
 
@@ -347,10 +349,10 @@ impl Builder {
             ops.push(match draft {
                 Draft::Input { index, to } => {
                     let extent = &self.extents[to.0];
-                    Op::Input { index, to: placed(to), table: extent.gathers(extent.plain()) }
+                    Op::Input { index, to: placed(to), table: extent.gathers(extent.plain()).into_iter().flatten().collect() }
                 }
                 Draft::Conv { from, to, shape, rows, bias, activation, added } => {
-                    let repairs = if self.bordered[to.0] { self.extents[to.0].repairs() } else { Vec::new() };
+                    let repairs = if self.bordered[to.0] { self.extents[to.0].repairs().concat() } else { Vec::new() };
                     let places = [placed(from), placed(to)];
                     let conv = Conv::new(self.kernel, shape, rows, bias, activation, places, added.map(placed), repairs);
                     Op::Conv(Box::new(conv))
@@ -358,8 +360,8 @@ impl Builder {
                 Draft::Border { value } => Op::Border { value: placed(value), repairs: self.extents[value.0].repairs() },
                 Draft::Move { from, to } => {
                     let source = self.extents[from.0];
-                    let table = self.extents[to.0].gathers(|image, pixel| source.float(image, pixel));
-                    Op::Move { from: placed(from), to: placed(to), table }
+                    let tables = self.extents[to.0].gathers(|image, pixel| source.float(image, pixel));
+                    Op::Move { from: placed(from), to: placed(to), tables }
                 }
                 Draft::Copy { from, to, first } => Op::Copy { from: placed(from), to: placed(to), first },
                 Draft::Pool { from, to, kernel, stride, pads, mean } => {
@@ -367,7 +369,7 @@ impl Builder {
                     let at = |tap: usize, axis: usize| tap as isize - pads[axis] as isize;
                     let taps = (0..kernel[0]).flat_map(|y| (0..kernel[1]).map(move |x| (y, x)));
                     let kind = if mean { Pool::Mean(1.0 / (kernel[0] * kernel[1]) as f32) } else { Pool::Max };
-                    let taps = taps.map(|(y, x)| input.line(at(y, 0), at(x, 1))).collect();
+                    let taps = taps.map(|(y, x)| input.line_of(0, at(y, 0), at(x, 1))).collect();
                     Op::Pool { from: placed(from), to: placed(to), taps, step: stride, kind }
                 }
                 Draft::Affine { from, to, scale, shift, activation } => {
@@ -375,12 +377,12 @@ impl Builder {
                 }
                 Draft::Add { a, b, to, activation } => Op::Add { a: placed(a), b: placed(b), to: placed(to), activation },
                 Draft::Mean { from, to } => {
-                    let table = self.extents[from.0].gathers_within(0, |image, _| image);
+                    let table = self.extents[from.0].inner_gathers(|image, _| image);
                     Op::Mean { from: placed(from), to: placed(to), table }
                 }
                 Draft::Output { from, index } => {
                     let extent = &self.extents[from.0];
-                    Op::Output { from: placed(from), index, table: extent.gathers_within(0, extent.plain()) }
+                    Op::Output { from: placed(from), index, table: extent.inner_gathers(extent.plain()) }
                 }
             });
         }

@@ -92,9 +92,9 @@ impl Conv {
     /// A model of what one output channel at a time costs. Small tiles and blocks have their input near, but take up sums again
     /// and again; large ones read it from farther away.
     fn cycles(&self, kernel: Kernel, choice: &Choice) -> f64 {
-        let [height, width] = self.plane();
-        let tiles = (height.div_ceil(choice.rows) * width.div_ceil(choice.columns)) as f64;
-        let lines = (height * width) as f64;
+        let tiles = |[height, width]: [usize; 2]| height.div_ceil(choice.rows) * width.div_ceil(choice.columns);
+        let tiles = self.bands().map(tiles).sum::<usize>() as f64;
+        let lines = self.lines() as f64;
         let blocks = self.shape.in_channels.div_ceil(choice.block.max(1)).max(1) as f64;
         let [near, far] = tile::line_cycles(kernel);
         let farther = (self.input_bytes(choice) / FIRST_LEVEL).log2().max(0.0);
@@ -132,9 +132,8 @@ impl Conv {
     /// Whether so many output channels can be computed at once: they must read the same inputs, and leave registers for more
     /// than one line, or all weights are read again for every line.
     pub(super) fn groups_by(&self, kernel: Kernel, group: usize) -> bool {
-        let [height, width] = self.plane();
         let together = self.shape.groups == 1 && self.shape.out_channels.is_multiple_of(group);
-        group == 1 || (together && tile::most_lines(kernel, group) >= 2.min(height * width))
+        group == 1 || (together && tile::most_lines(kernel, group) >= 2.min(self.lines()))
     }
 
     pub(super) fn largest_group(&self, kernel: Kernel) -> usize {

@@ -1,6 +1,13 @@
 //! Where a pixel lies.
 
 use super::LANES;
+use std::ops::Range;
+
+/// The fewest rows of a band.
+const BAND_ROWS: usize = 2;
+
+/// Lines between bands: a page, which no prefetcher of a thread crosses into what another writes.
+const GAP: usize = 64;
 
 /// How images are spread over lanes, and the patch of each lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,6 +18,8 @@ pub(super) struct Lanes {
     pub grid: [usize; 2],
     /// Height and width of a patch.
     pub patch: [usize; 2],
+    /// Parts of the rows of a patch that lie apart in memory, each for a thread of its own.
+    pub bands: usize,
 }
 
 /// A line's place and, for each lane, what it should hold.
@@ -50,22 +59,39 @@ fn mask(from: &[Option<usize>; LANES]) -> u16 {
 }
 
 impl Lanes {
-    /// The spread that wastes the fewest lanes on images of this size, and then has the smallest borders.
-    pub fn best(images: usize, size: [usize; 2]) -> Lanes {
-        Lanes::candidates(images, size).min_by_key(|lanes| lanes.cost()).unwrap_or(Lanes { images, grid: [1, 1], patch: size })
+    /// The spread for so many threads that wastes the fewest lanes on images of this size, and then has the smallest borders.
+    pub fn best(images: usize, size: [usize; 2], threads: usize) -> Lanes {
+        let all = Lanes::candidates(images, size, threads);
+        all.min_by_key(|lanes| lanes.cost()).unwrap_or(Lanes { images, grid: [1, 1], patch: size, bands: 1 })
     }
 
     /// One for every grid.
-    pub fn candidates(images: usize, size: [usize; 2]) -> impl Iterator<Item = Lanes> {
+    pub fn candidates(images: usize, size: [usize; 2], threads: usize) -> impl Iterator<Item = Lanes> {
         let cells = LANES / images;
         (0..=cells.trailing_zeros()).map(move |shift| {
             let grid = [1 << shift, cells >> shift];
-            Lanes { images, grid, patch: [size[0].div_ceil(grid[0]).max(1), size[1].div_ceil(grid[1]).max(1)] }
+            let patch = [size[0].div_ceil(grid[0]).max(1), size[1].div_ceil(grid[1]).max(1)];
+            Lanes { images, grid, patch, bands: 1 }.with_patch(patch, threads)
         })
     }
 
-    /// Lines per channel with a border of one line.
-    fn cost(&self) -> usize {
+    /// The same spread with patches of another size, for so many threads.
+    pub fn with_patch(self, patch: [usize; 2], threads: usize) -> Lanes {
+        Lanes { patch, bands: if patch[0] >= BAND_ROWS * threads { threads } else { 1 }, ..self }
+    }
+
+    /// The first row of a band, and past the last one of that before it.
+    pub fn first_row(&self, band: usize) -> usize {
+        (self.patch[0] * band).div_ceil(self.bands)
+    }
+
+    /// The rows of a band.
+    pub fn rows(&self, band: usize) -> Range<usize> {
+        self.first_row(band)..self.first_row(band + 1)
+    }
+
+    /// What decides between spreads: lines per channel, and then those of a border of one line.
+    pub fn cost(&self) -> usize {
         8 * self.patch[0] * self.patch[1] + (self.patch[0] + self.patch[1])
     }
 
@@ -91,7 +117,7 @@ impl Lanes {
 
 /// The share of lanes that stay empty when so many images of this size run together: 1, 2, 4, 8 or 16.
 pub fn wasted(images: usize, size: [usize; 2]) -> f64 {
-    1.0 - (images * size[0] * size[1]) as f64 / (LANES * Lanes::best(images, size).lines()) as f64
+    1.0 - (images * size[0] * size[1]) as f64 / (LANES * Lanes::best(images, size, 1).lines()) as f64
 }
 
 /// A value's extent in lines.
@@ -101,19 +127,19 @@ pub(super) struct Extent {
     /// Of the image.
     pub size: [usize; 2],
     pub channels: usize,
-    /// Border lines around a patch.
-    pub pad: usize,
+    /// Border lines above and below, left and right of each band.
+    pub pad: [usize; 2],
 }
 
 impl Extent {
     /// Lines from one row of a patch to the next.
     pub fn row(&self) -> usize {
-        self.lanes.patch[1] + 2 * self.pad
+        self.lanes.patch[1] + 2 * self.pad[1]
     }
 
-    /// Lines of a channel with its border.
-    pub fn lines(&self) -> usize {
-        (self.lanes.patch[0] + 2 * self.pad) * self.row()
+    /// Lines of a band of a channel with its border.
+    fn lines(&self) -> usize {
+        (self.lanes.patch[0].div_ceil(self.lanes.bands) + 2 * self.pad[0]) * self.row()
     }
 
     /// Lines from one channel to the next: odd, so that channels do not fall into the same sets of the cache.
@@ -121,15 +147,38 @@ impl Extent {
         self.lines() | 1
     }
 
+    /// Lines from a band of a channel to the next.
+    fn band(&self) -> usize {
+        if self.lanes.bands == 1 { 0 } else { (self.channels * self.pitch()).next_multiple_of(GAP) + GAP }
+    }
+
+    /// Lines from a channel's first one to past its last one; between its bands lie other channels.
+    pub fn span(&self) -> usize {
+        (self.lanes.bands - 1) * self.band() + self.lines()
+    }
+
     /// Lines of all channels.
     pub fn total(&self) -> usize {
-        self.channels * self.pitch()
+        (self.lanes.bands - 1) * self.band() + self.channels * self.pitch()
     }
 
     /// A line of a channel, counted from the patch's first pixel; the border is negative or beyond.
     pub fn line(&self, y: isize, x: isize) -> usize {
-        let pad = self.pad as isize;
-        (y + pad) as usize * self.row() + (x + pad) as usize
+        let row = y.clamp(0, self.lanes.patch[0] as isize - 1) as usize;
+        let band = (0..self.lanes.bands).rfind(|&band| self.lanes.first_row(band) <= row).unwrap_or(0);
+        self.line_of(band, y, x)
+    }
+
+    /// The line where a band has this pixel, which may be in its border.
+    pub fn line_of(&self, band: usize, y: isize, x: isize) -> usize {
+        let [above, left] = self.pad.map(|pad| pad as isize);
+        let y = y - self.lanes.first_row(band) as isize;
+        band * self.band() + (y + above) as usize * self.row() + (x + left) as usize
+    }
+
+    /// How many lines behind the first pixel of the first band a band has this pixel.
+    pub fn shift(&self, band: usize, y: usize, x: usize) -> usize {
+        band * self.band() + (y - self.lanes.first_row(band)) * self.row() + x
     }
 
     /// Where a pixel lies, in floats from its channel's first line.
@@ -144,16 +193,28 @@ impl Extent {
         move |image, [y, x]| image * image_len + y * width + x
     }
 
-    /// For every line with its border: where each lane finds its pixel in `source`, by that value's layout.
-    pub fn gathers(&self, source: impl Fn(usize, [usize; 2]) -> usize) -> Vec<Gather> {
-        self.gathers_within(self.pad as isize, source)
+    /// For every line of each band with its border: where each lane finds its pixel in `source`, by that value's layout.
+    pub fn gathers(&self, source: impl Fn(usize, [usize; 2]) -> usize) -> Vec<Vec<Gather>> {
+        self.gathers_within(self.pad, source)
     }
 
-    /// The same with so many lines of the border.
-    pub fn gathers_within(&self, pad: isize, source: impl Fn(usize, [usize; 2]) -> usize) -> Vec<Gather> {
-        let [height, width] = self.lanes.patch;
-        let places = (-pad..height as isize + pad).flat_map(|y| (-pad..width as isize + pad).map(move |x| (y, x)));
-        places.map(|(y, x)| Gather::new(self.line(y, x), self.pixels(y, x, &source))).collect()
+    /// The same without borders.
+    pub fn inner_gathers(&self, source: impl Fn(usize, [usize; 2]) -> usize) -> Vec<Gather> {
+        self.gathers_within([0, 0], source).into_iter().flatten().collect()
+    }
+
+    fn gathers_within(&self, pad: [usize; 2], source: impl Fn(usize, [usize; 2]) -> usize) -> Vec<Vec<Gather>> {
+        let gather = |band: usize, (y, x)| Gather::new(self.line_of(band, y, x), self.pixels(y, x, &source));
+        let band = |band: usize| self.places(band, pad).map(|place| gather(band, place)).collect();
+        (0..self.lanes.bands).map(band).collect()
+    }
+
+    /// The pixels of a band with so many lines of its border.
+    fn places(&self, band: usize, pad: [usize; 2]) -> impl Iterator<Item = (isize, isize)> + use<> {
+        let [above, left] = pad.map(|pad| pad as isize);
+        let (rows, width) = (self.lanes.rows(band), self.lanes.patch[1] as isize);
+        let rows = rows.start as isize - above..rows.end as isize + above;
+        rows.flat_map(move |y| (-left..width + left).map(move |x| (y, x)))
     }
 
     /// For each lane of a line: the place of its pixel, if that is inside of the image.
@@ -166,20 +227,19 @@ impl Extent {
         })
     }
 
-    /// The lines that must be written again after the patches were: borders, and lanes outside of the image. All patches are
-    /// of one size, so that the lanes of a line have their neighbours on one line too.
-    pub fn repairs(&self) -> Vec<Repair> {
-        let (pad, [height, width]) = (self.pad as isize, self.lanes.patch.map(|size| size as isize));
-        let mut all = Vec::new();
-        for (y, x) in (-pad..height + pad).flat_map(|y| (-pad..width + pad).map(move |x| (y, x))) {
+    /// The lines of each band that must be written again after the patches were: borders, and lanes outside of the image. All
+    /// patches are of one size, so that the lanes of a line have their neighbours on one line too.
+    pub fn repairs(&self) -> Vec<Vec<Repair>> {
+        let [height, width] = self.lanes.patch.map(|size| size as isize);
+        let repair = |band: usize, (y, x): (isize, isize)| {
             let pixels = self.pixels(y, x, |image, pixel| self.lanes.place(image, pixel).0);
             let lanes = pixels.map(|lane| lane.unwrap_or(0) as u32);
-            let (from, to) = (self.line(y.rem_euclid(height), x.rem_euclid(width)), self.line(y, x));
-            if from != to || mask(&pixels) != u16::MAX {
-                all.push(Repair { from, to, lanes, read: mask(&pixels) });
-            }
-        }
-        all
+            let (from, to) = (self.line(y.rem_euclid(height), x.rem_euclid(width)), self.line_of(band, y, x));
+            Repair { from, to, lanes, read: mask(&pixels) }
+        };
+        let needed = |repair: &Repair| repair.from != repair.to || repair.read != u16::MAX;
+        let band = |band: usize| self.places(band, self.pad).map(|place| repair(band, place)).filter(needed).collect();
+        (0..self.lanes.bands).map(band).collect()
     }
 }
 
@@ -190,8 +250,8 @@ mod tests {
     #[test]
     fn every_pixel_has_a_place_and_borders_show_the_neighbour() {
         for (images, size) in [(1, [14, 14]), (1, [7, 5]), (2, [9, 4]), (4, [3, 3]), (16, [2, 3])] {
-            for lanes in Lanes::candidates(images, size) {
-                let extent = Extent { lanes, size, channels: 1, pad: 1 };
+            for lanes in Lanes::candidates(images, size, 2) {
+                let extent = Extent { lanes, size, channels: 1, pad: [1, 1] };
                 let mut seen = std::collections::HashSet::new();
                 for image in 0..images {
                     for pixel in (0..size[0]).flat_map(|y| (0..size[1]).map(move |x| [y, x])) {
@@ -203,8 +263,8 @@ mod tests {
                 }
             }
         }
-        assert_eq!(Lanes::best(1, [56, 56]).grid, [4, 4]);
-        assert_eq!(Lanes::best(1, [14, 14]).lines(), 14);
-        assert_eq!(Lanes::best(16, [7, 7]).lines(), 49);
+        assert_eq!(Lanes::best(1, [56, 56], 2).grid, [4, 4]);
+        assert_eq!(Lanes::best(1, [14, 14], 2).lines(), 14);
+        assert_eq!(Lanes::best(16, [7, 7], 2).lines(), 49);
     }
 }

@@ -1,6 +1,7 @@
 //! What operations take, and which way to cut a convolution takes the least.
 
 use super::arena::Arena;
+use super::layout::Lanes;
 use super::program::{Base, Choice, Conv, Op, Paths, Program};
 use super::team::{Member, Team};
 use super::tile::GROUPS;
@@ -99,7 +100,7 @@ impl Places {
 #[derive(PartialEq)]
 struct Signature {
     shape: ConvShape,
-    patch: [usize; 2],
+    lanes: Lanes,
     added: bool,
     /// In sixteenths of a doubling.
     nonzero: i32,
@@ -116,7 +117,7 @@ impl Conv {
     fn signature(&self) -> Signature {
         Signature {
             shape: self.shape.clone(),
-            patch: self.to.extent.lanes.patch,
+            lanes: self.to.extent.lanes,
             added: self.added.is_some(),
             nonzero: ((self.work() as f64).log2() * 16.0).round() as i32,
         }
@@ -216,7 +217,7 @@ pub fn limit(threads: usize) -> std::io::Result<f64> {
     const WEIGHTS: usize = CHANNELS[0] * CHANNELS[1];
     let shape = ConvShape::pointwise(CHANNELS[0], SIZE, CHANNELS[1]);
     let weight = [0.5; WEIGHTS];
-    let mut builder = super::Builder::new(Kernel::best(), 1);
+    let mut builder = super::Builder::new(Kernel::best(), 1, 1);
     let input = builder.input(CHANNELS[0], SIZE);
     let convolution = super::Convolution { shape, weight: &weight, bias: &[], activation: Activation::None, added: None };
     let output = builder.conv("limit", input, convolution);

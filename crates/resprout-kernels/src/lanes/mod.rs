@@ -3,8 +3,11 @@
 //!
 //! A *line* is sixteen `f32`. The lanes are patches of one image, or images, or both: with `images * grid = 16`, lane
 //! `(i, py, px)` of the line `(y, x)` holds the pixel `(py * ph + y, px * pw + x)` of image `i`, so every tap of every
-//! convolution, strided or not, is one load of a line. The price is a border of `pad` lines around each patch that holds the
-//! neighbours' pixels (or zeros outside of the image), filled again after each layer that is read with taps.
+//! convolution, strided or not, is one load of a line. The price is a border of lines around each patch that holds the
+//! neighbours' pixels (or zeros outside of the image), filled by each layer whose output is read with taps.
+//!
+//! Where threads share the work on an image, the rows of patches are cut into a *band* for each of them. Bands lie apart in
+//! memory, each with a border of its own: a thread that writes between lines that another reads is slower than one alone.
 //!
 //! A [`Program`] is a list of operations on such values in one arena. [`Builder`] makes it and checks every extent once;
 //! running it needs no checks any more. Weights that are zero are not there: a convolution is a list of

@@ -51,16 +51,16 @@ pub(super) enum Op {
         table: Vec<Gather>,
     },
     Conv(Box<Conv>),
-    /// Borders are filled, where a convolution has not done it.
+    /// Borders of each band are filled, where a convolution has not done it.
     Border {
         value: Placed,
-        repairs: Vec<Repair>,
+        repairs: Vec<Vec<Repair>>,
     },
-    /// The same pixels in other lanes.
+    /// The same pixels in other lanes or bands: a table for each band.
     Move {
         from: Placed,
         to: Placed,
-        table: Vec<Gather>,
+        tables: Vec<Vec<Gather>>,
     },
     /// All channels, to channels of another value from `first` on.
     Copy {
@@ -123,6 +123,8 @@ pub(super) struct Conv {
     pub choice: Choice,
     pub stream: Stream,
     pub tiles: Vec<(Tile, Run)>,
+    /// Past the last tile of each band.
+    pub band_ends: Vec<usize>,
     /// The work before each output channel and, last, of all: a unit for each weight and one for each channel.
     pub work_before: Vec<usize>,
 }
@@ -263,36 +265,41 @@ impl Program {
                     });
                 }
                 Op::Border { value, repairs } => {
-                    member.each(value.extent.channels, |channel| {
-                        tile::repair_lines(self.kernel, repairs, base.channel(value, channel));
+                    member.each_of(repairs.len(), value.extent.channels, |band, channel| {
+                        tile::repair_lines(self.kernel, &repairs[band], base.channel(value, channel));
                     });
                 }
-                Op::Move { from, to, table } => {
-                    member.each(to.extent.channels, |channel| {
+                Op::Move { from, to, tables } => {
+                    member.each_of(tables.len(), to.extent.channels, |band, channel| {
                         let (source, line) = (base.channel(from, channel), base.channel(to, channel));
-                        table.iter().for_each(|gather| tile::gather_line(self.kernel, gather, source, line));
+                        tables[band].iter().for_each(|gather| tile::gather_line(self.kernel, gather, source, line));
                     });
                 }
                 Op::Copy { from, to, first } => {
-                    member.each(from.extent.channels, |channel| {
+                    member.each_of(to.extent.lanes.bands, from.extent.channels, |band, channel| {
                         let (source, target) = (base.channel(from, channel), base.channel(to, first + channel));
-                        for_rows(&from.extent, &to.extent, |a, b, count| {
+                        for_rows(band, &from.extent, &to.extent, |a, b, count| {
                             source.add(a * LANES).copy_to_nonoverlapping(target.add(b * LANES), count * LANES);
                         });
                     });
                 }
                 Op::Pool { from, to, taps, step, kind } => {
-                    member.each(to.extent.channels, |channel| {
-                        let source = std::slice::from_raw_parts(base.channel(from, channel), from.extent.lines() * LANES);
-                        let target = std::slice::from_raw_parts_mut(base.channel(to, channel), to.extent.lines() * LANES);
-                        pool(self.kernel, source, target, [&from.extent, &to.extent], taps, *step, *kind);
+                    let [down, across] = *step;
+                    member.each_of(to.extent.lanes.bands, to.extent.channels, |band, channel| {
+                        let source = std::slice::from_raw_parts(base.channel(from, channel), from.extent.span() * LANES);
+                        for y in to.extent.lanes.rows(band) {
+                            let target = base.channel(to, channel).add(to.extent.line(y as isize, 0) * LANES);
+                            let target = std::slice::from_raw_parts_mut(target, to.extent.lanes.patch[1] * LANES);
+                            let source = &source[from.extent.shift(band, y * down, 0) * LANES..];
+                            pool(self.kernel, source, target, taps, across, *kind);
+                        }
                     });
                 }
                 Op::Affine { from, to, scale, shift, activation } => {
-                    member.each(from.extent.channels, |channel| {
+                    member.each_of(to.extent.lanes.bands, from.extent.channels, |band, channel| {
                         let (source, target) = (base.channel(from, channel), base.channel(to, channel));
                         let (scale, shift) = (scale[channel], shift[channel]);
-                        for_rows(&from.extent, &to.extent, |a, b, count| {
+                        for_rows(band, &from.extent, &to.extent, |a, b, count| {
                             let source = std::slice::from_raw_parts(source.add(a * LANES), count * LANES);
                             let target = std::slice::from_raw_parts_mut(target.add(b * LANES), count * LANES);
                             affine(self.kernel, source, target, scale, shift, *activation);
@@ -300,12 +307,12 @@ impl Program {
                     });
                 }
                 Op::Add { a, b, to, activation } => {
-                    member.each(to.extent.channels, |channel| {
+                    member.each_of(to.extent.lanes.bands, to.extent.channels, |band, channel| {
                         let (left, right, target) =
                             (base.channel(a, channel), base.channel(b, channel), base.channel(to, channel));
                         let count = to.extent.lanes.patch[1] * LANES;
-                        for y in 0..to.extent.lanes.patch[0] as isize {
-                            let at = |placed: &Placed, line: *mut f32| line.add(placed.extent.line(y, 0) * LANES);
+                        for y in to.extent.lanes.rows(band) {
+                            let at = |placed: &Placed, line: *mut f32| line.add(placed.extent.line(y as isize, 0) * LANES);
                             let left = std::slice::from_raw_parts(at(a, left), count);
                             let right = std::slice::from_raw_parts(at(b, right), count);
                             let target = std::slice::from_raw_parts_mut(at(to, target), count);
@@ -316,7 +323,7 @@ impl Program {
                 Op::Mean { from, to, table } => {
                     let size = from.extent.size[0] * from.extent.size[1];
                     member.each(from.extent.channels, |channel| {
-                        let source = std::slice::from_raw_parts(base.channel(from, channel), from.extent.lines() * LANES);
+                        let source = std::slice::from_raw_parts(base.channel(from, channel), from.extent.span() * LANES);
                         let sums = lane_sums(self.kernel, table, source);
                         let target = base.channel(to, channel);
                         // The lanes of an image lie side by side.
@@ -374,43 +381,40 @@ fn lane_sums_body(table: &[Gather], source: &[f32]) -> [f64; LANES] {
     lanes
 }
 
-/// Calls `work` with the first lines of each row of a patch in both values, and the row's length.
-fn for_rows(from: &Extent, to: &Extent, work: impl Fn(usize, usize, usize)) {
-    for y in 0..to.lanes.patch[0] as isize {
-        work(from.line(y, 0), to.line(y, 0), to.lanes.patch[1]);
+/// Calls `work` with the first lines of each row of a band in both values, and the row's length.
+fn for_rows(band: usize, from: &Extent, to: &Extent, work: impl Fn(usize, usize, usize)) {
+    for y in to.lanes.rows(band) {
+        work(from.line(y as isize, 0), to.line(y as isize, 0), to.lanes.patch[1]);
     }
 }
 
-per_isa!(fn pool(source: &[f32], target: &mut [f32], extents: [&Extent; 2], taps: &[usize], step: [usize; 2], kind: Pool) = pool_body);
+per_isa!(fn pool(source: &[f32], target: &mut [f32], taps: &[usize], step: usize, kind: Pool) = pool_body);
 per_isa!(fn lane_sums(table: &[Gather], source: &[f32]) -> [f64; LANES] = lane_sums_body);
 per_isa!(fn affine(source: &[f32], target: &mut [f32], scale: f32, shift: f32, activation: Activation) = affine_body);
 per_isa!(fn add(left: &[f32], right: &[f32], target: &mut [f32], activation: Activation) = add_body);
 
-/// One channel from its border's first line on.
+/// A row of lines; the taps are those of its first one.
 #[inline(always)]
-fn pool_body(source: &[f32], target: &mut [f32], [from, to]: [&Extent; 2], taps: &[usize], step: [usize; 2], kind: Pool) {
+fn pool_body(source: &[f32], target: &mut [f32], taps: &[usize], step: usize, kind: Pool) {
     let (source, _) = source.as_chunks::<LANES>();
     let (target, _) = target.as_chunks_mut::<LANES>();
-    for y in 0..to.lanes.patch[0] {
-        for x in 0..to.lanes.patch[1] {
-            let origin = y * step[0] * from.row() + x * step[1];
-            let mut result = source[origin + taps[0]];
-            for &tap in &taps[1..] {
-                let other = source[origin + tap];
-                for lane in 0..LANES {
-                    result[lane] = match kind {
-                        // NaN wins, as it must.
-                        Pool::Max if other[lane] > result[lane] || other[lane].is_nan() => other[lane],
-                        Pool::Max => result[lane],
-                        Pool::Mean(_) => result[lane] + other[lane],
-                    };
-                }
+    for (x, target) in target.iter_mut().enumerate() {
+        let mut result = source[x * step + taps[0]];
+        for &tap in &taps[1..] {
+            let other = source[x * step + tap];
+            for lane in 0..LANES {
+                result[lane] = match kind {
+                    // NaN wins, as it must.
+                    Pool::Max if other[lane] > result[lane] || other[lane].is_nan() => other[lane],
+                    Pool::Max => result[lane],
+                    Pool::Mean(_) => result[lane] + other[lane],
+                };
             }
-            if let Pool::Mean(scale) = kind {
-                result.iter_mut().for_each(|value| *value *= scale);
-            }
-            target[to.line(y as isize, x as isize)] = result;
         }
+        if let Pool::Mean(scale) = kind {
+            result.iter_mut().for_each(|value| *value *= scale);
+        }
+        *target = result;
     }
 }
 
@@ -439,22 +443,34 @@ impl Conv {
         rows.iter().for_each(|row| work_before.push(work_before[work_before.len() - 1] + row.0.len() + 1));
         let stream = Stream { block: 1, blocks: 0, group: 1, starts: Vec::new(), entries: Vec::new() };
         let choice = Choice { rows: 1, columns: 1, block: shape.in_channels, group: 1, by_channel: false };
-        let tiles = Vec::new();
-        let mut conv = Conv { shape, rows, bias, activation, from, added, to, repairs, choice, stream, tiles, work_before };
+        let (tiles, band_ends) = (Vec::new(), Vec::new());
+        let mut conv =
+            Conv { shape, rows, bias, activation, from, added, to, repairs, choice, stream, tiles, band_ends, work_before };
         conv.choose(kernel, conv.usual(kernel, Paths::Any));
         conv
     }
 
-    /// Whether lines of input, output and summand lie one behind another in the same order, without borders.
+    /// Whether lines of each band of input, output and summand lie one behind another in the same order, without borders.
     fn flat(&self) -> bool {
-        let plain = |placed: &Placed| placed.extent.pad == 0;
+        let plain = |placed: &Placed| placed.extent.pad == [0, 0];
         self.shape.stride == [1, 1] && plain(&self.from) && plain(&self.to) && self.added.as_ref().is_none_or(plain)
     }
 
-    /// Height and width of what is cut into tiles.
+    /// Height and width of each band, which is cut into tiles.
+    pub(super) fn bands(&self) -> impl Iterator<Item = [usize; 2]> {
+        let (lanes, flat) = (self.to.extent.lanes, self.flat());
+        let size = move |rows: usize| if flat { [1, rows * lanes.patch[1]] } else { [rows, lanes.patch[1]] };
+        (0..lanes.bands).map(move |band| size(lanes.rows(band).len()))
+    }
+
+    /// The same of the first one; no other is larger.
     pub(super) fn plane(&self) -> [usize; 2] {
-        let patch = self.to.extent.lanes.patch;
-        if self.flat() { [1, patch[0] * patch[1]] } else { patch }
+        self.bands().next().unwrap_or([1, 1])
+    }
+
+    /// Lines of each output channel.
+    pub(super) fn lines(&self) -> usize {
+        self.to.extent.lanes.lines()
     }
 
     /// A unit for each weight and one for each output channel.
@@ -479,62 +495,66 @@ impl Conv {
         let fits = |rows: &usize| *rows <= choice.rows.clamp(1, height) && tile::find(kernel, group, *rows, columns, 1).is_some();
         let rows = ROWS.into_iter().find(fits).unwrap_or(1);
         self.choice = Choice { rows, columns, group, ..choice };
-        self.tiles = self.cut(kernel, self.choice);
+        self.tiles.clear();
+        self.band_ends.clear();
+        for band in 0..self.to.extent.lanes.bands {
+            self.cut(kernel, band);
+            self.band_ends.push(self.tiles.len());
+        }
         let block = choice.block.clamp(1, self.shape.in_channels.max(1));
         if self.stream.blocks == 0 || self.stream.block != block || self.stream.group != group {
             self.stream = Stream::new(&self.shape, &self.rows, &self.from.extent, block, group);
         }
     }
 
-    /// All tiles; at the edges smaller ones.
-    fn cut(&self, kernel: Kernel, choice: Choice) -> Vec<(Tile, Run)> {
-        let Choice { rows, columns, group, .. } = choice;
-        let [height, width] = self.plane();
-        let flat = self.flat();
+    /// Adds all tiles of a band; at the edges smaller ones.
+    fn cut(&mut self, kernel: Kernel, band: usize) {
+        let Choice { rows, columns, group, .. } = self.choice;
+        let across = self.to.extent.lanes.patch[1];
+        let begin = self.to.extent.lanes.first_row(band);
+        let [height, width] = self.bands().nth(band).unwrap_or([0, 0]);
         let step = self.shape.stride;
-        let mut tiles = Vec::new();
         let mut y = 0;
         while y < height {
-            let mut high = rows;
-            while high > height - y {
-                high = ROWS.into_iter().find(|&smaller| smaller < high).unwrap_or(1);
-            }
+            let fits = |high: &usize| *high <= rows.min(height - y) && tile::find(kernel, group, *high, 1, step[1]).is_some();
+            let high = ROWS.into_iter().find(fits).unwrap_or(1);
             let mut x = 0;
             while x < width {
                 let wide = (1..=columns.min(width - x))
                     .rev()
                     .find(|&wide| tile::find(kernel, group, high, wide, step[1]).is_some())
                     .unwrap_or(1);
-                let place = |placed: &Placed, y: usize, x: usize| match flat {
-                    true => LINE * x,
-                    false => LINE * placed.extent.line(y as isize, x as isize),
+                // Where rows are not apart, a tile goes on in the next one.
+                let pixel = |y: usize| (begin + y + x / across, x % across);
+                let place = |placed: &Placed, y: usize| {
+                    let (y, x) = pixel(y);
+                    LINE * placed.extent.line(y as isize, x as isize)
                 };
                 // The input counts from its very first line, where the entries' offsets begin.
-                let input = |y: usize| match flat {
-                    true => LINE * x,
-                    false => LINE * (y * step[0] * self.from.extent.row() + x * step[1]),
+                let input = |y: usize| {
+                    let (y, x) = pixel(y);
+                    LINE * self.from.extent.shift(band, y * step[0], x * step[1])
                 };
                 let each = |of: &dyn Fn(usize) -> usize| {
                     let mut all = [0; MOST_ROWS];
                     (0..high).for_each(|r| all[r] = of(y + r));
                     all
                 };
-                let output = each(&|y| place(&self.to, y, x));
+                let output = each(&|y| place(&self.to, y));
                 let writes = |line: usize| output[..high].iter().any(|row| (row / LINE..row / LINE + wide).contains(&line));
                 let tile = Tile {
                     input: each(&input),
                     output,
-                    added: each(&|y| self.added.as_ref().map_or(0, |added| place(added, y, x))),
+                    added: each(&|y| self.added.as_ref().map_or(0, |added| place(added, y))),
                     repairs: self.repairs.iter().filter(|repair| writes(repair.from)).cloned().collect(),
                 };
                 if let Some(run) = tile::find(kernel, group, high, wide, step[1]) {
-                    tiles.push((tile, run));
+                    self.tiles.push((tile, run));
                 }
                 x += wide;
             }
             y += high;
         }
-        tiles
     }
 
     /// # Safety
@@ -544,7 +564,12 @@ impl Conv {
         let (tiles, parts) = (self.tiles.len(), self.parts(count));
         // What a thread begins with lies side by side: its tiles with all channels, or its channels of all tiles.
         let own = if self.choice.by_channel { parts / count } else { parts };
-        member.divide(tiles * parts, |thing| {
+        let by_band = !self.choice.by_channel && self.band_ends.len() == count;
+        let first = |owner: usize| match by_band {
+            true => parts * if owner == 0 { 0 } else { self.band_ends[owner - 1] },
+            false => tiles * parts * owner / count,
+        };
+        member.divide_at(first, |thing| {
             let (owner, thing) = (thing / (tiles * own), thing % (tiles * own));
             let (tile, part) = (thing / own, owner * own + thing % own);
             let groups = self.first_group(part, parts)..self.first_group(part + 1, parts);

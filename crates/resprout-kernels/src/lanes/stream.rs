@@ -88,5 +88,5 @@ impl Stream {
 fn offsets(shape: &ConvShape, input: &Extent) -> Vec<usize> {
     let [height, width] = shape.kernel;
     let at = |tap: usize, axis: usize| (tap * shape.dilation[axis]) as isize - shape.pads[axis] as isize;
-    (0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| input.line(at(y, 0), at(x, 1))).collect()
+    (0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| input.line_of(0, at(y, 0), at(x, 1))).collect()
 }

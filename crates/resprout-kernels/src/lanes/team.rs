@@ -7,8 +7,9 @@ use std::thread::JoinHandle;
 /// How often a waiting thread looks before it lets others run: meetings are a few microseconds apart.
 const SPINS: usize = 20_000;
 
-/// Pieces of each thread's part of some work, at the least: what others can take over when it is held up.
-pub(super) const PIECES: usize = 8;
+/// Pieces of each thread's part of some work, at the least: what others can take over when it is held up. Pieces of a
+/// convolution read the same input, so that more of them would read it more often.
+pub(super) const PIECES: usize = 2;
 
 /// A number of threads. They sleep between runs, and while they run the calling thread sleeps; a team of one is the
 /// calling thread.
@@ -71,12 +72,17 @@ impl Member<'_> {
 
     /// Does so many things with the others. Each begins with its own part of them and is then of help to the others, so that a
     /// thread that is held up does not hold up all. Members must meet before they divide again.
-    pub fn divide(&self, things: usize, mut work: impl FnMut(usize)) {
-        let Some(shared) = self.shared else { return (0..things).for_each(work) };
+    pub fn divide(&self, things: usize, work: impl FnMut(usize)) {
+        self.divide_at(|owner| things * owner / self.count, work);
+    }
+
+    /// The same where each begins with the things from `first(index)` to `first(index + 1)`.
+    pub(super) fn divide_at(&self, first: impl Fn(usize) -> usize, mut work: impl FnMut(usize)) {
+        let Some(shared) = self.shared else { return (0..first(self.count)).for_each(work) };
         for owner in (self.index..self.count).chain(0..self.index) {
-            let (first, end) = (things * owner / self.count, things * (owner + 1) / self.count);
+            let (begin, end) = (first(owner), first(owner + 1));
             loop {
-                let thing = first + shared.begun[owner].0.fetch_add(1, Ordering::Relaxed);
+                let thing = begin + shared.begun[owner].0.fetch_add(1, Ordering::Relaxed);
                 if thing >= end {
                     break;
                 }
@@ -89,6 +95,15 @@ impl Member<'_> {
     pub fn each(&self, things: usize, mut work: impl FnMut(usize)) {
         let pieces = things.min(PIECES * self.count);
         self.divide(pieces, |piece| (things * piece / pieces..things * (piece + 1) / pieces).for_each(&mut work));
+    }
+
+    /// The same for each channel of each band: threads begin with their own bands.
+    pub(super) fn each_of(&self, bands: usize, channels: usize, mut work: impl FnMut(usize, usize)) {
+        let pieces = channels.min(PIECES * self.count).max(1);
+        self.divide(bands * pieces, |thing| {
+            let (band, piece) = (thing / pieces, thing % pieces);
+            (channels * piece / pieces..channels * (piece + 1) / pieces).for_each(|channel| work(band, channel));
+        });
     }
 
     /// Waits until all have come here.

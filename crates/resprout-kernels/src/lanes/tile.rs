@@ -435,7 +435,7 @@ macro_rules! with_shapes {
         finder! {
             $($head)*;
             1: (1, 1) (1, 2) (1, 3) (1, 4) (1, 5) (1, 6) (1, 7) (1, 8) (1, 9) (1, 10) (1, 11) (1, 12) (1, 13) (1, 14) (1, 15) (1, 16)
-               (1, 28) (2, 1) (2, 2) (2, 3) (2, 4) (2, 5) (2, 6) (2, 7) (2, 8) (2, 14) (4, 1) (4, 2) (4, 3) (4, 4) (4, 5) (4, 6) (4, 7)
+               (1, 28) (2, 1) (2, 2) (2, 3) (2, 4) (2, 5) (2, 6) (2, 7) (2, 8) (2, 14) (3, 1) (3, 2) (3, 3) (3, 4) (3, 7) (4, 1) (4, 2) (4, 3) (4, 4) (4, 5) (4, 6) (4, 7)
                (7, 1) (7, 2) (7, 3) (7, 4);
             2: (1, 1) (1, 2) (1, 3) (1, 4) (1, 5) (1, 6) (1, 7) (1, 8) (1, 9) (1, 10) (1, 11) (1, 12) (1, 13)
                (2, 1) (2, 2) (2, 3) (2, 4) (2, 5) (2, 6) (4, 1) (4, 2) (4, 3);
@@ -565,7 +565,7 @@ pub(super) unsafe fn repair_lines(kernel: Kernel, repairs: &[Repair], channel: *
 pub(super) const GROUPS: [usize; 3] = [1, 2, 4];
 
 /// The sizes that rows of a tile come in, the largest first.
-pub(super) const ROWS: [usize; 4] = [7, 4, 2, 1];
+pub(super) const ROWS: [usize; 5] = [7, 4, 3, 2, 1];
 
 /// The widest tile of one row that fits into the registers.
 pub(super) fn widest(kernel: Kernel, group: usize, columns: usize) -> usize {

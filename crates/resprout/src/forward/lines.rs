@@ -12,6 +12,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+/// How many arenas so many images are run in, of which some run together: one for each thread, where there are enough of them
+/// for all, and otherwise one, in which all threads share each operation.
+pub(crate) fn workers(images: usize, together: usize, threads: usize) -> usize {
+    if images.div_ceil(together) >= threads { threads } else { 1 }
+}
+
 /// A network for a number of images that run together.
 pub(crate) struct Compiled {
     pub plan: Plan,
@@ -31,13 +37,13 @@ enum Segment {
 }
 
 impl Compiled {
-    /// `plan` is one of the model's, or a part of one.
-    pub fn new(model: &Model, plan: Plan, kernel: Kernel) -> Result<Compiled> {
+    /// `plan` is one of the model's, or a part of one; so many threads are to share each operation.
+    pub fn new(model: &Model, plan: Plan, kernel: Kernel, sharing: usize) -> Result<Compiled> {
         let together = plan.input_shape.first().copied().unwrap_or(0);
         if plan.result_shapes.iter().any(|shape| shape.first() != Some(&together)) {
             return Err(Error::unsupported("an output does not keep the images apart along its first axis"));
         }
-        let mut compiler = Compiler::new(model, &plan, kernel, together);
+        let mut compiler = Compiler::new(model, &plan, kernel, together, sharing);
         if plan.continues {
             // What the steps before had in lines goes on in lines, as it would without a cut.
             compiler.known(0);
@@ -77,10 +83,9 @@ impl Compiled {
         self.programs().map(Program::arena).collect()
     }
 
-    /// How many arenas so many images are run in: one for each thread, where there are enough of them for all, and otherwise one,
-    /// in which all threads share each operation.
+    /// How many arenas so many images are run in.
     pub fn workers(&self, images: usize, threads: usize) -> usize {
-        if images.div_ceil(self.together) >= threads { threads } else { 1 }
+        workers(images, self.together, threads)
     }
 
     /// Tries ways to cut every convolution for batches of so many images, within about `limit` for each of them; returns of
@@ -211,6 +216,8 @@ struct Compiler<'a> {
     plan: &'a Plan,
     kernel: Kernel,
     together: usize,
+    /// Threads that share each operation.
+    sharing: usize,
     segments: Vec<Segment>,
     open: Option<Open>,
     /// The step that is looked at.
@@ -223,7 +230,7 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(model: &'a Model, plan: &'a Plan, kernel: Kernel, together: usize) -> Compiler<'a> {
+    fn new(model: &'a Model, plan: &'a Plan, kernel: Kernel, together: usize, sharing: usize) -> Compiler<'a> {
         let mut last_read = HashMap::new();
         let mut shapes = HashMap::from([(0, plan.input_shape.clone())]);
         for (index, step) in plan.steps.iter().enumerate() {
@@ -236,6 +243,7 @@ impl<'a> Compiler<'a> {
             plan,
             kernel,
             together,
+            sharing,
             segments: Vec::new(),
             open: None,
             current: 0,
@@ -308,9 +316,9 @@ impl<'a> Compiler<'a> {
         if shape[0] != self.together || shape.contains(&0) {
             return None;
         }
-        let (kernel, together) = (self.kernel, self.together);
+        let (kernel, together, sharing) = (self.kernel, self.together, self.sharing);
         let open = self.open.get_or_insert_with(|| Open {
-            builder: Builder::new(kernel, together),
+            builder: Builder::new(kernel, together, sharing),
             inputs: Vec::new(),
             known: HashMap::new(),
         });
@@ -540,7 +548,7 @@ mod tests {
         let plan = || Plan::new(&model, &[2, 3, 16, 16], &PlanOptions::default()).unwrap();
         let images = Tensor::new(vec![2, 3, 16, 16], (0..1536).map(|i| (i as f32 * 0.37).sin() - 0.5).collect());
         let expected = plan().run(images.clone(), &mut Slots::default(), Kernel::best(), false).swap_remove(0);
-        let compiled = Compiled::new(&model, plan(), Kernel::best()).unwrap();
+        let compiled = Compiled::new(&model, plan(), Kernel::best(), 1).unwrap();
         let result = compiled.run(&images.data, &mut compiled.arenas(), None).swap_remove(0);
         assert_eq!(result.shape, expected.shape);
         // The same sums in another order.

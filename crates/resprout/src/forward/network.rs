@@ -107,7 +107,7 @@ fn in_lines(model: &Model, image: &[usize], kernel: Kernel, options: &PlanOption
         None => usual_together(image, LANES),
     };
     let plan = Plan::new(model, &[&[together], image].concat(), options).ok()?;
-    Compiled::new(model, plan, kernel).ok().filter(Compiled::is_worth_it)
+    Compiled::new(model, plan, kernel, 1).ok().filter(Compiled::is_worth_it)
 }
 
 /// The outputs of all chunks one behind another, without what a last, shorter chunk was filled up with.

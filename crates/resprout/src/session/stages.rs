@@ -3,7 +3,7 @@
 
 use super::{Session, SessionOptions, Stage, find_kernel};
 use crate::error::{Error, ErrorKind, Result};
-use crate::forward::{Compiled, Plan, PlanOptions, fixed_batch, usual_together};
+use crate::forward::{Compiled, Plan, PlanOptions, fixed_batch, usual_together, workers};
 use crate::model::Model;
 use resprout_kernels::Kernel;
 use resprout_kernels::lanes::{LANES, Team, wasted};
@@ -140,7 +140,9 @@ impl<'a> Parts<'a> {
         let stage = |(&start, end): (&StageStart, usize)| {
             let plan = self.plan(start.together)?;
             let end = end.min(plan.steps.len());
-            let mut compiled = Compiled::new(self.model, plan.part(start.step..end), self.kernel)?;
+            let SessionOptions { batch, threads, .. } = *self.options;
+            let sharing = if workers(batch, start.together, threads) == 1 { threads } else { 1 };
+            let mut compiled = Compiled::new(self.model, plan.part(start.step..end), self.kernel, sharing)?;
             if self.options.paths != super::Paths::Any {
                 compiled.programs_mut().for_each(|program| program.choose(&program.usual(self.options.paths)));
             }
