@@ -1,7 +1,7 @@
 //! Makes a program, and checks all that running it relies on.
 
 use super::arena::{LANES, LINE};
-use super::layout::{Extent, Lanes};
+use super::layout::{Extent, Lanes, PAGE};
 use super::program::{Conv, Op, Placed, Pool, Program};
 use super::stream::{self, Row};
 use crate::table::Kernel;
@@ -152,7 +152,7 @@ impl Builder {
     }
 
     fn value(&mut self, lanes: Lanes, channels: usize, size: [usize; 2]) -> Value {
-        self.extents.push(Extent { lanes, size, channels, pad: [0, 0] });
+        self.extents.push(Extent { lanes, size, channels, pad: [0, 0], band: 0 });
         self.bordered.push(false);
         Value(self.extents.len() - 1)
     }
@@ -408,18 +408,33 @@ impl Builder {
         }
     }
 
-    /// Each value's first line, and how many lines there are: values that are never alive together share lines.
-    fn places(&self) -> (Vec<usize>, usize) {
+    /// Each value's first line, and how many lines there are. Values that have a band for each thread lie in as many parts of the
+    /// same size, the others behind them.
+    fn places(&mut self) -> (Vec<usize>, usize) {
+        let mut places = vec![usize::MAX; self.extents.len()];
+        let part = self.place(&mut places, |lanes| lanes.bands > 1).next_multiple_of(PAGE);
+        let shared = self.place(&mut places, |lanes| lanes.bands == 1);
+        for (extent, place) in self.extents.iter_mut().zip(&mut places) {
+            match extent.lanes.bands {
+                1 => *place += self.threads * part,
+                _ => extent.band = part,
+            }
+        }
+        (places, self.threads * part + shared)
+    }
+
+    /// Places for the values with such lanes, and how many lines they take: values that are never alive together share lines.
+    fn place(&self, places: &mut [usize], of: impl Fn(&Lanes) -> bool) -> usize {
         let mut last = vec![0; self.extents.len()];
         for (index, (_, draft)) in self.drafts.iter().enumerate() {
             draft.reads().into_iter().chain(draft.writes()).for_each(|value| last[value.0] = index);
         }
-        let mut places = vec![usize::MAX; self.extents.len()];
         // First line, past the last line, past the last use.
         let mut taken: Vec<(usize, usize, usize)> = Vec::new();
         let mut lines = 0;
         for (index, (_, draft)) in self.drafts.iter().enumerate() {
-            let Some(value) = draft.writes().filter(|value| places[value.0] == usize::MAX) else { continue };
+            let new = |value: &Value| places[value.0] == usize::MAX && of(&self.extents[value.0].lanes);
+            let Some(value) = draft.writes().filter(new) else { continue };
             taken.retain(|(_, _, until)| *until >= index);
             taken.sort_unstable();
             let size = self.extents[value.0].total();
@@ -434,6 +449,6 @@ impl Builder {
             lines = lines.max(start + size);
             taken.push((start, start + size, last[value.0]));
         }
-        (places, lines)
+        lines
     }
 }

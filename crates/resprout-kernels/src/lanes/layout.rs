@@ -6,8 +6,8 @@ use std::ops::Range;
 /// The fewest rows of a band.
 const BAND_ROWS: usize = 2;
 
-/// Lines between bands: a page, which no prefetcher of a thread crosses into what another writes.
-const GAP: usize = 64;
+/// A page in lines: no prefetcher goes on in the next one, where lines of another thread may be.
+pub(super) const PAGE: usize = 64;
 
 /// How images are spread over lanes, and the patch of each lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -129,6 +129,8 @@ pub(super) struct Extent {
     pub channels: usize,
     /// Border lines above and below, left and right of each band.
     pub pad: [usize; 2],
+    /// Lines from a band of a channel to the next: the same for all values, so that each thread has its own part of the memory.
+    pub band: usize,
 }
 
 impl Extent {
@@ -147,19 +149,14 @@ impl Extent {
         self.lines() | 1
     }
 
-    /// Lines from a band of a channel to the next.
-    fn band(&self) -> usize {
-        if self.lanes.bands == 1 { 0 } else { (self.channels * self.pitch()).next_multiple_of(GAP) + GAP }
-    }
-
     /// Lines from a channel's first one to past its last one; between its bands lie other channels.
     pub fn span(&self) -> usize {
-        (self.lanes.bands - 1) * self.band() + self.lines()
+        (self.lanes.bands - 1) * self.band + self.lines()
     }
 
-    /// Lines of all channels.
+    /// Lines of a band of all channels.
     pub fn total(&self) -> usize {
-        (self.lanes.bands - 1) * self.band() + self.channels * self.pitch()
+        self.channels * self.pitch()
     }
 
     /// A line of a channel, counted from the patch's first pixel; the border is negative or beyond.
@@ -173,12 +170,12 @@ impl Extent {
     pub fn line_of(&self, band: usize, y: isize, x: isize) -> usize {
         let [above, left] = self.pad.map(|pad| pad as isize);
         let y = y - self.lanes.first_row(band) as isize;
-        band * self.band() + (y + above) as usize * self.row() + (x + left) as usize
+        band * self.band + (y + above) as usize * self.row() + (x + left) as usize
     }
 
     /// How many lines behind the first pixel of the first band a band has this pixel.
     pub fn shift(&self, band: usize, y: usize, x: usize) -> usize {
-        band * self.band() + (y - self.lanes.first_row(band)) * self.row() + x
+        band * self.band + (y - self.lanes.first_row(band)) * self.row() + x
     }
 
     /// Where a pixel lies, in floats from its channel's first line.
@@ -251,7 +248,7 @@ mod tests {
     fn every_pixel_has_a_place_and_borders_show_the_neighbour() {
         for (images, size) in [(1, [14, 14]), (1, [7, 5]), (2, [9, 4]), (4, [3, 3]), (16, [2, 3])] {
             for lanes in Lanes::candidates(images, size, 2) {
-                let extent = Extent { lanes, size, channels: 1, pad: [1, 1] };
+                let extent = Extent { lanes, size, channels: 1, pad: [1, 1], band: 1000 };
                 let mut seen = std::collections::HashSet::new();
                 for image in 0..images {
                     for pixel in (0..size[0]).flat_map(|y| (0..size[1]).map(move |x| [y, x])) {
