@@ -569,6 +569,9 @@ impl Conv {
             true => parts * if owner == 0 { 0 } else { self.band_ends[owner - 1] },
             false => tiles * parts * owner / count,
         };
+        if by_band && count > 1 {
+            self.ask_for_edges(base, member.index);
+        }
         member.divide_at(first, |thing| {
             let (owner, thing) = (thing / (tiles * own), thing % (tiles * own));
             let (tile, part) = (thing / own, owner * own + thing % own);
@@ -576,6 +579,21 @@ impl Conv {
             // SAFETY: passed on to the caller; different tiles and channels do not meet.
             unsafe { self.run_tile(base, &self.tiles[tile], groups) };
         });
+    }
+
+    /// Asks for the rows beyond a band's own, which other threads have written: all at once, or sums would wait for one by one.
+    fn ask_for_edges(&self, base: Base, band: usize) {
+        let extent = &self.from.extent;
+        let [rows, left] = extent.pad.map(|pad| pad as isize);
+        let own = extent.lanes.rows(band);
+        let (begin, end) = (own.start as isize, own.end as isize);
+        for channel in 0..self.shape.in_channels {
+            // SAFETY: a channel of a value of this arena.
+            let first = unsafe { base.channel(&self.from, channel) };
+            for y in (begin - rows..begin).chain(end..end + rows) {
+                tile::ask_for_lines(first.wrapping_add(extent.line_of(band, y, -left) * LANES), extent.row());
+            }
+        }
     }
 
     /// Into how many parts the output channels of a tile are cut for so many threads: enough for them to help each other.

@@ -104,6 +104,18 @@ unsafe fn ask<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usiz
     }
 }
 
+/// Asks for lines that lie one behind another, as far as the second-level cache.
+pub(super) fn ask_for_lines(first: *const f32, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    (0..count).for_each(|line| {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: any address will do, and all CPUs of this kind have the instruction.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(line * LANES).cast()) }
+    });
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (first, count);
+}
+
 /// Writes the sums of an output channel and, behind the last block, what is made of them.
 #[inline(always)]
 unsafe fn put<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usize, sums: &Sums<I::Line, R, W>) {
