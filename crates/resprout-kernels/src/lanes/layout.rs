@@ -244,9 +244,24 @@ impl Extent {
 mod tests {
     use super::*;
 
+    /// Every line of every band is its own, or made of the one where all its lanes find their pixels.
+    fn repairs_show_what_gathers_find(extent: &Extent) {
+        let gathers = extent.gathers(|image, pixel| extent.float(image, pixel));
+        for (gathers, repairs) in gathers.iter().zip(extent.repairs()) {
+            for gather in gathers {
+                let line = gather.line as usize;
+                let own = Repair { from: line, to: line, lanes: std::array::from_fn(|lane| lane as u32), read: u16::MAX };
+                let repair = repairs.iter().find(|repair| repair.to == line).unwrap_or(&own);
+                assert_eq!(gather.read, repair.read);
+                let found = |lane: &usize| gather.from[*lane] as usize == repair.from * LANES + repair.lanes[*lane] as usize;
+                assert!((0..LANES).filter(|lane| gather.read >> lane & 1 == 1).all(|lane| found(&lane)), "line {line}");
+            }
+        }
+    }
+
     #[test]
     fn every_pixel_has_a_place_and_borders_show_the_neighbour() {
-        for (images, size) in [(1, [14, 14]), (1, [7, 5]), (2, [9, 4]), (4, [3, 3]), (16, [2, 3])] {
+        for (images, size) in [(1, [14, 14]), (1, [30, 23]), (1, [7, 5]), (2, [9, 4]), (4, [3, 3]), (16, [2, 3])] {
             for lanes in Lanes::candidates(images, size, 2) {
                 let extent = Extent { lanes, size, channels: 1, pad: [1, 1], band: 1000 };
                 let mut seen = std::collections::HashSet::new();
@@ -258,6 +273,7 @@ mod tests {
                         assert!(seen.insert(extent.float(image, pixel)));
                     }
                 }
+                repairs_show_what_gathers_find(&extent);
             }
         }
         assert_eq!(Lanes::best(1, [56, 56], 2).grid, [4, 4]);
