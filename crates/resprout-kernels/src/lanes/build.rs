@@ -411,9 +411,13 @@ impl Builder {
     /// Each value's first line, and how many lines there are. Values that have a band for each thread lie in as many parts of the
     /// same size, the others behind them.
     fn places(&mut self) -> (Vec<usize>, usize) {
+        let mut last = vec![0; self.extents.len()];
+        for (index, (_, draft)) in self.drafts.iter().enumerate() {
+            draft.reads().into_iter().chain(draft.writes()).for_each(|value| last[value.0] = index);
+        }
         let mut places = vec![usize::MAX; self.extents.len()];
-        let part = self.place(&mut places, |lanes| lanes.bands > 1).next_multiple_of(PAGE);
-        let shared = self.place(&mut places, |lanes| lanes.bands == 1);
+        let part = self.place(&mut places, &last, |lanes| lanes.bands > 1).next_multiple_of(PAGE);
+        let shared = self.place(&mut places, &last, |lanes| lanes.bands == 1);
         for (extent, place) in self.extents.iter_mut().zip(&mut places) {
             match extent.lanes.bands {
                 1 => *place += self.threads * part,
@@ -424,11 +428,8 @@ impl Builder {
     }
 
     /// Places for the values with such lanes, and how many lines they take: values that are never alive together share lines.
-    fn place(&self, places: &mut [usize], of: impl Fn(&Lanes) -> bool) -> usize {
-        let mut last = vec![0; self.extents.len()];
-        for (index, (_, draft)) in self.drafts.iter().enumerate() {
-            draft.reads().into_iter().chain(draft.writes()).for_each(|value| last[value.0] = index);
-        }
+    /// `last` says where each is used for the last time.
+    fn place(&self, places: &mut [usize], last: &[usize], of: impl Fn(&Lanes) -> bool) -> usize {
         // First line, past the last line, past the last use.
         let mut taken: Vec<(usize, usize, usize)> = Vec::new();
         let mut lines = 0;

@@ -159,11 +159,10 @@ impl Extent {
         self.channels * self.pitch()
     }
 
-    /// A line of a channel, counted from the patch's first pixel; the border is negative or beyond.
-    pub fn line(&self, y: isize, x: isize) -> usize {
-        let row = y.clamp(0, self.lanes.patch[0] as isize - 1) as usize;
-        let band = (0..self.lanes.bands).rfind(|&band| self.lanes.first_row(band) <= row).unwrap_or(0);
-        self.line_of(band, y, x)
+    /// The line of a pixel of the patch, in the band that it belongs to.
+    pub fn line(&self, y: usize, x: usize) -> usize {
+        let band = (0..self.lanes.bands).rfind(|&band| self.lanes.first_row(band) <= y).unwrap_or(0);
+        self.line_of(band, y as isize, x as isize)
     }
 
     /// The line where a band has this pixel, which may be in its border.
@@ -181,7 +180,7 @@ impl Extent {
     /// Where a pixel lies, in floats from its channel's first line.
     pub fn float(&self, image: usize, pixel: [usize; 2]) -> usize {
         let (lane, [y, x]) = self.lanes.place(image, pixel);
-        self.line(y as isize, x as isize) * LANES + lane
+        self.line(y, x) * LANES + lane
     }
 
     /// Where a pixel lies in `[images, C, H, W]`, in floats from the first pixel of its channel in the first image.
@@ -231,7 +230,8 @@ impl Extent {
         let repair = |band: usize, (y, x): (isize, isize)| {
             let pixels = self.pixels(y, x, |image, pixel| self.lanes.place(image, pixel).0);
             let lanes = pixels.map(|lane| lane.unwrap_or(0) as u32);
-            let (from, to) = (self.line(y.rem_euclid(height), x.rem_euclid(width)), self.line_of(band, y, x));
+            let from = self.line(y.rem_euclid(height) as usize, x.rem_euclid(width) as usize);
+            let to = self.line_of(band, y, x);
             Repair { from, to, lanes, read: mask(&pixels) }
         };
         let needed = |repair: &Repair| repair.from != repair.to || repair.read != u16::MAX;

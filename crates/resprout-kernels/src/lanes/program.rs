@@ -288,7 +288,7 @@ impl Program {
                     member.each_of(to.extent.lanes.bands, to.extent.channels, |band, channel| {
                         let source = std::slice::from_raw_parts(base.channel(from, channel), from.extent.span() * LANES);
                         for y in to.extent.lanes.rows(band) {
-                            let target = base.channel(to, channel).add(to.extent.line(y as isize, 0) * LANES);
+                            let target = base.channel(to, channel).add(to.extent.line_of(band, y as isize, 0) * LANES);
                             let target = std::slice::from_raw_parts_mut(target, to.extent.lanes.patch[1] * LANES);
                             let source = &source[from.extent.shift(band, y * down, 0) * LANES..];
                             pool(self.kernel, source, target, taps, across, *kind);
@@ -312,7 +312,8 @@ impl Program {
                             (base.channel(a, channel), base.channel(b, channel), base.channel(to, channel));
                         let count = to.extent.lanes.patch[1] * LANES;
                         for y in to.extent.lanes.rows(band) {
-                            let at = |placed: &Placed, line: *mut f32| line.add(placed.extent.line(y as isize, 0) * LANES);
+                            let at =
+                                |placed: &Placed, line: *mut f32| line.add(placed.extent.line_of(band, y as isize, 0) * LANES);
                             let left = std::slice::from_raw_parts(at(a, left), count);
                             let right = std::slice::from_raw_parts(at(b, right), count);
                             let target = std::slice::from_raw_parts_mut(at(to, target), count);
@@ -384,7 +385,7 @@ fn lane_sums_body(table: &[Gather], source: &[f32]) -> [f64; LANES] {
 /// Calls `work` with the first lines of each row of a band in both values, and the row's length.
 fn for_rows(band: usize, from: &Extent, to: &Extent, work: impl Fn(usize, usize, usize)) {
     for y in to.lanes.rows(band) {
-        work(from.line(y as isize, 0), to.line(y as isize, 0), to.lanes.patch[1]);
+        work(from.line_of(band, y as isize, 0), to.line_of(band, y as isize, 0), to.lanes.patch[1]);
     }
 }
 
@@ -528,7 +529,7 @@ impl Conv {
                 let pixel = |y: usize| (begin + y + x / across, x % across);
                 let place = |placed: &Placed, y: usize| {
                     let (y, x) = pixel(y);
-                    LINE * placed.extent.line(y as isize, x as isize)
+                    LINE * placed.extent.line_of(band, y as isize, x as isize)
                 };
                 // The input counts from its very first line, where the entries' offsets begin.
                 let input = |y: usize| {

@@ -93,8 +93,7 @@ impl Member<'_> {
 
     /// The same for small things, in pieces of neighbours.
     pub fn each(&self, things: usize, mut work: impl FnMut(usize)) {
-        let pieces = things.min(PIECES * self.count);
-        self.divide(pieces, |piece| (things * piece / pieces..things * (piece + 1) / pieces).for_each(&mut work));
+        self.each_of(1, things, |_, thing| work(thing));
     }
 
     /// The same for each channel of each band: threads begin with their own bands.
