@@ -1,8 +1,9 @@
 //! Threads that run one piece of work together and meet between its steps.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// How often a waiting thread looks before it lets others run: meetings are a few microseconds apart.
 const SPINS: usize = 20_000;
@@ -11,26 +12,34 @@ const SPINS: usize = 20_000;
 /// convolution read the same input, so that more of them would read it more often.
 pub(super) const PIECES: usize = 2;
 
-/// A number of threads. They sleep between runs, and while they run the calling thread sleeps; a team of one is the
-/// calling thread.
+/// How long a thread without work looks out for more before it sleeps: waking it takes about as long, and the parts of a
+/// network follow each other sooner.
+const IDLE: Duration = Duration::from_micros(50);
+
+/// A number of threads: the calling one and others, which sleep between runs. A team of one is the calling thread.
 ///
 /// A team as large as the machine has each thread on a CPU of its own: a thread that waits for one that the system has put
-/// behind it on the same CPU would wait for milliseconds.
+/// behind it on the same CPU would wait for milliseconds. The calling thread is bound to its CPU only while it works.
 pub struct Team {
     shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+    others: Vec<JoinHandle<()>>,
+    /// Where the calling thread works.
+    cpu: Option<usize>,
 }
 
 struct Shared {
     threads: usize,
     order: Mutex<Order>,
     wake: Condvar,
-    finished: Condvar,
+    /// The number of the last order, to be looked at without the lock.
+    number: AtomicU64,
+    /// Threads besides the calling one that have not done with it.
+    busy: AtomicUsize,
     arrived: AtomicUsize,
     meeting: AtomicUsize,
     /// Of each member, how many of its things have been begun since the last meeting.
     begun: Vec<Counter>,
-    /// A panic in a worker: the others must not wait for it.
+    /// A panic in a thread: the others must not wait for it.
     broken: AtomicUsize,
 }
 
@@ -39,15 +48,14 @@ struct Shared {
 #[repr(align(64))]
 struct Counter(AtomicUsize);
 
-/// What the workers are to do.
+/// What is to be done.
 struct Order {
     number: u64,
     work: Option<Work>,
-    busy: usize,
     over: bool,
 }
 
-/// The caller's closure. It outlives the run: [`Team::run`] returns only after every worker has finished with it.
+/// The caller's closure. It outlives the run: [`Team::run`] returns only after every thread has done with it.
 #[derive(Clone, Copy)]
 struct Work(*const (dyn Fn(&Member) + Sync));
 
@@ -115,24 +123,58 @@ impl Member<'_> {
             shared.meeting.fetch_add(1, Ordering::AcqRel);
             return;
         }
-        let mut spins = 0;
-        while shared.meeting.load(Ordering::Acquire) == meeting {
-            assert!(shared.broken.load(Ordering::Relaxed) == 0, "another thread of the team has panicked");
-            spins += 1;
-            if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        wait_until(|| {
+            assert!(!shared.is_broken(), "another thread of the team has panicked");
+            shared.meeting.load(Ordering::Acquire) != meeting
+        });
+    }
+}
+
+impl Shared {
+    fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed) != 0
+    }
+
+    /// Does a member's part; a panic is kept for the calling thread.
+    fn work(&self, index: usize, work: &dyn Fn(&Member)) {
+        let member = Member { index, count: self.threads, shared: Some(self) };
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&member))).is_err() {
+            self.broken.store(1, Ordering::Relaxed);
         }
+    }
+
+    /// The order after the last one; `None` when there will be no more.
+    fn next(&self, last: u64) -> Option<(u64, Work)> {
+        let start = Instant::now();
+        while self.number.load(Ordering::Acquire) == last && start.elapsed() < IDLE {
+            std::hint::spin_loop();
+        }
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        while order.number == last && !order.over {
+            order = self.wake.wait(order).unwrap_or_else(PoisonError::into_inner);
+        }
+        if order.over { None } else { order.work.map(|work| (order.number, work)) }
+    }
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let mut spins = 0;
+    while !is_so() {
+        spins += 1;
+        if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
     }
 }
 
 impl Team {
-    /// Starts the threads.
+    /// Starts the threads besides the calling one.
     pub fn new(threads: usize) -> std::io::Result<Team> {
         let threads = threads.max(1);
         let shared = Arc::new(Shared {
             threads,
-            order: Mutex::new(Order { number: 0, work: None, busy: 0, over: false }),
+            order: Mutex::new(Order { number: 0, work: None, over: false }),
             wake: Condvar::new(),
-            finished: Condvar::new(),
+            number: AtomicU64::new(0),
+            busy: AtomicUsize::new(0),
             arrived: AtomicUsize::new(0),
             meeting: AtomicUsize::new(0),
             begun: (0..threads).map(|_| Counter::default()).collect(),
@@ -144,12 +186,18 @@ impl Team {
             let (shared, cpu) = (shared.clone(), cpu(index));
             let work = move || {
                 cpu.into_iter().for_each(affinity::stay_on);
-                worker(&shared, index);
+                let mut last = 0;
+                while let Some((number, Work(work))) = shared.next(last) {
+                    // SAFETY: `Team::run` does not return before this thread has reported below.
+                    shared.work(index, unsafe { &*work });
+                    shared.busy.fetch_sub(1, Ordering::Release);
+                    last = number;
+                }
             };
             std::thread::Builder::new().name(format!("resprout-{index}")).spawn(work)
         };
-        let workers: std::io::Result<Vec<JoinHandle<()>>> = (0..if threads == 1 { 0 } else { threads }).map(start).collect();
-        Ok(Team { workers: workers?, shared })
+        let others: std::io::Result<Vec<JoinHandle<()>>> = (1..threads).map(start).collect();
+        Ok(Team { others: others?, cpu: cpu(0), shared })
     }
 
     /// The number of threads.
@@ -168,87 +216,84 @@ impl Team {
         }
         // SAFETY: only the lifetime is forgotten; this function waits below until no worker uses `work` any more.
         let erased: *const (dyn Fn(&Member) + Sync + 'static) = unsafe { std::mem::transmute(std::ptr::from_ref(work)) };
-        let mut order = shared.order.lock().unwrap_or_else(PoisonError::into_inner);
-        order.number += 1;
-        order.work = Some(Work(erased));
-        order.busy = shared.threads;
-        shared.wake.notify_all();
-        while order.busy > 0 {
-            order = shared.finished.wait(order).unwrap_or_else(PoisonError::into_inner);
+        let bound = self.cpu.and_then(affinity::Bound::to);
+        shared.busy.store(shared.threads - 1, Ordering::Relaxed);
+        {
+            let mut order = shared.order.lock().unwrap_or_else(PoisonError::into_inner);
+            order.number += 1;
+            order.work = Some(Work(erased));
+            shared.number.store(order.number, Ordering::Release);
         }
-        order.work = None;
-        drop(order);
-        assert!(shared.broken.load(Ordering::Relaxed) == 0, "a thread of the team has panicked");
+        shared.wake.notify_all();
+        shared.work(0, work);
+        wait_until(|| shared.busy.load(Ordering::Acquire) == 0);
+        drop(bound);
+        assert!(!shared.is_broken(), "a thread of the team has panicked");
     }
 }
 
 /// On which CPUs threads run. Where the system cannot tell, nothing is changed.
 mod affinity {
-    #[cfg(target_os = "linux")]
-    mod system {
-        /// Bits of `cpu_set_t`.
-        pub type Set = [u64; 16];
+    /// Bits of `cpu_set_t`.
+    type Set = [u64; 16];
 
+    /// What the current thread may use.
+    #[cfg(target_os = "linux")]
+    fn get() -> Option<Set> {
         unsafe extern "C" {
-            pub fn sched_getaffinity(thread: i32, bytes: usize, set: *mut Set) -> i32;
-            pub fn sched_setaffinity(thread: i32, bytes: usize, set: *const Set) -> i32;
+            fn sched_getaffinity(thread: i32, bytes: usize, set: *mut Set) -> i32;
         }
+        let mut set: Set = [0; 16];
+        // SAFETY: the set is as large as it is said to be.
+        (unsafe { sched_getaffinity(0, size_of_val(&set), &mut set) } >= 0).then_some(set)
     }
 
-    /// The CPUs that this process may use.
     #[cfg(target_os = "linux")]
+    fn put(set: &Set) {
+        unsafe extern "C" {
+            fn sched_setaffinity(thread: i32, bytes: usize, set: *const Set) -> i32;
+        }
+        // SAFETY: as above. If it fails, the thread runs wherever the system puts it.
+        let _ = unsafe { sched_setaffinity(0, size_of_val(set), set) };
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn get() -> Option<Set> {
+        None
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn put(_set: &Set) {}
+
+    /// The CPUs that the current thread may use.
     pub fn allowed() -> Vec<usize> {
-        let mut set: system::Set = [0; 16];
-        // SAFETY: the set is as large as it is said to be.
-        let failed = unsafe { system::sched_getaffinity(0, size_of_val(&set), &mut set) } < 0;
-        let has = |cpu: &usize| set[cpu / 64] >> (cpu % 64) & 1 == 1;
-        if failed { Vec::new() } else { (0..64 * set.len()).filter(has).collect() }
+        let set = get().unwrap_or_default();
+        (0..64 * set.len()).filter(|cpu| set[cpu / 64] >> (cpu % 64) & 1 == 1).collect()
     }
 
     /// Keeps the current thread on one of them.
-    #[cfg(target_os = "linux")]
     pub fn stay_on(cpu: usize) {
-        let mut set: system::Set = [0; 16];
+        let mut set: Set = [0; 16];
         set[cpu / 64] = 1 << (cpu % 64);
-        // SAFETY: as above. If it fails, the thread runs wherever the system puts it.
-        let _ = unsafe { system::sched_setaffinity(0, size_of_val(&set), &set) };
+        put(&set);
     }
 
-    #[cfg(not(target_os = "linux"))]
-    pub fn allowed() -> Vec<usize> {
-        Vec::new()
+    /// The current thread on one CPU, until this is dropped.
+    pub struct Bound {
+        before: Set,
     }
 
-    #[cfg(not(target_os = "linux"))]
-    pub fn stay_on(_cpu: usize) {}
-}
-
-fn worker(shared: &Shared, index: usize) {
-    let mut last = 0;
-    loop {
-        let work = {
-            let mut order = shared.order.lock().unwrap_or_else(PoisonError::into_inner);
-            while order.number == last && !order.over {
-                order = shared.wake.wait(order).unwrap_or_else(PoisonError::into_inner);
-            }
-            if order.over {
-                return;
-            }
-            last = order.number;
-            order.work
-        };
-        if let Some(Work(work)) = work {
-            let member = Member { index, count: shared.threads, shared: Some(shared) };
-            // SAFETY: `Team::run` does not return before this thread has reported below.
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe { (*work)(&member) }));
-            if done.is_err() {
-                shared.broken.store(1, Ordering::Relaxed);
-            }
+    impl Bound {
+        pub fn to(cpu: usize) -> Option<Bound> {
+            let before = get()?;
+            stay_on(cpu);
+            Some(Bound { before })
         }
-        let mut order = shared.order.lock().unwrap_or_else(PoisonError::into_inner);
-        order.busy -= 1;
-        if order.busy == 0 {
-            shared.finished.notify_all();
+    }
+
+    impl Drop for Bound {
+        fn drop(&mut self) {
+            put(&self.before);
         }
     }
 }
@@ -257,7 +302,7 @@ impl Drop for Team {
     fn drop(&mut self) {
         self.shared.order.lock().unwrap_or_else(PoisonError::into_inner).over = true;
         self.shared.wake.notify_all();
-        self.workers.drain(..).for_each(|worker| drop(worker.join()));
+        self.others.drain(..).for_each(|other| drop(other.join()));
     }
 }
 
@@ -323,13 +368,23 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller() {
-        let mut team = Team::new(3).unwrap();
-        let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            team.run(&|member| {
-                assert!(member.index != 1, "on purpose");
-                member.meet();
-            });
-        }));
-        assert!(failed.is_err());
+        for panics in [0, 1] {
+            let mut team = Team::new(3).unwrap();
+            let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                team.run(&|member| {
+                    assert!(member.index != panics, "on purpose");
+                    member.meet();
+                });
+            }));
+            assert!(failed.is_err());
+        }
+    }
+
+    #[test]
+    fn the_calling_thread_is_bound_no_longer_than_it_works() {
+        let before = affinity::allowed();
+        let mut team = Team::new(before.len()).unwrap();
+        team.run(&|member| assert_eq!(affinity::allowed().len(), 1.min(before.len()), "{}", member.index));
+        assert_eq!(affinity::allowed(), before);
     }
 }

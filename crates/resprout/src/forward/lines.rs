@@ -101,8 +101,29 @@ impl Compiled {
         dense
     }
 
-    /// Runs up to [`together`](Self::together) images, alone or with a team.
-    pub fn run(&self, images: &[f32], arenas: &mut [Arena], mut team: Option<&mut Team>) -> Vec<Tensor> {
+    /// Runs up to [`together`](Self::together) images, alone or with a team; `outputs` have room for what comes out of so many.
+    pub fn run(&self, images: &[f32], arenas: &mut [Arena], team: Option<&mut Team>, outputs: &mut [&mut [f32]]) {
+        if images.len() == self.plan.input_shape.iter().product::<usize>()
+            && let (Some(program), [arena]) = (self.only_program(), &mut *arenas)
+        {
+            return run_program(program, arena, team, &[images], outputs);
+        }
+        for (output, result) in outputs.iter_mut().zip(self.run_segments(images, arenas, team)) {
+            output.copy_from_slice(&result.data[..output.len()]);
+        }
+    }
+
+    /// The program that reads the images and writes the only output, if there is nothing else.
+    fn only_program(&self) -> Option<&Program> {
+        match &self.segments[..] {
+            [Segment::Program { program, inputs, outputs }] => {
+                (inputs[..] == [0] && outputs.len() == 1 && self.plan.result_shapes.len() == 1).then_some(program)
+            }
+            _ => None,
+        }
+    }
+
+    fn run_segments(&self, images: &[f32], arenas: &mut [Arena], mut team: Option<&mut Team>) -> Vec<Tensor> {
         let mut slots = self.start(images);
         let mut arenas = arenas.iter_mut();
         for segment in &self.segments {
@@ -110,9 +131,8 @@ impl Compiled {
                 Segment::Step(index) => self.run_step(*index, &mut slots),
                 Segment::Program { program, inputs, outputs } => {
                     let Some(arena) = arenas.next() else { continue };
-                    self.with_buffers(inputs, outputs, &mut slots, |inputs, outputs| match &mut team {
-                        Some(team) => program.run(arena, team, inputs, outputs),
-                        None => program.run_alone(arena, inputs, outputs),
+                    self.with_buffers(inputs, outputs, &mut slots, |inputs, outputs| {
+                        run_program(program, arena, team.as_deref_mut(), inputs, outputs);
                     });
                 }
             }
@@ -184,6 +204,13 @@ impl Compiled {
         }
         self.plan.results(&mut slots);
         all
+    }
+}
+
+fn run_program(program: &Program, arena: &mut Arena, team: Option<&mut Team>, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) {
+    match team {
+        Some(team) => program.run(arena, team, inputs, outputs),
+        None => program.run_alone(arena, inputs, outputs),
     }
 }
 
@@ -549,9 +576,10 @@ mod tests {
         let images = Tensor::new(vec![2, 3, 16, 16], (0..1536).map(|i| (i as f32 * 0.37).sin() - 0.5).collect());
         let expected = plan().run(images.clone(), &mut Slots::default(), Kernel::best(), false).swap_remove(0);
         let compiled = Compiled::new(&model, plan(), Kernel::best(), 1).unwrap();
-        let result = compiled.run(&images.data, &mut compiled.arenas(), None).swap_remove(0);
-        assert_eq!(result.shape, expected.shape);
+        let mut result = vec![0.0; 8];
+        compiled.run(&images.data, &mut compiled.arenas(), None, &mut [&mut result]);
+        assert_eq!(expected.shape, [2, 4]);
         // The same sums in another order.
-        assert!(result.data.iter().zip(&expected.data).all(|(a, b)| (a - b).abs() < 1e-5), "{result:?} {expected:?}");
+        assert!(result.iter().zip(&expected.data).all(|(a, b)| (a - b).abs() < 1e-5), "{result:?} {expected:?}");
     }
 }

@@ -8,5 +8,5 @@ mod plan;
 pub use lines::LayerTime;
 pub(crate) use lines::{Compiled, usual_together, workers};
 pub use network::{Network, plan_chunk};
-pub(crate) use network::{fixed_batch, join, with_batch};
+pub(crate) use network::{fixed_batch, parts, room, with_batch};
 pub use plan::{BatchNormStep, Plan, PlanOptions, Slots, Step};

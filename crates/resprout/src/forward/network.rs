@@ -65,25 +65,30 @@ impl Network {
         }
         let count = images.shape[0];
         let image_len: usize = images.shape[1..].iter().product();
-        let chunks: Vec<&[f32]> = images.data.chunks((plan.input_shape[0] * image_len).max(1)).collect();
+        let mut outputs = room(&plan.result_shapes, count);
+        let together = plan.input_shape[0];
+        let chunks = images.data.par_chunks((together * image_len).max(1));
         let spread = chunks.len() < rayon::current_num_threads();
-        let parts: Vec<Vec<Tensor>> = chunks.into_par_iter().map(|part| self.run_chunk(part, spread)).collect();
-        Ok(join(&parts, &plan.result_shapes, count))
+        chunks.zip(parts(&mut outputs, together)).for_each(|(images, part)| self.run_chunk(images, spread, part));
+        Ok(outputs)
     }
 
-    fn run_chunk(&self, images: &[f32], spread: bool) -> Vec<Tensor> {
+    fn run_chunk(&self, images: &[f32], spread: bool, mut outputs: Vec<&mut [f32]>) {
         match &self.engine {
-            Engine::Steps { plan, spaces } => self.run_steps(plan, spaces, images, spread),
+            Engine::Steps { plan, spaces } => {
+                for (output, result) in outputs.iter_mut().zip(self.run_steps(plan, spaces, images, spread)) {
+                    output.copy_from_slice(&result.data[..output.len()]);
+                }
+            }
             Engine::Lines { compiled, arenas } => {
                 let mut own = lock(arenas).pop().unwrap_or_else(|| compiled.arenas());
-                let results = compiled.run(images, &mut own, None);
+                compiled.run(images, &mut own, None, &mut outputs);
                 lock(arenas).push(own);
-                results
             }
         }
     }
 
-    /// A last, shorter chunk is filled up with zeros whose results are dropped.
+    /// A last, shorter chunk is filled up with zeros.
     fn run_steps(&self, plan: &Plan, spaces: &Mutex<Vec<Slots>>, images: &[f32], spread: bool) -> Vec<Tensor> {
         let mut slots = lock(spaces).pop().unwrap_or_default();
         let mut input = slots.take(&plan.input_shape);
@@ -110,16 +115,30 @@ fn in_lines(model: &Model, image: &[usize], kernel: Kernel, options: &PlanOption
     Compiled::new(model, plan, kernel, 1).ok().filter(Compiled::is_worth_it)
 }
 
-/// The outputs of all chunks one behind another, without what a last, shorter chunk was filled up with.
-pub(crate) fn join(parts: &[Vec<Tensor>], shapes: &[Vec<usize>], count: usize) -> Vec<Tensor> {
-    let one = |(index, shape): (usize, &Vec<usize>)| {
-        let row: usize = shape[1..].iter().product();
-        let mut data = Vec::with_capacity(count * row);
-        parts.iter().for_each(|part| data.extend_from_slice(&part[index].data));
-        data.truncate(count * row);
-        Tensor::new([&[count], &shape[1..]].concat(), data)
+/// Room for what comes out of so many images.
+pub(crate) fn room(shapes: &[Vec<usize>], count: usize) -> Vec<Tensor> {
+    let one = |shape: &Vec<usize>| {
+        let shape = [&[count], &shape[1..]].concat();
+        let data = vec![0.0; shape.iter().product()];
+        Tensor::new(shape, data)
     };
-    shapes.iter().enumerate().map(one).collect()
+    shapes.iter().map(one).collect()
+}
+
+/// For chunks of so many images, the part of every output that each has to fill; the last can be shorter.
+pub(crate) fn parts(outputs: &mut [Tensor], together: usize) -> Vec<Vec<&mut [f32]>> {
+    let count = outputs.first().map_or(0, |output| output.shape[0]);
+    let mut parts: Vec<Vec<&mut [f32]>> = (0..count.div_ceil(together)).map(|_| Vec::new()).collect();
+    for output in outputs {
+        let each = together * output.shape[1..].iter().product::<usize>();
+        let mut rest = output.data.as_mut_slice();
+        for part in &mut parts {
+            let (first, others) = rest.split_at_mut(each.min(rest.len()));
+            part.push(first);
+            rest = others;
+        }
+    }
+    parts
 }
 
 /// Plans `model` for as many images of shape `[C, H, W]` as are best run together.

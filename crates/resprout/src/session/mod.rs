@@ -21,7 +21,7 @@ pub use plan::{PlanFile, StoredPlan, cpu_name};
 pub use stages::StageStart;
 
 use crate::error::{Error, Result};
-use crate::forward::{Compiled, LayerTime, join};
+use crate::forward::{Compiled, LayerTime, parts, room};
 use crate::model::Model;
 use crate::tensor::Tensor;
 pub use resprout_kernels::lanes::Paths;
@@ -29,13 +29,13 @@ use resprout_kernels::lanes::{Arena, BreakEven, Choice, Program, Team, break_eve
 use resprout_kernels::{ConvShape, KERNELS, Kernel};
 use serde::{Deserialize, Serialize};
 use stages::Parts;
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// How a session is made.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// Threads that work on a batch; where there are several, the calling one sleeps meanwhile.
+    /// Threads that work on a batch, the calling one among them. As many as the machine has stay on a CPU each while they work.
     pub threads: usize,
     /// Images of a usual batch: the plan is made for it. Any other number runs too.
     pub batch: usize,
@@ -73,6 +73,8 @@ struct Stage {
     start: StageStart,
     compiled: Compiled,
     arenas: Vec<Vec<Arena>>,
+    /// Of the last run.
+    outputs: Vec<Tensor>,
 }
 
 /// Rows, columns, block, group and split of a convolution.
@@ -116,13 +118,14 @@ impl Session {
         if count == 0 || images.shape[1..] != self.image {
             return Err(Error::data(format!("images of shape {:?}, the session is for [N, {:?}]", images.shape, self.image)));
         }
-        let mut values: Option<Vec<Tensor>> = None;
-        for stage in &mut self.stages {
+        let Session { stages, team, .. } = self;
+        for index in 0..stages.len() {
+            let (before, rest) = stages.split_at_mut(index);
             // Between two stages there is a single value.
-            let input = values.as_ref().and_then(|values| values.first()).unwrap_or(images);
-            values = Some(stage.run(input, &mut self.team));
+            let input = before.last().and_then(|stage| stage.outputs.first()).unwrap_or(images);
+            rest[0].run(input, team);
         }
-        Ok(values.unwrap_or_default())
+        Ok(stages.last_mut().map_or(Vec::new(), |last| std::mem::take(&mut last.outputs)))
     }
 
     /// What was chosen, to be kept.
@@ -169,37 +172,45 @@ impl Stage {
         self.compiled.programs().flat_map(move |program| program.usual(paths)).map(cut)
     }
 
-    /// Runs `images: [N, ..]`.
-    fn run(&mut self, images: &Tensor, team: &mut Team) -> Vec<Tensor> {
+    /// Runs `images: [N, ..]`; the outputs are kept.
+    fn run(&mut self, images: &Tensor, team: &mut Team) {
+        let Stage { compiled, arenas, outputs, .. } = self;
         let count = images.shape[0];
-        let each: usize = images.shape[1..].iter().product();
-        let chunks: Vec<&[f32]> = images.data.chunks(self.compiled.together * each).collect();
-        let workers = self.compiled.workers(count, team.threads());
-        while self.arenas.len() < workers {
-            self.arenas.push(self.compiled.arenas());
+        if outputs.first().is_none_or(|output| output.shape[0] != count) {
+            *outputs = room(&compiled.plan.result_shapes, count);
         }
-        let results = match workers > 1 {
-            true => self.run_apart(&chunks, team),
-            false => chunks.iter().map(|chunk| self.compiled.run(chunk, &mut self.arenas[0], Some(team))).collect(),
-        };
-        join(&results, &self.compiled.plan.result_shapes, count)
+        let workers = compiled.workers(count, team.threads());
+        while arenas.len() < workers {
+            arenas.push(compiled.arenas());
+        }
+        let each: usize = images.shape[1..].iter().product();
+        let chunks = images.data.chunks(compiled.together * each).zip(parts(outputs, compiled.together));
+        match workers > 1 {
+            true => run_apart(compiled, chunks.collect(), arenas, team),
+            false => chunks.for_each(|(images, mut part)| compiled.run(images, &mut arenas[0], Some(team), &mut part)),
+        }
     }
+}
 
-    /// Every thread takes whole chunks.
-    fn run_apart(&mut self, chunks: &[&[f32]], team: &mut Team) -> Vec<Vec<Tensor>> {
-        let compiled = &self.compiled;
-        let arenas: Vec<Mutex<&mut Vec<Arena>>> = self.arenas.iter_mut().map(Mutex::new).collect();
-        let results: Vec<OnceLock<Vec<Tensor>>> = chunks.iter().map(|_| OnceLock::new()).collect();
-        team.run(&|member| {
-            // Nobody else asks for this thread's arenas.
-            let Ok(mut arenas) = arenas[member.index].lock() else { return };
-            member.divide(chunks.len(), |index| {
-                results[index].get_or_init(|| compiled.run(chunks[index], &mut arenas, None));
-            });
-            member.meet();
+/// Images that run together, and the outputs that they are to fill.
+type Chunk<'a> = (&'a [f32], Vec<&'a mut [f32]>);
+
+/// Every thread takes whole chunks.
+fn run_apart(compiled: &Compiled, chunks: Vec<Chunk>, arenas: &mut [Vec<Arena>], team: &mut Team) {
+    let arenas: Vec<Mutex<&mut Vec<Arena>>> = arenas.iter_mut().map(Mutex::new).collect();
+    let chunks: Vec<Mutex<Chunk>> = chunks.into_iter().map(Mutex::new).collect();
+    team.run(&|member| {
+        // Nobody else asks for this thread's arenas.
+        let Ok(mut arenas) = arenas[member.index].lock() else { return };
+        member.divide(chunks.len(), |index| {
+            // Nor for this chunk.
+            if let Ok(mut chunk) = chunks[index].lock() {
+                let (images, part) = &mut *chunk;
+                compiled.run(images, &mut arenas, None, part);
+            }
         });
-        results.into_iter().filter_map(OnceLock::into_inner).collect()
-    }
+        member.meet();
+    });
 }
 
 fn cut(choice: Choice) -> Cut {

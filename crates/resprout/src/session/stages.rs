@@ -146,7 +146,7 @@ impl<'a> Parts<'a> {
             if self.options.paths != super::Paths::Any {
                 compiled.programs_mut().for_each(|program| program.choose(&program.usual(self.options.paths)));
             }
-            Ok(Stage { start, compiled, arenas: Vec::new() })
+            Ok(Stage { start, compiled, arenas: Vec::new(), outputs: Vec::new() })
         };
         let stages: Result<Vec<Stage>> = stages.iter().zip(ends).map(stage).collect();
         Ok(Session { stages: stages?, team, image: self.image.to_vec(), batch: self.options.batch })
