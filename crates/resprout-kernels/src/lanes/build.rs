@@ -354,7 +354,8 @@ impl Builder {
                 Draft::Conv { from, to, shape, rows, bias, activation, added } => {
                     let repairs = if self.bordered[to.0] { self.extents[to.0].repairs().concat() } else { Vec::new() };
                     let places = [placed(from), placed(to)];
-                    let conv = Conv::new(self.kernel, shape, rows, bias, activation, places, added.map(placed), repairs);
+                    let added = added.map(placed);
+                    let conv = Conv::new(self.kernel, shape, rows, bias, activation, places, added, repairs, self.threads);
                     Op::Conv(Box::new(conv))
                 }
                 Draft::Border { value } => Op::Border { value: placed(value), repairs: self.extents[value.0].repairs() },

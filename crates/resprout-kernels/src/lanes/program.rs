@@ -127,6 +127,8 @@ pub(super) struct Conv {
     pub band_ends: Vec<usize>,
     /// The work before each output channel and, last, of all: a unit for each weight and one for each channel.
     pub work_before: Vec<usize>,
+    /// How many are to share it; others can, but their parts will not be as even.
+    pub threads: usize,
 }
 
 /// Operations on values in one arena.
@@ -439,14 +441,29 @@ impl Conv {
         [from, to]: [Placed; 2],
         added: Option<Placed>,
         repairs: Vec<Repair>,
+        threads: usize,
     ) -> Conv {
         let mut work_before = vec![0];
         rows.iter().for_each(|row| work_before.push(work_before[work_before.len() - 1] + row.0.len() + 1));
-        let stream = Stream { block: 1, blocks: 0, group: 1, starts: Vec::new(), entries: Vec::new() };
+        let stream = Stream::default();
         let choice = Choice { rows: 1, columns: 1, block: shape.in_channels, group: 1, by_channel: false };
         let (tiles, band_ends) = (Vec::new(), Vec::new());
-        let mut conv =
-            Conv { shape, rows, bias, activation, from, added, to, repairs, choice, stream, tiles, band_ends, work_before };
+        let mut conv = Conv {
+            shape,
+            rows,
+            bias,
+            activation,
+            from,
+            added,
+            to,
+            repairs,
+            choice,
+            stream,
+            tiles,
+            band_ends,
+            work_before,
+            threads,
+        };
         conv.choose(kernel, conv.usual(kernel, Paths::Any));
         conv
     }
@@ -503,8 +520,9 @@ impl Conv {
             self.band_ends.push(self.tiles.len());
         }
         let block = choice.block.clamp(1, self.shape.in_channels.max(1));
-        if self.stream.blocks == 0 || self.stream.block != block || self.stream.group != group {
-            self.stream = Stream::new(&self.shape, &self.rows, &self.from.extent, block, group);
+        let parts = self.parts();
+        if (self.stream.block, self.stream.group) != (block, group) || self.stream.parts != parts {
+            self.stream = Stream::new(&self.shape, &self.rows, &self.from.extent, block, group, parts);
         }
     }
 
@@ -562,9 +580,9 @@ impl Conv {
     /// The base must be that of an arena of the program's size, and all members must run the same.
     pub(super) unsafe fn run(&self, base: Base, member: &Member) {
         let count = member.count;
-        let (tiles, parts) = (self.tiles.len(), self.parts(count));
+        let (tiles, parts) = (self.tiles.len(), self.stream.parts.len() - 1);
         // What a thread begins with lies side by side: its tiles with all channels, or its channels of all tiles.
-        let own = if self.choice.by_channel { parts / count } else { parts };
+        let own = if self.choice.by_channel && parts.is_multiple_of(count) { parts / count } else { parts };
         let by_band = !self.choice.by_channel && self.band_ends.len() == count;
         let first = |owner: usize| match by_band {
             true => parts * if owner == 0 { 0 } else { self.band_ends[owner - 1] },
@@ -576,7 +594,7 @@ impl Conv {
         member.divide_at(first, |thing| {
             let (owner, thing) = (thing / (tiles * own), thing % (tiles * own));
             let (tile, part) = (thing / own, owner * own + thing % own);
-            let groups = self.first_group(part, parts)..self.first_group(part + 1, parts);
+            let groups = self.stream.parts[part]..self.stream.parts[part + 1];
             // SAFETY: passed on to the caller; different tiles and channels do not meet.
             unsafe { self.run_tile(base, &self.tiles[tile], groups) };
         });
@@ -597,14 +615,21 @@ impl Conv {
         }
     }
 
-    /// Into how many parts the output channels of a tile are cut for so many threads: enough for them to help each other.
-    fn parts(&self, threads: usize) -> usize {
-        if threads == 1 {
-            return 1;
-        }
+    /// Where each part of the groups of output channels of a tile begins, and the end: enough parts for threads to help each
+    /// other, all with about the same number of weights.
+    fn parts(&self) -> Vec<usize> {
         let groups = self.shape.out_channels / self.choice.group;
-        let wanted = (PIECES * threads).div_ceil(self.tiles.len().max(1)).min(groups / 4).max(1);
-        if self.choice.by_channel { wanted.next_multiple_of(threads) } else { wanted }
+        let wanted = (PIECES * self.threads).div_ceil(self.tiles.len().max(1)).min(groups / 4).max(1);
+        let parts = match (self.threads, self.choice.by_channel) {
+            (1, _) => 1,
+            (_, true) => wanted.next_multiple_of(self.threads),
+            (_, false) => wanted,
+        };
+        let first = |part: usize| {
+            let wanted = self.work() * part / parts;
+            (self.work_before.partition_point(|&before| before < wanted) / self.choice.group).min(groups)
+        };
+        (0..parts).map(first).chain([groups]).collect()
     }
 
     unsafe fn run_tile(&self, base: Base, (tile, run): &(Tile, Run), groups: std::ops::Range<usize>) {
@@ -619,6 +644,7 @@ impl Conv {
                     output_pitch: self.to.extent.pitch() * LINE,
                     added: self.added.as_ref().map_or(std::ptr::null(), |added| base.channel(added, 0).cast_const().cast()),
                     added_pitch: self.added.as_ref().map_or(0, |added| added.extent.pitch() * LINE),
+                    order: &self.stream.order[block * step..][..step],
                     starts: &self.stream.starts[block * step..][..step],
                     entries: &self.stream.entries,
                     bias: &self.bias,
@@ -629,15 +655,5 @@ impl Conv {
                 });
             }
         }
-    }
-
-    /// The first group of output channels of a part: all parts have about the same number of weights.
-    fn first_group(&self, index: usize, count: usize) -> usize {
-        let groups = self.shape.out_channels / self.choice.group;
-        if index >= count {
-            return groups;
-        }
-        let wanted = self.work() * index / count;
-        (self.work_before.partition_point(|&before| before < wanted) / self.choice.group).min(groups)
     }
 }

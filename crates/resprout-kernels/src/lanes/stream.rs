@@ -27,13 +27,20 @@ pub(super) fn rows(shape: &ConvShape, weight: &[f32]) -> Vec<Row> {
 }
 
 /// Entries by block of input channels, then group of output channels.
+#[derive(Default)]
 pub(super) struct Stream {
     /// Input channels of a block.
     pub block: usize,
     pub blocks: usize,
     /// Output channels of a group.
     pub group: usize,
-    /// `[blocks][M / group + 1]`
+    /// Groups whose order is kept: where each part of them begins, and the end of the last.
+    pub parts: Vec<usize>,
+    /// `[blocks][M / group + 1]`: the groups in the order in which their entries lie, in each part those with few entries
+    /// first; and one more that may be asked for. A CPU that has guessed where the entries of a group end is right for all
+    /// that follow with as many.
+    pub order: Vec<u32>,
+    /// `[blocks][M / group + 1]`, in that order.
     pub starts: Vec<u32>,
     /// As [`Work::entries`](super::tile::Work::entries).
     pub entries: Vec<u32>,
@@ -42,46 +49,59 @@ pub(super) struct Stream {
 impl Stream {
     /// Lays the weights out for an input of this extent. Offsets count from the tap (0, 0) of the first pixel; the
     /// extent's border must be wide enough for all taps. Where one channel of a group has a weight, all have one, be it 0.
-    pub fn new(shape: &ConvShape, rows: &[Row], input: &Extent, block: usize, group: usize) -> Stream {
+    pub fn new(shape: &ConvShape, rows: &[Row], input: &Extent, block: usize, group: usize, parts: Vec<usize>) -> Stream {
         let block = block.clamp(1, shape.in_channels.max(1));
         let blocks = shape.in_channels.div_ceil(block).max(1);
         let offsets = offsets(shape, input);
-        let mut stream = Stream { block, blocks, group, starts: Vec::new(), entries: Vec::new() };
-        let mut count = 0;
+        let (order, starts, entries) = (Vec::new(), Vec::new(), Vec::new());
+        let mut stream = Stream { block, blocks, group, parts, order, starts, entries };
         // Where each row goes on: its weights ascend by input channel and tap.
         let mut next = vec![0; rows.len()];
         for index in 0..blocks {
             let end = ((index + 1) * block) as u32;
-            for (rows, next) in rows.chunks(group).zip(next.chunks_mut(group)) {
-                stream.starts.push(count);
-                if let ([row], [next]) = (rows, &mut *next) {
-                    let own = row.0[*next..].iter().take_while(|(channel, ..)| *channel < end);
-                    for (channel, tap, weight) in own {
-                        let line = *channel as usize * input.pitch() + offsets[*tap as usize];
-                        stream.entries.extend([(line * LINE) as u32, weight.to_bits()]);
-                        *next += 1;
-                        count += 1;
-                    }
-                    continue;
-                }
-                loop {
-                    let heads = rows.iter().zip(next.iter()).filter_map(|(row, next)| row.0.get(*next));
-                    let first = heads.map(|(channel, tap, _)| (*channel, *tap)).min().filter(|(channel, _)| *channel < end);
-                    let Some((channel, tap)) = first else { break };
+            let of_block = rows.chunks(group).zip(next.chunks_mut(group)).map(|(rows, next)| {
+                let mut entries = Vec::new();
+                while let Some((channel, tap)) = first(rows, next).filter(|(channel, _)| *channel < end) {
                     let line = channel as usize * input.pitch() + offsets[tap as usize];
-                    stream.entries.push((line * LINE) as u32);
-                    count += 1;
+                    entries.push((line * LINE) as u32);
                     for (row, next) in rows.iter().zip(next.iter_mut()) {
                         let own = row.0.get(*next).filter(|(c, t, _)| (*c, *t) == (channel, tap));
-                        stream.entries.push(own.map_or(0.0f32, |(_, _, weight)| *weight).to_bits());
+                        entries.push(own.map_or(0.0f32, |(_, _, weight)| *weight).to_bits());
                         *next += usize::from(own.is_some());
                     }
                 }
-            }
-            stream.starts.push(count);
+                entries
+            });
+            let of_block: Vec<Vec<u32>> = of_block.collect();
+            stream.add(&of_block);
         }
         stream
     }
+
+    /// Adds the entries of all groups in a block.
+    fn add(&mut self, of_block: &[Vec<u32>]) {
+        let mut order: Vec<usize> = (0..of_block.len()).collect();
+        for part in self.parts.windows(2) {
+            order[part[0]..part[1]].sort_by_key(|&group| of_block[group].len());
+        }
+        for &group in &order {
+            self.starts.push(self.count());
+            self.entries.extend(&of_block[group]);
+        }
+        self.starts.push(self.count());
+        self.order.extend(order.iter().chain(order.last()).map(|&group| group as u32));
+    }
+
+    /// Entries.
+    fn count(&self) -> u32 {
+        (self.entries.len() / (1 + self.group)) as u32
+    }
+}
+
+/// The first place, from `next` on, at which one of the rows has a weight: input channel and tap.
+fn first(rows: &[Row], next: &[usize]) -> Option<(u32, u32)> {
+    let heads = rows.iter().zip(next).filter_map(|(row, &next)| row.0.get(next));
+    heads.map(|(channel, tap, _)| (*channel, *tap)).min()
 }
 
 /// Lines from the value's very first line to each tap of the first pixel.

@@ -31,13 +31,15 @@ pub(super) struct Work<'a> {
     /// What is added, if anything.
     pub added: *const u8,
     pub added_pitch: usize,
-    /// For each group of output channels, in this block: where its entries begin; one more at the end.
+    /// The groups of output channels in the order in which their entries lie in this block; the last one twice.
+    pub order: &'a [u32],
+    /// Where the entries of each begin; one more at the end.
     pub starts: &'a [u32],
     /// Entries of `1 + G` words: how many bytes the line lies behind the tile's, then one weight for each output channel of
     /// the group.
     pub entries: &'a [u32],
     pub bias: &'a [f32],
-    /// Groups of output channels.
+    /// Which of them, by their place in the order.
     pub groups: std::ops::Range<usize>,
     /// Whether sums begin here (with the bias and what is added), and whether they end here (with the activation).
     pub first: bool,
@@ -147,12 +149,19 @@ unsafe fn repair_all<I: Isa>(repairs: &[Repair], channel: *mut u8) {
     repairs.iter().for_each(|repair| unsafe { I::repair(repair, channel) });
 }
 
-/// The entries of a group of `G` output channels.
+/// The group of output channels at a place in the order.
 #[inline(always)]
-unsafe fn entries<'a, const G: usize>(work: &Work<'a>, group: usize) -> &'a [u32] {
+unsafe fn group_at(work: &Work, place: usize) -> usize {
+    // SAFETY: the caller vouches for the streams of `work`.
+    unsafe { *work.order.get_unchecked(place) as usize }
+}
+
+/// The entries of the group of `G` output channels there.
+#[inline(always)]
+unsafe fn entries<'a, const G: usize>(work: &Work<'a>, place: usize) -> &'a [u32] {
     // SAFETY: the caller vouches for the streams of `work`.
     unsafe {
-        let range = *work.starts.get_unchecked(group) as usize..*work.starts.get_unchecked(group + 1) as usize;
+        let range = *work.starts.get_unchecked(place) as usize..*work.starts.get_unchecked(place + 1) as usize;
         work.entries.get_unchecked(range.start * (1 + G)..range.end * (1 + G))
     }
 }
@@ -202,15 +211,16 @@ unsafe fn run_groups<I: Isa, const G: usize, const R: usize, const W: usize, con
     // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
     unsafe {
         let rows: [*const u8; R] = rows(work);
-        for group in groups {
+        for place in groups {
+            let (group, next) = (group_at(work, place), group_at(work, place + 1));
             let mut sums = [[[I::splat(0.0); W]; R]; G];
             for g in 0..G {
                 sums[g] = begin::<I, R, W>(work, group * G + g);
             }
             for g in 0..G {
-                ask::<I, R, W>(work, (group + 1) * G + g);
+                ask::<I, R, W>(work, next * G + g);
             }
-            for entry in entries::<G>(work, group).chunks_exact(1 + G) {
+            for entry in entries::<G>(work, place).chunks_exact(1 + G) {
                 add_entry::<I, G, R, W, S>(entry, &rows, &mut sums);
             }
             for g in 0..G {
@@ -228,18 +238,19 @@ unsafe fn run_in_turns<I: Isa, const P: usize, const R: usize, const W: usize, c
     // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
     unsafe {
         let rows: [*const u8; R] = rows(work);
-        let mut channel = work.groups.start;
-        while channel + P <= work.groups.end {
+        let mut place = work.groups.start;
+        while place + P <= work.groups.end {
+            let channels: [usize; P] = std::array::from_fn(|p| group_at(work, place + p));
             let mut sums = [[[[I::splat(0.0); W]; R]; 1]; P];
             let mut own = [[].as_slice(); P];
             let mut shared = usize::MAX;
             for p in 0..P {
-                sums[p] = [begin::<I, R, W>(work, channel + p)];
-                own[p] = entries::<1>(work, channel + p);
+                sums[p] = [begin::<I, R, W>(work, channels[p])];
+                own[p] = entries::<1>(work, place + p);
                 shared = shared.min(own[p].len());
             }
             for p in 0..P {
-                ask::<I, R, W>(work, channel + P + p);
+                ask::<I, R, W>(work, group_at(work, (place + P + p).min(work.order.len() - 1)));
             }
             for at in (0..shared).step_by(2) {
                 for p in 0..P {
@@ -250,11 +261,11 @@ unsafe fn run_in_turns<I: Isa, const P: usize, const R: usize, const W: usize, c
                 for entry in own[p].get_unchecked(shared..).chunks_exact(2) {
                     add_entry::<I, 1, R, W, S>(entry, &rows, &mut sums[p]);
                 }
-                put::<I, R, W>(work, channel + p, &sums[p][0]);
+                put::<I, R, W>(work, channels[p], &sums[p][0]);
             }
-            channel += P;
+            place += P;
         }
-        run_groups::<I, 1, R, W, S>(work, channel..work.groups.end);
+        run_groups::<I, 1, R, W, S>(work, place..work.groups.end);
     }
 }
 
