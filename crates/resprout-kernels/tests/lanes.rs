@@ -31,9 +31,13 @@ fn close(ours: &[f32], theirs: &[f32]) {
 
 const RELU6: Activation = Activation::Clamp { low: 0.0, high: 6.0 };
 
-/// Two convolutions one behind another, the second with a summand, on every kernel, one and two threads, and several
+/// Which value each convolution behind the first one reads and which it adds, the first's result being number 0: a summand that
+/// is needed again, one whose place the sum can take, one that is read at the same time, and one with a border that the sum lacks.
+const SUMS: [(usize, usize); 5] = [(0, 0), (1, 0), (2, 0), (3, 3), (4, 2)];
+
+/// Convolutions one behind another, all but the first with a summand, on every kernel, one and two threads, and several
 /// ways to cut: all equal each other to the bit where the kernel fuses, and the reference closely.
-fn two_convolutions(images: usize, shape: &ConvShape, density: f64, seed: u64) {
+fn residual_convolutions(images: usize, shape: &ConvShape, density: f64, seed: u64) {
     let [c, h, w] = [shape.in_channels, shape.in_h, shape.in_w];
     let (oh, ow) = shape.out_size();
     let second = ConvShape {
@@ -48,29 +52,35 @@ fn two_convolutions(images: usize, shape: &ConvShape, density: f64, seed: u64) {
         ..shape.clone()
     };
     let input = numbers(images * c * h * w, seed, 1.0);
-    let weights = [shape, &second].map(|s| numbers(s.out_channels * s.dot_length(), seed + 1, density));
+    let mut weights = [shape, &second].map(|s| numbers(s.out_channels * s.dot_length(), seed + 1, density));
+    // Values keep their size from one convolution to the next, and so do errors.
+    let scale = (second.dot_length() as f32).sqrt().recip();
+    weights[1].iter_mut().for_each(|weight| *weight *= scale);
     let bias = numbers(shape.out_channels, seed + 2, 1.0);
     let mut expected = Vec::new();
     for image in input.chunks_exact(c * h * w) {
         let mut middle = reference::conv2d(shape, image, &weights[0], &bias);
         RELU6.apply_to(&mut middle);
-        let out = reference::conv2d(&second, &middle, &weights[1], &[]);
-        expected.extend(out.iter().zip(&middle).map(|(a, b)| a + b));
+        let mut values = vec![middle];
+        for (read, added) in SUMS {
+            let sums = reference::conv2d(&second, &values[read], &weights[1], &[]);
+            let mut sums: Vec<f32> = sums.iter().zip(&values[added]).map(|(a, b)| a + b).collect();
+            RELU6.apply_to(&mut sums);
+            values.push(sums);
+        }
+        expected.extend_from_slice(&values[SUMS.len()]);
     }
     for (kernel, shared) in kernels().into_iter().flat_map(|kernel| [1, 2, 3].map(|shared| (kernel, shared))) {
         let mut builder = Builder::new(kernel, images, shared);
         let x = builder.input(c, [h, w]);
         let one = Convolution { shape: shape.clone(), weight: &weights[0], bias: &bias, activation: RELU6, added: None };
-        let middle = builder.conv("one", x, one);
-        let two = Convolution {
-            shape: second.clone(),
-            weight: &weights[1],
-            bias: &[],
-            activation: Activation::None,
-            added: Some(middle),
-        };
-        let y = builder.conv("two", middle, two);
-        builder.output(y);
+        let mut values = vec![builder.conv("one", x, one)];
+        for (read, added) in SUMS {
+            let added = Some(values[added]);
+            let sum = Convolution { shape: second.clone(), weight: &weights[1], bias: &[], activation: RELU6, added };
+            values.push(builder.conv("sum", values[read], sum));
+        }
+        builder.output(values[SUMS.len()]);
         let mut program = builder.finish().unwrap();
         let mut first: Option<Vec<f32>> = None;
         for threads in [1, 2] {
@@ -82,7 +92,7 @@ fn two_convolutions(images: usize, shape: &ConvShape, density: f64, seed: u64) {
                 Some(Choice { rows: 2, columns: 3, block: 1000, group: 4, by_channel: true }),
             ] {
                 if let Some(choice) = choice {
-                    program.choose(&[choice; 2]);
+                    program.choose(&[choice; 1 + SUMS.len()]);
                 }
                 let mut arena = program.arena();
                 let mut out = vec![f32::NAN; images * shape.out_channels * oh * ow];
@@ -127,7 +137,7 @@ proptest! {
             pads,
             groups,
         };
-        two_convolutions(1 << images, &shape, density, seed);
+        residual_convolutions(1 << images, &shape, density, seed);
     }
 }
 
@@ -152,12 +162,12 @@ fn usual_layers_at_the_ends_of_density() {
             shape(40, 7, 12, 1, 1),
             shape(8, 56, 8, 1, 1),
         ] {
-            two_convolutions(1, &shape, density, 7);
+            residual_convolutions(1, &shape, density, 7);
         }
     }
     let depthwise = ConvShape { groups: 12, ..shape(12, 28, 12, 3, 2) };
-    two_convolutions(1, &depthwise, 1.0, 8);
-    two_convolutions(8, &depthwise, 1.0, 9);
+    residual_convolutions(1, &depthwise, 1.0, 8);
+    residual_convolutions(8, &depthwise, 1.0, 9);
 }
 
 /// Pooling, sums, joins, scales and means, by hand-written loops.

@@ -428,6 +428,14 @@ impl Builder {
         (places, self.threads * part + shared)
     }
 
+    /// The summand of a convolution that its result can take the place of: every tile reads and writes the same lines of both,
+    /// and nothing else reads the summand afterwards. Large values come from far away, and one is less than two.
+    fn in_place(&self, draft: &Draft, last: &[usize], index: usize) -> Option<Value> {
+        let Draft::Conv { from, to, added: Some(added), .. } = draft else { return None };
+        let fits = added != from && last[added.0] == index && self.extents[added.0] == self.extents[to.0];
+        fits.then_some(*added)
+    }
+
     /// Places for the values with such lanes, and how many lines they take: values that are never alive together share lines.
     /// `last` says where each is used for the last time.
     fn place(&self, places: &mut [usize], last: &[usize], of: impl Fn(&Lanes) -> bool) -> usize {
@@ -438,6 +446,12 @@ impl Builder {
             let new = |value: &Value| places[value.0] == usize::MAX && of(&self.extents[value.0].lanes);
             let Some(value) = draft.writes().filter(new) else { continue };
             taken.retain(|(_, _, until)| *until >= index);
+            if let Some(added) = self.in_place(draft, last, index) {
+                places[value.0] = places[added.0];
+                let own = taken.iter_mut().find(|(start, ..)| *start == places[added.0]);
+                own.into_iter().for_each(|(_, _, until)| *until = last[value.0]);
+                continue;
+            }
             taken.sort_unstable();
             let size = self.extents[value.0].total();
             let mut start = 0;

@@ -121,7 +121,7 @@ pub fn wasted(images: usize, size: [usize; 2]) -> f64 {
 }
 
 /// A value's extent in lines.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Extent {
     pub lanes: Lanes,
     /// Of the image.

@@ -152,9 +152,9 @@ impl Seconds {
     }
 }
 
-/// The stages that are chosen without measuring, the best number of images for the whole network and the cheapest way through all
-/// that was measured: which of them is the fastest. In this order each must be worth it: what is put together from parts has been
-/// lucky in some of them.
+/// The best number of images for the whole network, the stages that are chosen without measuring and the cheapest way through all
+/// that was measured: which of them is the fastest. In this order each must be worth it: the first is the simplest, and what is put
+/// together from parts has been lucky in some of them.
 fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured], limit: Duration) -> Result<Finalist> {
     let whole = measured.iter().min_by(|a, b| a.total().total_cmp(&b.total()));
     let whole = whole.map_or(Vec::new(), |best| vec![best; starts.len()]);
@@ -164,7 +164,7 @@ fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured], limit: 
         measured.iter().find(|of| of.together == stage.together)
     });
     let mut ways: Vec<(Vec<StageStart>, Cuts)> = Vec::new();
-    for way in [usual.collect(), whole, cheapest(measured)] {
+    for way in [whole, usual.collect(), cheapest(measured)] {
         let of_all = |of: fn(&Cuts) -> &Vec<Cut>| {
             way.iter().enumerate().flat_map(|(stage, measured)| of(&measured.stages[stage].cuts).clone()).collect()
         };
