@@ -228,8 +228,8 @@ impl Plan {
         results
     }
 
-    /// Steps before which a single value is alive, one that a convolution or a sum has computed of the images, and its shape:
-    /// there the plan can be cut in two.
+    /// Steps before which a single value is alive, one that a convolution, a sum or a mean has computed of the images, and its
+    /// shape: there the plan can be cut in two.
     pub(crate) fn waists(&self) -> Vec<(usize, &[usize])> {
         let mut found = Vec::new();
         let mut alive = HashSet::from([0]);
@@ -237,7 +237,8 @@ impl Plan {
             let step = &pair[0];
             alive.insert(step.output);
             alive.retain(|slot| !step.release.contains(slot));
-            let computed = matches!(step.compute, Compute::Conv(_) | Compute::Binary { op: BinaryOp::Add, .. });
+            let computed =
+                matches!(step.compute, Compute::Conv(_) | Compute::Mean(_) | Compute::Binary { op: BinaryOp::Add, .. });
             if computed && step.shape.len() == 4 && alive.len() == 1 && alive.contains(&step.output) {
                 found.push((index + 1, &step.shape[..]));
             }

@@ -67,6 +67,7 @@ struct Finalist {
 /// The fastest session. Cuts are looked for within about `limit`; comparing what was found takes some batches more.
 pub(super) fn fastest(parts: &Parts, limit: Duration) -> Result<Session> {
     let starts: Vec<usize> = parts.starts().iter().map(|(step, _)| *step).collect();
+    let ends_in_pixels = parts.starts().len() > 1 && parts.starts().last().is_some_and(|(_, size)| *size == [1, 1]);
     let whole = |together| parts.session(&starts.iter().map(|&step| StageStart { step, together }).collect::<Vec<_>>());
     let mut measured = Vec::new();
     for together in parts.counts() {
@@ -77,7 +78,7 @@ pub(super) fn fastest(parts: &Parts, limit: Duration) -> Result<Session> {
     for (measured, hopeful) in measured.iter_mut().zip(&hopeful).filter(|(_, hopeful)| hopeful.contains(&true)) {
         measured.improve(&mut whole(measured.together)?, hopeful, each, parts.options.paths);
     }
-    let Finalist { mut session, dense, .. } = best_finalist(parts, &starts, &measured, limit / COMPARED)?;
+    let Finalist { mut session, dense, .. } = best_finalist(parts, &starts, &measured, ends_in_pixels, limit / COMPARED)?;
     session.prove(&dense, parts.options.paths);
     Ok(session)
 }
@@ -155,7 +156,16 @@ impl Seconds {
 /// The best number of images for the whole network, the stages that are chosen without measuring and the cheapest way through all
 /// that was measured: which of them is the fastest. In this order each must be worth it: the first is the simplest, and what is put
 /// together from parts has been lucky in some of them.
-fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured], limit: Duration) -> Result<Finalist> {
+///
+/// A last stage of single pixels runs as many images together as are best for it, whatever the others do: it is too small a part
+/// of the whole to be seen there.
+fn best_finalist(
+    parts: &Parts,
+    starts: &[usize],
+    measured: &[Measured],
+    ends_in_pixels: bool,
+    limit: Duration,
+) -> Result<Finalist> {
     let whole = measured.iter().min_by(|a, b| a.total().total_cmp(&b.total()));
     let whole = whole.map_or(Vec::new(), |best| vec![best; starts.len()]);
     let usual = parts.usual();
@@ -164,7 +174,10 @@ fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured], limit: 
         measured.iter().find(|of| of.together == stage.together)
     });
     let mut ways: Vec<(Vec<StageStart>, Cuts)> = Vec::new();
-    for way in [whole, usual.collect(), cheapest(measured)] {
+    for mut way in [whole, usual.collect(), cheapest(measured)] {
+        if let ([.., before, last], true) = (&mut way[..], ends_in_pixels) {
+            *last = cheapest_end(measured, before);
+        }
         let of_all = |of: fn(&Cuts) -> &Vec<Cut>| {
             way.iter().enumerate().flat_map(|(stage, measured)| of(&measured.stages[stage].cuts).clone()).collect()
         };
@@ -222,6 +235,16 @@ impl Session {
     }
 }
 
+/// The number of images with which the last stage costs the least, behind others with the number of `before`.
+fn cheapest_end<'a>(measured: &'a [Measured], before: &'a Measured) -> &'a Measured {
+    let last = before.stages.len() - 1;
+    let cost = |of: &Measured| {
+        let change = if of.together == before.together { 0.0 } else { before.seconds(last - 1).leave + of.seconds(last).enter };
+        change + of.seconds(last).inside
+    };
+    measured.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap_or(before)
+}
+
 /// Of each stage the number of images with which all together cost the least.
 fn cheapest(measured: &[Measured]) -> Vec<&Measured> {
     let first = |of: &Measured| of.seconds(0).enter + of.seconds(0).inside;
@@ -272,6 +295,18 @@ mod tests {
         };
         assert_eq!(way(1.0), [1, 1, 8]);
         assert_eq!(way(1.6), [1, 1, 1]);
+    }
+
+    #[test]
+    fn the_end_runs_as_many_images_as_are_best_for_it() {
+        let end = |enter: f64| {
+            let one = measured(1, &[[0.0, 90.0, 0.5], [0.0, 3.0, 0.0]]);
+            let eight = measured(8, &[[0.0, 99.0, 0.5], [enter, 1.0, 0.0]]);
+            let measured = [one, eight];
+            cheapest_end(&measured, &measured[0]).together
+        };
+        assert_eq!(end(1.0), 8);
+        assert_eq!(end(1.6), 1);
     }
 
     #[test]
