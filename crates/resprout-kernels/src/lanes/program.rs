@@ -123,8 +123,8 @@ pub(super) struct Conv {
     pub choice: Choice,
     pub stream: Stream,
     pub tiles: Vec<(Tile, Run)>,
-    /// Past the last tile of each band.
-    pub band_ends: Vec<usize>,
+    /// The first tile of each band, and past the last one's.
+    pub band_starts: Vec<usize>,
     /// The work before each output channel and, last, of all: a unit for each weight and one for each channel.
     pub work_before: Vec<usize>,
     /// How many are to share it; others can, but their parts will not be as even.
@@ -447,7 +447,7 @@ impl Conv {
         rows.iter().for_each(|row| work_before.push(work_before[work_before.len() - 1] + row.0.len() + 1));
         let stream = Stream::default();
         let choice = Choice { rows: 1, columns: 1, block: shape.in_channels, group: 1, by_channel: false };
-        let (tiles, band_ends) = (Vec::new(), Vec::new());
+        let (tiles, band_starts) = (Vec::new(), Vec::new());
         let mut conv = Conv {
             shape,
             rows,
@@ -460,7 +460,7 @@ impl Conv {
             choice,
             stream,
             tiles,
-            band_ends,
+            band_starts,
             work_before,
             threads,
         };
@@ -514,10 +514,10 @@ impl Conv {
         let rows = ROWS.into_iter().find(fits).unwrap_or(1);
         self.choice = Choice { rows, columns, group, ..choice };
         self.tiles.clear();
-        self.band_ends.clear();
+        self.band_starts = vec![0];
         for band in 0..self.to.extent.lanes.bands {
             self.cut(kernel, band);
-            self.band_ends.push(self.tiles.len());
+            self.band_starts.push(self.tiles.len());
         }
         let block = choice.block.clamp(1, self.shape.in_channels.max(1));
         let parts = self.parts();
@@ -583,9 +583,9 @@ impl Conv {
         let (tiles, parts) = (self.tiles.len(), self.stream.parts.len() - 1);
         // What a thread begins with lies side by side: its tiles with all channels, or its channels of all tiles.
         let own = if self.choice.by_channel && parts.is_multiple_of(count) { parts / count } else { parts };
-        let by_band = !self.choice.by_channel && self.band_ends.len() == count;
+        let by_band = !self.choice.by_channel && self.band_starts.len() == count + 1;
         let first = |owner: usize| match by_band {
-            true => parts * if owner == 0 { 0 } else { self.band_ends[owner - 1] },
+            true => parts * self.band_starts[owner],
             false => tiles * parts * owner / count,
         };
         if by_band && count > 1 {

@@ -31,7 +31,7 @@ struct Shared {
     threads: usize,
     order: Mutex<Order>,
     wake: Condvar,
-    /// The number of the last order, to be looked at without the lock.
+    /// Of the last order; it changes under the order's lock, and can be looked at without.
     number: AtomicU64,
     /// Threads besides the calling one that have not done with it.
     busy: AtomicUsize,
@@ -50,7 +50,6 @@ struct Counter(AtomicUsize);
 
 /// What is to be done.
 struct Order {
-    number: u64,
     work: Option<Work>,
     over: bool,
 }
@@ -150,10 +149,10 @@ impl Shared {
             std::hint::spin_loop();
         }
         let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        while order.number == last && !order.over {
+        while self.number.load(Ordering::Relaxed) == last && !order.over {
             order = self.wake.wait(order).unwrap_or_else(PoisonError::into_inner);
         }
-        if order.over { None } else { order.work.map(|work| (order.number, work)) }
+        if order.over { None } else { order.work.map(|work| (self.number.load(Ordering::Relaxed), work)) }
     }
 }
 
@@ -171,7 +170,7 @@ impl Team {
         let threads = threads.max(1);
         let shared = Arc::new(Shared {
             threads,
-            order: Mutex::new(Order { number: 0, work: None, over: false }),
+            order: Mutex::new(Order { work: None, over: false }),
             wake: Condvar::new(),
             number: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
@@ -220,9 +219,8 @@ impl Team {
         shared.busy.store(shared.threads - 1, Ordering::Relaxed);
         {
             let mut order = shared.order.lock().unwrap_or_else(PoisonError::into_inner);
-            order.number += 1;
             order.work = Some(Work(erased));
-            shared.number.store(order.number, Ordering::Release);
+            shared.number.fetch_add(1, Ordering::Release);
         }
         shared.wake.notify_all();
         shared.work(0, work);

@@ -1,5 +1,6 @@
 //! From a plan to programs on lines, with single steps between where lines cannot be used.
 
+use super::network::fill;
 use super::{Plan, Slots, Step};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -108,9 +109,7 @@ impl Compiled {
         {
             return run_program(program, arena, team, &[images], outputs);
         }
-        for (output, result) in outputs.iter_mut().zip(self.run_segments(images, arenas, team)) {
-            output.copy_from_slice(&result.data[..output.len()]);
-        }
+        fill(outputs, &self.run_segments(images, arenas, team));
     }
 
     /// The program that reads the images and writes the only output, if there is nothing else.

@@ -75,11 +75,7 @@ impl Network {
 
     fn run_chunk(&self, images: &[f32], spread: bool, mut outputs: Vec<&mut [f32]>) {
         match &self.engine {
-            Engine::Steps { plan, spaces } => {
-                for (output, result) in outputs.iter_mut().zip(self.run_steps(plan, spaces, images, spread)) {
-                    output.copy_from_slice(&result.data[..output.len()]);
-                }
-            }
+            Engine::Steps { plan, spaces } => fill(&mut outputs, &self.run_steps(plan, spaces, images, spread)),
             Engine::Lines { compiled, arenas } => {
                 let mut own = lock(arenas).pop().unwrap_or_else(|| compiled.arenas());
                 compiled.run(images, &mut own, None, &mut outputs);
@@ -123,6 +119,11 @@ pub(crate) fn room(shapes: &[Vec<usize>], count: usize) -> Vec<Tensor> {
         Tensor::new(shape, data)
     };
     shapes.iter().map(one).collect()
+}
+
+/// Copies what came out of a chunk to where it belongs, without what a last, shorter one was filled up with.
+pub(super) fn fill(outputs: &mut [&mut [f32]], results: &[Tensor]) {
+    outputs.iter_mut().zip(results).for_each(|(output, result)| output.copy_from_slice(&result.data[..output.len()]));
 }
 
 /// For chunks of so many images, the part of every output that each has to fill; the last can be shorter.

@@ -67,7 +67,6 @@ struct Finalist {
 /// The fastest session. Cuts are looked for within about `limit`; comparing what was found takes some batches more.
 pub(super) fn fastest(parts: &Parts, limit: Duration) -> Result<Session> {
     let starts: Vec<usize> = parts.starts().iter().map(|(step, _)| *step).collect();
-    let ends_in_pixels = parts.starts().len() > 1 && parts.starts().last().is_some_and(|(_, size)| *size == [1, 1]);
     let whole = |together| parts.session(&starts.iter().map(|&step| StageStart { step, together }).collect::<Vec<_>>());
     let mut measured = Vec::new();
     for together in parts.counts() {
@@ -78,7 +77,7 @@ pub(super) fn fastest(parts: &Parts, limit: Duration) -> Result<Session> {
     for (measured, hopeful) in measured.iter_mut().zip(&hopeful).filter(|(_, hopeful)| hopeful.contains(&true)) {
         measured.improve(&mut whole(measured.together)?, hopeful, each, parts.options.paths);
     }
-    let Finalist { mut session, dense, .. } = best_finalist(parts, &starts, &measured, ends_in_pixels, limit / COMPARED)?;
+    let Finalist { mut session, dense, .. } = best_finalist(parts, &starts, &measured, limit / COMPARED)?;
     session.prove(&dense, parts.options.paths);
     Ok(session)
 }
@@ -159,13 +158,8 @@ impl Seconds {
 ///
 /// A last stage of single pixels runs as many images together as are best for it, whatever the others do: it is too small a part
 /// of the whole to be seen there.
-fn best_finalist(
-    parts: &Parts,
-    starts: &[usize],
-    measured: &[Measured],
-    ends_in_pixels: bool,
-    limit: Duration,
-) -> Result<Finalist> {
+fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured], limit: Duration) -> Result<Finalist> {
+    let ends_in_pixels = parts.starts().last().is_some_and(|(_, size)| *size == [1, 1]);
     let whole = measured.iter().min_by(|a, b| a.total().total_cmp(&b.total()));
     let whole = whole.map_or(Vec::new(), |best| vec![best; starts.len()]);
     let usual = parts.usual();
@@ -238,11 +232,13 @@ impl Session {
 /// The number of images with which the last stage costs the least, behind others with the number of `before`.
 fn cheapest_end<'a>(measured: &'a [Measured], before: &'a Measured) -> &'a Measured {
     let last = before.stages.len() - 1;
-    let cost = |of: &Measured| {
-        let change = if of.together == before.together { 0.0 } else { before.seconds(last - 1).leave + of.seconds(last).enter };
-        change + of.seconds(last).inside
-    };
+    let cost = |of: &Measured| change(before, of, last) + of.seconds(last).inside;
     measured.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap_or(before)
+}
+
+/// What the way into a stage costs, from the one before it.
+fn change(before: &Measured, of: &Measured, stage: usize) -> f64 {
+    if of.together == before.together { 0.0 } else { before.seconds(stage - 1).leave + of.seconds(stage).enter }
 }
 
 /// Of each stage the number of images with which all together cost the least.
@@ -252,11 +248,7 @@ fn cheapest(measured: &[Measured]) -> Vec<&Measured> {
     for stage in 1..measured.first().map_or(0, |of| of.stages.len()) {
         let extended = measured.iter().filter_map(|of| {
             let cost = |(cost, way): &(f64, Vec<&Measured>)| {
-                let change = match way.last() {
-                    Some(last) if last.together != of.together => last.seconds(stage - 1).leave + of.seconds(stage).enter,
-                    _ => 0.0,
-                };
-                cost + change + of.seconds(stage).inside
+                cost + way.last().map_or(0.0, |last| change(last, of, stage)) + of.seconds(stage).inside
             };
             let (cost, way) = best.iter().map(|way| (cost(way), &way.1)).min_by(|a, b| a.0.total_cmp(&b.0))?;
             Some((cost, [&way[..], &[of]].concat()))
