@@ -90,9 +90,11 @@ impl Lanes {
         self.first_row(band)..self.first_row(band + 1)
     }
 
-    /// What decides between spreads: lines per channel, and then those of a border of one line.
+    /// What decides between spreads: lines per channel, all bands as large as the largest (whose thread the others wait for), and
+    /// then those of a border of one line.
     pub fn cost(&self) -> usize {
-        8 * self.patch[0] * self.patch[1] + (self.patch[0] + self.patch[1])
+        let [height, width] = self.patch;
+        8 * self.bands * height.div_ceil(self.bands) * width + (height + width)
     }
 
     /// Lines of a patch without border.
@@ -279,5 +281,7 @@ mod tests {
         assert_eq!(Lanes::best(1, [56, 56], 2).grid, [4, 4]);
         assert_eq!(Lanes::best(1, [14, 14], 2).lines(), 14);
         assert_eq!(Lanes::best(16, [7, 7], 2).lines(), 49);
+        // As many lines as seven rows of four, but the bands are even.
+        assert_eq!(Lanes::best(8, [7, 7], 2).patch, [4, 7]);
     }
 }

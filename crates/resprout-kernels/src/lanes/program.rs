@@ -561,10 +561,14 @@ impl Conv {
                 };
                 let output = each(&|y| place(&self.to, y));
                 let writes = |line: usize| output[..high].iter().any(|row| (row / LINE..row / LINE + wide).contains(&line));
+                let added = each(&|y| self.added.as_ref().map_or(0, |added| place(added, y)));
+                let ahead =
+                    if group > 1 { self.lines_of_group(group, [&output[..high], &added[..high]], wide) } else { Vec::new() };
                 let tile = Tile {
                     input: each(&input),
                     output,
-                    added: each(&|y| self.added.as_ref().map_or(0, |added| place(added, y))),
+                    added,
+                    ahead,
                     repairs: self.repairs.iter().filter(|repair| writes(repair.from)).cloned().collect(),
                 };
                 if let Some(run) = tile::find(kernel, group, high, wide, step[1]) {
@@ -574,6 +578,19 @@ impl Conv {
             }
             y += high;
         }
+    }
+
+    /// Rows of a tile, so many lines wide, of all output channels of a group: in the output and in the summand.
+    fn lines_of_group(&self, group: usize, rows: [&[usize]; 2], wide: usize) -> Vec<[usize; 2]> {
+        let pitches = [self.to.extent.pitch(), self.added.as_ref().map_or(0, |added| added.extent.pitch())];
+        let mut lines = Vec::with_capacity(group * rows[0].len() * wide);
+        for channel in 0..group {
+            for row in 0..rows[0].len() {
+                let line = |x: usize| [0, 1].map(|of| rows[of][row] + (channel * pitches[of] + x) * LINE);
+                lines.extend((0..wide).map(line));
+            }
+        }
+        lines
     }
 
     /// # Safety

@@ -17,6 +17,9 @@ pub(super) struct Tile {
     pub output: [usize; MOST_ROWS],
     /// From the first line of the summand's channel.
     pub added: [usize; MOST_ROWS],
+    /// Where several output channels are computed at once: where all their lines lie, from the first line of the first one's
+    /// channel, in the output and in the summand.
+    pub ahead: Vec<[usize; 2]>,
     /// Lines of the output's border that are made of this tile's lines, and those of its lines that reach beyond the image.
     pub repairs: Vec<Repair>,
 }
@@ -47,6 +50,14 @@ pub(super) struct Work<'a> {
     pub activation: Activation,
 }
 
+impl Work<'_> {
+    /// Whether sums begin with lines that are not the output's: it can take the place of what is added.
+    #[inline(always)]
+    fn adds_apart(&self) -> bool {
+        self.first && !self.added.is_null() && !std::ptr::addr_eq(self.added, self.output)
+    }
+}
+
 /// Arithmetic on a line. Addresses must be those of whole, aligned lines, and the CPU must have the instructions.
 trait Isa {
     type Line: Copy;
@@ -71,20 +82,36 @@ type Sums<L, const R: usize, const W: usize> = [[L; W]; R];
 unsafe fn begin<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usize) -> Sums<I::Line, R, W> {
     // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
     unsafe {
-        let bias = I::splat(*work.bias.get_unchecked(channel));
         let out = work.output.add(channel * work.output_pitch);
-        let added = work.added.wrapping_add(channel * work.added_pitch);
-        let mut sums = [[bias; W]; R];
+        if !work.first {
+            return lines::<I, R, W>(out, &work.tile.output);
+        }
+        let bias = I::splat(*work.bias.get_unchecked(channel));
+        if work.added.is_null() {
+            return [[bias; W]; R];
+        }
+        let mut sums = lines::<I, R, W>(work.added.add(channel * work.added_pitch), &work.tile.added);
         for r in 0..R {
             for x in 0..W {
-                if !work.first {
-                    sums[r][x] = I::load(out.add(work.tile.output[r] + x * LINE));
-                } else if !work.added.is_null() {
-                    sums[r][x] = I::add(bias, I::load(added.add(work.tile.added[r] + x * LINE)));
-                }
+                sums[r][x] = I::add(bias, sums[r][x]);
             }
         }
         sums
+    }
+}
+
+/// The lines of a tile in a channel.
+#[inline(always)]
+unsafe fn lines<I: Isa, const R: usize, const W: usize>(channel: *const u8, rows: &[usize; MOST_ROWS]) -> Sums<I::Line, R, W> {
+    // SAFETY: the caller vouches for the tile being of the channel's value.
+    unsafe {
+        let mut lines = [[I::splat(0.0); W]; R];
+        for r in 0..R {
+            for x in 0..W {
+                lines[r][x] = I::load(channel.add(rows[r] + x * LINE));
+            }
+        }
+        lines
     }
 }
 
@@ -93,12 +120,13 @@ unsafe fn begin<I: Isa, const R: usize, const W: usize>(work: &Work, channel: us
 unsafe fn ask<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usize) {
     let out = work.output.wrapping_add(channel * work.output_pitch);
     let added = work.added.wrapping_add(channel * work.added_pitch);
+    let apart = work.adds_apart();
     for r in 0..R {
         for x in 0..W {
             // SAFETY: any address will do.
             unsafe {
                 I::prefetch(out.wrapping_add(work.tile.output[r] + x * LINE));
-                if work.first && !work.added.is_null() {
+                if apart {
                     I::prefetch(added.wrapping_add(work.tile.added[r] + x * LINE));
                 }
             }
@@ -217,10 +245,25 @@ unsafe fn run_groups<I: Isa, const G: usize, const R: usize, const W: usize, con
             for g in 0..G {
                 sums[g] = begin::<I, R, W>(work, group * G + g);
             }
-            for g in 0..G {
-                ask::<I, R, W>(work, next * G + g);
+            let mut entries = entries::<G>(work, place).chunks_exact(1 + G);
+            if G == 1 {
+                ask::<I, R, W>(work, next);
+            } else {
+                // There are many, and an entry leaves time to ask for a line.
+                let out = work.output.wrapping_add(next * G * work.output_pitch);
+                let added = work.added.wrapping_add(next * G * work.added_pitch);
+                let apart = work.adds_apart();
+                for &[line, other] in &work.tile.ahead {
+                    I::prefetch(out.wrapping_add(line));
+                    if apart {
+                        I::prefetch(added.wrapping_add(other));
+                    }
+                    if let Some(entry) = entries.next() {
+                        add_entry::<I, G, R, W, S>(entry, &rows, &mut sums);
+                    }
+                }
             }
-            for entry in entries::<G>(work, place).chunks_exact(1 + G) {
+            for entry in entries {
                 add_entry::<I, G, R, W, S>(entry, &rows, &mut sums);
             }
             for g in 0..G {
@@ -452,7 +495,8 @@ macro_rules! finder {
     };
 }
 
-/// All shapes of tiles: output channels at once; rows, columns.
+/// All shapes of tiles: output channels at once; rows, columns. With 24 sums of four channels compilers keep some of them in
+/// memory, and 20 are faster.
 macro_rules! with_shapes {
     ($($head:tt)*) => {
         finder! {
@@ -462,7 +506,7 @@ macro_rules! with_shapes {
                (7, 1) (7, 2) (7, 3) (7, 4);
             2: (1, 1) (1, 2) (1, 3) (1, 4) (1, 5) (1, 6) (1, 7) (1, 8) (1, 9) (1, 10) (1, 11) (1, 12) (1, 13)
                (2, 1) (2, 2) (2, 3) (2, 4) (2, 5) (2, 6) (4, 1) (4, 2) (4, 3);
-            4: (1, 1) (1, 2) (1, 3) (1, 4) (1, 5) (1, 6) (2, 1) (2, 2) (2, 3) (4, 1);
+            4: (1, 1) (1, 2) (1, 3) (1, 4) (1, 5) (2, 1) (2, 2) (4, 1);
         }
     };
 }
@@ -529,7 +573,7 @@ pub(super) fn line_cycles(kernel: Kernel) -> [f64; 2] {
 pub(super) fn block_bytes(kernel: Kernel) -> usize {
     match kernel.isa() {
         #[cfg(target_arch = "x86_64")]
-        Available::Avx512 => 16 * 1024,
+        Available::Avx512 => 24 * 1024,
         _ => 32 * 1024,
     }
 }
