@@ -1,6 +1,7 @@
 //! Where a pixel lies.
 
 use super::LANES;
+use std::cmp::Reverse;
 use std::ops::Range;
 
 /// The fewest rows of a band.
@@ -90,11 +91,11 @@ impl Lanes {
         self.first_row(band)..self.first_row(band + 1)
     }
 
-    /// What decides between spreads: lines per channel, all bands as large as the largest (whose thread the others wait for), and
-    /// then those of a border of one line.
-    pub fn cost(&self) -> usize {
+    /// What decides between spreads: lines per channel, then those of a border of one line; of equal ones, whether threads have
+    /// bands, and then how large the largest is, whose thread the others wait for.
+    pub fn cost(&self) -> (usize, Reverse<usize>, usize) {
         let [height, width] = self.patch;
-        8 * self.bands * height.div_ceil(self.bands) * width + (height + width)
+        (8 * height * width + (height + width), Reverse(self.bands), height.div_ceil(self.bands) * width)
     }
 
     /// Lines of a patch without border.
@@ -281,7 +282,8 @@ mod tests {
         assert_eq!(Lanes::best(1, [56, 56], 2).grid, [4, 4]);
         assert_eq!(Lanes::best(1, [14, 14], 2).lines(), 14);
         assert_eq!(Lanes::best(16, [7, 7], 2).lines(), 49);
-        // As many lines as seven rows of four, but the bands are even.
+        // As many lines as seven rows of four, but the bands are even; and no bands are no even bands.
         assert_eq!(Lanes::best(8, [7, 7], 2).patch, [4, 7]);
+        assert_eq!(Lanes::best(1, [14, 14], 2).patch, [7, 2]);
     }
 }
