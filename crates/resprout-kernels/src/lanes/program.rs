@@ -580,13 +580,19 @@ impl Conv {
         }
     }
 
+    /// Bytes between channels: of the output and of the summand.
+    fn pitches(&self) -> [usize; 2] {
+        let pitch = |placed: &Placed| placed.extent.pitch() * LINE;
+        [pitch(&self.to), self.added.as_ref().map_or(0, pitch)]
+    }
+
     /// Rows of a tile, so many lines wide, of all output channels of a group: in the output and in the summand.
     fn lines_of_group(&self, group: usize, rows: [&[usize]; 2], wide: usize) -> Vec<[usize; 2]> {
-        let pitches = [self.to.extent.pitch(), self.added.as_ref().map_or(0, |added| added.extent.pitch())];
+        let pitches = self.pitches();
         let mut lines = Vec::with_capacity(group * rows[0].len() * wide);
         for channel in 0..group {
             for row in 0..rows[0].len() {
-                let line = |x: usize| [0, 1].map(|of| rows[of][row] + (channel * pitches[of] + x) * LINE);
+                let line = |x: usize| [0, 1].map(|of| rows[of][row] + channel * pitches[of] + x * LINE);
                 lines.extend((0..wide).map(line));
             }
         }
@@ -651,6 +657,7 @@ impl Conv {
 
     unsafe fn run_tile(&self, base: Base, (tile, run): &(Tile, Run), groups: std::ops::Range<usize>) {
         let step = self.shape.out_channels / self.choice.group + 1;
+        let [output_pitch, added_pitch] = self.pitches();
         // SAFETY: the builder has checked the extents.
         unsafe {
             for block in 0..self.stream.blocks {
@@ -658,9 +665,9 @@ impl Conv {
                     tile,
                     input: base.channel(&self.from, 0).cast(),
                     output: base.channel(&self.to, 0).cast(),
-                    output_pitch: self.to.extent.pitch() * LINE,
+                    output_pitch,
                     added: self.added.as_ref().map_or(std::ptr::null(), |added| base.channel(added, 0).cast_const().cast()),
-                    added_pitch: self.added.as_ref().map_or(0, |added| added.extent.pitch() * LINE),
+                    added_pitch,
                     order: &self.stream.order[block * step..][..step],
                     starts: &self.stream.starts[block * step..][..step],
                     entries: &self.stream.entries,
