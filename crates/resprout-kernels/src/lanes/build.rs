@@ -7,6 +7,9 @@ use super::stream::{self, Row};
 use crate::table::Kernel;
 use crate::{Activation, ConvShape};
 
+/// Lines of a channel of which threads share the channels, not the lines.
+const FEW: usize = 16;
+
 /// A value of a program that is being built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Value(usize);
@@ -39,6 +42,13 @@ enum Draft {
         bias: Vec<f32>,
         activation: Activation,
         added: Option<Value>,
+        /// Whether windows reach beyond patches.
+        beyond: bool,
+    },
+    /// Each thread makes a copy of its own.
+    Own {
+        from: Value,
+        to: Value,
     },
     Border {
         value: Value,
@@ -90,7 +100,8 @@ impl Draft {
             Draft::Conv { from, added, .. } => [Some(*from), *added].into_iter().flatten().collect(),
             Draft::Border { value } => vec![*value],
             Draft::Add { a, b, .. } => vec![*a, *b],
-            Draft::Move { from, .. }
+            Draft::Own { from, .. }
+            | Draft::Move { from, .. }
             | Draft::Copy { from, .. }
             | Draft::Pool { from, .. }
             | Draft::Affine { from, .. }
@@ -99,10 +110,19 @@ impl Draft {
         }
     }
 
+    /// The value whose border it reads.
+    fn border_of(&self) -> Option<Value> {
+        match self {
+            Draft::Conv { from, beyond: true, .. } | Draft::Pool { from, .. } => Some(*from),
+            _ => None,
+        }
+    }
+
     fn writes(&self) -> Option<Value> {
         match self {
             Draft::Input { to, .. }
             | Draft::Conv { to, .. }
+            | Draft::Own { to, .. }
             | Draft::Move { to, .. }
             | Draft::Copy { to, .. }
             | Draft::Pool { to, .. }
@@ -152,7 +172,7 @@ impl Builder {
     }
 
     fn value(&mut self, lanes: Lanes, channels: usize, size: [usize; 2]) -> Value {
-        self.extents.push(Extent { lanes, size, channels, pad: [0, 0], band: 0 });
+        self.extents.push(Extent { lanes, size, channels, pad: [0, 0], band: 0, copies: 1 });
         self.bordered.push(false);
         Value(self.extents.len() - 1)
     }
@@ -189,7 +209,7 @@ impl Builder {
         let (out_h, out_w) = shape.out_size();
         let extent = [0, 1].map(|axis| (shape.kernel[axis] - 1) * shape.dilation[axis] + 1);
         let pads = [shape.pads[0], shape.pads[1]];
-        let (lanes, from) = self.windows(from, [out_h, out_w], extent, shape.stride, pads);
+        let (lanes, from, beyond) = self.windows(from, [out_h, out_w], extent, shape.stride, pads);
         let to = self.value(lanes, shape.out_channels, [out_h, out_w]);
         let added = added.map(|added| {
             assert_eq!(self.shape(added), self.shape(to), "summand of {shape:?}");
@@ -197,7 +217,7 @@ impl Builder {
         });
         let rows = stream::rows(&shape, weight);
         let bias = if bias.is_empty() { vec![0.0; shape.out_channels] } else { bias.to_vec() };
-        let draft = Draft::Conv { from, to, shape, rows, bias, activation, added };
+        let draft = Draft::Conv { from, to, shape, rows, bias, activation, added, beyond };
         self.drafts.push((name.into(), draft));
         to
     }
@@ -213,7 +233,7 @@ impl Builder {
         out: [usize; 2],
         mean: bool,
     ) -> Value {
-        let (lanes, from) = self.windows(from, out, kernel, stride, pads);
+        let (lanes, from, _) = self.windows(from, out, kernel, stride, pads);
         let to = self.value(lanes, self.extents[from.0].channels, out);
         self.drafts.push((name.into(), Draft::Pool { from, to, kernel, stride, pads, mean }));
         to
@@ -277,7 +297,8 @@ impl Builder {
         self.drafts.push(("output".into(), Draft::Output { from, index: self.outputs.len() - 1 }));
     }
 
-    /// The spread of an output whose windows step over `from`, and `from` in lanes that suit it.
+    /// The spread of an output whose windows step over `from`, `from` in lanes that suit it, and whether windows reach beyond
+    /// its patches.
     fn windows(
         &mut self,
         from: Value,
@@ -285,7 +306,7 @@ impl Builder {
         kernel: [usize; 2],
         stride: [usize; 2],
         pads: [usize; 2],
-    ) -> (Lanes, Value) {
+    ) -> (Lanes, Value, bool) {
         let input = self.extents[from.0];
         // A window of the last patch may begin before the image ends and reach beyond the patch's border.
         let threads = self.threads;
@@ -313,8 +334,9 @@ impl Builder {
             behind(1, lanes.patch[1]).saturating_sub(extent.lanes.patch[1]).max(pads[1]),
         ];
         extent.pad = [0, 1].map(|axis| extent.pad[axis].max(pad[axis]));
-        self.bordered[from.0] |= kernel != [1, 1] || pad != [0, 0];
-        (lanes, from)
+        let beyond = kernel != [1, 1] || pad != [0, 0];
+        self.bordered[from.0] |= beyond;
+        (lanes, from, beyond)
     }
 
     /// The value in these lanes: itself, or a copy.
@@ -339,6 +361,7 @@ impl Builder {
         if !self.extents.iter().all(fits) {
             return None;
         }
+        self.insert_copies();
         self.insert_borders();
         let (places, lines) = self.places();
         let placed = |value: Value| Placed { extent: self.extents[value.0], start: places[value.0] };
@@ -351,12 +374,16 @@ impl Builder {
                     let extent = &self.extents[to.0];
                     Op::Input { index, to: placed(to), table: extent.gathers(extent.plain()).into_iter().flatten().collect() }
                 }
-                Draft::Conv { from, to, shape, rows, bias, activation, added } => {
+                Draft::Conv { from, to, shape, rows, bias, activation, added, .. } => {
                     let repairs = if self.bordered[to.0] { self.extents[to.0].repairs().concat() } else { Vec::new() };
                     let places = [placed(from), placed(to)];
                     let added = added.map(placed);
                     let conv = Conv::new(self.kernel, shape, rows, bias, activation, places, added, repairs, self.threads);
                     Op::Conv(Box::new(conv))
+                }
+                Draft::Own { from, to } => {
+                    let lines = self.extents[to.0].lines_from(&self.extents[from.0]).concat();
+                    Op::Own { from: placed(from), to: placed(to), lines }
                 }
                 Draft::Border { value } => Op::Border { value: placed(value), repairs: self.extents[value.0].repairs() },
                 Draft::Move { from, to } => {
@@ -390,6 +417,30 @@ impl Builder {
         Some(Program { kernel: self.kernel, ops, names, lines, inputs: self.inputs, outputs: self.outputs, images: self.images })
     }
 
+    /// Threads that share the output channels of a convolution read all of its input, most of which others have written. Where
+    /// that is mostly border, each thread makes the border itself, in a copy of its own.
+    fn insert_copies(&mut self) {
+        for value in (0..self.extents.len()).map(Value) {
+            let extent = self.extents[value.0];
+            let few = extent.lanes.bands == 1 && extent.lanes.lines() <= FEW;
+            let all = |draft: &Draft| matches!(draft, Draft::Conv { shape, .. } if shape.groups == 1);
+            let mut readers = self.drafts.iter().filter(|(_, draft)| draft.border_of() == Some(value));
+            let wanted = self.threads > 1 && self.bordered[value.0] && few && readers.all(|(_, draft)| all(draft));
+            let written = self.drafts.iter().rposition(|(_, draft)| draft.writes() == Some(value));
+            let Some(written) = written.filter(|_| wanted) else { continue };
+            let copy = self.value(extent.lanes, extent.channels, extent.size);
+            self.extents[copy.0] = Extent { copies: self.threads, ..extent };
+            self.extents[value.0].pad = [0, 0];
+            self.bordered[value.0] = false;
+            for (_, draft) in self.drafts.iter_mut().filter(|(_, draft)| draft.border_of() == Some(value)) {
+                if let Draft::Conv { from, .. } = draft {
+                    *from = copy;
+                }
+            }
+            self.drafts.insert(written + 1, ("copies".into(), Draft::Own { from: value, to: copy }));
+        }
+    }
+
     /// Borders are filled behind the last operation that writes the value, unless that fills them itself.
     fn insert_borders(&mut self) {
         let mut index = 0;
@@ -397,7 +448,7 @@ impl Builder {
             let written = self.drafts[index].1.writes();
             let fills = matches!(
                 self.drafts[index].1,
-                Draft::Input { .. } | Draft::Conv { .. } | Draft::Move { .. } | Draft::Border { .. }
+                Draft::Input { .. } | Draft::Conv { .. } | Draft::Own { .. } | Draft::Move { .. } | Draft::Border { .. }
             );
             if let Some(value) = written.filter(|value| self.bordered[value.0] && !fills) {
                 let again = self.drafts[index + 1..].iter().any(|(_, draft)| draft.writes() == Some(value));
@@ -409,20 +460,22 @@ impl Builder {
         }
     }
 
-    /// Each value's first line, and how many lines there are. Values that have a band for each thread lie in as many parts of the
+    /// Each value's first line, and how many lines there are. Values of which each thread has its own part lie in as many parts of the
     /// same size, the others behind them.
     fn places(&mut self) -> (Vec<usize>, usize) {
         let mut last = vec![0; self.extents.len()];
         for (index, (_, draft)) in self.drafts.iter().enumerate() {
-            draft.reads().into_iter().chain(draft.writes()).for_each(|value| last[value.0] = index);
+            // Threads do not meet behind copies: while one still makes its own, another can be at the next operation.
+            let until = if matches!(draft, Draft::Own { .. }) { index + 1 } else { index };
+            draft.reads().into_iter().chain(draft.writes()).for_each(|value| last[value.0] = until.max(last[value.0]));
         }
         let mut places = vec![usize::MAX; self.extents.len()];
-        let part = self.place(&mut places, &last, |lanes| lanes.bands > 1).next_multiple_of(PAGE);
-        let shared = self.place(&mut places, &last, |lanes| lanes.bands == 1);
+        let part = self.place(&mut places, &last, Extent::is_parted).next_multiple_of(PAGE);
+        let shared = self.place(&mut places, &last, |extent| !extent.is_parted());
         for (extent, place) in self.extents.iter_mut().zip(&mut places) {
-            match extent.lanes.bands {
-                1 => *place += self.threads * part,
-                _ => extent.band = part,
+            match extent.is_parted() {
+                true => extent.band = part,
+                false => *place += self.threads * part,
             }
         }
         (places, self.threads * part + shared)
@@ -432,18 +485,20 @@ impl Builder {
     /// and nothing else reads the summand afterwards. Large values come from far away, and one is less than two.
     fn in_place(&self, draft: &Draft, last: &[usize], index: usize) -> Option<Value> {
         let Draft::Conv { from, to, added: Some(added), .. } = draft else { return None };
-        let fits = added != from && last[added.0] == index && self.extents[added.0] == self.extents[to.0];
+        // Threads do not meet behind copies.
+        let copied = index > 0 && matches!(&self.drafts[index - 1].1, Draft::Own { from, .. } if from == added);
+        let fits = added != from && !copied && last[added.0] == index && self.extents[added.0] == self.extents[to.0];
         fits.then_some(*added)
     }
 
-    /// Places for the values with such lanes, and how many lines they take: values that are never alive together share lines.
+    /// Places for such values, and how many lines they take: values that are never alive together share lines.
     /// `last` says where each is used for the last time.
-    fn place(&self, places: &mut [usize], last: &[usize], of: impl Fn(&Lanes) -> bool) -> usize {
+    fn place(&self, places: &mut [usize], last: &[usize], of: impl Fn(&Extent) -> bool) -> usize {
         // First line, past the last line, past the last use.
         let mut taken: Vec<(usize, usize, usize)> = Vec::new();
         let mut lines = 0;
         for (index, (_, draft)) in self.drafts.iter().enumerate() {
-            let new = |value: &Value| places[value.0] == usize::MAX && of(&self.extents[value.0].lanes);
+            let new = |value: &Value| places[value.0] == usize::MAX && of(&self.extents[value.0]);
             let Some(value) = draft.writes().filter(new) else { continue };
             taken.retain(|(_, _, until)| *until >= index);
             if let Some(added) = self.in_place(draft, last, index) {

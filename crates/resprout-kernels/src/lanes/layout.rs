@@ -34,7 +34,7 @@ pub(super) struct Gather {
     pub read: u16,
 }
 
-/// A line that is made of another of the same channel, or of itself.
+/// A line that is made of another, or of itself.
 #[derive(Clone, Debug)]
 pub(super) struct Repair {
     /// The other line.
@@ -134,6 +134,8 @@ pub(super) struct Extent {
     pub pad: [usize; 2],
     /// Lines from a band of a channel to the next: the same for all values, so that each thread has its own part of the memory.
     pub band: usize,
+    /// One, or as many as there are threads, each in its thread's part. Those have one band.
+    pub copies: usize,
 }
 
 impl Extent {
@@ -150,6 +152,11 @@ impl Extent {
     /// Lines from one channel to the next: odd, so that channels do not fall into the same sets of the cache.
     pub fn pitch(&self) -> usize {
         self.lines() | 1
+    }
+
+    /// Whether each thread has its own part of it.
+    pub fn is_parted(&self) -> bool {
+        self.lanes.bands > 1 || self.copies > 1
     }
 
     /// Lines from a channel's first one to past its last one; between its bands lie other channels.
@@ -226,19 +233,24 @@ impl Extent {
         })
     }
 
-    /// The lines of each band that must be written again after the patches were: borders, and lanes outside of the image. All
-    /// patches are of one size, so that the lanes of a line have their neighbours on one line too.
+    /// The lines of each band that must be written again after the patches were: borders, and lanes outside of the image.
     pub fn repairs(&self) -> Vec<Vec<Repair>> {
+        let needed = |repair: &Repair| repair.from != repair.to || repair.read != u16::MAX;
+        self.lines_from(self).into_iter().map(|band| band.into_iter().filter(needed).collect()).collect()
+    }
+
+    /// Of every line of each band with its border: what it is made of in `source`, a value with the same lanes. All patches are
+    /// of one size, so that the lanes of a line have their neighbours on one line too.
+    pub fn lines_from(&self, source: &Extent) -> Vec<Vec<Repair>> {
         let [height, width] = self.lanes.patch.map(|size| size as isize);
         let repair = |band: usize, (y, x): (isize, isize)| {
             let pixels = self.pixels(y, x, |image, pixel| self.lanes.place(image, pixel).0);
             let lanes = pixels.map(|lane| lane.unwrap_or(0) as u32);
-            let from = self.line(y.rem_euclid(height) as usize, x.rem_euclid(width) as usize);
+            let from = source.line(y.rem_euclid(height) as usize, x.rem_euclid(width) as usize);
             let to = self.line_of(band, y, x);
             Repair { from, to, lanes, read: mask(&pixels) }
         };
-        let needed = |repair: &Repair| repair.from != repair.to || repair.read != u16::MAX;
-        let band = |band: usize| self.places(band, self.pad).map(|place| repair(band, place)).filter(needed).collect();
+        let band = |band: usize| self.places(band, self.pad).map(|place| repair(band, place)).collect();
         (0..self.lanes.bands).map(band).collect()
     }
 }
@@ -266,7 +278,7 @@ mod tests {
     fn every_pixel_has_a_place_and_borders_show_the_neighbour() {
         for (images, size) in [(1, [14, 14]), (1, [30, 23]), (1, [7, 5]), (2, [9, 4]), (4, [3, 3]), (16, [2, 3])] {
             for lanes in Lanes::candidates(images, size, 2) {
-                let extent = Extent { lanes, size, channels: 1, pad: [1, 1], band: 1000 };
+                let extent = Extent { lanes, size, channels: 1, pad: [1, 1], band: 1000, copies: 1 };
                 let mut seen = std::collections::HashSet::new();
                 for image in 0..images {
                     for pixel in (0..size[0]).flat_map(|y| (0..size[1]).map(move |x| [y, x])) {

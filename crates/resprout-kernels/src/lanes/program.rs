@@ -56,6 +56,12 @@ pub(super) enum Op {
         value: Placed,
         repairs: Vec<Vec<Repair>>,
     },
+    /// Each thread makes a copy of its own, with a border.
+    Own {
+        from: Placed,
+        to: Placed,
+        lines: Vec<Repair>,
+    },
     /// The same pixels in other lanes or bands: a table for each band.
     Move {
         from: Placed,
@@ -101,6 +107,13 @@ pub(super) enum Op {
         index: usize,
         table: Vec<Gather>,
     },
+}
+
+impl Op {
+    /// Whether threads do it together, and have to meet behind it.
+    fn is_shared(&self) -> bool {
+        !matches!(self, Op::Own { .. })
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -197,7 +210,9 @@ impl Program {
     fn run_part(&self, base: Base, inputs: &[&[f32]], member: &Member) {
         for op in &self.ops {
             self.run_op(op, base, inputs, member);
-            member.meet();
+            if op.is_shared() {
+                member.meet();
+            }
         }
     }
 
@@ -268,8 +283,15 @@ impl Program {
                 }
                 Op::Border { value, repairs } => {
                     member.each_of(repairs.len(), value.extent.channels, |band, channel| {
-                        tile::repair_lines(self.kernel, &repairs[band], base.channel(value, channel));
+                        let channel = base.channel(value, channel);
+                        tile::repair_lines(self.kernel, &repairs[band], channel, channel);
                     });
+                }
+                Op::Own { from, to, lines } => {
+                    let Some(own) = base.copy(to, member) else { return };
+                    for channel in 0..to.extent.channels {
+                        tile::repair_lines(self.kernel, lines, base.channel(from, channel), own.channel(to, channel));
+                    }
                 }
                 Op::Move { from, to, tables } => {
                     member.each_of(tables.len(), to.extent.channels, |band, channel| {
@@ -355,6 +377,17 @@ impl Base {
     unsafe fn channel(&self, value: &Placed, channel: usize) -> *mut f32 {
         // SAFETY: the caller asks for a channel of a value of this arena.
         unsafe { self.arena.add((value.start + channel * value.extent.pitch()) * LANES) }
+    }
+
+    /// Where `value` is read as the member's own copy, if there are copies. `None` for a member without one: the others do its
+    /// part.
+    unsafe fn copy(&self, value: &Placed, member: &Member) -> Option<Base> {
+        let Extent { copies, band, .. } = value.extent;
+        match copies {
+            1 => Some(*self),
+            // SAFETY: each copy is a band behind the one before, in this arena.
+            _ => (member.index < copies).then(|| Base { arena: unsafe { self.arena.add(member.index * band * LANES) }, ..*self }),
+        }
     }
 }
 
@@ -614,12 +647,14 @@ impl Conv {
         if by_band && count > 1 {
             self.ask_for_edges(base, member.index);
         }
+        // SAFETY: the builder has placed the copies.
+        let Some(own_input) = (unsafe { base.copy(&self.from, member) }) else { return };
         member.divide_at(first, |thing| {
             let (owner, thing) = (thing / (tiles * own), thing % (tiles * own));
             let (tile, part) = (thing / own, owner * own + thing % own);
             let groups = self.stream.parts[part]..self.stream.parts[part + 1];
             // SAFETY: passed on to the caller; different tiles and channels do not meet.
-            unsafe { self.run_tile(base, &self.tiles[tile], groups) };
+            unsafe { self.run_tile([own_input, base], &self.tiles[tile], groups) };
         });
     }
 
@@ -655,7 +690,8 @@ impl Conv {
         (0..parts).map(first).chain([groups]).collect()
     }
 
-    unsafe fn run_tile(&self, base: Base, (tile, run): &(Tile, Run), groups: std::ops::Range<usize>) {
+    /// With the input of one base, and all else of the other.
+    unsafe fn run_tile(&self, [own_input, base]: [Base; 2], (tile, run): &(Tile, Run), groups: std::ops::Range<usize>) {
         let step = self.shape.out_channels / self.choice.group + 1;
         let [output_pitch, added_pitch] = self.pitches();
         // SAFETY: the builder has checked the extents.
@@ -663,7 +699,7 @@ impl Conv {
             for block in 0..self.stream.blocks {
                 run(&Work {
                     tile,
-                    input: base.channel(&self.from, 0).cast(),
+                    input: own_input.channel(&self.from, 0).cast(),
                     output: base.channel(&self.to, 0).cast(),
                     output_pitch,
                     added: self.added.as_ref().map_or(std::ptr::null(), |added| base.channel(added, 0).cast_const().cast()),

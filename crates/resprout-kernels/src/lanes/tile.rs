@@ -68,8 +68,8 @@ trait Isa {
     unsafe fn multiply_add(weight: Self::Line, line: Self::Line, sum: Self::Line) -> Self::Line;
     /// Asks for a line that will be needed soon; any address will do.
     unsafe fn prefetch(from: *const u8);
-    /// Makes a line of a channel of another.
-    unsafe fn repair(repair: &Repair, channel: *mut u8);
+    /// Makes a line of the channel `to` of one of the channel `from`.
+    unsafe fn repair(repair: &Repair, from: *const u8, to: *mut u8);
     /// NaN stays NaN.
     unsafe fn clamp(line: Self::Line, low: Self::Line, high: Self::Line) -> Self::Line;
 }
@@ -165,16 +165,16 @@ unsafe fn put<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usiz
             }
         }
         if work.last {
-            repair_all::<I>(&work.tile.repairs, out);
+            repair_all::<I>(&work.tile.repairs, out, out);
         }
     }
 }
 
-/// Makes lines of a channel of others.
+/// Makes lines of the channel `to` of some of the channel `from`.
 #[inline(always)]
-unsafe fn repair_all<I: Isa>(repairs: &[Repair], channel: *mut u8) {
-    // SAFETY: the caller vouches for the channel being of the value that the repairs were made for.
-    repairs.iter().for_each(|repair| unsafe { I::repair(repair, channel) });
+unsafe fn repair_all<I: Isa>(repairs: &[Repair], from: *const u8, to: *mut u8) {
+    // SAFETY: the caller vouches for the channels being of the values that the repairs were made for.
+    repairs.iter().for_each(|repair| unsafe { I::repair(repair, from, to) });
 }
 
 /// The group of output channels at a place in the order.
@@ -357,11 +357,11 @@ mod x86 {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         }
         #[inline(always)]
-        unsafe fn repair(repair: &Repair, channel: *mut u8) {
+        unsafe fn repair(repair: &Repair, from: *const u8, to: *mut u8) {
             unsafe {
                 let lanes = _mm512_loadu_si512(repair.lanes.as_ptr().cast());
-                let from = Self::load(channel.add(repair.from * LINE));
-                Self::store(channel.add(repair.to * LINE), _mm512_maskz_permutexvar_ps(repair.read, lanes, from));
+                let from = Self::load(from.add(repair.from * LINE));
+                Self::store(to.add(repair.to * LINE), _mm512_maskz_permutexvar_ps(repair.read, lanes, from));
             }
         }
         #[inline(always)]
@@ -403,9 +403,9 @@ mod x86 {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         }
         #[inline(always)]
-        unsafe fn repair(repair: &Repair, channel: *mut u8) {
+        unsafe fn repair(repair: &Repair, from: *const u8, to: *mut u8) {
             unsafe {
-                let [low, high] = Self::load(channel.add(repair.from * LINE));
+                let [low, high] = Self::load(from.add(repair.from * LINE));
                 let bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
                 let mut halves = [low; 2];
                 for half in 0..2 {
@@ -418,7 +418,7 @@ mod x86 {
                     let read = _mm256_cmpeq_epi32(_mm256_and_si256(read, bits), bits);
                     halves[half] = _mm256_and_ps(values, _mm256_castsi256_ps(read));
                 }
-                Self::store(channel.add(repair.to * LINE), halves);
+                Self::store(to.add(repair.to * LINE), halves);
             }
         }
         #[inline(always)]
@@ -460,11 +460,11 @@ impl Isa for Portable {
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
     #[inline(always)]
-    unsafe fn repair(repair: &Repair, channel: *mut u8) {
+    unsafe fn repair(repair: &Repair, from: *const u8, to: *mut u8) {
         unsafe {
-            let from = Self::load(channel.add(repair.from * LINE));
+            let from = Self::load(from.add(repair.from * LINE));
             let lane = |lane: usize| if repair.read >> lane & 1 == 1 { from[repair.lanes[lane] as usize] } else { 0.0 };
-            Self::store(channel.add(repair.to * LINE), std::array::from_fn(lane));
+            Self::store(to.add(repair.to * LINE), std::array::from_fn(lane));
         }
     }
     #[inline(always)]
@@ -599,31 +599,31 @@ pub(super) unsafe fn gather_line(kernel: Kernel, gather: &Gather, from: *const f
     }
 }
 
-/// Makes lines of a channel of others.
+/// Makes lines of the channel `to` of some of the channel `from`, which may be the same.
 ///
 /// # Safety
-/// `channel` must be a whole channel of the value that the repairs were made for.
-pub(super) unsafe fn repair_lines(kernel: Kernel, repairs: &[Repair], channel: *mut f32) {
+/// Both must be whole channels of the values that the repairs were made for.
+pub(super) unsafe fn repair_lines(kernel: Kernel, repairs: &[Repair], from: *const f32, to: *mut f32) {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f")]
-    unsafe fn avx512(repairs: &[Repair], channel: *mut u8) {
+    unsafe fn avx512(repairs: &[Repair], from: *const u8, to: *mut u8) {
         // SAFETY: passed on to the caller.
-        unsafe { repair_all::<x86::Avx512>(repairs, channel) }
+        unsafe { repair_all::<x86::Avx512>(repairs, from, to) }
     }
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn avx2(repairs: &[Repair], channel: *mut u8) {
+    unsafe fn avx2(repairs: &[Repair], from: *const u8, to: *mut u8) {
         // SAFETY: passed on to the caller.
-        unsafe { repair_all::<x86::Avx2>(repairs, channel) }
+        unsafe { repair_all::<x86::Avx2>(repairs, from, to) }
     }
     // SAFETY: passed on to the caller; the kernel is the proof of the instructions.
     unsafe {
         match kernel.isa() {
             #[cfg(target_arch = "x86_64")]
-            Available::Avx512 => avx512(repairs, channel.cast()),
+            Available::Avx512 => avx512(repairs, from.cast(), to.cast()),
             #[cfg(target_arch = "x86_64")]
-            Available::Avx2 => avx2(repairs, channel.cast()),
-            Available::Portable => repair_all::<Portable>(repairs, channel.cast()),
+            Available::Avx2 => avx2(repairs, from.cast(), to.cast()),
+            Available::Portable => repair_all::<Portable>(repairs, from.cast(), to.cast()),
         }
     }
 }
