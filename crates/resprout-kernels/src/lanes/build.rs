@@ -7,7 +7,7 @@ use super::stream::{self, Row};
 use crate::table::Kernel;
 use crate::{Activation, ConvShape};
 
-/// Lines of a channel of which threads share the channels, not the lines.
+/// Lines of a channel without its border, which has more than half as many more.
 const FEW: usize = 16;
 
 /// A value of a program that is being built.
@@ -45,8 +45,8 @@ enum Draft {
         /// Whether windows reach beyond patches.
         beyond: bool,
     },
-    /// Each thread makes a copy of its own.
-    Own {
+    /// A copy with a border, of which each thread has its own part or all.
+    Bordered {
         from: Value,
         to: Value,
     },
@@ -100,7 +100,7 @@ impl Draft {
             Draft::Conv { from, added, .. } => [Some(*from), *added].into_iter().flatten().collect(),
             Draft::Border { value } => vec![*value],
             Draft::Add { a, b, .. } => vec![*a, *b],
-            Draft::Own { from, .. }
+            Draft::Bordered { from, .. }
             | Draft::Move { from, .. }
             | Draft::Copy { from, .. }
             | Draft::Pool { from, .. }
@@ -122,7 +122,7 @@ impl Draft {
         match self {
             Draft::Input { to, .. }
             | Draft::Conv { to, .. }
-            | Draft::Own { to, .. }
+            | Draft::Bordered { to, .. }
             | Draft::Move { to, .. }
             | Draft::Copy { to, .. }
             | Draft::Pool { to, .. }
@@ -381,11 +381,16 @@ impl Builder {
                     let conv = Conv::new(self.kernel, shape, rows, bias, activation, places, added, repairs, self.threads);
                     Op::Conv(Box::new(conv))
                 }
-                Draft::Own { from, to } => {
-                    let lines = self.extents[to.0].lines_from(&self.extents[from.0]).concat();
-                    Op::Own { from: placed(from), to: placed(to), lines }
+                Draft::Bordered { from, to } => {
+                    let lines = self.extents[to.0].lines_from(&self.extents[from.0]);
+                    match self.extents[to.0].copies {
+                        1 => Op::Border { from: placed(from), to: placed(to), repairs: lines },
+                        _ => Op::Own { from: placed(from), to: placed(to), lines: lines.concat() },
+                    }
                 }
-                Draft::Border { value } => Op::Border { value: placed(value), repairs: self.extents[value.0].repairs() },
+                Draft::Border { value } => {
+                    Op::Border { from: placed(value), to: placed(value), repairs: self.extents[value.0].repairs() }
+                }
                 Draft::Move { from, to } => {
                     let source = self.extents[from.0];
                     let tables = self.extents[to.0].gathers(|image, pixel| source.float(image, pixel));
@@ -417,19 +422,20 @@ impl Builder {
         Some(Program { kernel: self.kernel, ops, names, lines, inputs: self.inputs, outputs: self.outputs, images: self.images })
     }
 
-    /// Threads that share the output channels of a convolution read all of its input, most of which others have written. Where
-    /// that is mostly border, each thread makes the border itself, in a copy of its own.
+    /// Where much of a value is border, what others have written is read less often if each thread makes the border of its band
+    /// itself; or of all, where threads share the output channels and each reads all of the input.
     fn insert_copies(&mut self) {
         for value in (0..self.extents.len()).map(Value) {
             let extent = self.extents[value.0];
-            let few = extent.lanes.bands == 1 && extent.lanes.lines() <= FEW;
+            let few = extent.lanes.lines() <= FEW;
             let all = |draft: &Draft| matches!(draft, Draft::Conv { shape, .. } if shape.groups == 1);
             let mut readers = self.drafts.iter().filter(|(_, draft)| draft.border_of() == Some(value));
             let wanted = self.threads > 1 && self.bordered[value.0] && few && readers.all(|(_, draft)| all(draft));
             let written = self.drafts.iter().rposition(|(_, draft)| draft.writes() == Some(value));
             let Some(written) = written.filter(|_| wanted) else { continue };
             let copy = self.value(extent.lanes, extent.channels, extent.size);
-            self.extents[copy.0] = Extent { copies: self.threads, ..extent };
+            let copies = if extent.lanes.bands > 1 { 1 } else { self.threads };
+            self.extents[copy.0] = Extent { copies, ..extent };
             self.extents[value.0].pad = [0, 0];
             self.bordered[value.0] = false;
             for (_, draft) in self.drafts.iter_mut().filter(|(_, draft)| draft.border_of() == Some(value)) {
@@ -437,7 +443,7 @@ impl Builder {
                     *from = copy;
                 }
             }
-            self.drafts.insert(written + 1, ("copies".into(), Draft::Own { from: value, to: copy }));
+            self.drafts.insert(written + 1, ("border".into(), Draft::Bordered { from: value, to: copy }));
         }
     }
 
@@ -448,7 +454,7 @@ impl Builder {
             let written = self.drafts[index].1.writes();
             let fills = matches!(
                 self.drafts[index].1,
-                Draft::Input { .. } | Draft::Conv { .. } | Draft::Own { .. } | Draft::Move { .. } | Draft::Border { .. }
+                Draft::Input { .. } | Draft::Conv { .. } | Draft::Bordered { .. } | Draft::Move { .. } | Draft::Border { .. }
             );
             if let Some(value) = written.filter(|value| self.bordered[value.0] && !fills) {
                 let again = self.drafts[index + 1..].iter().any(|(_, draft)| draft.writes() == Some(value));
@@ -466,7 +472,7 @@ impl Builder {
         let mut last = vec![0; self.extents.len()];
         for (index, (_, draft)) in self.drafts.iter().enumerate() {
             // Threads do not meet behind copies: while one still makes its own, another can be at the next operation.
-            let until = if matches!(draft, Draft::Own { .. }) { index + 1 } else { index };
+            let until = if matches!(draft, Draft::Bordered { .. }) { index + 1 } else { index };
             draft.reads().into_iter().chain(draft.writes()).for_each(|value| last[value.0] = until.max(last[value.0]));
         }
         let mut places = vec![usize::MAX; self.extents.len()];
@@ -486,7 +492,7 @@ impl Builder {
     fn in_place(&self, draft: &Draft, last: &[usize], index: usize) -> Option<Value> {
         let Draft::Conv { from, to, added: Some(added), .. } = draft else { return None };
         // Threads do not meet behind copies.
-        let copied = index > 0 && matches!(&self.drafts[index - 1].1, Draft::Own { from, .. } if from == added);
+        let copied = index > 0 && matches!(&self.drafts[index - 1].1, Draft::Bordered { from, .. } if from == added);
         let fits = added != from && !copied && last[added.0] == index && self.extents[added.0] == self.extents[to.0];
         fits.then_some(*added)
     }

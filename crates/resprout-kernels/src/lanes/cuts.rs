@@ -61,7 +61,8 @@ impl Conv {
     /// Ways to cut that may be the fastest, of groups of these sizes.
     pub(super) fn candidates(&self, kernel: Kernel, threads: usize, groups: &[usize]) -> Vec<Choice> {
         let blocks = self.blocks();
-        let splits: &[bool] = if threads > 1 { &[false, true] } else { &[false] };
+        // Threads that have bands would write into each other's; alone, again and again, that costs nothing and looks good.
+        let splits: &[bool] = if threads > 1 && self.to.extent.lanes.bands == 1 { &[false, true] } else { &[false] };
         let mut all = Vec::new();
         for (group, rows, columns) in self.shapes(kernel, groups) {
             for &block in &blocks {

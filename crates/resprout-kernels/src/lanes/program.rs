@@ -51,9 +51,11 @@ pub(super) enum Op {
         table: Vec<Gather>,
     },
     Conv(Box<Conv>),
-    /// Borders of each band are filled, where a convolution has not done it.
+    /// Borders are filled, where a convolution has not done it: for each band the lines that are made of others, which may be
+    /// another value's.
     Border {
-        value: Placed,
+        from: Placed,
+        to: Placed,
         repairs: Vec<Vec<Repair>>,
     },
     /// Each thread makes a copy of its own, with a border.
@@ -281,10 +283,10 @@ impl Program {
                         }
                     });
                 }
-                Op::Border { value, repairs } => {
-                    member.each_of(repairs.len(), value.extent.channels, |band, channel| {
-                        let channel = base.channel(value, channel);
-                        tile::repair_lines(self.kernel, &repairs[band], channel, channel);
+                Op::Border { from, to, repairs } => {
+                    member.each_of(repairs.len(), to.extent.channels, |band, channel| {
+                        let (source, target) = (base.channel(from, channel), base.channel(to, channel));
+                        tile::repair_lines(self.kernel, &repairs[band], source, target);
                     });
                 }
                 Op::Own { from, to, lines } => {
