@@ -14,19 +14,24 @@ const RUNS: usize = 3;
 /// Times a stage may take of what it takes with the best number of images, both with usual cuts, for better cuts to be looked for.
 const HOPELESS: f64 = 1.3;
 
-/// How often the finalists are compared at the least, and for what share of the limit.
+/// How many times of finalists are compared at the least.
 const ROUNDS: usize = 15;
+
+/// What may take longer than it has to takes this share of the limit.
 const COMPARED: u32 = 4;
 
 /// Batches that a finalist runs in a row: as many follow each other in use. The first finds the caches as another has left them
 /// and does not count.
 const ROW: usize = 4;
 
-/// How often a convolution's cuts are compared in their place in the network.
+/// How often a convolution's cuts are compared in their place in the network at the least.
 const PROOFS: usize = 3;
 
 /// The share of a simpler way's time below which another is worth it: less is lost in the noise.
 const WORTH: f64 = 0.97;
+
+/// The same for cuts that were found beside the usual ones: what each of them gains adds up.
+const WORTH_CUTTING: f64 = 0.99;
 
 /// What each stage costs with some number of images together.
 struct Measured {
@@ -37,6 +42,12 @@ struct Measured {
 struct StageCost {
     seconds: Seconds,
     cuts: Cuts,
+}
+
+impl Finalist {
+    fn new(session: Session, dense: Vec<Cut>) -> Finalist {
+        Finalist { session, dense, seconds: Vec::new() }
+    }
 }
 
 /// Per image.
@@ -77,9 +88,17 @@ pub(super) fn fastest(parts: &Parts, limit: Duration) -> Result<Session> {
     for (measured, hopeful) in measured.iter_mut().zip(&hopeful).filter(|(_, hopeful)| hopeful.contains(&true)) {
         measured.improve(&mut whole(measured.together)?, hopeful, each, parts.options.paths);
     }
-    let Finalist { mut session, dense, .. } = best_finalist(parts, &starts, &measured, limit / COMPARED)?;
-    session.prove(&dense, parts.options.paths);
-    Ok(session)
+    let compared = limit / COMPARED;
+    let Finalist { mut session, dense, .. } = best_finalist(parts, &starts, &measured, compared)?;
+    let careful = session.prove(&dense, parts.options.paths, compared);
+    if careful == session.cuts() {
+        return Ok(session);
+    }
+    // Each of the cuts has been the fastest for a moment; all together must be.
+    let mut usual = parts.session(&session.chosen().stages)?;
+    usual.choose(&careful);
+    let finalists = [usual, session].map(|session| Finalist::new(session, Vec::new()));
+    Ok(best_of(parts, finalists.into(), compared, WORTH_CUTTING)?.session)
 }
 
 /// Of each number of images and stage, whether better cuts are worth being looked for.
@@ -185,8 +204,14 @@ fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured], limit: 
     for (stages, cuts) in ways {
         let mut session = parts.session(&stages)?;
         session.choose(&cuts.fastest);
-        finalists.push(Finalist { session, dense: cuts.dense, seconds: Vec::new() });
+        finalists.push(Finalist::new(session, cuts.dense));
     }
+    best_of(parts, finalists, limit, WORTH)
+}
+
+/// The fastest of these in several batches in a row each, in turns. In their order each must take less than the share `worth` of
+/// the best before it.
+fn best_of(parts: &Parts, mut finalists: Vec<Finalist>, limit: Duration, worth: f64) -> Result<Finalist> {
     let images = grey(parts.options.batch, parts.image);
     let start = Instant::now();
     while finalists.len() > 1 && (finalists[0].seconds.len() < ROUNDS || start.elapsed() < limit) {
@@ -199,33 +224,38 @@ fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured], limit: 
         }
     }
     // The least time would be what happens at best, the median is what can be expected.
-    let worth = |other: &Finalist, best: &Finalist| median(&other.seconds) < WORTH * median(&best.seconds);
-    let best = finalists.into_iter().reduce(|best, other| if worth(&other, &best) { other } else { best });
+    let is_worth = |other: &Finalist, best: &Finalist| median(&other.seconds) < worth * median(&best.seconds);
+    let best = finalists.into_iter().reduce(|best, other| if is_worth(&other, &best) { other } else { best });
     best.ok_or_else(|| Error::data("no number of images to run together"))
 }
 
 impl Session {
     /// A machine that was busy for a moment can have spoiled a measurement: every convolution must prove itself in its place in
-    /// the network, against what is chosen without measuring and against these cuts on the dense path.
-    fn prove(&mut self, dense: &[Cut], paths: Paths) {
+    /// the network, against what is chosen without measuring and against these cuts on the dense path. Returns what would be left
+    /// without those that were found: the usual cuts, or the dense path where that is faster.
+    fn prove(&mut self, dense: &[Cut], paths: Paths, limit: Duration) -> Vec<Cut> {
         let usual: Vec<Cut> = self.stages.iter().flat_map(|stage| stage.usual(paths)).collect();
         let all = [&usual, &self.cuts(), dense];
         let mut least = all.map(|cuts| vec![f64::INFINITY; cuts.len()]);
         // The dense path counts only where it is allowed.
         let compared = if paths == Paths::Any { 3 } else { 2 };
-        for _ in 0..PROOFS {
+        let start = Instant::now();
+        for proofs in 0.. {
+            if proofs >= PROOFS && start.elapsed() > limit {
+                break;
+            }
             for (cuts, least) in all.iter().zip(&mut least).take(compared) {
                 self.choose(cuts);
                 let layers = self.layers(RUNS).into_iter().filter(|layer| layer.density.is_some());
                 least.iter_mut().zip(layers).for_each(|(least, layer)| *least = least.min(layer.seconds));
             }
         }
-        let proven = |at: usize| {
-            let better = if least[1][at] < least[0][at] { 1 } else { 0 };
-            if least[better][at] < WORTH * least[2][at] { all[better][at] } else { all[2][at] }
-        };
-        let proven: Vec<Cut> = (0..usual.len()).map(proven).collect();
+        let or_dense = |at: usize, of: usize| if least[of][at] < WORTH * least[2][at] { all[of][at] } else { all[2][at] };
+        let places = 0..usual.len();
+        let careful = places.clone().map(|at| or_dense(at, 0)).collect();
+        let proven: Vec<Cut> = places.map(|at| or_dense(at, usize::from(least[1][at] < least[0][at]))).collect();
         self.choose(&proven);
+        careful
     }
 }
 
