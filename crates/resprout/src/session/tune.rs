@@ -14,6 +14,9 @@ const RUNS: usize = 3;
 /// Times a stage may take of what it takes with the best number of images, both with usual cuts, for better cuts to be looked for.
 const HOPELESS: f64 = 1.3;
 
+/// Times the cheapest way's cost that another's may be for both to be compared.
+const NEARLY: f64 = 1.05;
+
 /// How many times of finalists are compared at the least.
 const ROUNDS: usize = 15;
 
@@ -27,11 +30,11 @@ const ROW: usize = 4;
 /// How often a convolution's cuts are compared in their place in the network at the least.
 const PROOFS: usize = 3;
 
-/// The share of a simpler way's time below which another is worth it: less is lost in the noise.
+/// The share of the dense path's time below which a convolution is worth being sparse: less is lost in the noise.
 const WORTH: f64 = 0.97;
 
-/// The same for cuts that were found beside the usual ones: what each of them gains adds up.
-const WORTH_CUTTING: f64 = 0.99;
+/// The same for whole batches beside those of a simpler plan. Many are measured.
+const WORTH_WHOLE: f64 = 0.99;
 
 /// What each stage costs with some number of images together.
 struct Measured {
@@ -98,7 +101,7 @@ pub(super) fn fastest(parts: &Parts, limit: Duration) -> Result<Session> {
     let mut usual = parts.session(&session.chosen().stages)?;
     usual.choose(&careful);
     let finalists = [usual, session].map(|session| Finalist::new(session, Vec::new()));
-    Ok(best_of(parts, finalists.into(), compared, WORTH_CUTTING)?.session)
+    Ok(best_of(parts, finalists.into(), compared)?.session)
 }
 
 /// Of each number of images and stage, whether better cuts are worth being looked for.
@@ -171,7 +174,7 @@ impl Seconds {
     }
 }
 
-/// The best number of images for the whole network, the stages that are chosen without measuring and the cheapest way through all
+/// The best number of images for the whole network, the stages that are chosen without measuring and the cheapest ways through all
 /// that was measured: which of them is the fastest. In this order each must be worth it: the first is the simplest, and what is put
 /// together from parts has been lucky in some of them.
 ///
@@ -187,7 +190,7 @@ fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured], limit: 
         measured.iter().find(|of| of.together == stage.together)
     });
     let mut ways: Vec<(Vec<StageStart>, Cuts)> = Vec::new();
-    for mut way in [whole, usual.collect(), cheapest(measured)] {
+    for mut way in [whole, usual.collect()].into_iter().chain(cheap(measured)) {
         if let ([.., before, last], true) = (&mut way[..], ends_in_pixels) {
             *last = cheapest_end(measured, before);
         }
@@ -206,12 +209,12 @@ fn best_finalist(parts: &Parts, starts: &[usize], measured: &[Measured], limit: 
         session.choose(&cuts.fastest);
         finalists.push(Finalist::new(session, cuts.dense));
     }
-    best_of(parts, finalists, limit, WORTH)
+    best_of(parts, finalists, limit)
 }
 
-/// The fastest of these in several batches in a row each, in turns. In their order each must take less than the share `worth` of
-/// the best before it.
-fn best_of(parts: &Parts, mut finalists: Vec<Finalist>, limit: Duration, worth: f64) -> Result<Finalist> {
+/// The fastest of these in several batches in a row each, in turns. In their order each must be worth it beside the best before
+/// it.
+fn best_of(parts: &Parts, mut finalists: Vec<Finalist>, limit: Duration) -> Result<Finalist> {
     let images = grey(parts.options.batch, parts.image);
     let start = Instant::now();
     while finalists.len() > 1 && (finalists[0].seconds.len() < ROUNDS || start.elapsed() < limit) {
@@ -224,7 +227,7 @@ fn best_of(parts: &Parts, mut finalists: Vec<Finalist>, limit: Duration, worth: 
         }
     }
     // The least time would be what happens at best, the median is what can be expected.
-    let is_worth = |other: &Finalist, best: &Finalist| median(&other.seconds) < worth * median(&best.seconds);
+    let is_worth = |other: &Finalist, best: &Finalist| median(&other.seconds) < WORTH_WHOLE * median(&best.seconds);
     let best = finalists.into_iter().reduce(|best, other| if is_worth(&other, &best) { other } else { best });
     best.ok_or_else(|| Error::data("no number of images to run together"))
 }
@@ -271,11 +274,19 @@ fn change(before: &Measured, of: &Measured, stage: usize) -> f64 {
     if of.together == before.together { 0.0 } else { before.seconds(stage - 1).leave + of.seconds(stage).enter }
 }
 
-/// Of each stage the number of images with which all together cost the least.
-fn cheapest(measured: &[Measured]) -> Vec<&Measured> {
-    let first = |of: &Measured| of.seconds(0).enter + of.seconds(0).inside;
-    let mut best: Vec<(f64, Vec<&Measured>)> = measured.iter().map(|of| (first(of), vec![of])).collect();
-    for stage in 1..measured.first().map_or(0, |of| of.stages.len()) {
+/// Ways that cost about as little as any: for each number of images that the first stage can have, the cheapest one; the cheapest
+/// of all comes first.
+fn cheap(measured: &[Measured]) -> Vec<Vec<&Measured>> {
+    let mut ways: Vec<(f64, Vec<&Measured>)> = measured.iter().filter_map(|first| cheapest(measured, first)).collect();
+    ways.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let least = ways.first().map_or(0.0, |(cost, _)| *cost);
+    ways.into_iter().filter(|(cost, _)| *cost <= NEARLY * least).map(|(_, way)| way).collect()
+}
+
+/// Of each stage the number of images with which all together cost the least, and what they cost, if the first is `first`.
+fn cheapest<'a>(measured: &'a [Measured], first: &'a Measured) -> Option<(f64, Vec<&'a Measured>)> {
+    let mut best = vec![(first.seconds(0).enter + first.seconds(0).inside, vec![first])];
+    for stage in 1..first.stages.len() {
         let extended = measured.iter().filter_map(|of| {
             let cost = |(cost, way): &(f64, Vec<&Measured>)| {
                 cost + way.last().map_or(0.0, |last| change(last, of, stage)) + of.seconds(stage).inside
@@ -285,8 +296,7 @@ fn cheapest(measured: &[Measured]) -> Vec<&Measured> {
         });
         best = extended.collect();
     }
-    let last = best.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
-    last.map_or(Vec::new(), |(_, way)| way)
+    best.into_iter().min_by(|a, b| a.0.total_cmp(&b.0))
 }
 
 /// Stages with the same number of images become one.
@@ -313,7 +323,7 @@ mod tests {
         let way = |change: f64| {
             let one = measured(1, &[[1.0, 4.0, 1.0], [1.0, 6.0, change], [1.0, 5.0, 1.0]]);
             let eight = measured(8, &[[1.0, 8.0, 1.0], [1.0, 7.5, 1.0], [change, 2.0, 1.0]]);
-            cheapest(&[one, eight]).iter().map(|of| of.together).collect::<Vec<_>>()
+            cheap(&[one, eight])[0].iter().map(|of| of.together).collect::<Vec<_>>()
         };
         assert_eq!(way(1.0), [1, 1, 8]);
         assert_eq!(way(1.6), [1, 1, 1]);
