@@ -173,8 +173,11 @@ unsafe fn put<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usiz
 /// Makes lines of the channel `to` of some of the channel `from`.
 #[inline(always)]
 unsafe fn repair_all<I: Isa>(repairs: &[Repair], from: *const u8, to: *mut u8) {
-    // SAFETY: the caller vouches for the channels being of the values that the repairs were made for.
-    repairs.iter().for_each(|repair| unsafe { I::repair(repair, from, to) });
+    // No closure: compilers leave one out of line, where it does not have the caller's instructions.
+    for repair in repairs {
+        // SAFETY: the caller vouches for the channels being of the values that the repairs were made for.
+        unsafe { I::repair(repair, from, to) };
+    }
 }
 
 /// The group of output channels at a place in the order.
