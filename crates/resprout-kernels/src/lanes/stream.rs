@@ -10,18 +10,18 @@ pub(super) struct Row(pub Vec<(u32, u32, f32)>);
 
 /// Reads `weight: [M, C / groups, kh, kw]`.
 pub(super) fn rows(shape: &ConvShape, weight: &[f32]) -> Vec<Row> {
-    let taps = shape.kernel[0] * shape.kernel[1];
+    let taps = (shape.kernel[0] * shape.kernel[1]) as u32;
+    let mut places = vec![0; shape.dot_length()];
     let row = |(m, weights): (usize, &[f32])| {
         let first = (m / shape.group_out() * shape.group_in()) as u32;
-        let mut row = Vec::with_capacity(weights.iter().filter(|weight| **weight != 0.0).count());
-        for (channel, weights) in (first..).zip(weights.chunks_exact(taps)) {
-            for (tap, &weight) in (0..).zip(weights) {
-                if weight != 0.0 {
-                    row.push((channel, tap, weight));
-                }
-            }
+        // No branch: where the next weight is not zero, a CPU would guess wrong.
+        let mut count = 0;
+        for (place, weight) in (0..).zip(weights) {
+            places[count] = place;
+            count += usize::from(*weight != 0.0);
         }
-        Row(row)
+        let weight = |&place: &u32| (first + place / taps, place % taps, weights[place as usize]);
+        Row(places[..count].iter().map(weight).collect())
     };
     weight.chunks_exact(shape.dot_length().max(1)).enumerate().map(row).collect()
 }
