@@ -7,7 +7,7 @@ use super::stream::{self, Row};
 use crate::table::Kernel;
 use crate::{Activation, ConvShape};
 
-/// Lines of a channel without its border, which has more than half as many more.
+/// A channel's lines are few where its border has more of them: around 4x4 there are 20.
 const FEW: usize = 16;
 
 /// A value of a program that is being built.
