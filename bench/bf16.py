@@ -46,9 +46,9 @@ def rival(dtype):
     return seconds
 
 
-def ours(plan, tune):
+def ours(plan):
     command = [resprout, "bench", model, "--batch", str(batch), "--threads", "2", "--rounds", "5", "--quiet"]
-    command += ["--plan", plan, "--tune", str(tune), "--json", "-"]
+    command += ["--plan", plan, "--tune", "20", "--json", "-"]
     report = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(report)["rows"][0]["ours"]["p50"]
 
@@ -57,10 +57,10 @@ rivals = {"float32": rival(torch.float32), "bfloat16": rival(torch.bfloat16)}
 times = {name: [] for name in ["ours", *rivals]}
 with tempfile.TemporaryDirectory() as folder:
     plan = os.path.join(folder, "plan")
-    ours(plan, 20)
+    ours(plan)
     for _ in range(rounds):
         time.sleep(PAUSE)
-        times["ours"].append(ours(plan, 20))
+        times["ours"].append(ours(plan))
         for name, seconds in rivals.items():
             times[name].append(seconds())
 print(torch.__version__, os.environ.get("ONEDNN_MAX_CPU_ISA", "every instruction of this CPU"))

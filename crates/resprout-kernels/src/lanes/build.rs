@@ -69,6 +69,8 @@ enum Draft {
         stride: [usize; 2],
         pads: [usize; 2],
         mean: bool,
+        /// As of a convolution.
+        beyond: bool,
     },
     Affine {
         from: Value,
@@ -113,7 +115,7 @@ impl Draft {
     /// The value whose border it reads.
     fn border_of(&self) -> Option<Value> {
         match self {
-            Draft::Conv { from, beyond: true, .. } | Draft::Pool { from, .. } => Some(*from),
+            Draft::Conv { from, beyond: true, .. } | Draft::Pool { from, beyond: true, .. } => Some(*from),
             _ => None,
         }
     }
@@ -142,8 +144,6 @@ pub struct Builder {
     threads: usize,
     extents: Vec<Extent>,
     drafts: Vec<(String, Draft)>,
-    /// Values whose border somebody reads.
-    bordered: Vec<bool>,
     /// The same pixels in other lanes, once they were needed.
     moved: Vec<(Value, Lanes, Value)>,
     inputs: Vec<usize>,
@@ -164,7 +164,6 @@ impl Builder {
             threads: threads.max(1),
             extents: Vec::new(),
             drafts: Vec::new(),
-            bordered: Vec::new(),
             moved: Vec::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
@@ -173,7 +172,6 @@ impl Builder {
 
     fn value(&mut self, lanes: Lanes, channels: usize, size: [usize; 2]) -> Value {
         self.extents.push(Extent { lanes, size, channels, pad: [0, 0], band: 0, copies: 1 });
-        self.bordered.push(false);
         Value(self.extents.len() - 1)
     }
 
@@ -233,9 +231,9 @@ impl Builder {
         out: [usize; 2],
         mean: bool,
     ) -> Value {
-        let (lanes, from, _) = self.windows(from, out, kernel, stride, pads);
+        let (lanes, from, beyond) = self.windows(from, out, kernel, stride, pads);
         let to = self.value(lanes, self.extents[from.0].channels, out);
-        self.drafts.push((name.into(), Draft::Pool { from, to, kernel, stride, pads, mean }));
+        self.drafts.push((name.into(), Draft::Pool { from, to, kernel, stride, pads, mean, beyond }));
         to
     }
 
@@ -334,9 +332,7 @@ impl Builder {
             behind(1, lanes.patch[1]).saturating_sub(extent.lanes.patch[1]).max(pads[1]),
         ];
         extent.pad = [0, 1].map(|axis| extent.pad[axis].max(pad[axis]));
-        let beyond = kernel != [1, 1] || pad != [0, 0];
-        self.bordered[from.0] |= beyond;
-        (lanes, from, beyond)
+        (lanes, from, kernel != [1, 1] || pad != [0, 0])
     }
 
     /// The value in these lanes: itself, or a copy.
@@ -364,6 +360,7 @@ impl Builder {
         self.insert_copies();
         self.insert_borders();
         let (places, lines) = self.places();
+        let bordered: Vec<bool> = (0..self.extents.len()).map(|value| self.is_bordered(Value(value))).collect();
         let placed = |value: Value| Placed { extent: self.extents[value.0], start: places[value.0] };
         let mut ops = Vec::with_capacity(self.drafts.len());
         let mut names = Vec::with_capacity(self.drafts.len());
@@ -375,7 +372,7 @@ impl Builder {
                     Op::Input { index, to: placed(to), table: extent.gathers(extent.plain()).into_iter().flatten().collect() }
                 }
                 Draft::Conv { from, to, shape, rows, bias, activation, added, .. } => {
-                    let repairs = if self.bordered[to.0] { self.extents[to.0].repairs().concat() } else { Vec::new() };
+                    let repairs = if bordered[to.0] { self.extents[to.0].repairs().concat() } else { Vec::new() };
                     let places = [placed(from), placed(to)];
                     let added = added.map(placed);
                     let conv = Conv::new(self.kernel, shape, rows, bias, activation, places, added, repairs, self.threads);
@@ -397,7 +394,7 @@ impl Builder {
                     Op::Move { from: placed(from), to: placed(to), tables }
                 }
                 Draft::Copy { from, to, first } => Op::Copy { from: placed(from), to: placed(to), first },
-                Draft::Pool { from, to, kernel, stride, pads, mean } => {
+                Draft::Pool { from, to, kernel, stride, pads, mean, .. } => {
                     let input = self.extents[from.0];
                     let at = |tap: usize, axis: usize| tap as isize - pads[axis] as isize;
                     let taps = (0..kernel[0]).flat_map(|y| (0..kernel[1]).map(move |x| (y, x)));
@@ -430,14 +427,13 @@ impl Builder {
             let few = extent.lanes.lines() <= FEW;
             let all = |draft: &Draft| matches!(draft, Draft::Conv { shape, .. } if shape.groups == 1);
             let mut readers = self.drafts.iter().filter(|(_, draft)| draft.border_of() == Some(value));
-            let wanted = self.threads > 1 && self.bordered[value.0] && few && readers.all(|(_, draft)| all(draft));
+            let wanted = self.threads > 1 && self.is_bordered(value) && few && readers.all(|(_, draft)| all(draft));
             let written = self.drafts.iter().rposition(|(_, draft)| draft.writes() == Some(value));
             let Some(written) = written.filter(|_| wanted) else { continue };
             let copy = self.value(extent.lanes, extent.channels, extent.size);
             let copies = if extent.lanes.bands > 1 { 1 } else { self.threads };
             self.extents[copy.0] = Extent { copies, ..extent };
             self.extents[value.0].pad = [0, 0];
-            self.bordered[value.0] = false;
             for (_, draft) in self.drafts.iter_mut().filter(|(_, draft)| draft.border_of() == Some(value)) {
                 if let Draft::Conv { from, .. } = draft {
                     *from = copy;
@@ -445,6 +441,11 @@ impl Builder {
             }
             self.drafts.insert(written + 1, ("border".into(), Draft::Bordered { from: value, to: copy }));
         }
+    }
+
+    /// Whether somebody reads the value's border.
+    fn is_bordered(&self, value: Value) -> bool {
+        self.drafts.iter().any(|(_, draft)| draft.border_of() == Some(value))
     }
 
     /// Borders are filled behind the last operation that writes the value, unless that fills them itself.
@@ -456,7 +457,7 @@ impl Builder {
                 self.drafts[index].1,
                 Draft::Input { .. } | Draft::Conv { .. } | Draft::Bordered { .. } | Draft::Move { .. } | Draft::Border { .. }
             );
-            if let Some(value) = written.filter(|value| self.bordered[value.0] && !fills) {
+            if let Some(value) = written.filter(|value| !fills && self.is_bordered(*value)) {
                 let again = self.drafts[index + 1..].iter().any(|(_, draft)| draft.writes() == Some(value));
                 if !again {
                     self.drafts.insert(index + 1, ("border".into(), Draft::Border { value }));
@@ -471,9 +472,7 @@ impl Builder {
     fn places(&mut self) -> (Vec<usize>, usize) {
         let mut last = vec![0; self.extents.len()];
         for (index, (_, draft)) in self.drafts.iter().enumerate() {
-            // Threads do not meet behind copies: while one still makes its own, another can be at the next operation.
-            let until = if matches!(draft, Draft::Bordered { .. }) { index + 1 } else { index };
-            draft.reads().into_iter().chain(draft.writes()).for_each(|value| last[value.0] = until.max(last[value.0]));
+            draft.reads().into_iter().chain(draft.writes()).for_each(|value| last[value.0] = index);
         }
         let mut places = vec![usize::MAX; self.extents.len()];
         let part = self.place(&mut places, &last, Extent::is_parted).next_multiple_of(PAGE);
@@ -491,9 +490,7 @@ impl Builder {
     /// and nothing else reads the summand afterwards. Large values come from far away, and one is less than two.
     fn in_place(&self, draft: &Draft, last: &[usize], index: usize) -> Option<Value> {
         let Draft::Conv { from, to, added: Some(added), .. } = draft else { return None };
-        // Threads do not meet behind copies.
-        let copied = index > 0 && matches!(&self.drafts[index - 1].1, Draft::Bordered { from, .. } if from == added);
-        let fits = added != from && !copied && last[added.0] == index && self.extents[added.0] == self.extents[to.0];
+        let fits = added != from && last[added.0] == index && self.extents[added.0] == self.extents[to.0];
         fits.then_some(*added)
     }
 

@@ -111,13 +111,6 @@ pub(super) enum Op {
     },
 }
 
-impl Op {
-    /// Whether threads do it together, and have to meet behind it.
-    fn is_shared(&self) -> bool {
-        !matches!(self, Op::Own { .. })
-    }
-}
-
 #[derive(Clone, Copy)]
 pub(super) enum Pool {
     Max,
@@ -212,9 +205,7 @@ impl Program {
     fn run_part(&self, base: Base, inputs: &[&[f32]], member: &Member) {
         for op in &self.ops {
             self.run_op(op, base, inputs, member);
-            if op.is_shared() {
-                member.meet();
-            }
+            member.meet();
         }
     }
 

@@ -243,10 +243,7 @@ impl Session {
         // The dense path counts only where it is allowed.
         let compared = if paths == Paths::Any { 3 } else { 2 };
         let start = Instant::now();
-        for proofs in 0.. {
-            if proofs >= PROOFS && start.elapsed() > limit {
-                break;
-            }
+        for _ in (0..).take_while(|proofs| *proofs < PROOFS || start.elapsed() < limit) {
             for (cuts, least) in all.iter().zip(&mut least).take(compared) {
                 self.choose(cuts);
                 let layers = self.layers(RUNS).into_iter().filter(|layer| layer.density.is_some());
