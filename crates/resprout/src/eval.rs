@@ -7,6 +7,9 @@ use crate::progress::Progress;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
 
 /// A measured value with its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -139,6 +142,23 @@ pub fn compare(results: &Tensor, dense: &Tensor, labels: Option<&[usize]>, outpu
     let mut tally = Tally::default();
     tally.add(results, Some(dense), labels, output)?;
     Ok(tally.finish())
+}
+
+/// SHA-256 of the contents of files in a row, and how many bytes these are.
+pub fn files_sha256(paths: &[PathBuf]) -> Result<(String, u64)> {
+    let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
+    for path in paths {
+        let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+        loop {
+            let read = file.read(&mut buffer).map_err(|e| Error::io(path, e))?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&buffer[..read]);
+            bytes += read as u64;
+        }
+    }
+    Ok((hex(&hash.finalize()), bytes))
 }
 
 /// SHA-256 of an image tensor, as [`EvaluationRun::images_sha256`].

@@ -7,13 +7,14 @@ use crate::eval::{Evaluation, EvaluationRun, OutputKind};
 use crate::formats::sparse;
 use crate::forward::{Plan, PlanOptions, with_batch};
 use crate::model::effective::effective_counts;
-use crate::model::{Dim, LeftDense, Model, Prunable};
+use crate::model::{Dim, LeftDense, MergedNorms, Model, Prunable};
 use crate::repair::Candidate;
 use crate::structure::shrink::Cut;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::Write;
+use std::path::PathBuf;
 
 /// Raised whenever a field changes its meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -44,6 +45,9 @@ pub struct Report {
     pub layers: Vec<LayerRow>,
     /// Layers with weights that were left dense.
     pub left_dense: Vec<LeftDense>,
+    /// What became of the BatchNormalizations, if they were to be folded.
+    #[serde(default)]
+    pub merged_norms: Option<MergedNorms>,
     /// What was cut out of the network, if it was made smaller.
     #[serde(default)]
     pub shrunk: Option<Shrunk>,
@@ -287,6 +291,15 @@ pub fn sparsity_info(model: &Model, rows: &[LayerRow], requested: Option<f64>, m
     }
 }
 
+/// What share of a network's weights can be pruned, where that is less than half.
+pub fn reach_warning(prunable: usize, left: &[LeftDense]) -> Option<String> {
+    let all = prunable + left.iter().map(|left| left.weights).sum::<usize>();
+    (2 * prunable < all).then(|| {
+        let share = 100.0 * prunable as f64 / all as f64;
+        format!("only {share:.1} % of the network's weights can be pruned ({prunable} of {all}); the others are listed with the reason")
+    })
+}
+
 /// Emptied layers and dead channels, in words.
 pub fn layer_warnings(rows: &[LayerRow]) -> Vec<String> {
     let emptied = rows.iter().filter(|row| row.kept == 0).map(|row| format!("{}: emptied, no weight is left", row.layer));
@@ -323,19 +336,29 @@ pub fn fixed_image(model: &Model) -> Option<Vec<usize>> {
     axes.filter(|axes| !axes.is_empty())
 }
 
-/// Bytes of a model in its file.
-pub fn sizes(model: &Model, file: &[u8]) -> Result<Bytes> {
-    let gzip = gzip_bytes(file)?;
-    let zstd = zstd::bulk::compress(file, 3).map_err(|e| Error::data(format!("zstd: {e}")))?.len() as u64;
+/// Bytes of a model in its files.
+pub fn sizes(model: &Model, files: &[PathBuf]) -> Result<Bytes> {
+    let raw = files.iter().map(|file| std::fs::metadata(file).map(|meta| meta.len()).map_err(|e| Error::io(file, e))).sum::<Result<u64>>()?;
+    let mut zstd = zstd::stream::Encoder::new(Counter(0), 3).map_err(|e| Error::data(format!("zstd: {e}")))?;
+    pour(files, &mut zstd)?;
+    let zstd = zstd.finish().map_err(|e| Error::data(format!("zstd: {e}")))?.0;
     let sparse = sparse::encode(model)?.len() as u64;
-    Ok(Bytes { raw: file.len() as u64, nonzero: 4 * nonzero_parameters(model) as u64, sparse, gzip, zstd })
+    Ok(Bytes { raw, nonzero: 4 * nonzero_parameters(model) as u64, sparse, gzip: gzip_bytes(files)?, zstd })
 }
 
-/// Bytes that gzip leaves of a file.
-pub fn gzip_bytes(file: &[u8]) -> Result<u64> {
+/// Bytes that gzip leaves of files.
+pub fn gzip_bytes(files: &[PathBuf]) -> Result<u64> {
     let mut gzip = flate2::write::GzEncoder::new(Counter(0), flate2::Compression::new(6));
-    let counted = gzip.write_all(file).and_then(|()| gzip.finish());
-    Ok(counted.map_err(|e| Error::data(format!("gzip: {e}")))?.0)
+    pour(files, &mut gzip)?;
+    Ok(gzip.finish().map_err(|e| Error::data(format!("gzip: {e}")))?.0)
+}
+
+fn pour(files: &[PathBuf], into: &mut impl Write) -> Result<()> {
+    for path in files {
+        let copied = std::fs::File::open(path).and_then(|mut file| std::io::copy(&mut file, into));
+        copied.map_err(|e| Error::io(path, e))?;
+    }
+    Ok(())
 }
 
 /// Counts bytes and drops them.

@@ -159,7 +159,7 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
         tool_version: env!("CARGO_PKG_VERSION"),
         cpu: cpu_name(),
         kernel: first.kernel_name(),
-        model: file_info(&args.model)?.0,
+        model: file_info(&args.model)?,
         load: load(args, &image, &first)?,
         image,
         rows,
@@ -186,7 +186,7 @@ pub fn open_session(
 ) -> Result<(Session, Option<String>)> {
     let Some(plans) = plans else { return Ok((Session::new(model, image, options)?, None)) };
     let mut file = PlanFile::open(plans);
-    let key = StoredPlan::key(file_info(path)?.0.sha256, image, options);
+    let key = StoredPlan::key(file_info(path)?.sha256, image, options);
     if let Some(chosen) = file.find(&key) {
         return Ok((Session::with_plan(model, image, options, &chosen.clone())?, None));
     }

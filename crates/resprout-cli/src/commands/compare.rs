@@ -1,6 +1,6 @@
 //! `resprout compare`: runs, reports, studies and models side by side.
 
-use super::{check_json_target, file_info, images, read_model, write_json};
+use super::{check_json_target, images, model_files, read_model, write_json};
 use crate::args::CompareArgs;
 use crate::commands::sweep::STUDY;
 use crate::render::text;
@@ -148,13 +148,12 @@ fn of_model(path: &Path, model: &Model) -> Result<Compared> {
     let macs = report::fixed_image(model).and_then(|image| report::layer_macs(model, &image).ok());
     let rows = report::layer_rows(model, &layers, macs.as_ref())?;
     let sparsity = report::sparsity_info(model, &rows, None, macs.as_ref());
-    let (_, bytes) = file_info(path)?;
     Ok(Compared {
         name: path.display().to_string(),
         sparsity: Some(sparsity.of_prunable),
         compression_ratio: Some(sparsity.compression_ratio),
         theoretical_speedup: sparsity.theoretical_speedup,
-        bytes: Some(report::gzip_bytes(&bytes)?),
+        bytes: Some(report::gzip_bytes(&model_files(path)?)?),
         ..Compared::default()
     })
 }

@@ -40,8 +40,8 @@ pub fn run(args: &EvalArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let output = Output {
         schema_version: SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION"),
-        model: file_info(&args.model)?.0,
-        reference: args.reference.as_ref().map(|path| Ok::<_, anyhow::Error>(file_info(path)?.0)).transpose()?,
+        model: file_info(&args.model)?,
+        reference: args.reference.as_ref().map(|path| Ok::<_, anyhow::Error>(file_info(path)?)).transpose()?,
         preprocess,
         evaluation: EvaluationReport::new(run, names, set.path().display().to_string(), false),
         images_per_second,

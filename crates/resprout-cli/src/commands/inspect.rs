@@ -54,7 +54,7 @@ fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
     };
     Ok(Inspection {
         schema_version: SCHEMA_VERSION,
-        model: file_info(&args.model)?.0,
+        model: file_info(&args.model)?,
         inputs: model.graph.inputs.iter().map(|input| (input.name.clone(), input.shape.iter().map(dim).collect())).collect(),
         outputs: model.graph.outputs.clone(),
         operations,

@@ -15,17 +15,17 @@ pub mod score;
 pub mod sweep;
 pub mod train;
 
-use crate::args::{Format, NetworkArgs, SourceArgs};
+use crate::args::{Format, NetworkArgs, SourceArgs, WriteArgs};
 use resprout::architectures::{self, Shape};
-use resprout::formats::onnx::Storage;
+use resprout::formats::onnx::{ReadOptions, Storage};
 use resprout::forward::{Network, PlanOptions};
-use resprout::model::Model;
+use resprout::model::{MergedNorms, Model};
 use resprout::report::FileInfo;
 use resprout::tensor::Tensor;
 use resprout::{Error, ErrorKind, Result, formats};
 use serde::Serialize;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Extensions of PyTorch's state dicts.
 const PYTORCH: [&str; 3] = ["pth", "pt", "th"];
@@ -78,7 +78,7 @@ fn read_model(path: &Path, network: &NetworkArgs) -> Result<Model> {
                 || format!("{}: holds weights alone; name their network with --arch (see `resprout list`)", path.display());
             network.ok_or_else(|| Error::new(ErrorKind::Option, message()))?
         }
-        None => formats::onnx::read(path)?,
+        None => formats::onnx::read_with(path, ReadOptions { fold_weights: network.fold_weights })?,
     };
     if let Some(weights) = &network.weights {
         read_weights(&mut model, weights)?;
@@ -104,14 +104,21 @@ fn read_weights(model: &mut Model, path: &Path) -> Result<()> {
 const VERIFY_IMAGES: usize = 4;
 
 /// The format of the name, or the one that is asked for if the name fits it.
-fn format_of(path: &Path, asked: Option<Format>) -> Result<Format> {
+fn format_of(path: &Path, how: &WriteArgs) -> Result<Format> {
+    let asked = match (how.format, how.external_data) {
+        (None | Some(Format::Onnx | Format::OnnxExternal), true) => Some(Format::OnnxExternal),
+        (Some(format), true) => {
+            return Err(Error::new(ErrorKind::Option, format!("--external-data: does not go with --format {format}")));
+        }
+        (asked, false) => asked,
+    };
     let by_name = match () {
         () if has_extension(path, &["safetensors"]) => Format::Safetensors,
         () if has_extension(path, &PYTORCH) => Format::Pth,
         () => Format::Onnx,
     };
     let fits = |format: Format| match format {
-        Format::Onnx | Format::OnnxSparse => by_name == Format::Onnx,
+        Format::Onnx | Format::OnnxSparse | Format::OnnxExternal => by_name == Format::Onnx,
         Format::Safetensors | Format::SafetensorsSparse => by_name == Format::Safetensors,
         Format::Pth => by_name == Format::Pth,
     };
@@ -132,6 +139,7 @@ fn write_model(model: &Model, path: &Path, format: Format, images: Option<&Tenso
         Format::Pth => return formats::pth::write(model, path),
         Format::Onnx => Storage::Dense,
         Format::OnnxSparse => Storage::Sparse,
+        Format::OnnxExternal => Storage::External,
     };
     formats::onnx::write(model, path, storage, |back| {
         let Some(images) = images.filter(|images| !images.is_empty()) else { return Ok(()) };
@@ -141,6 +149,15 @@ fn write_model(model: &Model, path: &Path, format: Format, images: Option<&Tenso
             false => Err(Error::new(ErrorKind::Format, "the written model does not compute what was measured; nothing was kept")),
         }
     })
+}
+
+/// Takes every BatchNormalization into the layer in front of it, and says what stays.
+fn fold_batch_norm(model: &mut Model) -> Result<MergedNorms> {
+    let norms = model.merge_batch_norms()?;
+    if norms.merged == 0 && norms.left.is_empty() {
+        return Err(Error::new(ErrorKind::Option, "--fold-bn: the network has no BatchNormalization; it may be folded already"));
+    }
+    Ok(norms)
 }
 
 /// What the model computes of the images.
@@ -179,9 +196,14 @@ fn check_json_target(target: Option<&Path>) -> Result<()> {
     target.filter(|path| *path != Path::new("-")).map_or(Ok(()), |path| check_writable(path, "--json"))
 }
 
-/// A file's name, hash and contents.
-fn file_info(path: &Path) -> Result<(FileInfo, Vec<u8>)> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    let info = FileInfo { path: path.display().to_string(), sha256: resprout::eval::sha256(&bytes), bytes: bytes.len() as u64 };
-    Ok((info, bytes))
+/// A file's name, hash and length; those of an ONNX file with external data are of graph and data together.
+fn file_info(path: &Path) -> Result<FileInfo> {
+    let (sha256, bytes) = resprout::eval::files_sha256(&model_files(path)?)?;
+    Ok(FileInfo { path: path.display().to_string(), sha256, bytes })
+}
+
+/// A model's files: its own, then those of its external data.
+fn model_files(path: &Path) -> Result<Vec<PathBuf>> {
+    let data = if has_extension(path, &["onnx"]) { formats::onnx::external_files(path)? } else { Vec::new() };
+    Ok(std::iter::once(path.to_path_buf()).chain(data).collect())
 }

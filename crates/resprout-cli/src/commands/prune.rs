@@ -1,7 +1,7 @@
 //! `resprout prune`: prune, repair, measure, write, report.
 
 use super::{
-    VERIFY_IMAGES, check_json_target, check_writable, file_info, format_of, images, outputs, read_model, write_json, write_model,
+    VERIFY_IMAGES, check_json_target, check_writable, file_info, fold_batch_norm, format_of, images, model_files, outputs, read_model, write_json, write_model,
 };
 use crate::args::{CalibrationCount, Format, PruneArgs};
 use crate::render::text;
@@ -9,7 +9,7 @@ use resprout::calibrate::{Checkup, checkup};
 use resprout::criteria::CRITERIA;
 use resprout::data::{ImageSet, LabelSource, Preprocess, gaussian};
 use resprout::forward::{Network, PlanOptions};
-use resprout::model::{Model, PrunableRule};
+use resprout::model::{MergedNorms, Model, PrunableRule};
 use resprout::progress::Progress;
 use resprout::prune::{PruneOptions, check_sparsity};
 use resprout::repair::{AUTO, Chain, RepairOptions};
@@ -25,7 +25,7 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let options = sparsify_options(args)?;
     let needs_images = check_images(args, &options.prune)?;
     check_writable(&args.output, "--output")?;
-    let format = format_of(&args.output, args.format)?;
+    let format = format_of(&args.output, &args.how)?;
     check_json_target(args.json.as_deref())?;
     let mut clock = Clock::start();
     let dense = read_model(&args.model, &args.network)?;
@@ -45,13 +45,14 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     clock.lap("evaluate");
 
     progress.check()?;
-    let (written, cuts) = if args.shrink { shrink(&result.repaired)? } else { (result.repaired.clone(), Vec::new()) };
+    let (mut written, cuts) = if args.shrink { shrink(&result.repaired)? } else { (result.repaired.clone(), Vec::new()) };
     if !cuts.is_empty() {
         check_same(&result.repaired, &written, data.images())?;
     }
+    let norms = if args.how.fold_bn { Some(fold_batch_norm(&mut written)?) } else { None };
     write_model(&written, &args.output, format, data.images())?;
     clock.lap("write");
-    let outcome = Outcome { result: &result, written: &written, format, cuts, checkup, evaluation };
+    let outcome = Outcome { result: &result, written: &written, format, cuts, norms, checkup, evaluation };
     let mut report = build_report(args, &options.prune, &dense, outcome, data)?;
     clock.lap("report");
     report.seconds = clock.laps;
@@ -89,6 +90,7 @@ struct Outcome<'a> {
     written: &'a Model,
     format: Format,
     cuts: Vec<Cut>,
+    norms: Option<MergedNorms>,
     checkup: Option<Checkup>,
     evaluation: Option<EvaluationReport>,
 }
@@ -287,13 +289,12 @@ fn noise(args: &PruneArgs, model: &Model, preprocess: &Preprocess, count: usize)
 }
 
 fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Outcome, data: Data) -> Result<Report> {
-    let Outcome { result, written, format, cuts, checkup, evaluation } = all;
+    let Outcome { result, written, format, cuts, norms, checkup, evaluation } = all;
     let (model, outcome) = (&result.repaired, &result.outcome);
     let image = data.images().map(|images| images.shape[1..].to_vec()).or_else(|| report::fixed_image(model));
     let macs = image.as_ref().and_then(|image| report::layer_macs(model, image).ok());
     let layers = report::layer_rows(model, &outcome.layers, macs.as_ref())?;
-    let (dense_file, dense_bytes) = file_info(&args.model)?;
-    let (sparse_file, sparse_bytes) = file_info(&args.output)?;
+    let (dense_file, sparse_file) = (file_info(&args.model)?, file_info(&args.output)?);
     let warnings = warnings(args, result, checkup.as_ref(), &data, &layers);
     let preprocess = data.preprocess.map(|(preprocess, _)| preprocess);
     let used = |(images, origin): (Tensor, Origin)| {
@@ -313,7 +314,7 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
         schema_version: report::SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION").into(),
         sparsity: report::sparsity_info(model, &layers, args.macs.is_none().then_some(options.sparsity), macs.as_ref()),
-        size: Some(SizeInfo { dense: report::sizes(dense, &dense_bytes)?, sparse: report::sizes(written, &sparse_bytes)? }),
+        size: Some(SizeInfo { dense: report::sizes(dense, &model_files(&args.model)?)?, sparse: report::sizes(written, &model_files(&args.output)?)? }),
         model: dense_file,
         output: Some(sparse_file),
         shrunk: (!cuts.is_empty()).then(|| report::shrunk(model, written, image.as_deref(), cuts)),
@@ -330,6 +331,7 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
         }),
         layers,
         left_dense: outcome.left_dense.clone(),
+        merged_norms: norms,
         evaluation,
         warnings,
         seconds: Vec::new(),
@@ -344,7 +346,10 @@ fn warnings(
     data: &Data,
     layers: &[report::LayerRow],
 ) -> Vec<String> {
-    let mut warnings = report::layer_warnings(layers);
+    let outcome = &result.outcome;
+    let prunable = outcome.layers.iter().map(|layer| layer.len()).sum();
+    let mut warnings: Vec<String> = report::reach_warning(prunable, &outcome.left_dense).into_iter().collect();
+    warnings.extend(report::layer_warnings(layers));
     if args.data_free && data.used {
         warnings.push(
             "DATA-FREE: calibrated on noise, not on images; this may do more harm than no repair: measure it before use".into(),
@@ -389,6 +394,9 @@ fn options_json(args: &PruneArgs, options: &PruneOptions, format: Format, prepro
         "min_per_channel": args.min_per_channel,
         "include_grouped": args.include_grouped,
         "weights": args.network.weights,
+        "fold_weights": args.network.fold_weights,
+        "external_data": args.how.external_data,
+        "fold_bn": args.how.fold_bn,
         "arch": args.network.arch,
     })
 }

@@ -1,7 +1,7 @@
 //! `resprout score`: prune an untrained network, and show what is left of every layer.
 
 use super::{check_json_target, check_writable, format_of, open_source, train, write_json, write_model};
-use crate::args::ScoreArgs;
+use crate::args::{ScoreArgs, WriteArgs};
 use crate::render::text;
 use resprout::architectures::Shape;
 use resprout::formats::safetensors;
@@ -65,7 +65,7 @@ pub fn run(args: &ScoreArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let scores = ablation.prune(&mut model, &pruning, progress)?;
     let seconds = started.elapsed().as_secs_f64();
     let init_repair = repair.map_or(Ok(Vec::new()), |how| lipschitz::repair(&mut model, how))?;
-    write_model(&model, &args.output, format_of(&args.output, None)?, None)?;
+    write_model(&model, &args.output, format_of(&args.output, &WriteArgs::default())?, None)?;
     if let Some(path) = &args.scores {
         write_scores(&model, &scores, path)?;
     }

@@ -10,7 +10,7 @@ use crate::commands::score::Scored;
 use resprout::eval::{Estimate, Evaluation};
 use resprout::model::LeftDense;
 use resprout::repair::Candidate;
-use resprout::report::{EvaluationReport, LayerRow, RepairReport, Report, SparsityInfo};
+use resprout::report::{EvaluationReport, LayerRow, RepairReport, Report, SparsityInfo, reach_warning};
 use resprout::study::Analysis;
 use resprout::study::curves::Curve;
 use std::path::Path;
@@ -56,6 +56,7 @@ fn macs(count: Option<u64>) -> String {
 }
 
 pub fn report(report: &Report) {
+    reach(report.sparsity.prunable, &report.left_dense);
     layers(&report.layers);
     left_dense(&report.left_dense);
     sparsity(&report.sparsity);
@@ -63,6 +64,10 @@ pub fn report(report: &Report) {
         let macs = shrunk.macs.map_or(String::new(), |[a, b]| format!(", MACs {} -> {}", macs(Some(a)), macs(Some(b))));
         let [before, after] = shrunk.parameters;
         outln!("  cut out: parameters {before} -> {after}{macs}, {} weights became smaller", shrunk.cuts.len());
+    }
+    if let Some(norms) = &report.merged_norms {
+        outln!("  BatchNormalization: {} went into the layer in front of them", norms.merged);
+        norms.left.iter().for_each(|(layer, reason)| outln!("    {layer} stays: {reason}"));
     }
     if let Some(size) = &report.size {
         outln!();
@@ -102,6 +107,11 @@ fn layers(rows: &[LayerRow]) {
         &["weight", "shape", "density", "kept", "effective", "MACs", "dead channels"],
         &rows.iter().map(row).collect::<Vec<_>>(),
     );
+}
+
+/// Says first where most of the network cannot be pruned.
+fn reach(prunable: usize, left: &[LeftDense]) {
+    reach_warning(prunable, left).into_iter().for_each(|warning| outln!("NOTE: {warning}\n"));
 }
 
 /// One line per reason.
@@ -194,6 +204,7 @@ pub fn inspection(inspection: &Inspection) {
     outln!("  output {}", inspection.outputs.join(", "));
     let operations = inspection.operations.iter().map(|(name, count)| format!("{name} {count}"));
     outln!("  operations: {}\n", operations.collect::<Vec<_>>().join(", "));
+    reach(inspection.sparsity.prunable, &inspection.left_dense);
     layers(&inspection.layers);
     left_dense(&inspection.left_dense);
     outln!("\n  {} prunable of {} parameters", inspection.sparsity.prunable, inspection.sparsity.parameters);

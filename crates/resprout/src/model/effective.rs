@@ -22,6 +22,10 @@ pub fn effective_counts(model: &Model, layers: &[Prunable]) -> Vec<usize> {
             let (Some(layer), Ok(weight)) = (by_layer.get(prunable.layer.as_str()), model.weight(&prunable.param)) else {
                 return 0;
             };
+            if layer.input(1) != Some(prunable.param.as_str()) {
+                // A weight in front of what it multiplies: its channels are not followed.
+                return weight.data.iter().filter(|&&w| w != 0.0).count();
+            }
             let view = WeightView::new(&layer.op, &weight.shape);
             let live_in = forward.get(layer.inputs[0].as_str()).and_then(Option::as_ref);
             let live_out = backward.get(layer.outputs[0].as_str()).and_then(Option::as_ref);

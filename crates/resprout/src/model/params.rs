@@ -72,6 +72,13 @@ impl ParamTable {
         }
     }
 
+    /// Takes a parameter out.
+    pub fn remove(&mut self, name: &str) {
+        if self.by_name.remove(name).is_some() {
+            self.names.retain(|other| other != name);
+        }
+    }
+
     /// The parameter of that name.
     pub fn get(&self, name: &str) -> Option<&Param> {
         self.by_name.get(name)

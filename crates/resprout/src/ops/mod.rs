@@ -20,6 +20,7 @@ pub use attributes::{Attribute, Attributes};
 pub use binary::BinaryOp;
 pub use conv::{ConvAttributes, ConvTransposeAttributes};
 pub use fold::fold;
+pub(crate) use layout::transpose;
 pub use pool::PoolAttributes;
 pub use remap::{PadMode, ResizeAttributes};
 pub(crate) use resolve::batch_norm_affine;

@@ -127,7 +127,8 @@ pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progres
         let frozen = outputs.and_then(|one| coupling.frozen[one.units[0]].as_ref().filter(|_| whole(&coupling, one)));
         if let Some(reason) = frozen {
             let reason = format!("its output channels stay: {reason}");
-            left_dense.push(LeftDense { layer: layer.layer.clone(), param: layer.param.clone(), reason });
+            let (weights, param) = (layer.len(), layer.param.clone());
+            left_dense.push(LeftDense { layer: layer.layer.clone(), param, reason, weights });
         }
     }
     let kept = layers.iter().map(|layer| model.masks.get(&layer.param).map_or(layer.len(), Mask::kept)).collect();

@@ -15,6 +15,7 @@ pub fn divisible(layers: Vec<Prunable>, m: usize, left_dense: &mut Vec<LeftDense
     let (fit, rest): (Vec<Prunable>, Vec<Prunable>) = layers.into_iter().partition(|layer| inputs(layer).0.is_multiple_of(m));
     left_dense.extend(rest.into_iter().map(|layer| LeftDense {
         reason: format!("{} input channels are no multiple of {m}", inputs(&layer).0),
+        weights: layer.len(),
         layer: layer.layer,
         param: layer.param,
     }));

@@ -218,7 +218,7 @@ impl Entry {
             let images = share(shared, DIGITS.into(), || self.digits(recipe, &keys))?;
             return Ok((onnx::parse(embedded::MODEL.to_vec(), None)?, sha256(embedded::MODEL), images));
         }
-        let network = NetworkArgs { arch: self.arch.clone(), classes: self.classes, weights: self.weights.clone() };
+        let network = NetworkArgs { arch: self.arch.clone(), classes: self.classes, weights: self.weights.clone(), fold_weights: false };
         let model = read_model(&self.path, &network)?;
         let args = keys.arguments();
         let preprocess = images::preprocess(&args, &model)?.0;
