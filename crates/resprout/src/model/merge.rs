@@ -1,6 +1,6 @@
 //! BatchNormalization taken into the layer in front of it: fewer operations, and what quantisers expect.
 
-use super::{Layer, Mask, Merged, Model};
+use super::{Layer, Merged, Model};
 use crate::error::Result;
 use crate::ops::Op;
 use serde::{Deserialize, Serialize};
@@ -123,6 +123,7 @@ fn out_axis(op: &Op) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Mask;
     use crate::architectures::{INITS, Net, Window};
     use crate::forward::{Network, PlanOptions};
     use crate::tensor::Tensor;
