@@ -136,14 +136,15 @@ impl Model {
 }
 
 fn holds_weights(op: &Op) -> bool {
-    matches!(op, Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm { .. } | Op::MatMul)
+    matches!(op, Op::Conv(_) | Op::ConvTranspose(_) | Op::OpaqueConv { .. } | Op::Gemm { .. } | Op::MatMul)
 }
 
 fn unsuitable(op: &Op, rank: usize, rule: &PrunableRule) -> Option<&'static str> {
     match op {
         Op::Conv(a) if a.groups > 1 && !rule.include_grouped => Some("grouped or depthwise convolution"),
-        Op::Conv(_) if rank < 3 => Some("weight of fewer than three axes"),
-        Op::ConvTranspose(_) => Some("transposed convolution"),
+        Op::OpaqueConv { groups, .. } if *groups > 1 && !rule.include_grouped => Some("grouped or depthwise convolution"),
+        Op::ConvTranspose(_) | Op::OpaqueConv { transposed: true, .. } => Some("transposed convolution"),
+        Op::Conv(_) | Op::OpaqueConv { .. } if rank < 3 => Some("weight of fewer than three axes"),
         Op::Gemm { .. } | Op::MatMul if rank != 2 => Some("weight is not a matrix"),
         _ => None,
     }
