@@ -141,7 +141,9 @@ class Graph:
         if way < 0.5:
             attributes["pads"] = [self.upto(0, kernel[i % axes] - 1 if not conv else 3) for i in range(2 * axes)]
         elif way < 0.7:
-            attributes["auto_pad"] = self.pick("SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET")
+            # Of windows that are dilated or smaller than the step, ONNX Runtime pads pools as nobody says.
+            odd = not conv and ("dilations" in attributes or any(s > k for s, k in zip(attributes.get("strides", []), kernel)))
+            attributes["auto_pad"] = self.pick("VALID", "NOTSET", *(() if odd else ("SAME_UPPER", "SAME_LOWER") * 2))
         return attributes
 
     # -- operations

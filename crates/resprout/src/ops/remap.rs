@@ -131,7 +131,8 @@ fn slice_axis(dim: i64, start: i64, end: i64, step: i64) -> Result<Vec<usize>> {
             Ok((start..end).step_by(step as usize).map(|i| i as usize).collect())
         }
         _ => {
-            let (start, end) = (from_front(start).clamp(-1, dim - 1), from_front(end).clamp(-1, dim - 1));
+            // Going back, ONNX begins at the first element where numpy would begin before it.
+            let (start, end) = (from_front(start).clamp(0.min(dim - 1), dim - 1), from_front(end).clamp(-1, dim - 1));
             let step = step.unsigned_abs() as usize;
             Ok((end + 1..=start).rev().step_by(step).map(|i| i as usize).collect())
         }
@@ -188,10 +189,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slices_clamp_like_numpy() {
+    fn slices_clamp_as_onnx_says() {
         assert_eq!(slice_axis(5, 1, i64::MAX, 2).unwrap(), [1, 3]);
         assert_eq!(slice_axis(5, -1, i64::MIN, -1).unwrap(), [4, 3, 2, 1, 0]);
         assert_eq!(slice_axis(5, 3, 0, -2).unwrap(), [3, 1]);
+        assert_eq!(slice_axis(5, -7, i64::MIN, -1).unwrap(), [0]);
+        assert!(slice_axis(0, -1, i64::MIN, -1).unwrap().is_empty());
         assert!(slice_axis(5, 4, 2, 1).unwrap().is_empty());
         assert!(slice_axis(5, 0, 5, 0).is_err());
     }
