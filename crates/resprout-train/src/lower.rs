@@ -392,6 +392,9 @@ fn unary<const D: usize>(op: UnaryOp, x: Tensor<D>) -> Tensor<D> {
         UnaryOp::Sigmoid => activation::sigmoid(x),
         UnaryOp::HardSigmoid { alpha, beta } => (x * alpha + beta).clamp(0.0, 1.0),
         UnaryOp::HardSwish => x.clone() * (x / 6.0 + 0.5).clamp(0.0, 1.0),
+        UnaryOp::Neg => x.neg(),
+        UnaryOp::Sqrt => x.sqrt(),
+        UnaryOp::Floor => x.floor(),
         UnaryOp::Clamp { low, high } => match (low.is_finite(), high.is_finite()) {
             (true, true) => x.clamp(low, high),
             (true, false) => x.clamp_min(low),
@@ -407,6 +410,7 @@ fn binary<const D: usize>(op: BinaryOp, a: Tensor<D>, b: Tensor<D>) -> Tensor<D>
         BinaryOp::Sub => a - b,
         BinaryOp::Mul => a * b,
         BinaryOp::Div => a / b,
+        BinaryOp::Max | BinaryOp::Min => unreachable!("refused when the program is made"),
     }
 }
 
@@ -492,7 +496,7 @@ impl<'a> Lowering<'a> {
         let input_shape = facts[0].as_ref().map(|fact| fact.shape.clone()).unwrap_or_default();
         let one = |instruction| Ok((instruction, vec![first]));
         match &layer.op {
-            Op::Conv(a) => {
+            Op::Conv(a) if input_shape.len() == 4 => {
                 let weight = self.trained(layer, 1)?;
                 let kernel = &self.parameters.trained[weight].shape;
                 let image = [input_shape[2], input_shape[3]];
@@ -523,7 +527,9 @@ impl<'a> Lowering<'a> {
                 Compute::Unary(op) => one(Instruction::Unary(*op)),
                 _ => Err(unsupported("limits that are computed")),
             },
-            Op::Binary(op) => Ok((Instruction::Binary(*op), layer.inputs.iter().map(String::as_str).collect())),
+            Op::Binary(op @ (BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div)) => {
+                Ok((Instruction::Binary(*op), layer.inputs.iter().map(String::as_str).collect()))
+            }
             Op::Concat { axis } if shape.len() == 4 => {
                 let axis = if *axis < 0 { *axis + 4 } else { *axis } as usize;
                 Ok((Instruction::Concat(axis), layer.inputs.iter().map(String::as_str).collect()))
@@ -536,7 +542,7 @@ impl<'a> Lowering<'a> {
             },
             Op::Pad { mode, .. } if shape.len() == 4 => match compute {
                 Compute::Remap(remap, fill) => {
-                    let pads = remap.borders(&input_shape).ok_or_else(|| unsupported("pads that cut off"))?;
+                    let pads = remap.widths(&input_shape).ok_or_else(|| unsupported("pads that cut off"))?;
                     if *mode != PadMode::Constant && pads[..2].iter().any(|pad| *pad != (0, 0)) {
                         return Err(unsupported("pads of batch or channels in another mode than constant"));
                     }
@@ -544,6 +550,7 @@ impl<'a> Lowering<'a> {
                         PadMode::Constant => Border::Constant(*fill),
                         PadMode::Edge => Border::Edge,
                         PadMode::Reflect => Border::Reflect,
+                        PadMode::Wrap => return Err(unsupported("pads of mode wrap")),
                     };
                     one(Instruction::Pad { pads, mode })
                 }

@@ -173,12 +173,12 @@ fn times_power(value: Batch, power: i32) -> Batch {
 
 fn combine(op: BinaryOp, a: Scaled, b: Scaled) -> Scaled {
     let exponent = match op {
-        BinaryOp::Add | BinaryOp::Sub => a.exponent.max(b.exponent),
+        BinaryOp::Add | BinaryOp::Sub | BinaryOp::Max | BinaryOp::Min => a.exponent.max(b.exponent),
         BinaryOp::Mul => a.exponent + b.exponent,
         BinaryOp::Div => a.exponent - b.exponent,
     };
     let (a, b) = match op {
-        BinaryOp::Add | BinaryOp::Sub => (a.at(exponent), b.at(exponent)),
+        BinaryOp::Add | BinaryOp::Sub | BinaryOp::Max | BinaryOp::Min => (a.at(exponent), b.at(exponent)),
         BinaryOp::Mul | BinaryOp::Div => (a.value, b.value),
     };
     Scaled { value: Batch::binary(op, a, b), exponent }

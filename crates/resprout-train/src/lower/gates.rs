@@ -93,7 +93,7 @@ fn line<const D: usize>(op: UnaryOp, x: Tensor<D>) -> Option<Line<D>> {
             let inside = x.clone() * alpha + beta;
             inside.clone().greater_elem(0.0).float() * inside.lower_elem(1.0).float() * alpha
         }
-        UnaryOp::Sigmoid | UnaryOp::HardSwish => return None,
+        UnaryOp::Sigmoid | UnaryOp::HardSwish | UnaryOp::Neg | UnaryOp::Sqrt | UnaryOp::Floor => return None,
     };
     let offset = unary(op, x.clone()) - x * slope.clone();
     Some(Line { slope, offset })

@@ -37,7 +37,7 @@ impl Inputs {
         let (kind, positions) = match op {
             Op::Conv(attributes) => {
                 let (shape, out) = attributes.shape(input, weight).ok()?;
-                (Kind::Windows(Patches::new(shape)), out[2] * out[3])
+                (Kind::Windows(Patches::new(shape)), out[2..].iter().product())
             }
             Op::Gemm { trans_a: false, .. } | Op::MatMul => {
                 (Kind::Vectors, input.iter().product::<usize>() / rows.len.max(1) / batch.max(1))

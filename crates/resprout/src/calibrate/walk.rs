@@ -274,8 +274,7 @@ fn follow(plan: &Plan, index: usize, weight_shape: Vec<usize>) -> Follow {
     }
     let step = &plan.steps[reader];
     if let Compute::Binary { op: BinaryOp::Add, .. } = step.compute {
-        let slots: Vec<usize> = step.input_slots().collect();
-        let &[a, b] = &slots[..] else { return follow };
+        let Some([a, b]) = step.two_slots() else { return follow };
         let other = if a == slot { b } else { a };
         let early = other == 0 || plan.steps[..index].iter().any(|step| step.output() == other);
         if !early || plan.steps[index].shape != step.shape {

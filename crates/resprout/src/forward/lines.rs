@@ -1,6 +1,6 @@
 //! From a plan to programs on lines, with single steps between where lines cannot be used.
 
-use super::network::fill;
+use super::network::{fill, fixed_batch};
 use super::{Plan, Slots, Step};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -41,8 +41,8 @@ impl Compiled {
     /// `plan` is one of the model's, or a part of one; so many threads are to share each operation.
     pub fn new(model: &Model, plan: Plan, kernel: Kernel, sharing: usize) -> Result<Compiled> {
         let together = plan.input_shape.first().copied().unwrap_or(0);
-        if plan.result_shapes.iter().any(|shape| shape.first() != Some(&together)) {
-            return Err(Error::unsupported("an output does not keep the images apart along its first axis"));
+        if plan.input_shape.first() != fixed_batch(model).as_ref() || together > 1 || !plan.keeps_count() {
+            plan.check_apart(model, &model.graph.outputs)?;
         }
         let mut compiler = Compiler::new(model, &plan, kernel, together, sharing);
         if plan.continues {
@@ -402,8 +402,7 @@ impl<'a> Compiler<'a> {
                 Some(())
             }
             Compute::Binary { op: BinaryOp::Add, activation } => {
-                let slots: Vec<usize> = step.input_slots().collect();
-                let &[a, b] = &slots[..] else { return None };
+                let [a, b] = step.two_slots()?;
                 if self.shapes[&a] != self.shapes[&b] || self.shapes[&a].len() != 4 {
                     return None;
                 }
@@ -516,8 +515,7 @@ fn absorbed(plan: &Plan) -> HashMap<usize, (usize, usize)> {
     plan.steps.iter().flat_map(Step::input_slots).for_each(|slot| *readers.entry(slot).or_insert(0) += 1);
     let mut found = HashMap::new();
     for (index, step) in plan.steps.iter().enumerate() {
-        let slots: Vec<usize> = step.input_slots().collect();
-        let (Compute::Binary { op: BinaryOp::Add, .. }, &[a, b]) = (&step.compute, &slots[..]) else { continue };
+        let (Compute::Binary { op: BinaryOp::Add, .. }, Some([a, b])) = (&step.compute, step.two_slots()) else { continue };
         let shape = |slot: usize| writer.get(&slot).map_or(&plan.input_shape, |&index| &plan.steps[index].shape);
         if a == b || shape(a) != shape(b) || shape(a).len() != 4 {
             continue;

@@ -1,9 +1,12 @@
 //! The CPU forward: a [`Plan`] for one batch size, its compilation to programs on lines, and a [`Network`] that runs any
 //! number of images in chunks.
 
+mod apart;
 mod lines;
 mod network;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 pub use lines::LayerTime;
 pub(crate) use lines::{Compiled, usual_together, workers};

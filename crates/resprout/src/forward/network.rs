@@ -38,12 +38,11 @@ impl Network {
             return Ok(Network { engine, kernel });
         }
         let plan = plan_chunk(model, image, options)?;
-        for (shape, name) in plan.result_shapes.iter().zip(model.graph.outputs.iter().chain(&options.taps)) {
-            if shape.first() != Some(&plan.input_shape[0]) {
-                return Err(Error::unsupported(format!(
-                    "output {name:?} of shape {shape:?} does not keep the images apart along its first axis"
-                )));
-            }
+        let names = [&model.graph.outputs[..], &options.taps].concat();
+        match plan.check_apart(model, &names) {
+            // A batch that the model fixes may be mixed.
+            Err(_) if plan.mixer.is_some() && fixed_batch(model).is_some() && plan.keeps_count() => {}
+            result => result?,
         }
         Ok(Network { engine: Engine::Steps { plan: Box::new(plan), spaces: Mutex::default() }, kernel })
     }
@@ -64,6 +63,12 @@ impl Network {
             return Err(Error::data(format!("images of shape {:?}, prepared for {:?}", images.shape, plan.input_shape)));
         }
         let count = images.shape[0];
+        if plan.mixer.is_some() && !count.is_multiple_of(plan.input_shape[0]) {
+            let batch = plan.input_shape[0];
+            return Err(Error::data(format!(
+                "{count} images, but the model mixes those of a batch: a multiple of {batch} is needed"
+            )));
+        }
         let image_len: usize = images.shape[1..].iter().product();
         let mut outputs = room(&plan.result_shapes, count);
         let together = plan.input_shape[0];

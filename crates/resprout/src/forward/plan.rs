@@ -1,8 +1,9 @@
 //! A plan: the graph's computations for one input shape, shapes folded, weights packed.
 
+use super::apart::{Images, Part, images};
 use crate::error::{Error, Result};
 use crate::model::{Dim, Layer, Model};
-use crate::ops::{BinaryOp, Compute, Fact, Fused, Op, batch_norm_affine, fold, resolve};
+use crate::ops::{BinaryOp, Compute, Fact, Fused, Op, Resolved, batch_norm_affine, fold, resolve};
 use crate::tensor::{Tensor, Value, value_count};
 use resprout_kernels::{Activation, Kernel};
 use std::collections::{HashMap, HashSet};
@@ -129,6 +130,14 @@ impl Step {
         })
     }
 
+    /// The slots of the operands, where there are two and neither is a constant.
+    pub(crate) fn two_slots(&self) -> Option<[usize; 2]> {
+        match self.inputs[..] {
+            [Operand::Slot(a), Operand::Slot(b)] => Some([a, b]),
+            _ => None,
+        }
+    }
+
     /// The slot of the result.
     pub fn output(&self) -> usize {
         self.output
@@ -200,6 +209,8 @@ pub struct Plan {
     pub output_ops: Vec<String>,
     /// Whether steps of the model come before these.
     pub(crate) continues: bool,
+    /// The first layer that mixes the images of a batch, if an output or a tap depends on it.
+    pub(crate) mixer: Option<usize>,
     results: Vec<Operand>,
     slot_count: usize,
 }
@@ -277,6 +288,25 @@ impl Plan {
         self.steps.iter().find(|step| step.output == slot).map_or(&self.input_shape, |step| &step.shape)
     }
 
+    /// Whether every output and tap has the images along its first axis, mixed or not.
+    pub(crate) fn keeps_count(&self) -> bool {
+        self.result_shapes.iter().all(|shape| shape.first() == self.input_shape.first())
+    }
+
+    /// Fails if the images of a batch cannot be run a few at a time.
+    pub(crate) fn check_apart(&self, model: &Model, names: &[String]) -> Result<()> {
+        let count = self.input_shape.first();
+        if let Some((name, shape)) = names.iter().zip(&self.result_shapes).find(|(_, shape)| shape.first() != count) {
+            return Err(Error::unsupported(format!(
+                "output {name:?} of shape {shape:?} does not keep the images apart along its first axis"
+            )));
+        }
+        let Some(mixer) = self.mixer else { return Ok(()) };
+        let layer = &model.graph.layers[mixer];
+        let (name, op) = (&layer.name, layer.op.name());
+        Err(Error::unsupported(format!("layer {name:?} ({op}) mixes the images of a batch; fix the batch size in the model")))
+    }
+
     /// Whether a slot holds an output or a tap.
     pub fn is_result(&self, slot: usize) -> bool {
         self.results.iter().any(|result| matches!(result, Operand::Slot(s) if *s == slot))
@@ -319,6 +349,9 @@ struct Builder<'a> {
     slots: HashMap<&'a str, usize>,
     done: HashSet<usize>,
     steps: Vec<Step>,
+    /// By slot, where the images are.
+    images: Vec<Option<Images>>,
+    mixer: Option<usize>,
 }
 
 impl<'a> Builder<'a> {
@@ -351,7 +384,9 @@ impl<'a> Builder<'a> {
         facts.insert(&input.name, Fact::of_shape(input_shape.to_vec()));
         let slots = HashMap::from([(input.name.as_str(), 0)]);
         let needed = needed_values(model, options);
-        Ok(Builder { model, options, readers, needed, facts, slots, done: HashSet::new(), steps: Vec::new() })
+        let images = vec![Some(Images { axis: 0, each: 1 })];
+        let (done, steps, mixer) = (HashSet::new(), Vec::new(), None);
+        Ok(Builder { model, options, readers, needed, facts, slots, done, steps, images, mixer })
     }
 
     fn layer(&mut self, index: usize) -> Result<()> {
@@ -374,6 +409,11 @@ impl<'a> Builder<'a> {
         value_count(&resolved.shape)?;
         let operands = self.operands(layer, resolved.compute.operand_count(layer.inputs.len()))?;
         let slot = self.slots.len();
+        let images = self.images(&resolved, &operands);
+        if images.is_none() && self.mixer.is_none() {
+            self.mixer = Some(index);
+        }
+        self.images.push(images);
         self.slots.insert(output, slot);
         self.facts.insert(output, Fact::of_shape(resolved.shape.clone()));
         self.steps.push(Step {
@@ -414,6 +454,21 @@ impl<'a> Builder<'a> {
                 }
             })
             .collect()
+    }
+
+    /// Where the images are in a result.
+    fn images(&self, resolved: &Resolved, operands: &[Operand]) -> Option<Images> {
+        let shape = |slot: usize| match slot {
+            0 => self.facts[self.model.graph.inputs[0].name.as_str()].shape.as_slice(),
+            slot => self.steps[slot - 1].shape.as_slice(),
+        };
+        let parts = operands.iter().map(|operand| match operand {
+            Operand::Slot(slot) => Some(Part::Computed(shape(*slot), self.images[*slot])),
+            Operand::Constant(value) => value.as_f32().map(Part::Constant),
+        });
+        let parts: Vec<Part> = parts.collect::<Option<_>>()?;
+        let count = shape(0).first().copied().unwrap_or(1);
+        images(&resolved.compute, &parts, &resolved.shape, count)
     }
 
     /// What the only readers behind a layer can hand to it: a BatchNormalization, then an activation.
@@ -496,6 +551,8 @@ impl<'a> Builder<'a> {
         }
         let kept =
             results.iter().filter_map(|result| if let Operand::Slot(slot) = result { Some(*slot) } else { None }).collect();
+        let first = Some(Images { axis: 0, each: 1 });
+        let apart = results.iter().all(|result| matches!(result, Operand::Slot(slot) if self.images[*slot] == first));
         let slot_count = self.slots.len();
         release_dead(&mut self.steps, slot_count, &kept);
         let writer = |name: &String| self.model.graph.layers.iter().find(|layer| layer.outputs.contains(name));
@@ -507,6 +564,7 @@ impl<'a> Builder<'a> {
             input_shape: input_shape.to_vec(),
             result_shapes,
             continues: false,
+            mixer: (!apart).then(|| self.mixer.unwrap_or(self.model.graph.layers.len() - 1)),
             results,
             slot_count,
         })

@@ -151,7 +151,7 @@ impl<'m> Finder<'m> {
     /// The weight of a layer that multiplies with one; `None` also for a product of two values that depend on the input.
     fn weight(&self, layer: &'m Layer) -> Option<Weight<'m>> {
         let slots: &[usize] = match layer.op {
-            Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm { .. } => &[1],
+            Op::Conv(_) | Op::ConvTranspose(_) | Op::OpaqueConv { .. } | Op::Gemm { .. } => &[1],
             Op::MatMul => &[1, 0],
             _ => return None,
         };
@@ -285,8 +285,9 @@ fn kind(param: &Param) -> &'static str {
 fn unsuitable(op: &Op, rank: usize, rule: &PrunableRule) -> Option<&'static str> {
     match op {
         Op::Conv(a) if a.groups > 1 && !rule.include_grouped => Some("grouped or depthwise convolution"),
-        Op::Conv(_) if rank < 3 => Some("weight of fewer than three axes"),
-        Op::ConvTranspose(_) => Some("transposed convolution"),
+        Op::OpaqueConv { groups, .. } if *groups > 1 && !rule.include_grouped => Some("grouped or depthwise convolution"),
+        Op::ConvTranspose(_) | Op::OpaqueConv { transposed: true, .. } => Some("transposed convolution"),
+        Op::Conv(_) | Op::OpaqueConv { .. } if rank < 3 => Some("weight of fewer than three axes"),
         Op::Gemm { .. } | Op::MatMul if rank != 2 => Some("weight is not a matrix"),
         _ => None,
     }

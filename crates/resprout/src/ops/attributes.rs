@@ -93,6 +93,28 @@ impl Attributes {
         })
     }
 
+    /// How many spatial axes the lists of a window operation are for; `None` where there are no lists. One or two axes can
+    /// be computed; of one, the images have a height of 1.
+    pub(crate) fn spatial_axes(&self, kind: &str) -> Result<Option<usize>> {
+        let lists = [("kernel_shape", 1), ("strides", 1), ("dilations", 1), ("output_padding", 1), ("pads", 2)];
+        let mut found: Option<(&str, usize)> = None;
+        for (name, each) in lists {
+            let Some(numbers) = self.ints(name)? else { continue };
+            let axes = numbers.len() / each;
+            match found {
+                _ if axes == 0 || numbers.len() % each != 0 => return Err(Error::format(format!("{name} {numbers:?}"))),
+                Some((other, known)) if known != axes => {
+                    return Err(Error::format(format!("{other} is for {known} axes, {name} for {axes}")));
+                }
+                _ => found = Some((name, axes)),
+            }
+        }
+        match found {
+            Some((_, axes)) if axes > 2 => Err(Error::unsupported(format!("{kind} of {axes} spatial axes"))),
+            found => Ok(found.map(|(_, axes)| axes)),
+        }
+    }
+
     /// Two positive numbers for height and width, each 1 if absent.
     pub(crate) fn pair(&self, name: &str) -> Result<[usize; 2]> {
         match self.ints(name)? {
@@ -110,24 +132,41 @@ impl Attributes {
             Some("SAME_LOWER") => return Ok(Padding::Same { extra_first: true }),
             Some(other) => return Err(Error::format(format!("auto_pad {other:?}"))),
         }
-        let pads = self.ints("pads")?.unwrap_or(vec![0; 4]);
-        let pads: Vec<usize> = pads.iter().filter_map(|&p| usize::try_from(p).ok().filter(|&p| p <= LARGEST_WINDOW)).collect();
-        let pads = pads
-            .try_into()
-            .map_err(|_| Error::unsupported("pads: four numbers from 0 on are needed (images of two dimensions)"))?;
-        Ok(Padding::Fixed(pads))
+        let Some(numbers) = self.ints("pads")? else { return Ok(Padding::Fixed([0; 4])) };
+        let valid = |p: &i64| usize::try_from(*p).ok().filter(|&p| p <= LARGEST_WINDOW);
+        match numbers.iter().map_while(valid).collect::<Vec<_>>()[..] {
+            [left, right] if numbers.len() == 2 => Ok(Padding::Fixed([0, left, 0, right])),
+            [top, left, bottom, right] if numbers.len() == 4 => Ok(Padding::Fixed([top, left, bottom, right])),
+            _ => Err(Error::format(format!("pads {numbers:?}: numbers from 0 on are needed"))),
+        }
     }
 }
 
 /// Kernels, strides and pads beyond this are no network but an attack on the arithmetic.
 const LARGEST_WINDOW: usize = 1 << 16;
 
+/// For height and width; a height of 1 where there is one number alone.
 pub(crate) fn window_pair(name: &str, numbers: &[i64]) -> Result<[usize; 2]> {
     let valid = |n: &i64| usize::try_from(*n).ok().filter(|&n| (1..=LARGEST_WINDOW).contains(&n));
-    match numbers.iter().filter_map(valid).collect::<Vec<_>>()[..] {
+    match numbers.iter().map_while(valid).collect::<Vec<_>>()[..] {
+        [w] if numbers.len() == 1 => Ok([1, w]),
         [h, w] if numbers.len() == 2 => Ok([h, w]),
-        _ => Err(Error::unsupported(format!("{name} {numbers:?}: two positive numbers are needed (images of two dimensions)"))),
+        _ => Err(Error::format(format!("{name} {numbers:?}: positive numbers are needed"))),
     }
+}
+
+/// `[N, C, H, W]`; of `[N, C, L]`, images with a height of 1.
+pub(super) fn as_images(shape: &[usize]) -> Option<[usize; 4]> {
+    match *shape {
+        [n, c, h, w] => Some([n, c, h, w]),
+        [n, c, l] => Some([n, c, 1, l]),
+        _ => None,
+    }
+}
+
+/// Images of shape `[N, C, H, W]` in as many axes as `like` has.
+pub(super) fn with_axes_of(like: &[usize], [n, c, h, w]: [usize; 4]) -> Vec<usize> {
+    if like.len() == 3 { vec![n, c, w] } else { vec![n, c, h, w] }
 }
 
 /// How a window operation pads its input.

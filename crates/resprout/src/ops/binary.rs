@@ -14,6 +14,10 @@ pub enum BinaryOp {
     Mul,
     /// `a / b`
     Div,
+    /// The larger one; not a number where one of them is none.
+    Max,
+    /// The smaller one; not a number where one of them is none.
+    Min,
 }
 
 impl BinaryOp {
@@ -24,6 +28,8 @@ impl BinaryOp {
             BinaryOp::Sub => "Sub",
             BinaryOp::Mul => "Mul",
             BinaryOp::Div => "Div",
+            BinaryOp::Max => "Max",
+            BinaryOp::Min => "Min",
         }
     }
 
@@ -34,6 +40,8 @@ impl BinaryOp {
             BinaryOp::Sub => broadcast(a, b, out, |x, y| x - y),
             BinaryOp::Mul => broadcast(a, b, out, |x, y| x * y),
             BinaryOp::Div => broadcast(a, b, out, |x, y| x / y),
+            BinaryOp::Max => broadcast(a, b, out, larger),
+            BinaryOp::Min => broadcast(a, b, out, smaller),
         }
     }
 
@@ -45,6 +53,8 @@ impl BinaryOp {
             BinaryOp::Sub => pairs.for_each(|(x, y)| *x -= y),
             BinaryOp::Mul => pairs.for_each(|(x, y)| *x *= y),
             BinaryOp::Div => pairs.for_each(|(x, y)| *x /= y),
+            BinaryOp::Max => pairs.for_each(|(x, y)| *x = larger(*x, *y)),
+            BinaryOp::Min => pairs.for_each(|(x, y)| *x = smaller(*x, *y)),
         }
     }
 
@@ -60,9 +70,19 @@ impl BinaryOp {
             BinaryOp::Sub => x.wrapping_sub(y),
             BinaryOp::Mul => x.wrapping_mul(y),
             BinaryOp::Div => x.wrapping_div(y),
+            BinaryOp::Max => x.max(y),
+            BinaryOp::Min => x.min(y),
         });
         Ok(out)
     }
+}
+
+fn larger(x: f32, y: f32) -> f32 {
+    if x > y || x.is_nan() { x } else { y }
+}
+
+fn smaller(x: f32, y: f32) -> f32 {
+    if x < y || x.is_nan() { x } else { y }
 }
 
 /// The shape of two operands together, after NumPy's rules.
@@ -115,6 +135,19 @@ fn broadcast<T: Copy>(a: &Array<T>, b: &Array<T>, out: &mut Array<T>, op: impl F
         }
         advance(&mut index, &out.shape[..last]);
     }
+}
+
+/// Repeats `a` along axes of length 1 and in front, into `out`.
+pub(super) fn expand<T: Copy>(a: &Array<T>, out: &mut Array<T>) {
+    broadcast(a, a, out, |x, _| x);
+}
+
+/// The same as a new array of the shape, which must be one that `a` broadcasts to.
+pub(super) fn expanded<T: Copy>(a: &Array<T>, shape: &[usize]) -> Result<Array<T>> {
+    let Some(&any) = a.data.first() else { return Ok(Array::new(shape.to_vec(), Vec::new())) };
+    let mut out = Array { data: vec![any; crate::tensor::value_count(shape)?], shape: shape.to_vec() };
+    expand(a, &mut out);
+    Ok(out)
 }
 
 /// Counts an index up by one, last axis first.

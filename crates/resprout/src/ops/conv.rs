@@ -1,6 +1,6 @@
 //! Convolution and its transpose: shape rules and the choice of a kernel.
 
-use super::attributes::{Attributes, Padding};
+use super::attributes::{Attributes, Padding, as_images, with_axes_of};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, Value, element_count};
 use rayon::prelude::*;
@@ -26,23 +26,30 @@ pub struct ConvAttributes {
     pub padding: Padding,
     /// Channel groups.
     pub groups: usize,
+    /// Spatial axes, one or two, where the attributes tell.
+    axes: Option<usize>,
 }
 
 impl ConvAttributes {
-    pub(super) fn parse(a: &Attributes) -> Result<ConvAttributes> {
-        let groups = a.int("group", 1)?;
-        let groups = usize::try_from(groups).ok().filter(|&g| g > 0).ok_or_else(|| Error::format(format!("group {groups}")))?;
-        Ok(ConvAttributes { stride: a.pair("strides")?, dilation: a.pair("dilations")?, padding: a.padding()?, groups })
+    pub(super) fn parse(kind: &str, a: &Attributes) -> Result<ConvAttributes> {
+        let (groups, axes) = (groups(a)?, a.spatial_axes(kind)?);
+        Ok(ConvAttributes { stride: a.pair("strides")?, dilation: a.pair("dilations")?, padding: a.padding()?, groups, axes })
     }
 
-    /// `input: [N, C, H, W]`, `weight: [M, C / groups, kh, kw]`.
+    /// Input and weight as those of images, if there are one or two spatial axes in all places.
+    fn as_images(&self, input: &[usize], weight: &[usize]) -> Result<([usize; 4], [usize; 4])> {
+        let fits = input.len() == weight.len() && self.axes.is_none_or(|axes| axes + 2 == input.len());
+        as_images(input).zip(as_images(weight)).filter(|_| fits).ok_or_else(|| {
+            Error::unsupported(format!(
+                "input {input:?} and weight {weight:?}: one or two spatial axes are needed, as many in both"
+            ))
+        })
+    }
+
+    /// `input: [N, C, H, W]`, `weight: [M, C / groups, kh, kw]`, or both without height.
     pub(crate) fn shape(&self, input: &[usize], weight: &[usize]) -> Result<(ConvShape, Vec<usize>)> {
         let wrong = || Error::data(format!("input {input:?}, weight {weight:?} and {} groups do not fit together", self.groups));
-        let (&[n, in_channels, in_h, in_w], &[out_channels, group_in, kh, kw]) = (input, weight) else {
-            return Err(Error::unsupported(format!(
-                "input {input:?} and weight {weight:?}: images of two dimensions are needed"
-            )));
-        };
+        let ([n, in_channels, in_h, in_w], [out_channels, group_in, kh, kw]) = self.as_images(input, weight)?;
         let groups = self.groups;
         if out_channels % groups != 0 || group_in.checked_mul(groups) != Some(in_channels) || weight.contains(&0) {
             return Err(wrong());
@@ -64,10 +71,16 @@ impl ConvAttributes {
         if out_h == 0 || out_w == 0 || in_h == 0 || in_w == 0 {
             return Err(wrong());
         }
-        let out = vec![n, out_channels, out_h, out_w];
+        let out = with_axes_of(input, [n, out_channels, out_h, out_w]);
         element_count(&out)?;
         Ok((shape, out))
     }
+}
+
+/// The number of channel groups.
+pub(super) fn groups(a: &Attributes) -> Result<usize> {
+    let groups = a.int("group", 1)?;
+    usize::try_from(groups).ok().filter(|&g| g > 0).ok_or_else(|| Error::format(format!("group {groups}")))
 }
 
 /// A convolution ready to run. Its weights are laid out for the kernels when it first runs: a network on lines never
@@ -173,25 +186,24 @@ impl ConvTransposeAttributes {
     }
 
     pub(super) fn parse(a: &Attributes) -> Result<ConvTransposeAttributes> {
+        let conv = ConvAttributes::parse("ConvTranspose", a)?;
         if a.ints("output_shape")?.is_some() {
             return Err(Error::unsupported("ConvTranspose with output_shape"));
         }
-        let conv = ConvAttributes::parse(a)?;
         if !matches!(conv.padding, Padding::Fixed(_)) {
             return Err(Error::unsupported("ConvTranspose with auto_pad"));
         }
-        let output_padding = match a.ints("output_padding")?.as_deref() {
-            None => [0, 0],
-            Some(&[h, w])
-                if h >= 0
-                    && w >= 0
-                    && (h as usize) < conv.stride[0].max(conv.dilation[0])
-                    && (w as usize) < conv.stride[1].max(conv.dilation[1]) =>
-            {
-                [h as usize, w as usize]
-            }
-            Some(other) => return Err(Error::format(format!("output_padding {other:?}"))),
+        let padding = a.ints("output_padding")?.unwrap_or(vec![0; 2]);
+        let [h, w] = match padding[..] {
+            [w] => [0, w],
+            [h, w] => [h, w],
+            _ => return Err(Error::format(format!("output_padding {padding:?}"))),
         };
+        let below = |axis: usize, size: i64| (0..conv.stride[axis].max(conv.dilation[axis]) as i64).contains(&size);
+        if !below(0, h) || !below(1, w) {
+            return Err(Error::format(format!("output_padding {padding:?}")));
+        }
+        let output_padding = [h as usize, w as usize];
         Ok(ConvTransposeAttributes { conv, output_padding })
     }
 }
@@ -218,12 +230,7 @@ impl ConvTranspose {
     ) -> Result<(ConvTranspose, Vec<usize>)> {
         let groups = a.conv.groups;
         let wrong = || Error::data(format!("input {input:?}, weight {:?} and {groups} groups do not fit together", weight.shape));
-        let (&[n, channels, h, w], &[weight_in, group_out, kh, kw]) = (input, &weight.shape[..]) else {
-            return Err(Error::unsupported(format!(
-                "input {input:?} and weight {:?}: images of two dimensions are needed",
-                weight.shape
-            )));
-        };
+        let ([n, channels, h, w], [weight_in, group_out, kh, kw]) = a.conv.as_images(input, &weight.shape)?;
         if weight_in != channels || channels % groups != 0 || weight.is_empty() || h == 0 || w == 0 {
             return Err(wrong());
         }
@@ -254,7 +261,7 @@ impl ConvTranspose {
         let bias = if bias.is_empty() { vec![0.0; out_channels] } else { bias.to_vec() };
         let out = [out_channels, size[0], size[1]];
         let conv = ConvTranspose { columns, attributes: a.conv.clone(), kernel: [kh, kw], pads, out, bias };
-        Ok((conv, vec![n, out_channels, size[0], size[1]]))
+        Ok((conv, with_axes_of(input, [n, out_channels, size[0], size[1]])))
     }
 
     pub(super) fn run(&self, input: &Tensor, out: &mut Tensor, kernel: Kernel) {

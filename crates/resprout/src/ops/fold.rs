@@ -1,7 +1,9 @@
 //! Shape computations: outputs that follow from constants and shapes alone.
 
-use super::resolve::{Fact, Fused, gather, operand, renamed_shape, resolve, slice};
-use super::{Op, layout};
+use super::binary::expand;
+use super::constant::map;
+use super::resolve::{Fact, Fused, expand_shape, gather, operand, renamed_shape, resolve, slice};
+use super::{Op, UnaryOp, layout};
 use crate::error::{Error, Result};
 use crate::tensor::{Array, Tensor, Value, value_count};
 use resprout_kernels::Kernel;
@@ -16,8 +18,12 @@ pub fn fold(op: &Op, inputs: &[Option<Fact>], kernel: Kernel) -> Result<Option<V
     if let Op::ConstantOfShape { value } = op {
         return constant_of_shape(&values, value.as_deref()).map(Some);
     }
-    if let (Op::Cast { to }, [value]) = (op, &values[..]) {
-        return cast(value, *to).map(Some);
+    match (op, &values[..]) {
+        (Op::Cast { to }, [value]) => return cast(value, *to).map(Some),
+        (Op::CastLike, [value, Value::F32(_)]) => return cast(value, FLOAT).map(Some),
+        (Op::CastLike, [value, Value::I64(_)]) => return cast(value, INT64).map(Some),
+        (Op::Constant(op), values) => return op.run(values).map(Some),
+        _ => {}
     }
     match values[0] {
         Value::I64(_) => fold_i64(op, inputs, &values).map(|array| Some(Value::I64(array))),
@@ -44,6 +50,12 @@ fn fold_i64(op: &Op, inputs: &[Option<Fact>], values: &[&Value]) -> Result<Array
             let arrays = all()?;
             let mut rest = arrays[1..].iter();
             rest.try_fold(first.clone(), |sum, next| op.run_i64(&sum, next))
+        }
+        Op::Unary(UnaryOp::Neg) => Ok(Array::new(first.shape.clone(), first.data.iter().map(|v| v.wrapping_neg()).collect())),
+        Op::Expand => {
+            let mut out = empty(expand_shape(inputs)?)?;
+            expand(first, &mut out);
+            Ok(out)
         }
         Op::Concat { axis } => {
             let arrays = all()?;
@@ -85,14 +97,22 @@ fn constant_of_shape(values: &[&Value], fill: Option<&Value>) -> Result<Value> {
     Value::filled(shape, fill)
 }
 
+/// ONNX's codes of types.
+const FLOAT: i64 = 1;
+const INT32: i64 = 6;
+const INT64: i64 = 7;
+const BOOL: i64 = 9;
+
+/// Numbers that are cut off keep their low bits.
 fn cast(value: &Value, to: i64) -> Result<Value> {
-    let truncated = |v: &f32| *v as i64;
     match (to, value) {
-        (1, Value::F32(_)) | (6 | 7, Value::I64(_)) => Ok(value.clone()),
-        (1, Value::I64(a)) => Ok(Value::F32(Tensor::new(a.shape.clone(), a.data.iter().map(|&v| v as f32).collect()))),
-        (6 | 7, Value::F32(a)) => Ok(Value::I64(Array::new(a.shape.clone(), a.data.iter().map(truncated).collect()))),
-        (9, Value::F32(a)) => Ok(Value::I64(Array::new(a.shape.clone(), a.data.iter().map(|&v| i64::from(v != 0.0)).collect()))),
-        (9, Value::I64(a)) => Ok(Value::I64(Array::new(a.shape.clone(), a.data.iter().map(|&v| i64::from(v != 0)).collect()))),
+        (FLOAT, Value::F32(_)) | (INT64, Value::I64(_)) => Ok(value.clone()),
+        (FLOAT, Value::I64(a)) => Ok(Value::F32(map(a, |v| v as f32))),
+        (INT32, Value::F32(a)) => Ok(Value::I64(map(a, |v| i64::from(v as i32)))),
+        (INT32, Value::I64(a)) => Ok(Value::I64(map(a, |v| i64::from(v as i32)))),
+        (INT64, Value::F32(a)) => Ok(Value::I64(map(a, |v| v as i64))),
+        (BOOL, Value::F32(a)) => Ok(Value::I64(map(a, |v| i64::from(v != 0.0)))),
+        (BOOL, Value::I64(a)) => Ok(Value::I64(map(a, |v| i64::from(v != 0)))),
         _ => Err(Error::unsupported(format!("Cast to type {to}"))),
     }
 }
@@ -102,4 +122,41 @@ fn shape_slice(shape: &[usize], start: i64, end: Option<i64>) -> Vec<i64> {
     let clamp = |at: i64| if at < 0 { at.saturating_add(rank).max(0) } else { at.min(rank) };
     let (start, end) = (clamp(start), clamp(end.unwrap_or(rank)));
     (start..end).map(|axis| shape[axis as usize] as i64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::BinaryOp;
+    use std::sync::Arc;
+
+    fn folded(op: &Op, inputs: &[Value]) -> Value {
+        let facts: Vec<Option<Fact>> = inputs.iter().map(|value| Some(Fact::constant(Arc::new(value.clone())))).collect();
+        fold(op, &facts, Kernel::best()).unwrap().unwrap()
+    }
+
+    fn whole(values: &[i64]) -> Value {
+        Value::I64(Array::vector(values.to_vec()))
+    }
+
+    fn numbers(values: &[f32]) -> Value {
+        Value::F32(Array::vector(values.to_vec()))
+    }
+
+    #[test]
+    fn shapes_as_exporters_compute_them() {
+        let rows = Value::I64(Array::new(vec![2, 2], vec![3, 4, 3, 4]));
+        assert_eq!(folded(&Op::Expand, &[whole(&[3, 4]), whole(&[2, 1])]), rows);
+        assert_eq!(folded(&Op::Expand, &[numbers(&[1.5]), whole(&[3])]), numbers(&[1.5; 3]));
+        assert_eq!(folded(&Op::CastLike, &[whole(&[2]), numbers(&[0.5])]), numbers(&[2.0]));
+        assert_eq!(folded(&Op::CastLike, &[numbers(&[-2.7]), whole(&[0])]), whole(&[-2]));
+        assert_eq!(folded(&Op::Cast { to: BOOL }, &[numbers(&[0.0, 0.5])]), whole(&[0, 1]));
+        assert_eq!(folded(&Op::Cast { to: INT32 }, &[whole(&[(1 << 32) + 5])]), whole(&[5]));
+        assert_eq!(folded(&Op::Unary(UnaryOp::Neg), &[whole(&[3])]), whole(&[-3]));
+        assert_eq!(folded(&Op::Unary(UnaryOp::Sqrt), &[numbers(&[16.0])]), numbers(&[4.0]));
+        assert_eq!(folded(&Op::Unary(UnaryOp::Floor), &[numbers(&[-1.5])]), numbers(&[-2.0]));
+        assert_eq!(folded(&Op::Binary(BinaryOp::Max), &[whole(&[1, 5]), whole(&[3])]), whole(&[3, 5]));
+        assert_eq!(folded(&Op::Binary(BinaryOp::Min), &[numbers(&[1.0, 5.0]), numbers(&[3.0])]), numbers(&[1.0, 3.0]));
+        assert_eq!(folded(&Op::Shape { start: 0, end: None }, &[rows]), whole(&[2, 2]));
+    }
 }

@@ -6,25 +6,30 @@
 
 pub mod attributes;
 mod binary;
+mod constant;
 pub mod conv;
 mod fold;
 mod layout;
 mod matrix;
+mod parse;
 mod pool;
 mod reduce;
 pub(crate) mod remap;
+mod resize;
 mod resolve;
 mod unary;
 
 pub use attributes::{Attribute, Attributes};
 pub use binary::BinaryOp;
+pub use constant::ConstantOp;
 pub use conv::{ConvAttributes, ConvTransposeAttributes};
 pub use fold::fold;
 pub(crate) use layout::transpose;
 pub use pool::PoolAttributes;
-pub use remap::{PadMode, ResizeAttributes};
-pub(crate) use resolve::batch_norm_affine;
+pub use remap::PadMode;
+pub use resize::ResizeAttributes;
 pub use resolve::{Compute, Fact, Fused, Resolved, resolve};
+pub(crate) use resolve::{batch_norm_affine, output_shape};
 pub use unary::UnaryOp;
 
 use crate::error::{Error, Result};
@@ -34,10 +39,19 @@ use std::sync::Arc;
 /// An operation with its attributes. Inputs that may be attributes in older opsets are options here.
 #[derive(Clone, Debug)]
 pub enum Op {
-    /// Convolution of two-dimensional images.
+    /// Convolution over one or two spatial axes.
     Conv(ConvAttributes),
     /// Its transpose.
     ConvTranspose(ConvTransposeAttributes),
+    /// A convolution of another kind: it cannot be computed, but its weight can be pruned.
+    OpaqueConv {
+        /// What it is.
+        name: String,
+        /// Channel groups.
+        groups: usize,
+        /// Whether it is a transpose.
+        transposed: bool,
+    },
     /// `alpha * A' * B' + beta * C`
     Gemm {
         /// Factor of the product.
@@ -159,85 +173,23 @@ pub enum Op {
         /// ONNX type code.
         to: i64,
     },
+    /// To the type of the second input.
+    CastLike,
+    /// Repeats along axes of length 1, to a shape given as input.
+    Expand,
+    /// Computed where its inputs are constants or shapes, and only there.
+    Constant(ConstantOp),
     /// Anything else: passed through when writing, an error when computing.
     Unknown(String),
 }
 
 impl Op {
-    /// Reads a standard operation. One that is not known here is [`Op::Unknown`]; one whose
-    /// attributes make no sense is an error.
-    pub fn parse(kind: &str, attributes: &Attributes) -> Result<Op> {
-        let a = attributes;
-        Ok(match kind {
-            "Conv" => Op::Conv(ConvAttributes::parse(a)?),
-            "ConvTranspose" => Op::ConvTranspose(ConvTransposeAttributes::parse(a)?),
-            "Gemm" => Op::Gemm {
-                alpha: a.float("alpha", 1.0)?,
-                beta: a.float("beta", 1.0)?,
-                trans_a: a.flag("transA", false)?,
-                trans_b: a.flag("transB", false)?,
-            },
-            "MatMul" => Op::MatMul,
-            "BatchNormalization" if a.flag("training_mode", false)? || !a.flag("spatial", true)? => {
-                Op::Unknown("BatchNormalization in training mode or without spatial".into())
-            }
-            "BatchNormalization" => Op::BatchNorm { epsilon: a.float("epsilon", 1e-5)? },
-            "Relu" => Op::Unary(UnaryOp::Relu),
-            "LeakyRelu" => Op::Unary(UnaryOp::LeakyRelu { alpha: a.float("alpha", 0.01)? }),
-            "Sigmoid" => Op::Unary(UnaryOp::Sigmoid),
-            "HardSigmoid" => Op::Unary(UnaryOp::HardSigmoid { alpha: a.float("alpha", 0.2)?, beta: a.float("beta", 0.5)? }),
-            "HardSwish" => Op::Unary(UnaryOp::HardSwish),
-            "Clip" => Op::Clip { bounds: [a.optional_float("min")?, a.optional_float("max")?] },
-            "Add" | "Sum" => Op::Binary(BinaryOp::Add),
-            "Sub" => Op::Binary(BinaryOp::Sub),
-            "Mul" => Op::Binary(BinaryOp::Mul),
-            "Div" => Op::Binary(BinaryOp::Div),
-            "Concat" => Op::Concat { axis: a.int("axis", 1)? },
-            "Slice" if a.opset < 10 => {
-                let (starts, ends) = (a.ints("starts")?.unwrap_or_default(), a.ints("ends")?.unwrap_or_default());
-                let axes = a.ints("axes")?.unwrap_or_else(|| (0..starts.len() as i64).collect());
-                Op::Slice { attributes: Some([starts, ends, axes]) }
-            }
-            "Slice" => Op::Slice { attributes: None },
-            "Pad" => Op::Pad {
-                mode: PadMode::parse(a.text("mode")?.as_deref())?,
-                attributes: a.ints("pads")?.map(|pads| Ok::<_, Error>((pads, a.float("value", 0.0)?))).transpose()?,
-            },
-            "MaxPool" => Op::MaxPool(PoolAttributes::parse(a)?),
-            "AveragePool" => Op::AveragePool(PoolAttributes::parse(a)?),
-            "GlobalAveragePool" => Op::GlobalAveragePool,
-            "ReduceMean" => Op::ReduceMean {
-                axes: a.ints("axes")?,
-                keep_dims: a.flag("keepdims", true)?,
-                noop_with_empty_axes: a.flag("noop_with_empty_axes", false)?,
-            },
-            "Flatten" => Op::Flatten { axis: a.int("axis", 1)? },
-            "Reshape" => Op::Reshape { allow_zero: a.flag("allowzero", false)? },
-            "Transpose" => Op::Transpose { perm: a.ints("perm")? },
-            "Squeeze" => Op::Squeeze { axes: a.ints("axes")? },
-            "Unsqueeze" => Op::Unsqueeze { axes: a.ints("axes")? },
-            "Resize" => Op::Resize(ResizeAttributes::parse(a)?),
-            "Softmax" | "LogSoftmax" => {
-                let flatten = a.opset < 13;
-                let axis = a.int("axis", if flatten { 1 } else { -1 })?;
-                Op::Softmax { axis, flatten, log: kind == "LogSoftmax" }
-            }
-            "Identity" => Op::Identity,
-            "Dropout" => Op::Identity,
-            "Constant" => Op::OpaqueConstant,
-            "ConstantOfShape" => Op::ConstantOfShape { value: a.tensor("value")? },
-            "Shape" => Op::Shape { start: a.int("start", 0)?, end: a.optional_int("end")? },
-            "Gather" => Op::Gather { axis: a.int("axis", 0)? },
-            "Cast" => Op::Cast { to: a.int("to", 1)? },
-            other => Op::Unknown(other.to_string()),
-        })
-    }
-
     /// The operation's name in ONNX, for tables and messages.
     pub fn name(&self) -> &str {
         match self {
             Op::Conv(_) => "Conv",
             Op::ConvTranspose(_) => "ConvTranspose",
+            Op::OpaqueConv { name, .. } => name,
             Op::Gemm { .. } => "Gemm",
             Op::MatMul => "MatMul",
             Op::BatchNorm { .. } => "BatchNormalization",
@@ -265,6 +217,9 @@ impl Op {
             Op::Shape { .. } => "Shape",
             Op::Gather { .. } => "Gather",
             Op::Cast { .. } => "Cast",
+            Op::CastLike => "CastLike",
+            Op::Expand => "Expand",
+            Op::Constant(op) => op.name(),
             Op::Unknown(name) => name,
         }
     }

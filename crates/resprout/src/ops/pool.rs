@@ -1,6 +1,6 @@
 //! Windows over images: largest value or mean.
 
-use super::attributes::{Attributes, Padding, window_pair};
+use super::attributes::{Attributes, Padding, as_images, window_pair, with_axes_of};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use std::ops::Range;
@@ -20,10 +20,13 @@ pub struct PoolAttributes {
     pub ceil_mode: bool,
     /// Whether the border counts in a mean.
     pub count_include_pad: bool,
+    /// Spatial axes, one or two.
+    axes: usize,
 }
 
 impl PoolAttributes {
-    pub(super) fn parse(a: &Attributes) -> Result<PoolAttributes> {
+    pub(super) fn parse(kind: &str, a: &Attributes) -> Result<PoolAttributes> {
+        let axes = a.spatial_axes(kind)?.unwrap_or(0);
         let kernel = a.ints("kernel_shape")?.ok_or_else(|| Error::format("kernel_shape is missing"))?;
         Ok(PoolAttributes {
             kernel: window_pair("kernel_shape", &kernel)?,
@@ -32,6 +35,7 @@ impl PoolAttributes {
             padding: a.padding()?,
             ceil_mode: a.flag("ceil_mode", false)?,
             count_include_pad: a.flag("count_include_pad", false)?,
+            axes,
         })
     }
 }
@@ -78,10 +82,11 @@ impl Pool {
     }
 
     pub(super) fn resolve(attributes: &PoolAttributes, max: bool, shape: &[usize]) -> Result<(Pool, Vec<usize>)> {
-        let &[n, c, h, w] = shape else {
-            return Err(Error::unsupported(format!("pooling of shape {shape:?}, four axes are needed")));
-        };
         let a = attributes;
+        let fits = shape.len() == a.axes + 2;
+        let [n, c, h, w] = as_images(shape)
+            .filter(|_| fits)
+            .ok_or_else(|| Error::data(format!("pooling over {} axes of shape {shape:?}", a.axes)))?;
         let pads = a.padding.resolve([h, w], a.kernel, a.stride, a.dilation);
         let mut output = [0; 2];
         for axis in 0..2 {
@@ -96,7 +101,7 @@ impl Pool {
             }
         }
         let pool = Pool { attributes: a.clone(), max, pads, input: [h, w], output };
-        Ok((pool, vec![n, c, output[0], output[1]]))
+        Ok((pool, with_axes_of(shape, [n, c, output[0], output[1]])))
     }
 
     pub(super) fn run(&self, input: &Tensor, out: &mut Tensor) {

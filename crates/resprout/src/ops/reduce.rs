@@ -64,6 +64,11 @@ impl Softmax {
         Ok(Softmax { len, step, log })
     }
 
+    /// Whether elements along an axis, so long and with so many elements for each index, do not depend on each other.
+    pub(crate) fn keeps(&self, inside: usize, dim: usize) -> bool {
+        self.len * self.step <= inside || self.step >= inside * dim
+    }
+
     pub(super) fn run(&self, tensor: &mut Tensor) {
         let block = self.len * self.step;
         if block == 0 {

@@ -1,10 +1,9 @@
-//! Slice, Pad and Resize: every output index takes its value from one input index per axis.
+//! Slice and Pad: every output index takes its value from one input index per axis.
 
-use super::attributes::Attributes;
 use super::axis_index;
 use super::binary::advance;
 use crate::error::{Error, Result};
-use crate::tensor::{Array, Tensor, element_count, strides};
+use crate::tensor::{Array, element_count, strides};
 
 /// What an output index outside the input reads.
 const FILL: usize = usize::MAX;
@@ -63,13 +62,33 @@ impl Remap {
         self.axes.iter().map(range).collect()
     }
 
-    /// How much is added in front and behind along each axis of an input of `shape`, where nothing is cut off.
+    /// Whether an axis of so many elements stays as it is.
+    pub(crate) fn keeps(&self, axis: usize, dim: usize) -> bool {
+        self.axes[axis].iter().copied().eq(0..dim)
+    }
+
+    /// How much is added in front and behind along each axis of an input of `shape`, whatever fills it, where nothing is cut
+    /// off and no axis of one element grows.
+    pub fn widths(&self, shape: &[usize]) -> Option<Vec<(usize, usize)>> {
+        let width = |(map, &dim): (&Vec<usize>, &usize)| {
+            let mut starts = 0..(map.len() + 1).checked_sub(dim)?;
+            // The whole axis lies somewhere in the map, in order.
+            let before = starts.find(|&start| map[start..start + dim].iter().copied().eq(0..dim))?;
+            let behind = map.len() - dim - before;
+            (dim > 1 || map.iter().filter(|&&at| at != FILL).count() == dim).then_some((before, behind))
+        };
+        self.axes.iter().zip(shape).map(width).collect()
+    }
+
+    /// How many fill values are added in front and behind along each axis of an input of `shape`, where that is all.
+    /// A border that repeats pixels is none of these.
     pub fn borders(&self, shape: &[usize]) -> Option<Vec<(usize, usize)>> {
         let border = |(map, &dim): (&Vec<usize>, &usize)| {
-            // The whole axis lies somewhere in the map, in order.
-            let starts = 0..(map.len() + 1).checked_sub(dim)?;
-            let before = starts.into_iter().find(|&start| (0..dim).all(|i| map[start + i] == i))?;
-            Some((before, map.len() - dim - before))
+            let before = map.iter().position(|&at| at != FILL).unwrap_or(map.len().saturating_sub(dim));
+            let behind = map.len().checked_sub(before + dim)?;
+            let filled = |part: &[usize]| part.iter().all(|&at| at == FILL);
+            let whole = map[before..before + dim].iter().copied().eq(0..dim);
+            (whole && filled(&map[..before]) && filled(&map[before + dim..])).then_some((before, behind))
         };
         self.axes.iter().zip(shape).map(border).collect()
     }
@@ -112,7 +131,8 @@ fn slice_axis(dim: i64, start: i64, end: i64, step: i64) -> Result<Vec<usize>> {
             Ok((start..end).step_by(step as usize).map(|i| i as usize).collect())
         }
         _ => {
-            let (start, end) = (from_front(start).clamp(-1, dim - 1), from_front(end).clamp(-1, dim - 1));
+            // Going back, ONNX begins at the first element where numpy would begin before it.
+            let (start, end) = (from_front(start).clamp(0.min(dim - 1), dim - 1), from_front(end).clamp(-1, dim - 1));
             let step = step.unsigned_abs() as usize;
             Ok((end + 1..=start).rev().step_by(step).map(|i| i as usize).collect())
         }
@@ -128,6 +148,8 @@ pub enum PadMode {
     Edge,
     /// Mirrored without repeating the outermost pixel.
     Reflect,
+    /// With the pixels of the other side.
+    Wrap,
 }
 
 impl PadMode {
@@ -136,175 +158,30 @@ impl PadMode {
             None | Some("constant") => Ok(PadMode::Constant),
             Some("edge") => Ok(PadMode::Edge),
             Some("reflect") => Ok(PadMode::Reflect),
-            Some(other) => Err(Error::unsupported(format!("padding mode {other:?}"))),
+            Some("wrap") => Ok(PadMode::Wrap),
+            Some(other) => Err(Error::unsupported(format!("Pad of mode {other:?}"))),
         }
     }
 
     fn axis(self, dim: i64, before: i64, after: i64) -> Result<Vec<usize>> {
         let len = dim.checked_add(before).and_then(|len| len.checked_add(after)).filter(|len| (0..1 << 32).contains(len));
         let len = len.ok_or_else(|| Error::data(format!("pads {before} and {after} on {dim} elements")))?;
+        // What negative pads cut off is gone before the rest is filled.
+        let (first, end) = ((-before).max(0), dim - (-after).max(0));
         let source = |at: i64| match self {
-            _ if (0..dim).contains(&at) => Some(at as usize),
-            PadMode::Constant => Some(FILL),
-            PadMode::Edge => (dim > 0).then(|| at.clamp(0, dim - 1) as usize),
+            _ if (first..end).contains(&at) => Some(at),
+            PadMode::Constant => Some(-1),
+            _ if first >= end => None,
+            PadMode::Edge => Some(at.clamp(first, end - 1)),
+            PadMode::Wrap => Some(first + (at - first).rem_euclid(end - first)),
             PadMode::Reflect => {
-                Some(if at < 0 { -at } else { 2 * (dim - 1) - at }).filter(|at| (0..dim).contains(at)).map(|at| at as usize)
+                Some(if at < first { 2 * first - at } else { 2 * (end - 1) - at }).filter(|at| (first..end).contains(at))
             }
         };
+        let source = |at: i64| source(at).map(|at| usize::try_from(at).unwrap_or(FILL));
         let map: Option<Vec<usize>> = (0..len).map(|i| source(i - before)).collect();
         map.ok_or_else(|| Error::data(format!("pads {before} and {after} are too wide for {dim} elements in mode {self:?}")))
     }
-}
-
-/// Attributes of Resize.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ResizeAttributes {
-    linear: bool,
-    coordinates: Coordinates,
-    rounding: Rounding,
-    /// Opset 10 has the scales as second input, later ones as third.
-    scales_input: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Coordinates {
-    HalfPixel,
-    PytorchHalfPixel,
-    AlignCorners,
-    Asymmetric,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Rounding {
-    PreferFloor,
-    PreferCeil,
-    Floor,
-    Ceil,
-}
-
-impl ResizeAttributes {
-    pub(super) fn parse(a: &Attributes) -> Result<ResizeAttributes> {
-        let old = a.opset < 11;
-        let text = |name: &str, default: &str| Ok::<_, Error>(a.text(name)?.unwrap_or_else(|| default.to_string()));
-        let wrong = |name: &str, value: &str| Error::unsupported(format!("Resize with {name} {value:?}"));
-        if a.flag("antialias", false)?
-            || a.ints("axes")?.is_some()
-            || a.text("keep_aspect_ratio_policy")?.is_some_and(|p| p != "stretch")
-        {
-            return Err(Error::unsupported("Resize with antialias, axes or an aspect ratio policy"));
-        }
-        let linear = match text("mode", "nearest")?.as_str() {
-            "nearest" => false,
-            "linear" => true,
-            other => return Err(wrong("mode", other)),
-        };
-        let coordinates = match text("coordinate_transformation_mode", if old { "asymmetric" } else { "half_pixel" })?.as_str() {
-            "half_pixel" => Coordinates::HalfPixel,
-            "pytorch_half_pixel" => Coordinates::PytorchHalfPixel,
-            "align_corners" => Coordinates::AlignCorners,
-            "asymmetric" => Coordinates::Asymmetric,
-            other => return Err(wrong("coordinate_transformation_mode", other)),
-        };
-        let rounding = match text("nearest_mode", if old { "floor" } else { "round_prefer_floor" })?.as_str() {
-            "round_prefer_floor" => Rounding::PreferFloor,
-            "round_prefer_ceil" => Rounding::PreferCeil,
-            "floor" => Rounding::Floor,
-            "ceil" => Rounding::Ceil,
-            other => return Err(wrong("nearest_mode", other)),
-        };
-        Ok(ResizeAttributes { linear, coordinates, rounding, scales_input: if old { 1 } else { 2 } })
-    }
-
-    pub(super) fn scales_input(&self) -> usize {
-        self.scales_input
-    }
-
-    /// From scales, or from sizes where there are no scales.
-    pub(super) fn resolve(&self, shape: &[usize], scales: &[f32], sizes: &[i64]) -> Result<Resize> {
-        let wrong = || Error::data(format!("Resize of shape {shape:?} with scales {scales:?} and sizes {sizes:?}"));
-        let targets: Vec<(usize, f64)> = if scales.len() == shape.len() {
-            let scaled = |(&dim, &scale): (&usize, &f32)| ((dim as f64 * f64::from(scale)).floor() as usize, f64::from(scale));
-            shape.iter().zip(scales).map(scaled).collect()
-        } else if sizes.len() == shape.len() {
-            shape.iter().zip(sizes).map(|(&dim, &size)| (size.max(0) as usize, size as f64 / dim as f64)).collect()
-        } else {
-            return Err(wrong());
-        };
-        let limit = 1 << 24;
-        if shape.contains(&0)
-            || targets.iter().any(|&(size, scale)| !(1..limit).contains(&size) || scale.is_nan() || scale <= 0.0)
-        {
-            return Err(wrong());
-        }
-        let axes = shape.iter().zip(&targets).map(|(&dim, &(size, scale))| self.axis(dim, size, scale)).collect();
-        Ok(Resize { axes })
-    }
-
-    fn axis(&self, dim: usize, size: usize, scale: f64) -> Vec<(usize, usize, f32)> {
-        let position = |at: usize| match self.coordinates {
-            Coordinates::HalfPixel => (at as f64 + 0.5) / scale - 0.5,
-            Coordinates::PytorchHalfPixel if size == 1 => 0.0,
-            Coordinates::PytorchHalfPixel => (at as f64 + 0.5) / scale - 0.5,
-            Coordinates::AlignCorners if size == 1 => 0.0,
-            Coordinates::AlignCorners => at as f64 * (dim - 1) as f64 / (size - 1) as f64,
-            Coordinates::Asymmetric => at as f64 / scale,
-        };
-        let last = (dim - 1) as f64;
-        let tap = |x: f64| {
-            if self.linear {
-                let x = x.clamp(0.0, last);
-                let low = x.floor();
-                return (low as usize, (low + 1.0).min(last) as usize, (x - low) as f32);
-            }
-            let nearest = match self.rounding {
-                Rounding::PreferFloor => (x - 0.5).ceil(),
-                Rounding::PreferCeil => (x + 0.5).floor(),
-                Rounding::Floor => x.floor(),
-                Rounding::Ceil => x.ceil(),
-            };
-            let index = nearest.clamp(0.0, last) as usize;
-            (index, index, 0.0)
-        };
-        (0..size).map(|at| tap(position(at))).collect()
-    }
-}
-
-/// A resize for one input shape: per axis, the two neighbours and the weight of the second.
-#[derive(Clone, Debug)]
-pub struct Resize {
-    axes: Vec<Vec<(usize, usize, f32)>>,
-}
-
-impl Resize {
-    pub(super) fn shape(&self) -> Vec<usize> {
-        self.axes.iter().map(Vec::len).collect()
-    }
-
-    /// One axis after the other.
-    pub(super) fn run(&self, input: &Tensor, out: &mut Tensor) {
-        let mut current = input.clone();
-        for (axis, taps) in self.axes.iter().enumerate() {
-            let unchanged = taps.len() == current.shape[axis] && taps.iter().enumerate().all(|(i, t)| t.0 == i && t.2 == 0.0);
-            if !unchanged {
-                current = resize_axis(&current, axis, taps);
-            }
-        }
-        out.data.copy_from_slice(&current.data);
-    }
-}
-
-fn resize_axis(input: &Tensor, axis: usize, taps: &[(usize, usize, f32)]) -> Tensor {
-    let inner: usize = input.shape[axis + 1..].iter().product();
-    let mut shape = input.shape.clone();
-    shape[axis] = taps.len();
-    let mut data = Vec::with_capacity(shape.iter().product());
-    for block in input.data.chunks_exact((input.shape[axis] * inner).max(1)) {
-        for &(low, high, weight) in taps {
-            let pairs = block[low * inner..][..inner].iter().zip(&block[high * inner..][..inner]);
-            data.extend(pairs.map(|(a, b)| if weight == 0.0 { *a } else { a * (1.0 - weight) + b * weight }));
-        }
-    }
-    Tensor::new(shape, data)
 }
 
 #[cfg(test)]
@@ -312,10 +189,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slices_clamp_like_numpy() {
+    fn slices_clamp_as_onnx_says() {
         assert_eq!(slice_axis(5, 1, i64::MAX, 2).unwrap(), [1, 3]);
         assert_eq!(slice_axis(5, -1, i64::MIN, -1).unwrap(), [4, 3, 2, 1, 0]);
         assert_eq!(slice_axis(5, 3, 0, -2).unwrap(), [3, 1]);
+        assert_eq!(slice_axis(5, -7, i64::MIN, -1).unwrap(), [0]);
+        assert!(slice_axis(0, -1, i64::MIN, -1).unwrap().is_empty());
         assert!(slice_axis(5, 4, 2, 1).unwrap().is_empty());
         assert!(slice_axis(5, 0, 5, 0).is_err());
     }
@@ -333,7 +212,24 @@ mod tests {
         assert_eq!(padded(PadMode::Constant, &[-1, 1]).unwrap(), [2, 3, 9]);
         assert_eq!(padded(PadMode::Edge, &[1, 1]).unwrap(), [1, 1, 2, 3, 3]);
         assert_eq!(padded(PadMode::Reflect, &[2, 1]).unwrap(), [3, 2, 1, 2, 3, 2]);
+        assert_eq!(padded(PadMode::Wrap, &[4, 1]).unwrap(), [3, 1, 2, 3, 1, 2, 3, 1]);
+        assert_eq!(padded(PadMode::Wrap, &[-1, 3]).unwrap(), [2, 3, 2, 3, 2]);
+        assert_eq!(padded(PadMode::Reflect, &[-1, 1]).unwrap(), [2, 3, 2]);
         assert!(padded(PadMode::Reflect, &[3, 0]).is_err());
+        assert!(padded(PadMode::Reflect, &[-2, 1]).is_err(), "one pixel has no mirror image");
         assert!(padded(PadMode::Constant, &[i64::MAX, 1]).is_err());
+    }
+
+    #[test]
+    fn only_fill_is_a_border() {
+        let borders = |mode, pads: &[i64], dim: usize| Remap::pad(&[dim], pads, None, mode).unwrap().borders(&[dim]);
+        assert_eq!(borders(PadMode::Constant, &[1, 2], 3), Some(vec![(1, 2)]));
+        assert_eq!(borders(PadMode::Constant, &[0, 0], 3), Some(vec![(0, 0)]));
+        assert_eq!(borders(PadMode::Constant, &[-1, 2], 3), None);
+        for mode in [PadMode::Edge, PadMode::Reflect, PadMode::Wrap] {
+            assert_eq!(borders(mode, &[1, 2], 3), None, "{mode:?}");
+            assert_eq!(borders(mode, &[0, 0], 3), Some(vec![(0, 0)]), "{mode:?}");
+        }
+        assert_eq!(borders(PadMode::Edge, &[1, 1], 1), None);
     }
 }

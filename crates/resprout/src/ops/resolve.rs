@@ -1,10 +1,11 @@
 //! From an operation and what is known about its inputs to something that can be computed.
 
-use super::binary::broadcast_shape;
+use super::binary::{broadcast_shape, expand};
 use super::conv::{Conv, ConvTranspose, Weight};
 use super::pool::Pool;
 use super::reduce::Softmax;
-use super::remap::{Remap, Resize};
+use super::remap::Remap;
+use super::resize::Resize;
 use super::{BinaryOp, Op, UnaryOp, axis_index, layout, matrix, reduce};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, Value, element_count};
@@ -93,6 +94,8 @@ pub enum Compute {
     Transpose(Vec<usize>),
     /// Axis and indices. Reads only its first input.
     Gather(usize, Vec<usize>),
+    /// Repeated along axes. Reads only its first input.
+    Expand,
 }
 
 impl Compute {
@@ -145,6 +148,7 @@ impl Compute {
             Compute::Mean(axes) => reduce::mean(input, axes, out),
             Compute::Transpose(perm) => layout::transpose(input, perm, out),
             Compute::Gather(axis, indices) => layout::gather(input, *axis, indices, out),
+            Compute::Expand => expand(input, out),
             Compute::Affine { .. } | Compute::Unary(_) | Compute::Softmax(_) | Compute::Reshape => {
                 out.data.copy_from_slice(&input.data);
                 self.run_in_place(out, &[]);
@@ -221,7 +225,7 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
             let weight = constant_f32(inputs, 1, "weight")?;
             let (conv, out) = attributes.shape(shape, &weight.shape)?;
             let bias = bias_of(inputs, 2, conv.out_channels)?;
-            let macs = (out[0] * conv.out_channels * out[2] * out[3]) as u64 * conv.dot_length() as u64;
+            let macs = element_count(&out)? as u64 * conv.dot_length() as u64;
             let (weight, bias) = fused.fold(constant(inputs, 1)?, weight, bias);
             Ok(Resolved { shape: out, compute: Compute::Conv(Conv::new(conv, weight, bias, activation)), macs })
         }
@@ -229,7 +233,8 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
             let weight = constant_f32(inputs, 1, "weight")?;
             let bias = optional_f32(inputs, 2)?.map_or(&[][..], |t| &t.data);
             let (conv, out) = ConvTranspose::resolve(attributes, shape, weight, bias)?;
-            let macs = (shape[0] * shape[2] * shape[3]) as u64 * weight.len() as u64;
+            let pixels = shape.iter().enumerate().filter(|(axis, _)| *axis != 1).map(|(_, &dim)| dim).product::<usize>();
+            let macs = pixels as u64 * weight.len() as u64;
             Ok(Resolved { shape: out, compute: Compute::ConvTranspose(Box::new(conv)), macs })
         }
         Op::Gemm { alpha, beta, trans_a, trans_b } => gemm(inputs, *alpha, *beta, *trans_a, *trans_b),
@@ -308,12 +313,32 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
             let (axis, indices, out) = gather(*axis, inputs)?;
             plain(out, Compute::Gather(axis, indices))
         }
-        Op::Cast { .. } | Op::Shape { .. } | Op::ConstantOfShape { .. } => {
+        Op::Expand => plain(expand_shape(inputs)?, Compute::Expand),
+        // What is computed are 32-bit floats.
+        Op::CastLike if operand(inputs, 1)?.value.as_ref().is_none_or(|like| like.as_f32().is_some()) => {
+            plain(shape.clone(), Compute::Reshape)
+        }
+        Op::Cast { .. } | Op::CastLike | Op::Shape { .. } | Op::ConstantOfShape { .. } => {
             Err(Error::unsupported("whole numbers that depend on the image's content"))
         }
-        Op::OpaqueConstant | Op::Unknown(_) => {
+        Op::Constant(op) => {
+            Err(Error::unsupported(format!("{} is computed of constants and shapes only, not of the image's content", op.name())))
+        }
+        Op::OpaqueConstant | Op::OpaqueConv { .. } | Op::Unknown(_) => {
             Err(Error::unsupported(format!("{} is not among the supported operations", op.name())))
         }
+    }
+}
+
+/// The output's shape alone: no weight is laid out for it.
+pub(crate) fn output_shape(op: &Op, inputs: &[Option<Fact>]) -> Result<Vec<usize>> {
+    match op {
+        Op::Gemm { trans_a, trans_b, .. } => {
+            let [rows, _, outputs] = gemm_sizes(&operand(inputs, 0)?.shape, &operand(inputs, 1)?.shape, *trans_a, *trans_b)?;
+            Ok(vec![rows, outputs])
+        }
+        Op::MatMul => matrix::matmul_shape(&operand(inputs, 0)?.shape, &operand(inputs, 1)?.shape),
+        _ => Ok(resolve(op, inputs, &Fused::NONE)?.shape),
     }
 }
 
@@ -329,6 +354,13 @@ pub(super) fn renamed_shape(op: &Op, inputs: &[Option<Fact>]) -> Result<Vec<usiz
         }
         _ => Ok(shape.clone()),
     }
+}
+
+pub(super) fn expand_shape(inputs: &[Option<Fact>]) -> Result<Vec<usize>> {
+    let target = required_i64(inputs, 1, "shape")?;
+    let shape: Option<Vec<usize>> = target.iter().map(|&dim| usize::try_from(dim).ok()).collect();
+    let shape = shape.ok_or_else(|| Error::data(format!("a shape of {target:?}")))?;
+    broadcast_shape(&operand(inputs, 0)?.shape, &shape)
 }
 
 pub(super) fn slice(op: &Op, inputs: &[Option<Fact>]) -> Result<Remap> {
@@ -379,17 +411,23 @@ pub(crate) fn batch_norm_affine(inputs: &[Option<Fact>], epsilon: f32, channels:
     Ok((scale, shift))
 }
 
-fn gemm(inputs: &[Option<Fact>], alpha: f32, beta: f32, trans_a: bool, trans_b: bool) -> Result<Resolved> {
-    let a = operand(inputs, 0)?;
-    let weight = constant_f32(inputs, 1, "weight")?;
-    let (&[a0, a1], &[b0, b1]) = (&a.shape[..], &weight.shape[..]) else {
-        return Err(Error::data(format!("Gemm of shapes {:?} and {:?}, matrices are needed", a.shape, weight.shape)));
+/// Rows, inputs and outputs.
+fn gemm_sizes(a: &[usize], b: &[usize], trans_a: bool, trans_b: bool) -> Result<[usize; 3]> {
+    let (&[a0, a1], &[b0, b1]) = (a, b) else {
+        return Err(Error::data(format!("Gemm of shapes {a:?} and {b:?}, matrices are needed")));
     };
     let (rows, k) = if trans_a { (a1, a0) } else { (a0, a1) };
     let (outputs, inner) = if trans_b { (b0, b1) } else { (b1, b0) };
     if inner != k || k == 0 {
         return Err(Error::data(format!("Gemm: {k} columns on the left, {inner} rows on the right")));
     }
+    Ok([rows, k, outputs])
+}
+
+fn gemm(inputs: &[Option<Fact>], alpha: f32, beta: f32, trans_a: bool, trans_b: bool) -> Result<Resolved> {
+    let a = operand(inputs, 0)?;
+    let weight = constant_f32(inputs, 1, "weight")?;
+    let [rows, k, outputs] = gemm_sizes(&a.shape, &weight.shape, trans_a, trans_b)?;
     let mut scaled = if trans_b { weight.data.clone() } else { matrix::transposed(&weight.data, k, outputs) };
     if alpha != 1.0 {
         scaled.iter_mut().for_each(|w| *w *= alpha);

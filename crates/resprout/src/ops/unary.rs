@@ -31,6 +31,12 @@ pub enum UnaryOp {
         /// Upper bound.
         high: f32,
     },
+    /// `-x`
+    Neg,
+    /// The square root.
+    Sqrt,
+    /// The largest whole number that is not above.
+    Floor,
 }
 
 impl UnaryOp {
@@ -43,6 +49,9 @@ impl UnaryOp {
             UnaryOp::HardSigmoid { .. } => "HardSigmoid",
             UnaryOp::HardSwish => "HardSwish",
             UnaryOp::Clamp { .. } => "Clip",
+            UnaryOp::Neg => "Neg",
+            UnaryOp::Sqrt => "Sqrt",
+            UnaryOp::Floor => "Floor",
         }
     }
 
@@ -67,6 +76,9 @@ impl UnaryOp {
             UnaryOp::LeakyRelu { alpha } => data.iter_mut().for_each(|x| *x = if *x < 0.0 { alpha * *x } else { *x }),
             UnaryOp::Sigmoid => data.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp())),
             UnaryOp::HardSigmoid { alpha, beta } => data.iter_mut().for_each(|x| *x = (alpha * *x + beta).clamp(0.0, 1.0)),
+            UnaryOp::Neg => data.iter_mut().for_each(|x| *x = -*x),
+            UnaryOp::Sqrt => data.iter_mut().for_each(|x| *x = x.sqrt()),
+            UnaryOp::Floor => data.iter_mut().for_each(|x| *x = x.floor()),
             UnaryOp::HardSwish => data.iter_mut().for_each(|x| *x *= (*x / 6.0 + 0.5).clamp(0.0, 1.0)),
         }
     }

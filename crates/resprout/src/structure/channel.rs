@@ -245,7 +245,10 @@ fn activations(model: &Model, layers: &[Prunable], images: &Tensor) -> Result<Ha
     }
     let readers = model.graph.reader_counts();
     let follow = |layer: &Prunable| {
-        let mut value = &model.graph.layers.iter().find(|other| other.name == layer.layer)?.outputs[0];
+        let first = model.graph.layers.iter().find(|other| other.name == layer.layer)?;
+        // A convolution's channels are its second axis, those of a product its last one.
+        let axis = matches!(first.op, Op::Conv(_)).then_some(1);
+        let mut value = &first.outputs[0];
         while readers.get(value.as_str()) == Some(&1) {
             let next = model.graph.layers.iter().find(|next| next.input(0) == Some(value));
             let Some(next) = next.filter(|next| matches!(next.op, Op::BatchNorm { .. } | Op::Unary(_) | Op::Clip { .. })) else {
@@ -253,30 +256,31 @@ fn activations(model: &Model, layers: &[Prunable], images: &Tensor) -> Result<Ha
             };
             value = &next.outputs[0];
         }
-        Some((layer.layer.clone(), value.clone()))
+        Some((layer.layer.clone(), axis, value.clone()))
     };
-    let pairs: Vec<(String, String)> = layers.iter().filter_map(follow).collect();
-    let taps: Vec<String> = pairs.iter().map(|(_, value)| value.clone()).collect();
+    let followed: Vec<(String, Option<usize>, String)> = layers.iter().filter_map(follow).collect();
+    let taps: Vec<String> = followed.iter().map(|(_, _, value)| value.clone()).collect();
     let outputs = model.graph.outputs.len();
     let network = Network::new(model, &images.shape[1..], &PlanOptions { taps, ..PlanOptions::default() })?;
-    let mut sums: Vec<Vec<f64>> = vec![Vec::new(); pairs.len()];
+    let mut sums: Vec<Vec<f64>> = vec![Vec::new(); followed.len()];
     // All values of all layers at once are many: a few images at a time.
     let batch = 16;
     for first in (0..images.shape[0]).step_by(batch) {
         let last = images.shape[0].min(first + batch);
         let part = images.pick(&(first..last).collect::<Vec<usize>>());
-        for (sums, value) in sums.iter_mut().zip(&network.run(&part)?[outputs..]) {
-            let channels = value.shape.get(1).copied().unwrap_or(1);
-            let positions: usize = value.shape.iter().skip(2).product();
+        for ((sums, (_, axis, _)), value) in sums.iter_mut().zip(&followed).zip(&network.run(&part)?[outputs..]) {
+            let axis = axis.unwrap_or(value.shape.len() - 1);
+            let (channels, inner) = (value.shape[axis], value.shape[axis + 1..].iter().product::<usize>().max(1));
+            let positions: usize = value.shape[1..].iter().product::<usize>() / channels.max(1);
             sums.resize(channels, 0.0);
-            for (at, plane) in value.data.chunks_exact(positions.max(1)).enumerate() {
+            for (at, plane) in value.data.chunks_exact(inner).enumerate() {
                 let square: f64 = plane.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
                 sums[at % channels] += square / positions as f64;
             }
         }
     }
     let mean = |sums: Vec<f64>| sums.into_iter().map(|sum| (sum / images.shape[0] as f64).sqrt()).collect();
-    Ok(pairs.into_iter().map(|(layer, _)| layer).zip(sums.into_iter().map(mean)).collect())
+    Ok(followed.into_iter().map(|(layer, _, _)| layer).zip(sums.into_iter().map(mean)).collect())
 }
 
 /// Open units of layers that are coupled with each other, one list per group of layers.

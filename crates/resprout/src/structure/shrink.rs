@@ -57,11 +57,14 @@ pub fn shrink(model: &Model) -> Result<(Model, Vec<Cut>)> {
     for pad in &coupling.pads {
         let count = |units: &[usize]| units.iter().filter(|&&unit| !dead[unit]).count() as i64;
         let mut pads = pad.pads.clone();
-        (pads[1], pads[5]) = (count(&pad.before), count(&pad.behind));
+        let behind = pads.len() / 2 + pad.axis;
+        (pads[pad.axis], pads[behind]) = (count(&pad.before), count(&pad.behind));
         give(&mut small, pad.layer, "pads", pads)?;
     }
-    for &layer in &coupling.reshapes {
-        give(&mut small, layer, "shape", vec![0, -1])?;
+    for reshape in &coupling.reshapes {
+        let mut target = reshape.target.clone();
+        target[reshape.axis] = reshape.units.iter().filter(|&&unit| !dead[unit]).count() as i64;
+        give(&mut small, reshape.layer, "shape", target)?;
     }
     for (layer, inputs) in &coupling.depthwise {
         if let Op::Conv(attributes) = &mut small.graph.layers[*layer].op {

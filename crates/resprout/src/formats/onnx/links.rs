@@ -274,7 +274,7 @@ fn is_vector(param: &Param) -> bool {
 /// The inputs of an operation that are weights, likelier ones first.
 pub(super) fn weight_slots(op: &Op) -> &'static [usize] {
     match op {
-        Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm { .. } => &[1],
+        Op::Conv(_) | Op::ConvTranspose(_) | Op::OpaqueConv { .. } | Op::Gemm { .. } => &[1],
         Op::MatMul => &[1, 0],
         _ => &[],
     }
@@ -287,7 +287,7 @@ fn own_numbers(op: &Op, slot: usize) -> Option<&'static str> {
         (Op::BatchNorm { .. }, 2) => Some("bias"),
         (Op::BatchNorm { .. }, 3) => Some("mean"),
         (Op::BatchNorm { .. }, 4) => Some("var"),
-        (Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm { .. }, 2) => Some("bias"),
+        (Op::Conv(_) | Op::ConvTranspose(_) | Op::OpaqueConv { .. } | Op::Gemm { .. }, 2) => Some("bias"),
         _ => None,
     }
 }
