@@ -487,7 +487,7 @@ pub struct InspectArgs {
 pub enum Format {
     /// ONNX
     Onnx,
-    /// ONNX with sparse initializers: loads in other runtimes, which fill the zeros in again
+    /// ONNX with sparse initializers: for ONNX Runtime, which fills the zeros in again; most other tools do not read it
     OnnxSparse,
     /// Weights and masks alone
     Safetensors,

@@ -15,6 +15,8 @@ pub struct Inspection {
     pub schema_version: u32,
     pub model: FileInfo,
     pub inputs: Vec<(String, Vec<String>)>,
+    /// Of each input, the type of its numbers.
+    pub input_types: Vec<String>,
     pub outputs: Vec<String>,
     pub operations: BTreeMap<String, usize>,
     pub layers: Vec<LayerRow>,
@@ -56,6 +58,7 @@ fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
         schema_version: SCHEMA_VERSION,
         model: file_info(&args.model)?.0,
         inputs: model.graph.inputs.iter().map(|input| (input.name.clone(), input.shape.iter().map(dim).collect())).collect(),
+        input_types: model.graph.inputs.iter().map(|input| input.element.to_string()).collect(),
         outputs: model.graph.outputs.clone(),
         operations,
         sparsity: report::sparsity_info(model, &layers, None, macs.as_ref()),
@@ -69,5 +72,5 @@ fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
 /// Height and width are free: count for the usual 224.
 fn usual_image(model: &Model) -> Option<Vec<usize>> {
     let rank = model.graph.inputs.first()?.shape.len();
-    (rank == 4).then(|| vec![images::channels(model), 224, 224])
+    (rank == 4).then(|| model.graph.image_layout().shape([images::channels(model), 224, 224]).to_vec())
 }

@@ -1,7 +1,8 @@
 //! `resprout prune`: prune, repair, measure, write, report.
 
 use super::{
-    VERIFY_IMAGES, check_json_target, check_writable, file_info, format_of, images, outputs, read_model, write_json, write_model,
+    ONNX_SPARSE, VERIFY_IMAGES, check_json_target, check_writable, file_info, format_of, images, outputs, read_computable,
+    read_model, write_json, write_model,
 };
 use crate::args::{CalibrationCount, Format, PruneArgs};
 use crate::render::text;
@@ -28,7 +29,10 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let format = format_of(&args.output, args.format)?;
     check_json_target(args.json.as_deref())?;
     let mut clock = Clock::start();
-    let dense = read_model(&args.model, &args.network)?;
+    let dense = match needs_images || args.calibration.is_some() || args.data.is_some() {
+        true => read_computable(&args.model, &args.network)?,
+        false => read_model(&args.model, &args.network)?,
+    };
     let mut data = Data::open(args, &dense, needs_images)?;
     clock.lap("read");
     let checkup = data.check_up(args, &dense, &options, progress)?;
@@ -190,7 +194,7 @@ fn check_images(args: &PruneArgs, options: &PruneOptions) -> Result<bool> {
 
 /// Every image that the command works with.
 struct Data {
-    preprocess: Option<(Preprocess, Option<String>)>,
+    preprocess: Option<(Preprocess, Vec<String>)>,
     calibration: Option<(Tensor, Origin)>,
     evaluation: Option<ImageSet>,
     /// Whether the calibration images are more than a check of the written file.
@@ -211,7 +215,7 @@ impl Data {
         if args.calibration.is_none() && args.data.is_none() && !args.data_free {
             return Ok(Data { preprocess: None, calibration: None, evaluation: None, used });
         }
-        let (preprocess, note) = images::preprocess(&args.images, model)?;
+        let (preprocess, notes) = images::preprocess(&args.images, model)?;
         let count = match args.calibration_images {
             CalibrationCount::Exactly(count) => count.get(),
             CalibrationCount::Auto => MOST_IMAGES,
@@ -228,7 +232,17 @@ impl Data {
             None => None,
         };
         let evaluation = args.data.as_ref().map(|path| images::open(path, &args.images));
-        Ok(Data { preprocess: Some((preprocess, note)), calibration, evaluation: evaluation.transpose()?, used })
+        Ok(Data { preprocess: Some((preprocess, notes)), calibration, evaluation: evaluation.transpose()?, used })
+    }
+
+    /// What was not read of the folders.
+    fn left_out(&self) -> Vec<String> {
+        let calibration = match &self.calibration {
+            Some((_, Origin::Set(set))) => Some(set),
+            _ => None,
+        };
+        let other = self.evaluation.as_ref().filter(|set| calibration.is_none_or(|other| other.path() != set.path()));
+        calibration.into_iter().chain(other).flat_map(ImageSet::left_out).collect()
     }
 
     fn images(&self) -> Option<&Tensor> {
@@ -274,10 +288,9 @@ impl Data {
 
 /// Noise in the shape of the model's images.
 fn noise(args: &PruneArgs, model: &Model, preprocess: &Preprocess, count: usize) -> Result<Tensor> {
-    let channels = images::channels(model);
-    let shape = match (report::fixed_image(model).as_deref(), preprocess.crop) {
-        (Some(&[channels, height, width]), _) => [channels, height, width],
-        (_, Some([height, width])) => [channels, height, width],
+    let shape = match (images::fixed_size(model), preprocess.crop) {
+        (Some(shape), _) => shape,
+        (_, Some([height, width])) => [images::channels(model), height, width],
         _ => {
             let message = "--data-free: the model leaves the size of its images free; give --crop";
             return Err(Error::new(ErrorKind::Option, message));
@@ -294,7 +307,7 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
     let layers = report::layer_rows(model, &outcome.layers, macs.as_ref())?;
     let (dense_file, dense_bytes) = file_info(&args.model)?;
     let (sparse_file, sparse_bytes) = file_info(&args.output)?;
-    let warnings = warnings(args, result, checkup.as_ref(), &data, &layers);
+    let warnings = warnings(args, format, result, checkup.as_ref(), &data, &layers);
     let preprocess = data.preprocess.map(|(preprocess, _)| preprocess);
     let used = |(images, origin): (Tensor, Origin)| {
         Some(Calibration {
@@ -324,6 +337,8 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
             chain: chosen.map_or(&args.repair, |candidate| &candidate.repair).clone(),
             steps: result.steps.clone(),
             changed: result.repair.changed,
+            batch_norms: result.repair.batch_norms,
+            folded: result.repair.folded,
             added_bias: result.repair.added_bias.clone(),
             candidates: result.candidates.clone(),
             checkup,
@@ -339,6 +354,7 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
 /// What the user should know, in the order in which it came about.
 fn warnings(
     args: &PruneArgs,
+    format: Format,
     result: &Sparsified,
     checkup: Option<&Checkup>,
     data: &Data,
@@ -356,7 +372,9 @@ fn warnings(
     if !added.is_empty() {
         warnings.push(format!("{} layers were given a bias: {}", added.len(), added.join(", ")));
     }
-    warnings.extend(data.preprocess.as_ref().and_then(|(_, note)| note.clone()));
+    warnings.extend(data.preprocess.iter().flat_map(|(_, notes)| notes.clone()));
+    warnings.extend(data.left_out());
+    warnings.extend((format == Format::OnnxSparse).then(|| ONNX_SPARSE.into()));
     warnings
 }
 

@@ -1,12 +1,15 @@
 //! A model is one graph of named layers, a table of parameters and a table of masks.
 
 pub mod effective;
+mod folded;
 pub mod graph;
+pub mod input;
 pub mod masks;
 pub mod params;
 pub mod prunable;
 
 pub use graph::{Dim, Graph, GraphInput, Layer};
+pub use input::{ElementType, Layout};
 pub use masks::{Mask, MaskTable};
 pub use params::{Param, ParamData, ParamTable};
 pub use prunable::{LeftDense, Prunable, PrunableRule};

@@ -105,7 +105,7 @@ impl Model {
                 dense.push(LeftDense { layer: layer.name.clone(), param: param.into(), reason: reason.into() });
             };
             let Some(tensor) = self.params.f32(param) else {
-                leave(if self.params.get(param).is_some() { "not 32-bit floats" } else { "computed, not a constant" });
+                leave(&self.not_floats(param));
                 continue;
             };
             let mut ignored = false;
@@ -131,6 +131,21 @@ impl Model {
         match used.iter().position(|&used| !used) {
             Some(i) => Err(Error::option(format!("--ignore {:?} matches no layer with weights", rule.ignore[i]))),
             None => Ok((prunable, dense)),
+        }
+    }
+}
+
+impl Model {
+    /// Why a weight is no tensor of 32-bit floats.
+    fn not_floats(&self, param: &str) -> String {
+        if let Some(param) = self.params.get(param) {
+            return format!("{}, not 32-bit floats", param.type_name());
+        }
+        let writer = self.graph.layers.iter().find(|layer| layer.outputs.iter().any(|output| output == param));
+        let stored = writer.and_then(|layer| Some((layer, self.params.get(layer.input(0)?)?)));
+        match stored.filter(|(_, param)| param.f32().is_none()) {
+            Some((layer, param)) => format!("{} behind {}, not 32-bit floats", param.type_name(), layer.op.name()),
+            None => "computed, not a constant".into(),
         }
     }
 }

@@ -308,6 +308,14 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
             let (axis, indices, out) = gather(*axis, inputs)?;
             plain(out, Compute::Gather(axis, indices))
         }
+        Op::Cast { to: to @ (10 | 11 | 16) } => {
+            let name = match to {
+                10 => "float16",
+                11 => "float64",
+                _ => "bfloat16",
+            };
+            Err(Error::unsupported(format!("a Cast to {name}: numbers are computed as 32-bit floats")))
+        }
         Op::Cast { .. } | Op::Shape { .. } | Op::ConstantOfShape { .. } => {
             Err(Error::unsupported("whole numbers that depend on the image's content"))
         }

@@ -160,6 +160,7 @@ pub struct Dimension {
 /// Values of `TensorProto.data_type` that are read into numbers.
 pub mod data_type {
     pub const FLOAT: i32 = 1;
+    pub const UINT8: i32 = 2;
     pub const INT32: i32 = 6;
     pub const INT64: i32 = 7;
     pub const BOOL: i32 = 9;
