@@ -198,7 +198,12 @@ pub fn open_session(
 
 fn image(args: &BenchArgs, model: &Model) -> Result<Vec<usize>> {
     match (&args.input_shape, report::fixed_image(model)) {
-        (Some(shape), _) if shape.len() == 3 && !shape.contains(&0) => Ok(shape.clone()),
+        (Some(shape), _)
+            if !shape.contains(&0)
+                && let &[c, h, w] = &shape[..] =>
+        {
+            Ok(model.graph.image_layout().shape([c, h, w]).to_vec())
+        }
         (Some(shape), _) => {
             Err(Error::new(ErrorKind::Option, format!("--input-shape {shape:?}: three numbers from 1 on are needed")))
         }

@@ -41,7 +41,12 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
 fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
     let rule = PrunableRule { ignore: vec![], include_grouped: args.include_grouped };
     let (prunable, left_dense) = model.prunable(&rule)?;
-    let image = args.input_shape.clone().or_else(|| report::fixed_image(model)).or_else(|| usual_image(model));
+    let layout = model.graph.image_layout();
+    let given = args.input_shape.as_ref().map(|shape| match shape[..] {
+        [c, h, w] => layout.shape([c, h, w]).to_vec(),
+        _ => shape.clone(),
+    });
+    let image = given.or_else(|| report::fixed_image(model)).or_else(|| usual_image(model));
     let (macs, forward_error) = match image.as_ref().map(|image| report::layer_macs(model, image)).transpose() {
         Ok(macs) => (macs, None),
         Err(error) => (None, Some(error.to_string())),

@@ -11,6 +11,7 @@ use resprout::criteria::CRITERIA;
 use resprout::data::{ImageSet, LabelSource, Preprocess, gaussian};
 use resprout::forward::{Network, PlanOptions};
 use resprout::model::{Model, PrunableRule};
+use resprout::ops::Op;
 use resprout::progress::Progress;
 use resprout::prune::{PruneOptions, check_sparsity};
 use resprout::repair::{AUTO, Chain, RepairOptions};
@@ -307,7 +308,8 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
     let layers = report::layer_rows(model, &outcome.layers, macs.as_ref())?;
     let (dense_file, dense_bytes) = file_info(&args.model)?;
     let (sparse_file, sparse_bytes) = file_info(&args.output)?;
-    let warnings = warnings(args, format, result, checkup.as_ref(), &data, &layers);
+    let mut warnings = warnings(args, format, result, checkup.as_ref(), &data, &layers);
+    warnings.extend(folded_threshold(options, dense));
     let preprocess = data.preprocess.map(|(preprocess, _)| preprocess);
     let used = |(images, origin): (Tensor, Origin)| {
         Some(Calibration {
@@ -376,6 +378,18 @@ fn warnings(
     warnings.extend(data.left_out());
     warnings.extend((format == Format::OnnxSparse).then(|| ONNX_SPARSE.into()));
     warnings
+}
+
+/// One threshold on the magnitudes of all layers means little where weights were multiplied by BatchNormalizations.
+fn folded_threshold(options: &PruneOptions, dense: &Model) -> Option<String> {
+    let threshold =
+        options.pattern == Pattern::Unstructured && options.criterion == "magnitude" && options.allocation == "global";
+    let norms = dense.graph.layers.iter().any(|layer| matches!(layer.op, Op::BatchNorm { .. }));
+    (threshold && !norms && !dense.folded_norms().is_empty()).then(|| {
+        "--allocation global: BatchNormalization may be folded into these weights, and one threshold on their magnitudes then \
+         prunes far worse; lamp and erk compare within layers"
+            .into()
+    })
 }
 
 /// Every option, as given or by default.
