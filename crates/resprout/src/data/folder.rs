@@ -28,10 +28,10 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
         return Ok(None);
     }
     let entries = sorted(path)?;
-    let files: Vec<PathBuf> = entries.iter().filter(|p| p.is_file() && is_image(p)).cloned().collect();
+    let (files, others): (Vec<PathBuf>, Vec<PathBuf>) = entries.into_iter().partition(|p| p.is_file() && is_image(p));
     if !files.is_empty() {
         let label_file = Some(path.join("labels.csv")).filter(|file| file.is_file());
-        let others = entries.into_iter().filter(|p| !files.contains(p) && Some(p) != label_file.as_ref());
+        let others = others.into_iter().filter(|p| Some(p) != label_file.as_ref());
         return Ok(Some(ImageSet {
             path: path.into(),
             left_out: left_out(others.collect()),
@@ -45,8 +45,8 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
         return Ok(Some(set));
     }
     let (mut files, mut classes, mut names, mut empty) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut others: Vec<PathBuf> = entries.iter().filter(|p| !p.is_dir()).cloned().collect();
-    for (class, folder) in entries.iter().filter(|p| p.is_dir()).enumerate() {
+    let (folders, mut others): (Vec<PathBuf>, Vec<PathBuf>) = others.into_iter().partition(|p| p.is_dir());
+    for (class, folder) in folders.iter().enumerate() {
         names.push(file_name(folder));
         let before = files.len();
         // Tiny ImageNet has another folder inside.

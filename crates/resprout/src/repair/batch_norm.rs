@@ -102,7 +102,7 @@ impl Repair for BatchNormRecalibration {
     }
 
     fn nothing(&self) -> &'static str {
-        "it has no BatchNormalization, and no convolution or Gemm with a bias into which one may have been folded"
+        "it has no BatchNormalization, and no convolution or Gemm with a bias before its last layer, into which one may have been folded"
     }
 }
 
