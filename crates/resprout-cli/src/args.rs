@@ -504,7 +504,7 @@ pub struct WriteArgs {
 pub enum Format {
     /// ONNX
     Onnx,
-    /// ONNX with sparse initializers: loads in other runtimes, which fill the zeros in again
+    /// ONNX with sparse initializers: for ONNX Runtime, which fills the zeros in again; most other tools do not read it
     OnnxSparse,
     /// ONNX with the numbers in a file beside it (NAME.data), as needed above 2 GiB
     OnnxExternal,

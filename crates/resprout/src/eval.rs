@@ -3,6 +3,7 @@
 use crate::data::{ImageSet, Preprocess};
 use crate::error::{Error, Result};
 use crate::forward::{Network, Plan};
+use crate::model::Layout;
 use crate::progress::Progress;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -103,7 +104,10 @@ pub fn evaluate(
 ) -> Result<EvaluationRun> {
     let first = networks.first().ok_or_else(|| Error::data("no network to evaluate"))?;
     let plan = first.plan();
-    let channels = plan.input_shape.get(1).copied().unwrap_or(1);
+    let channels = match preprocess.layout {
+        Layout::ChannelsFirst => plan.input_shape.get(1).copied().unwrap_or(1),
+        Layout::ChannelsLast => plan.input_shape.last().copied().unwrap_or(1),
+    };
     let output = output_kind_of(plan);
     let mut tallies: Vec<Tally> = networks.iter().map(|_| Tally::default()).collect();
     let mut hash = Sha256::new();

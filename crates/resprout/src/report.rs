@@ -100,6 +100,12 @@ pub struct RepairReport {
     pub steps: Vec<f64>,
     /// How often a layer was changed in the last step.
     pub changed: usize,
+    /// BatchNormalizations whose statistics were measured again.
+    #[serde(default)]
+    pub batch_norms: usize,
+    /// Layers that took the place of a folded BatchNormalization.
+    #[serde(default)]
+    pub folded: usize,
     /// Biases that layers without one were given.
     pub added_bias: Vec<String>,
     /// What was tried, where the choice was left to the program.

@@ -52,7 +52,7 @@ pub fn sparsify(dense: &Model, images: &Tensor, options: &SparsifyOptions, progr
     let steps = schedule(target, options.steps)?;
     if options.repair != AUTO {
         let chain = Chain::parse(&options.repair)?;
-        let recording = match chain.needs_dense() && steps.len() > 1 {
+        let recording = match chain.needs_dense(dense) && steps.len() > 1 {
             true => Recording::new(dense, images, options.repair_options.memory, progress)?,
             false => None,
         };

@@ -1,7 +1,8 @@
 //! `resprout convert`: a model, or an architecture with weights, in another format.
 
-use super::{check_writable, fold_batch_norm, format_of, open_source, write_model};
-use crate::args::ConvertArgs;
+use super::{ONNX_SPARSE, check_writable, fold_batch_norm, format_of, open_source, write_model};
+use crate::args::{ConvertArgs, Format};
+use crate::render::text;
 use resprout::architectures::Shape;
 
 pub fn run(args: &ConvertArgs) -> anyhow::Result<()> {
@@ -14,5 +15,8 @@ pub fn run(args: &ConvertArgs) -> anyhow::Result<()> {
         }
     }
     write_model(&model, &args.output, format, None)?;
+    if format == Format::OnnxSparse {
+        text::warnings(&[ONNX_SPARSE.to_string()]);
+    }
     Ok(())
 }

@@ -18,7 +18,7 @@ pub mod train;
 use crate::args::{Format, NetworkArgs, SourceArgs, WriteArgs};
 use resprout::architectures::{self, Shape};
 use resprout::formats::onnx::{ReadOptions, Storage};
-use resprout::forward::{Network, PlanOptions};
+use resprout::forward::{Network, PlanOptions, check_supported};
 use resprout::model::{MergedNorms, Model};
 use resprout::report::FileInfo;
 use resprout::tensor::Tensor;
@@ -86,6 +86,13 @@ fn read_model(path: &Path, network: &NetworkArgs) -> Result<Model> {
     Ok(model)
 }
 
+/// Reads a model that is to be computed; an error with its file where that cannot be done here.
+fn read_computable(path: &Path, network: &NetworkArgs) -> Result<Model> {
+    let model = read_model(path, network)?;
+    check_supported(&model).map_err(|e| e.at(path.display()))?;
+    Ok(model)
+}
+
 /// The architecture of that name with weights that are to be replaced.
 fn build(name: &str, network: &NetworkArgs) -> Result<Model> {
     let shape = Shape { classes: network.classes.map(NonZeroUsize::get), image: None };
@@ -102,6 +109,10 @@ fn read_weights(model: &mut Model, path: &Path) -> Result<()> {
 
 /// Images on which the written file is compared with what was measured.
 const VERIFY_IMAGES: usize = 4;
+
+/// Who reads a file with sparse initializers.
+const ONNX_SPARSE: &str =
+    "--format onnx-sparse: ONNX Runtime reads the file, most other tools do not (docs/methods.md#files); onnx is for all of them";
 
 /// The format of the name, or the one that is asked for if the name fits it.
 fn format_of(path: &Path, how: &WriteArgs) -> Result<Format> {

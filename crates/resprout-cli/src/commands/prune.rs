@@ -1,7 +1,8 @@
 //! `resprout prune`: prune, repair, measure, write, report.
 
 use super::{
-    VERIFY_IMAGES, check_json_target, check_writable, file_info, fold_batch_norm, format_of, images, model_files, outputs, read_model, write_json, write_model,
+    ONNX_SPARSE, VERIFY_IMAGES, check_json_target, check_writable, file_info, fold_batch_norm, format_of, images, model_files, outputs,
+    read_computable, read_model, write_json, write_model,
 };
 use crate::args::{CalibrationCount, Format, PruneArgs};
 use crate::render::text;
@@ -10,6 +11,7 @@ use resprout::criteria::CRITERIA;
 use resprout::data::{ImageSet, LabelSource, Preprocess, gaussian};
 use resprout::forward::{Network, PlanOptions};
 use resprout::model::{MergedNorms, Model, PrunableRule};
+use resprout::ops::Op;
 use resprout::progress::Progress;
 use resprout::prune::{PruneOptions, check_sparsity};
 use resprout::random::SplitMix64;
@@ -29,7 +31,10 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let format = format_of(&args.output, &args.how)?;
     check_json_target(args.json.as_deref())?;
     let mut clock = Clock::start();
-    let dense = read_model(&args.model, &args.network)?;
+    let dense = match needs_images || args.calibration.is_some() || args.data.is_some() {
+        true => read_computable(&args.model, &args.network)?,
+        false => read_model(&args.model, &args.network)?,
+    };
     let mut data = Data::open(args, &dense, needs_images)?;
     clock.lap("read");
     let checkup = data.check_up(args, &dense, &options, progress)?;
@@ -221,7 +226,7 @@ fn check_images(args: &PruneArgs, options: &PruneOptions) -> Result<bool> {
 
 /// Every image that the command works with.
 struct Data {
-    preprocess: Option<(Preprocess, Option<String>)>,
+    preprocess: Option<(Preprocess, Vec<String>)>,
     calibration: Option<(Tensor, Origin)>,
     evaluation: Option<ImageSet>,
     /// Whether the calibration images are more than a check of the written file.
@@ -242,7 +247,7 @@ impl Data {
         if args.calibration.is_none() && args.data.is_none() && !args.data_free {
             return Ok(Data { preprocess: None, calibration: None, evaluation: None, used });
         }
-        let (preprocess, note) = images::preprocess(&args.images, model)?;
+        let (preprocess, notes) = images::preprocess(&args.images, model)?;
         let count = match args.calibration_images {
             CalibrationCount::Exactly(count) => count.get(),
             CalibrationCount::Auto => MOST_IMAGES,
@@ -259,7 +264,17 @@ impl Data {
             None => None,
         };
         let evaluation = args.data.as_ref().map(|path| images::open(path, &args.images));
-        Ok(Data { preprocess: Some((preprocess, note)), calibration, evaluation: evaluation.transpose()?, used })
+        Ok(Data { preprocess: Some((preprocess, notes)), calibration, evaluation: evaluation.transpose()?, used })
+    }
+
+    /// What was not read of the folders.
+    fn left_out(&self) -> Vec<String> {
+        let calibration = match &self.calibration {
+            Some((_, Origin::Set(set))) => Some(set),
+            _ => None,
+        };
+        let other = self.evaluation.as_ref().filter(|set| calibration.is_none_or(|other| other.path() != set.path()));
+        calibration.into_iter().chain(other).flat_map(ImageSet::left_out).collect()
     }
 
     fn images(&self) -> Option<&Tensor> {
@@ -305,10 +320,9 @@ impl Data {
 
 /// Noise in the shape of the model's images.
 fn noise(args: &PruneArgs, model: &Model, preprocess: &Preprocess, count: usize) -> Result<Tensor> {
-    let channels = images::channels(model);
-    let shape = match (report::fixed_image(model).as_deref(), preprocess.crop) {
-        (Some(&[channels, height, width]), _) => [channels, height, width],
-        (_, Some([height, width])) => [channels, height, width],
+    let shape = match (images::fixed_size(model), preprocess.crop) {
+        (Some(shape), _) => shape,
+        (_, Some([height, width])) => [images::channels(model), height, width],
         _ => {
             let message = "--data-free: the model leaves the size of its images free; give --crop";
             return Err(Error::new(ErrorKind::Option, message));
@@ -324,7 +338,8 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
     let macs = image.as_ref().and_then(|image| report::layer_macs(model, image).ok());
     let layers = report::layer_rows(model, &outcome.layers, macs.as_ref())?;
     let (dense_file, sparse_file) = (file_info(&args.model)?, file_info(&args.output)?);
-    let warnings = warnings(args, result, checkup.as_ref(), &data, &layers);
+    let mut warnings = warnings(args, format, result, checkup.as_ref(), &data, &layers);
+    warnings.extend(folded_threshold(options, dense));
     let preprocess = data.preprocess.map(|(preprocess, _)| preprocess);
     let used = |(images, origin): (Tensor, Origin)| {
         Some(Calibration {
@@ -354,6 +369,8 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
             chain: chosen.map_or(&args.repair, |candidate| &candidate.repair).clone(),
             steps: result.steps.clone(),
             changed: result.repair.changed,
+            batch_norms: result.repair.batch_norms,
+            folded: result.repair.folded,
             added_bias: result.repair.added_bias.clone(),
             candidates: result.candidates.clone(),
             checkup,
@@ -370,6 +387,7 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
 /// What the user should know, in the order in which it came about.
 fn warnings(
     args: &PruneArgs,
+    format: Format,
     result: &Sparsified,
     checkup: Option<&Checkup>,
     data: &Data,
@@ -390,8 +408,22 @@ fn warnings(
     if !added.is_empty() {
         warnings.push(format!("{} layers were given a bias: {}", added.len(), added.join(", ")));
     }
-    warnings.extend(data.preprocess.as_ref().and_then(|(_, note)| note.clone()));
+    warnings.extend(data.preprocess.iter().flat_map(|(_, notes)| notes.clone()));
+    warnings.extend(data.left_out());
+    warnings.extend((format == Format::OnnxSparse).then(|| ONNX_SPARSE.into()));
     warnings
+}
+
+/// One threshold on the magnitudes of all layers means little where weights were multiplied by BatchNormalizations.
+fn folded_threshold(options: &PruneOptions, dense: &Model) -> Option<String> {
+    let threshold =
+        options.pattern == Pattern::Unstructured && options.criterion == "magnitude" && options.allocation == "global";
+    let norms = dense.graph.layers.iter().any(|layer| matches!(layer.op, Op::BatchNorm { .. }));
+    (threshold && !norms && !dense.folded_norms().is_empty()).then(|| {
+        "--allocation global: BatchNormalization may be folded into these weights, and one threshold on their magnitudes then \
+         prunes far worse; lamp and erk compare within layers"
+            .into()
+    })
 }
 
 /// Every option, as given or by default.

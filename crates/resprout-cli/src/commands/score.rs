@@ -62,7 +62,7 @@ pub fn run(args: &ScoreArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let input = Input { batches: &batches, image, device: &args.device, seed: args.source.seed };
     let started = Instant::now();
     let pruning = Pruning { method: &method, options: &options, input: &input, init: args.source.init() };
-    let scores = ablation.prune(&mut model, &pruning, progress)?;
+    let scores = ablation.prune(&mut model, &pruning, progress).map_err(|e| of_model(e, args.source.model.as_deref()))?;
     let seconds = started.elapsed().as_secs_f64();
     let init_repair = repair.map_or(Ok(Vec::new()), |how| lipschitz::repair(&mut model, how))?;
     write_model(&model, &args.output, format_of(&args.output, &WriteArgs::default())?, None)?;
@@ -74,6 +74,14 @@ pub fn run(args: &ScoreArgs, progress: &dyn Progress) -> anyhow::Result<()> {
         text::scored(&scored, &args.output);
     }
     Ok(())
+}
+
+/// Names the model's file where it is the model that cannot be scored.
+fn of_model(error: Error, file: Option<&Path>) -> Error {
+    match (error.kind(), file) {
+        (ErrorKind::Unsupported, Some(file)) => error.at(file.display()),
+        _ => error,
+    }
 }
 
 fn write_scores(model: &Model, scores: &Scores, path: &Path) -> Result<()> {

@@ -139,7 +139,7 @@ fn sparsity(s: &SparsityInfo) {
         .theoretical_speedup
         .map_or("unknown (input size)".into(), |x| format!("{x:.2}x (MACs {} -> {})", macs(s.macs_dense), macs(s.macs_sparse)));
     outln!(
-        "  compression ratio {:.2}x, theoretical speed-up {speedup}; measured latency: not part of this version",
+        "  compression ratio {:.2}x, theoretical speed-up {speedup}; `resprout bench` measures the real one",
         s.compression_ratio
     );
 }
@@ -151,6 +151,13 @@ fn repair(repair: &RepairReport) {
         repair.chain,
         if steps.len() > 1 { format!(", in steps of {}", steps.join(", ")) } else { String::new() }
     );
+    if repair.batch_norms + repair.folded > 0 {
+        outln!(
+            "  recalibrated: {} layers by their BatchNormalization, {} by weights and bias (BatchNormalization folded into them)",
+            repair.batch_norms,
+            repair.folded
+        );
+    }
     if repair.candidates.is_empty() {
         return;
     }
@@ -198,8 +205,8 @@ pub fn warnings(warnings: &[String]) {
 
 pub fn inspection(inspection: &Inspection) {
     outln!("{} ({}, sha256 {})", inspection.model.path, bytes(inspection.model.bytes), inspection.model.sha256);
-    for (name, shape) in &inspection.inputs {
-        outln!("  input {name} [{}]", shape.join(", "));
+    for ((name, shape), element) in inspection.inputs.iter().zip(&inspection.input_types) {
+        outln!("  input {name} [{}] {element}", shape.join(", "));
     }
     outln!("  output {}", inspection.outputs.join(", "));
     let operations = inspection.operations.iter().map(|(name, count)| format!("{name} {count}"));

@@ -31,7 +31,7 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let set = if extension == "npy" { from_npy(&bytes) } else { from_npz(&bytes) };
     let (source, labels) = set.map_err(|e| e.at(path.display()))?;
-    Ok(Some(ImageSet { path: path.into(), source, labels, class_names: None, label_file: None }))
+    Ok(Some(ImageSet { path: path.into(), source, labels, class_names: None, label_file: None, left_out: Vec::new() }))
 }
 
 fn from_npy(bytes: &[u8]) -> Result<(Source, Option<Vec<usize>>)> {

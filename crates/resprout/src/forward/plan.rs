@@ -1,17 +1,15 @@
 //! A plan: the graph's computations for one input shape, shapes folded, weights packed.
 
 use super::apart::{Images, Part, images};
+use super::support::{check_supported, needed_values};
 use crate::error::{Error, Result};
-use crate::model::{Dim, Layer, Model};
+use crate::model::{Dim, Layer, Layout, Model};
 use crate::ops::{BinaryOp, Compute, Fact, Fused, Op, Resolved, batch_norm_affine, fold, resolve};
 use crate::tensor::{Tensor, Value, value_count};
 use resprout_kernels::{Activation, Kernel};
 use std::collections::{HashMap, HashSet};
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::sync::Arc;
-
-/// Versions of the standard operator set whose rules are implemented.
-const OPSETS: RangeInclusive<i64> = 7..=21;
 
 /// How a plan is made.
 #[derive(Clone, Debug)]
@@ -356,21 +354,9 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(model: &'a Model, input_shape: &[usize], options: &'a PlanOptions) -> Result<Builder<'a>> {
-        if !OPSETS.contains(&model.opset) {
-            let (first, last) = (OPSETS.start(), OPSETS.end());
-            return Err(Error::unsupported(format!(
-                "the model uses opset {}; opset {first} to {last} can be computed",
-                model.opset
-            )));
-        }
-        let [input] = &model.graph.inputs[..] else {
-            let names: Vec<&str> = model.graph.inputs.iter().map(|input| input.name.as_str()).collect();
-            return Err(Error::unsupported(format!(
-                "the forward needs exactly one input, the model has {}: {names:?}",
-                names.len()
-            )));
-        };
-        check_input(&input.shape, input_shape)?;
+        check_supported(model)?;
+        let input = &model.graph.inputs[0];
+        check_input(&input.shape, input_shape, model.graph.image_layout())?;
         value_count(input_shape)?;
         let known = |tap: &&String| model.graph.layers.iter().any(|layer| layer.outputs.contains(tap));
         if let Some(tap) = options.taps.iter().find(|tap| !known(tap)) {
@@ -383,7 +369,7 @@ impl<'a> Builder<'a> {
         facts.extend(constants);
         facts.insert(&input.name, Fact::of_shape(input_shape.to_vec()));
         let slots = HashMap::from([(input.name.as_str(), 0)]);
-        let needed = needed_values(model, options);
+        let needed = needed_values(model, &options.taps);
         let images = vec![Some(Images { axis: 0, each: 1 })];
         let (done, steps, mixer) = (HashSet::new(), Vec::new(), None);
         Ok(Builder { model, options, readers, needed, facts, slots, done, steps, images, mixer })
@@ -603,18 +589,7 @@ fn batch_norm_step(layer: &Layer, activation: Activation) -> Option<BatchNormSte
     Some(BatchNormStep { params: [name(1), name(2), name(3), name(4)], epsilon, activation })
 }
 
-/// Every value that an output or a tap depends on.
-fn needed_values<'a>(model: &'a Model, options: &'a PlanOptions) -> HashSet<&'a str> {
-    let mut needed: HashSet<&str> = model.graph.outputs.iter().chain(&options.taps).map(String::as_str).collect();
-    for layer in model.graph.layers.iter().rev() {
-        if layer.outputs.iter().any(|output| needed.contains(output.as_str())) {
-            needed.extend(layer.inputs.iter().map(String::as_str));
-        }
-    }
-    needed
-}
-
-fn check_input(expected: &[Dim], given: &[usize]) -> Result<()> {
+fn check_input(expected: &[Dim], given: &[usize], layout: Layout) -> Result<()> {
     let fits =
         expected.len() == given.len() && expected.iter().zip(given).all(|(e, g)| !matches!(e, Dim::Fixed(dim) if dim != g));
     if fits || expected.is_empty() {
@@ -625,8 +600,9 @@ fn check_input(expected: &[Dim], given: &[usize]) -> Result<()> {
         Dim::Free(_) => "any".to_string(),
     };
     let expected: Vec<String> = expected.iter().map(text).collect();
-    Err(Error::data(format!(
-        "the model takes images of shape [{}], these have {given:?} (batch, channels, height, width)",
-        expected.join(", ")
-    )))
+    let axes = match layout {
+        Layout::ChannelsFirst => "batch, channels, height, width",
+        Layout::ChannelsLast => "batch, height, width, channels",
+    };
+    Err(Error::data(format!("the model takes images of shape [{}], these have {given:?} ({axes})", expected.join(", "))))
 }

@@ -1,5 +1,6 @@
 //! The graph: named layers, connected by named values.
 
+use super::input::ElementType;
 use crate::ops::Op;
 
 /// One axis of an input: a number, or free.
@@ -16,6 +17,8 @@ pub enum Dim {
 pub struct GraphInput {
     /// Name of the value.
     pub name: String,
+    /// What its numbers are.
+    pub element: ElementType,
     /// Its axes.
     pub shape: Vec<Dim>,
 }

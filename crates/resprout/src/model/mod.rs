@@ -1,7 +1,9 @@
 //! A model is one graph of named layers, a table of parameters and a table of masks.
 
 pub mod effective;
+mod folded;
 pub mod graph;
+pub mod input;
 pub mod masks;
 mod merge;
 pub mod params;
@@ -9,6 +11,7 @@ pub mod prunable;
 
 pub(crate) use graph::Merged;
 pub use graph::{Dim, Graph, GraphInput, InnerWeight, Layer};
+pub use input::{ElementType, Layout};
 pub use masks::{Mask, MaskTable};
 pub use merge::MergedNorms;
 pub use params::{Param, ParamData, ParamTable};

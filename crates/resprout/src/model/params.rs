@@ -38,6 +38,15 @@ impl Param {
         self.value().and_then(|value| value.as_f32())
     }
 
+    /// The name of its type: `float16`.
+    pub fn type_name(&self) -> &'static str {
+        match &self.data {
+            ParamData::Value(value) if value.as_f32().is_some() => "float32",
+            ParamData::Value(_) => "whole numbers",
+            ParamData::Opaque(name) => name,
+        }
+    }
+
     /// The value, unless it is opaque.
     pub fn value(&self) -> Option<&Arc<Value>> {
         match &self.data {

@@ -183,7 +183,7 @@ impl<'m> Finder<'m> {
         }
         let ignored = self.is_ignored(layer, param);
         let Some(tensor) = self.model.params.f32(param) else {
-            let kind = self.model.params.get(param).map_or("unknown", kind);
+            let kind = self.model.params.get(param).map_or("unknown", Param::type_name);
             self.leave(layer, param, format!("{kind}, not 32-bit floats"));
             return Ok(());
         };
@@ -273,13 +273,6 @@ fn is_floating(param: &Param) -> bool {
 /// The same along two axes or more: one number for each channel is no weight.
 fn is_weight(param: &Param) -> bool {
     is_floating(param) && param.shape.iter().filter(|&&side| side > 1).count() > 1
-}
-
-fn kind(param: &Param) -> &'static str {
-    match &param.data {
-        ParamData::Opaque(kind) => kind,
-        ParamData::Value(_) => "whole numbers",
-    }
 }
 
 fn unsuitable(op: &Op, rank: usize, rule: &PrunableRule) -> Option<&'static str> {

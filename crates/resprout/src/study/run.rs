@@ -393,7 +393,7 @@ impl<'a> Prepared<'a> {
         if !cell.is_dense() {
             let repair_options = RepairOptions { memory: options.memory };
             let chain = Chain::parse(&cell.repair)?;
-            let recording = if chain.needs_dense() { self.recording(cell, options)? } else { Arc::default() };
+            let recording = if chain.needs_dense(dense) { self.recording(cell, options)? } else { Arc::default() };
             let recorded = Dense::recorded(dense, &recording);
             let outcome = chain.repair(&mut model, recorded, self.calibration(cell)?, &repair_options, &Quiet)?;
             warnings.extend(outcome.warnings);

@@ -10,7 +10,7 @@ use super::view::View;
 use super::{functions, fused, order};
 use crate::error::{Error, Result};
 use crate::formats::Room;
-use crate::model::{Dim, Graph, GraphInput, InnerWeight, Layer, MaskTable, Model, Param, ParamData, ParamTable};
+use crate::model::{Dim, ElementType, Graph, GraphInput, InnerWeight, Layer, MaskTable, Model, Param, ParamData, ParamTable};
 use crate::ops::{Attribute, Attributes, Op};
 use crate::tensor::Tensor;
 use prost::Message;
@@ -336,13 +336,20 @@ fn is_weight(tensor: &TensorProto) -> bool {
 }
 
 fn read_input(info: &ValueInfoProto) -> Result<GraphInput> {
-    let shape = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()).and_then(|t| t.shape.as_ref());
+    let tensor = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+    let shape = tensor.and_then(|t| t.shape.as_ref());
     let axes = shape.map_or(&[][..], |shape| &shape.dim).iter().map(|dim| match (dim.dim_value, &dim.dim_param) {
         (Some(value), _) if value > 0 => Ok(Dim::Fixed(value as usize)),
         (Some(value), _) if value < 0 => Err(Error::format(format!("input {:?} has a dimension of {value}", info.name))),
         (_, name) => Ok(Dim::Free(name.clone().unwrap_or_default())),
     });
-    Ok(GraphInput { name: info.name.clone(), shape: axes.collect::<Result<_>>()? })
+    let element = match tensor.map_or(0, |t| t.elem_type) {
+        // A file that leaves the type out means floats, as all exporters write them.
+        0 | data_type::FLOAT => ElementType::Float32,
+        data_type::UINT8 => ElementType::Uint8,
+        other => ElementType::Other(data_type::name(other)),
+    };
+    Ok(GraphInput { name: info.name.clone(), element, shape: axes.collect::<Result<_>>()? })
 }
 
 fn read_attribute(attribute: &AttributeProto) -> Result<Option<Attribute>> {
