@@ -201,7 +201,8 @@ impl Keeper {
                 path.display()
             )));
         }
-        safetensors::read_into(model, &self.file)?;
+        let bytes = std::fs::read(&self.file).map_err(|e| Error::io(&self.file, e))?;
+        safetensors::decode_into(model, &bytes).map_err(|e| e.at(self.file.display()))?;
         Ok(state.steps_done)
     }
 

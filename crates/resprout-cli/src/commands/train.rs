@@ -7,7 +7,7 @@ use crate::render::{run_page, text};
 use resprout::architectures::{self, Shape};
 use resprout::data::layouts::{self, Splits};
 use resprout::data::{ImageSet, LabelSource, Preprocess};
-use resprout::formats::{atomic, onnx};
+use resprout::formats::{atomic, onnx, weights};
 use resprout::model::{Dim, Model};
 use resprout::progress::Progress;
 use resprout::random::SplitMix64;
@@ -133,7 +133,7 @@ fn open_model(recipe: &Recipe, data: &Data) -> Result<Model> {
         (None, None) => return Err(Error::new(ErrorKind::Option, "--arch or --model: one of them is needed")),
     };
     if let Some(weights) = &recipe.weights {
-        super::read_weights(&mut model, Path::new(weights))?;
+        super::note(&weights::read_into(&mut model, Path::new(weights))?);
     }
     if let Some(Dim::Fixed(batch)) = model.graph.inputs.first().and_then(|input| input.shape.first()) {
         return Err(Error::new(
