@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use crate::eval::{Evaluation, EvaluationRun, OutputKind};
 use crate::formats::sparse;
 use crate::forward::{Plan, PlanOptions, with_batch};
-use crate::model::effective::effective_counts;
-use crate::model::{Dim, LeftDense, Model, Prunable};
+use crate::model::effective::{effective_counts, first_cut_off};
+use crate::model::{CameSparse, Dim, LeftDense, Model, Prunable};
 use crate::repair::Candidate;
 use crate::structure::shrink::Cut;
 use crate::tensor::Tensor;
@@ -38,6 +38,12 @@ pub struct Report {
     /// What was repaired, and how the choice was made.
     #[serde(default)]
     pub repair: Option<RepairReport>,
+    /// The dense model that was compared with, if it is another one than was read.
+    #[serde(default)]
+    pub reference: Option<FileInfo>,
+    /// The zeros that the model came with, if it came sparse.
+    #[serde(default)]
+    pub came_sparse: Option<CameSparse>,
     /// Realised sparsity.
     pub sparsity: SparsityInfo,
     /// One row per pruned layer.
@@ -295,6 +301,17 @@ pub fn layer_warnings(rows: &[LayerRow]) -> Vec<String> {
     let layers = rows.iter().filter(|row| row.dead_channels > 0).count();
     let summary = (dead > 0).then(|| format!("{dead} of {channels} output channels have no weight left (in {layers} layers)"));
     emptied.chain(summary).collect()
+}
+
+/// Layers that lie on no path from the input to an output although they have weights, in words.
+pub fn path_warnings(model: &Model, layers: &[Prunable], rows: &[LayerRow]) -> Vec<String> {
+    if rows.iter().all(|row| row.effective == 0) && !rows.is_empty() {
+        let place = first_cut_off(model, layers).map(|layer| format!("; the first layer that nothing passes is {}", layer.layer));
+        let place = place.unwrap_or_default();
+        return vec![format!("no path is left from the input to an output: the outputs do not depend on the image{place}")];
+    }
+    let off = rows.iter().filter(|row| row.kept > 0 && row.effective == 0);
+    off.map(|row| format!("{}: none of its {} weights lies on a path from the input to an output", row.layer, row.kept)).collect()
 }
 
 /// Parameters that are not zero.

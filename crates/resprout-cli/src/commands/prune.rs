@@ -1,7 +1,8 @@
 //! `resprout prune`: prune, repair, measure, write, report.
 
 use super::{
-    VERIFY_IMAGES, check_json_target, check_writable, file_info, format_of, images, outputs, read_model, write_json, write_model,
+    VERIFY_IMAGES, check_json_target, check_writable, file_info, format_of, images, outputs, read_model, read_model_and_notes,
+    write_json, write_model,
 };
 use crate::args::{CalibrationCount, Format, PruneArgs};
 use crate::render::text;
@@ -9,12 +10,12 @@ use resprout::calibrate::{Checkup, checkup};
 use resprout::criteria::CRITERIA;
 use resprout::data::{ImageSet, LabelSource, Preprocess, gaussian};
 use resprout::forward::{Network, PlanOptions};
-use resprout::model::{Model, PrunableRule};
+use resprout::model::{CameSparse, Model, PrunableRule};
 use resprout::progress::Progress;
 use resprout::prune::{PruneOptions, check_sparsity};
 use resprout::repair::{AUTO, Chain, RepairOptions};
 use resprout::report::{self, Calibration, EvaluationReport, RepairReport, Report, SizeInfo};
-use resprout::sparsify::{self, Sparsified, SparsifyOptions, sparsify};
+use resprout::sparsify::{self, Sparsified, SparsifyOptions, sparsify, sparsify_from};
 use resprout::structure::shrink::{Cut, shrink};
 use resprout::structure::{Pattern, channel};
 use resprout::tensor::Tensor;
@@ -28,16 +29,24 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let format = format_of(&args.output, args.format)?;
     check_json_target(args.json.as_deref())?;
     let mut clock = Clock::start();
-    let dense = read_model(&args.model, &args.network)?;
-    let mut data = Data::open(args, &dense, needs_images)?;
+    let (mut model, notes) = read_model_and_notes(&args.model, &args.network)?;
+    let came_sparse = model.keep_zeros(&options.prune.rule, args.regrow)?;
+    let model = model;
+    let reference = args.reference.as_ref().map(|path| read_model(path, &args.network.without_weights())).transpose()?;
+    let dense = reference.as_ref().unwrap_or(&model);
+    let mut data = Data::open(args, dense, needs_images)?;
     clock.lap("read");
-    let checkup = data.check_up(args, &dense, &options, progress)?;
+    let checkup = data.check_up(args, dense, &options, progress)?;
     clock.lap("check images");
 
     let empty = Tensor::default();
-    let result = sparsify(&dense, data.images().unwrap_or(&empty), &options, progress)?;
+    let images = data.images().unwrap_or(&empty);
+    let result = match &reference {
+        Some(dense) => sparsify_from(&model, dense, images, &options, progress)?,
+        None => sparsify(&model, images, &options, progress)?,
+    };
     clock.lap("prune and repair");
-    let mut networks = vec![("dense", &dense), ("pruned", &result.pruned)];
+    let mut networks = vec![("dense", dense), ("pruned", &result.pruned)];
     if args.repair != "none" {
         networks.push(("repaired", &result.repaired));
     }
@@ -51,8 +60,8 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     }
     write_model(&written, &args.output, format, data.images())?;
     clock.lap("write");
-    let outcome = Outcome { result: &result, written: &written, format, cuts, checkup, evaluation };
-    let mut report = build_report(args, &options.prune, &dense, outcome, data)?;
+    let outcome = Outcome { result: &result, written: &written, format, cuts, checkup, evaluation, came_sparse, notes };
+    let mut report = build_report(args, &options.prune, &model, outcome, data)?;
     clock.lap("report");
     report.seconds = clock.laps;
     if write_json(&report, args.json.as_deref())? {
@@ -91,6 +100,9 @@ struct Outcome<'a> {
     cuts: Vec<Cut>,
     checkup: Option<Checkup>,
     evaluation: Option<EvaluationReport>,
+    came_sparse: Option<CameSparse>,
+    /// What reading the model has to say.
+    notes: Vec<String>,
 }
 
 /// Seconds per stage.
@@ -287,14 +299,16 @@ fn noise(args: &PruneArgs, model: &Model, preprocess: &Preprocess, count: usize)
 }
 
 fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Outcome, data: Data) -> Result<Report> {
-    let Outcome { result, written, format, cuts, checkup, evaluation } = all;
+    let Outcome { result, written, format, cuts, checkup, evaluation, came_sparse, notes } = all;
     let (model, outcome) = (&result.repaired, &result.outcome);
     let image = data.images().map(|images| images.shape[1..].to_vec()).or_else(|| report::fixed_image(model));
     let macs = image.as_ref().and_then(|image| report::layer_macs(model, image).ok());
     let layers = report::layer_rows(model, &outcome.layers, macs.as_ref())?;
     let (dense_file, dense_bytes) = file_info(&args.model)?;
     let (sparse_file, sparse_bytes) = file_info(&args.output)?;
-    let warnings = warnings(args, result, checkup.as_ref(), &data, &layers);
+    let mut warnings = warnings(args, result, checkup.as_ref(), &data, &layers);
+    warnings.splice(0..0, notes);
+    warnings.extend(without_reference(args, came_sparse.as_ref()));
     let preprocess = data.preprocess.map(|(preprocess, _)| preprocess);
     let used = |(images, origin): (Tensor, Origin)| {
         Some(Calibration {
@@ -315,6 +329,8 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
         sparsity: report::sparsity_info(model, &layers, args.macs.is_none().then_some(options.sparsity), macs.as_ref()),
         size: Some(SizeInfo { dense: report::sizes(dense, &dense_bytes)?, sparse: report::sizes(written, &sparse_bytes)? }),
         model: dense_file,
+        reference: args.reference.as_ref().map(|path| file_info(path).map(|(info, _)| info)).transpose()?,
+        came_sparse,
         output: Some(sparse_file),
         shrunk: (!cuts.is_empty()).then(|| report::shrunk(model, written, image.as_deref(), cuts)),
         options: options_json(args, options, format, preprocess.as_ref()),
@@ -345,6 +361,7 @@ fn warnings(
     layers: &[report::LayerRow],
 ) -> Vec<String> {
     let mut warnings = report::layer_warnings(layers);
+    warnings.extend(report::path_warnings(&result.repaired, &result.outcome.layers, layers));
     if args.data_free && data.used {
         warnings.push(
             "DATA-FREE: calibrated on noise, not on images; this may do more harm than no repair: measure it before use".into(),
@@ -360,10 +377,22 @@ fn warnings(
     warnings
 }
 
+/// A repair by the dense network has nothing to go by where there is only what is left of it.
+fn without_reference(args: &PruneArgs, came_sparse: Option<&CameSparse>) -> Option<String> {
+    let kept = came_sparse.is_some_and(|came| !came.regrown);
+    (kept && args.reference.is_none() && args.repair != "none").then(|| {
+        "the model came sparse, and is compared with itself: what its zeros have cost is not seen; give the network from before \
+         as --reference"
+            .into()
+    })
+}
+
 /// Every option, as given or by default.
 fn options_json(args: &PruneArgs, options: &PruneOptions, format: Format, preprocess: Option<&Preprocess>) -> serde_json::Value {
     serde_json::json!({
         "sparsity": args.macs.is_none().then_some(options.sparsity),
+        "regrow": args.regrow,
+        "reference": args.reference,
         "pattern": args.pattern,
         "macs": args.macs,
         "shrink": args.shrink,

@@ -5,11 +5,13 @@ pub mod graph;
 pub mod masks;
 pub mod params;
 pub mod prunable;
+pub mod zeros;
 
 pub use graph::{Dim, Graph, GraphInput, Layer};
 pub use masks::{Mask, MaskTable};
 pub use params::{Param, ParamData, ParamTable};
 pub use prunable::{LeftDense, Prunable, PrunableRule};
+pub use zeros::CameSparse;
 
 use crate::error::{Error, Result};
 use crate::formats::onnx::OnnxSource;

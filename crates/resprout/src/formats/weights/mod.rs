@@ -1,7 +1,7 @@
 //! Weights without a graph, of whatever kind of file: safetensors and PyTorch's checkpoints.
 //!
-//! Both go the same way into a model: what is around the names is taken off ([`names`]), what is stored in parts
-//! is computed, and all of it must fit ([`place`]). What was left out or changed on the way is said.
+//! Both go the same way into a model: what is around the names is taken off, what is stored in parts is computed,
+//! and all of it must fit. What was left out or changed on the way is said.
 
 mod names;
 mod place;
