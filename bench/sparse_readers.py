@@ -29,7 +29,6 @@ READERS = {
         "out = c.compile_model(c.read_model(path), 'CPU', hint)(x)[0]"
     ),
     "onnxslim": "import onnx, onnxslim; run(onnxslim.slim(onnx.load(path))); out = None",
-    "onnxsim": "import onnx, onnxsim; run(onnxsim.simplify(onnx.load(path))[0]); out = None",
     "onnx2torch": (
         "import torch, onnx2torch; out = onnx2torch.convert(path).eval()(torch.tensor(x)).detach().numpy()"
     ),

@@ -93,9 +93,15 @@ pub struct PruneArgs {
     pub output: PathBuf,
     #[command(flatten)]
     pub how: WriteArgs,
-    /// Share of the prunable weights to remove, from 0 up to but not including 1; not where the pattern tells
+    /// Share of the prunable weights to remove, from 0 (repair alone) up to but not including 1; not where the pattern tells
     #[arg(short, long, value_name = "S", allow_negative_numbers = true)]
     pub sparsity: Option<f64>,
+    /// Let the zeros of a model that came sparse become weights again; without it they are its mask
+    #[arg(long)]
+    pub regrow: bool,
+    /// The dense model that repair and measurement compare with, for a model that came sparse [default: the model itself]
+    #[arg(long, value_name = "FILE")]
+    pub reference: Option<PathBuf>,
     /// Which weights go together (see `resprout list`): unstructured, n:m as 2:4, mixed:m=4, or channel
     #[arg(long, default_value = "unstructured", value_name = "PATTERN")]
     pub pattern: String,

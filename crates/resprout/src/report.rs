@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use crate::eval::{Evaluation, EvaluationRun, OutputKind};
 use crate::formats::sparse;
 use crate::forward::{Plan, PlanOptions, with_batch};
-use crate::model::effective::effective_counts;
-use crate::model::{Dim, LeftDense, MergedNorms, Model, Prunable};
+use crate::model::effective::{effective_counts, first_cut_off};
+use crate::model::{CameSparse, Dim, LeftDense, MergedNorms, Model, Prunable};
 use crate::ops::Op;
 use crate::repair::Candidate;
 use crate::structure::shrink::Cut;
@@ -40,6 +40,12 @@ pub struct Report {
     /// What was repaired, and how the choice was made.
     #[serde(default)]
     pub repair: Option<RepairReport>,
+    /// The dense model that was compared with, if it is another one than was read.
+    #[serde(default)]
+    pub reference: Option<FileInfo>,
+    /// The zeros that the model came with, if it came sparse.
+    #[serde(default)]
+    pub came_sparse: Option<CameSparse>,
     /// Realised sparsity.
     pub sparsity: SparsityInfo,
     /// One row per pruned layer.
@@ -317,6 +323,17 @@ pub fn layer_warnings(rows: &[LayerRow]) -> Vec<String> {
     emptied.chain(summary).collect()
 }
 
+/// Layers that lie on no path from the input to an output although they have weights, in words.
+pub fn path_warnings(model: &Model, layers: &[Prunable], rows: &[LayerRow]) -> Vec<String> {
+    if rows.iter().all(|row| row.effective == 0) && !rows.is_empty() {
+        let place = first_cut_off(model, layers).map(|layer| format!("; the first layer that nothing passes is {}", layer.layer));
+        let place = place.unwrap_or_default();
+        return vec![format!("no path is left from the input to an output: the outputs do not depend on the image{place}")];
+    }
+    let off = rows.iter().filter(|row| row.kept > 0 && row.effective == 0);
+    off.map(|row| format!("{}: none of its {} weights lies on a path from the input to an output", row.layer, row.kept)).collect()
+}
+
 /// Parameters that are not zero.
 pub fn nonzero_parameters(model: &Model) -> usize {
     model.params.iter().filter_map(|(_, param)| param.f32()).map(nonzero).sum()
@@ -380,14 +397,25 @@ pub fn sizes(model: &Model, files: &[PathBuf]) -> Result<Bytes> {
     pour(files, &mut zstd)?;
     let zstd = zstd.finish().map_err(|e| Error::data(format!("zstd: {e}")))?.0;
     let sparse = sparse::encode(model)?.len() as u64;
-    Ok(Bytes { raw, nonzero: 4 * nonzero_parameters(model) as u64, sparse, gzip: gzip_bytes(files)?, zstd })
+    Ok(Bytes { raw, nonzero: 4 * nonzero_parameters(model) as u64, sparse, gzip: gzip_files(files)?, zstd })
 }
 
 /// Bytes that gzip leaves of files.
-pub fn gzip_bytes(files: &[PathBuf]) -> Result<u64> {
-    let mut gzip = flate2::write::GzEncoder::new(Counter(0), flate2::Compression::new(6));
+pub fn gzip_files(files: &[PathBuf]) -> Result<u64> {
+    let mut gzip = gzip();
     pour(files, &mut gzip)?;
     Ok(gzip.finish().map_err(|e| Error::data(format!("gzip: {e}")))?.0)
+}
+
+/// Bytes that gzip leaves of bytes.
+pub fn gzip_bytes(bytes: &[u8]) -> Result<u64> {
+    let mut gzip = gzip();
+    let counted = gzip.write_all(bytes).and_then(|()| gzip.finish());
+    Ok(counted.map_err(|e| Error::data(format!("gzip: {e}")))?.0)
+}
+
+fn gzip() -> flate2::write::GzEncoder<Counter> {
+    flate2::write::GzEncoder::new(Counter(0), flate2::Compression::new(6))
 }
 
 fn pour(files: &[PathBuf], into: &mut impl Write) -> Result<()> {

@@ -158,7 +158,7 @@ fn of_model(path: &Path, model: &Model) -> Result<Compared> {
         sparsity: Some(sparsity.of_prunable),
         compression_ratio: Some(sparsity.compression_ratio),
         theoretical_speedup: sparsity.theoretical_speedup,
-        bytes: Some(report::gzip_bytes(&model_files(path)?)?),
+        bytes: Some(report::gzip_files(&model_files(path)?)?),
         ..Compared::default()
     })
 }

@@ -18,6 +18,7 @@ pub mod train;
 use crate::args::{Format, NetworkArgs, SourceArgs, WriteArgs};
 use resprout::architectures::{self, Shape};
 use resprout::formats::onnx::{ReadOptions, Storage};
+use resprout::formats::weights::{self, Kind};
 use resprout::forward::{Network, PlanOptions, check_supported};
 use resprout::model::{MergedNorms, Model};
 use resprout::report::FileInfo;
@@ -27,7 +28,7 @@ use serde::Serialize;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-/// Extensions of PyTorch's state dicts.
+/// Names under which state dicts are written.
 const PYTORCH: [&str; 3] = ["pth", "pt", "th"];
 
 fn has_extension(path: &Path, names: &[&str]) -> bool {
@@ -48,7 +49,7 @@ fn open_source(source: &SourceArgs, shape: &Shape, redraws: bool) -> Result<Mode
             let classes = network.classes.map(NonZeroUsize::get).or(shape.classes);
             let mut model = architectures::build(name, &Shape { classes, ..shape.clone() }, source.init(), *seed)?;
             if let Some(weights) = &network.weights {
-                read_weights(&mut model, weights)?;
+                note(&weights::read_into(&mut model, weights)?);
             }
             Ok(model)
         }
@@ -56,55 +57,67 @@ fn open_source(source: &SourceArgs, shape: &Shape, redraws: bool) -> Result<Mode
     }
 }
 
-/// Reads a model file, or builds the architecture that was named and reads the file's weights into it;
-/// then, if given, the weights that replace its own.
+/// As [`read_model_and_notes`]; the notes are shown at once.
 fn read_model(path: &Path, network: &NetworkArgs) -> Result<Model> {
-    let weights_alone = has_extension(path, &PYTORCH) || has_extension(path, &["safetensors"]);
-    let mut model = match &network.arch {
-        Some(name) if weights_alone => {
+    let (model, notes) = read_model_and_notes(path, network)?;
+    note(&notes);
+    Ok(model)
+}
+
+/// Shows what was left out or changed where weights were read.
+fn note(notes: &[String]) {
+    notes.iter().for_each(|note| eprintln!("note: {note}"));
+}
+
+/// Reads a model file, or builds the architecture that was named and reads the file's weights into it;
+/// then, if given, the weights that replace its own. Also returns what was left out or changed on the way.
+fn read_model_and_notes(path: &Path, network: &NetworkArgs) -> Result<(Model, Vec<String>)> {
+    let mut notes = Vec::new();
+    let mut read = |model: &mut Model, path: &Path| {
+        notes.extend(weights::read_into(model, path)?);
+        Ok::<(), Error>(())
+    };
+    let mut model = match (&network.arch, weights::kind(path)?) {
+        (Some(name), Some(_)) => {
             let mut model = build(name, network)?;
-            read_weights(&mut model, path)?;
+            read(&mut model, path)?;
             model
         }
-        Some(_) => {
+        (Some(_), None) => {
             return Err(Error::new(
                 ErrorKind::Option,
                 format!("--arch: is for files of weights alone; {} brings its own graph", path.display()),
             ));
         }
-        None if weights_alone => {
-            let network = if has_extension(path, &PYTORCH) { None } else { formats::sparse::read(path)? };
+        (None, Some(kind)) => {
+            let network = if kind == Kind::Torch { None } else { formats::sparse::read(path)? };
             let message =
                 || format!("{}: holds weights alone; name their network with --arch (see `resprout list`)", path.display());
             network.ok_or_else(|| Error::new(ErrorKind::Option, message()))?
         }
-        None => formats::onnx::read_with(path, ReadOptions { fold_weights: network.fold_weights })?,
+        (None, None) => formats::onnx::read_with(path, ReadOptions { fold_weights: network.fold_weights })?,
     };
     if let Some(weights) = &network.weights {
-        read_weights(&mut model, weights)?;
+        read(&mut model, weights)?;
     }
-    Ok(model)
+    Ok((model, notes))
 }
 
 /// Reads a model that is to be computed; an error with its file where that cannot be done here.
 fn read_computable(path: &Path, network: &NetworkArgs) -> Result<Model> {
     let model = read_model(path, network)?;
-    check_supported(&model).map_err(|e| e.at(path.display()))?;
+    check_computable(&model, path)?;
     Ok(model)
+}
+
+fn check_computable(model: &Model, path: &Path) -> Result<()> {
+    check_supported(model).map_err(|e| e.at(path.display()))
 }
 
 /// The architecture of that name with weights that are to be replaced.
 fn build(name: &str, network: &NetworkArgs) -> Result<Model> {
     let shape = Shape { classes: network.classes.map(NonZeroUsize::get), image: None };
     architectures::build(name, &shape, "kaiming-out", 0)
-}
-
-/// Replaces a model's weights by those of a file.
-fn read_weights(model: &mut Model, path: &Path) -> Result<()> {
-    match has_extension(path, &PYTORCH) {
-        true => formats::pth::read_into(model, path),
-        false => formats::safetensors::read_into(model, path),
-    }
 }
 
 /// Images on which the written file is compared with what was measured.

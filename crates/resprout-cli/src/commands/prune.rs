@@ -1,8 +1,8 @@
 //! `resprout prune`: prune, repair, measure, write, report.
 
 use super::{
-    ONNX_SPARSE, VERIFY_IMAGES, check_json_target, check_writable, file_info, fold_batch_norm, format_of, images, model_files, outputs,
-    read_computable, read_model, write_json, write_model,
+    ONNX_SPARSE, VERIFY_IMAGES, check_computable, check_json_target, check_writable, file_info, fold_batch_norm, format_of, images, model_files, outputs,
+    read_model, read_model_and_notes, write_json, write_model,
 };
 use crate::args::{CalibrationCount, Format, PruneArgs};
 use crate::render::text;
@@ -10,14 +10,14 @@ use resprout::calibrate::{Checkup, checkup};
 use resprout::criteria::CRITERIA;
 use resprout::data::{ImageSet, LabelSource, Preprocess, gaussian};
 use resprout::forward::{Network, PlanOptions};
-use resprout::model::{MergedNorms, Model, PrunableRule};
+use resprout::model::{CameSparse, MergedNorms, Model, PrunableRule};
 use resprout::ops::Op;
 use resprout::progress::Progress;
 use resprout::prune::{PruneOptions, check_sparsity};
 use resprout::random::SplitMix64;
 use resprout::repair::{AUTO, Chain, RepairOptions};
 use resprout::report::{self, Calibration, EvaluationReport, RepairReport, Report, SizeInfo};
-use resprout::sparsify::{self, Sparsified, SparsifyOptions, sparsify};
+use resprout::sparsify::{self, Sparsified, SparsifyOptions, sparsify, sparsify_from};
 use resprout::structure::shrink::{Cut, shrink};
 use resprout::structure::{Pattern, channel};
 use resprout::tensor::Tensor;
@@ -31,19 +31,27 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let format = format_of(&args.output, &args.how)?;
     check_json_target(args.json.as_deref())?;
     let mut clock = Clock::start();
-    let dense = match needs_images || args.calibration.is_some() || args.data.is_some() {
-        true => read_computable(&args.model, &args.network)?,
-        false => read_model(&args.model, &args.network)?,
-    };
-    let mut data = Data::open(args, &dense, needs_images)?;
+    let (mut model, notes) = read_model_and_notes(&args.model, &args.network)?;
+    if needs_images || args.calibration.is_some() || args.data.is_some() {
+        check_computable(&model, &args.model)?;
+    }
+    let came_sparse = model.keep_zeros(&options.prune.rule, args.regrow)?;
+    let model = model;
+    let reference = args.reference.as_ref().map(|path| read_model(path, &args.network.without_weights())).transpose()?;
+    let dense = reference.as_ref().unwrap_or(&model);
+    let mut data = Data::open(args, dense, needs_images)?;
     clock.lap("read");
-    let checkup = data.check_up(args, &dense, &options, progress)?;
+    let checkup = data.check_up(args, dense, &options, progress)?;
     clock.lap("check images");
 
     let empty = Tensor::default();
-    let result = sparsify(&dense, data.images().unwrap_or(&empty), &options, progress)?;
+    let images = data.images().unwrap_or(&empty);
+    let result = match &reference {
+        Some(dense) => sparsify_from(&model, dense, images, &options, progress)?,
+        None => sparsify(&model, images, &options, progress)?,
+    };
     clock.lap("prune and repair");
-    let mut networks = vec![("dense", &dense), ("pruned", &result.pruned)];
+    let mut networks = vec![("dense", dense), ("pruned", &result.pruned)];
     if args.repair != "none" {
         networks.push(("repaired", &result.repaired));
     }
@@ -60,8 +68,8 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let norms = if args.how.fold_bn { Some(fold_batch_norm(&mut written)?) } else { None };
     write_model(&written, &args.output, format, data.images())?;
     clock.lap("write");
-    let outcome = Outcome { result: &result, written: &written, format, cuts, norms, checkup, evaluation };
-    let mut report = build_report(args, &options.prune, &dense, outcome, data)?;
+    let outcome = Outcome { result: &result, written: &written, format, cuts, norms, checkup, evaluation, came_sparse, notes };
+    let mut report = build_report(args, &options.prune, &model, outcome, data)?;
     clock.lap("report");
     report.seconds = clock.laps;
     if write_json(&report, args.json.as_deref())? {
@@ -127,6 +135,9 @@ struct Outcome<'a> {
     norms: Option<MergedNorms>,
     checkup: Option<Checkup>,
     evaluation: Option<EvaluationReport>,
+    came_sparse: Option<CameSparse>,
+    /// What reading the model has to say.
+    notes: Vec<String>,
 }
 
 /// Seconds per stage.
@@ -332,13 +343,15 @@ fn noise(args: &PruneArgs, model: &Model, preprocess: &Preprocess, count: usize)
 }
 
 fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Outcome, data: Data) -> Result<Report> {
-    let Outcome { result, written, format, cuts, norms, checkup, evaluation } = all;
+    let Outcome { result, written, format, cuts, norms, checkup, evaluation, came_sparse, notes } = all;
     let (model, outcome) = (&result.repaired, &result.outcome);
     let image = data.images().map(|images| images.shape[1..].to_vec()).or_else(|| report::fixed_image(model));
     let macs = image.as_ref().and_then(|image| report::layer_macs(model, image).ok());
     let layers = report::layer_rows(model, &outcome.layers, macs.as_ref())?;
     let (dense_file, sparse_file) = (file_info(&args.model)?, file_info(&args.output)?);
     let mut warnings = warnings(args, format, result, checkup.as_ref(), &data, &layers);
+    warnings.splice(0..0, notes);
+    warnings.extend(without_reference(args, came_sparse.as_ref()));
     warnings.extend(folded_threshold(options, dense));
     let preprocess = data.preprocess.map(|(preprocess, _)| preprocess);
     let used = |(images, origin): (Tensor, Origin)| {
@@ -360,6 +373,8 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
         sparsity: report::sparsity_info(model, &layers, args.macs.is_none().then_some(options.sparsity), macs.as_ref()),
         size: Some(SizeInfo { dense: report::sizes(dense, &model_files(&args.model)?)?, sparse: report::sizes(written, &model_files(&args.output)?)? }),
         model: dense_file,
+        reference: args.reference.as_ref().map(|path| file_info(path)).transpose()?,
+        came_sparse,
         output: Some(sparse_file),
         shrunk: (!cuts.is_empty()).then(|| report::shrunk(model, written, image.as_deref(), cuts)),
         options: options_json(args, options, format, preprocess.as_ref()),
@@ -397,6 +412,7 @@ fn warnings(
     let prunable = outcome.layers.iter().map(|layer| layer.len()).sum();
     let mut warnings: Vec<String> = report::reach_warning(prunable, &outcome.left_dense).into_iter().collect();
     warnings.extend(report::layer_warnings(layers));
+    warnings.extend(report::path_warnings(&result.repaired, &result.outcome.layers, layers));
     if args.data_free && data.used {
         warnings.push(
             "DATA-FREE: calibrated on noise, not on images; this may do more harm than no repair: measure it before use".into(),
@@ -426,10 +442,22 @@ fn folded_threshold(options: &PruneOptions, dense: &Model) -> Option<String> {
     })
 }
 
+/// A repair by the dense network has nothing to go by where there is only what is left of it.
+fn without_reference(args: &PruneArgs, came_sparse: Option<&CameSparse>) -> Option<String> {
+    let kept = came_sparse.is_some_and(|came| !came.regrown);
+    (kept && args.reference.is_none() && args.repair != "none").then(|| {
+        "the model came sparse, and is compared with itself: what its zeros have cost is not seen; give the network from before \
+         as --reference"
+            .into()
+    })
+}
+
 /// Every option, as given or by default.
 fn options_json(args: &PruneArgs, options: &PruneOptions, format: Format, preprocess: Option<&Preprocess>) -> serde_json::Value {
     serde_json::json!({
         "sparsity": args.macs.is_none().then_some(options.sparsity),
+        "regrow": args.regrow,
+        "reference": args.reference,
         "pattern": args.pattern,
         "macs": args.macs,
         "shrink": args.shrink,

@@ -7,7 +7,7 @@ use crate::render::{run_page, text};
 use resprout::architectures::{self, Shape};
 use resprout::data::layouts::{self, Splits};
 use resprout::data::{ImageSet, LabelSource, Preprocess};
-use resprout::formats::{atomic, onnx};
+use resprout::formats::{atomic, onnx, weights};
 use resprout::model::{Dim, ElementType, Layout, Model};
 use resprout::progress::Progress;
 use resprout::random::SplitMix64;
@@ -144,7 +144,7 @@ fn open_model(recipe: &Recipe, data: &Data) -> Result<Model> {
         (None, None) => return Err(Error::new(ErrorKind::Option, "--arch or --model: one of them is needed")),
     };
     if let Some(weights) = &recipe.weights {
-        super::read_weights(&mut model, Path::new(weights))?;
+        super::note(&weights::read_into(&mut model, Path::new(weights))?);
     }
     model.check_input_type().map_err(|e| of_model(e, recipe.model.as_deref()))?;
     if let Some(message) = wrong_input(&model, recipe.preset.as_deref()) {

@@ -38,6 +38,18 @@ pub fn effective_counts(model: &Model, layers: &[Prunable]) -> Vec<usize> {
         .collect()
 }
 
+/// The first layer behind which no channel depends on the input any more, if there is one.
+pub fn first_cut_off<'l>(model: &Model, layers: &'l [Prunable]) -> Option<&'l Prunable> {
+    let alive = forward(model);
+    let by_layer: HashMap<&str, &Layer> = model.graph.layers.iter().map(|layer| (layer.name.as_str(), layer)).collect();
+    let cut_off = |prunable: &&Prunable| {
+        let output = by_layer.get(prunable.layer.as_str()).and_then(|layer| layer.outputs.first());
+        let channels = output.and_then(|name| alive.get(name.as_str())).and_then(Option::as_ref);
+        channels.is_some_and(|channels| !channels.contains(&true))
+    };
+    layers.iter().find(cut_off)
+}
+
 /// How a stored weight maps to channels.
 struct WeightView {
     out_inner: usize,

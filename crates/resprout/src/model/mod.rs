@@ -8,6 +8,7 @@ pub mod masks;
 mod merge;
 pub mod params;
 pub mod prunable;
+pub mod zeros;
 
 pub(crate) use graph::Merged;
 pub use graph::{Dim, Graph, GraphInput, InnerWeight, Layer};
@@ -16,6 +17,7 @@ pub use masks::{Mask, MaskTable};
 pub use merge::MergedNorms;
 pub use params::{Param, ParamData, ParamTable};
 pub use prunable::{LeftDense, Prunable, PrunableRule};
+pub use zeros::CameSparse;
 
 use crate::error::{Error, Result};
 use crate::formats::onnx::OnnxSource;

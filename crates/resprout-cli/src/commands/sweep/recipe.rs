@@ -38,6 +38,8 @@ pub struct Recipe {
     pub ignore: Vec<String>,
     /// As `prune --include-grouped`.
     pub include_grouped: bool,
+    /// As `prune --regrow`.
+    pub regrow: bool,
     /// As `prune --memory`, for each job, and for the decoded test images.
     pub memory: f64,
     /// Calibration images on which each layer is compared with the dense one; 0 for none.
@@ -52,6 +54,7 @@ impl Default for Recipe {
             grid: Grid::default(),
             ignore: Vec::new(),
             include_grouped: false,
+            regrow: false,
             memory: 4.0,
             signs_images: 64,
         }
@@ -190,8 +193,15 @@ impl Recipe {
             let name = entry.name();
             let cells = self.grid.cells(&name)?;
             match entry.open(self, &mut shared, &mut notes) {
-                Ok((model, sha256, images)) => {
+                Ok((mut model, sha256, images)) => {
                     let rule = PrunableRule { ignore: self.ignore.clone(), include_grouped: self.include_grouped };
+                    match model.keep_zeros(&rule, self.regrow) {
+                        Ok(came) => came.iter().for_each(|came| eprintln!("note: {name} {came}")),
+                        Err(error) => {
+                            failures.push(Failure { cell: Cell::dense(&name), error: error.to_string() });
+                            continue;
+                        }
+                    }
                     subjects.push(Subject { name, model, sha256, images, rule, cells });
                 }
                 Err(error) => failures.push(Failure { cell: Cell::dense(&name), error: error.to_string() }),
