@@ -9,3 +9,4 @@ mod sweep;
 mod tidy;
 mod train;
 mod util;
+mod written;

@@ -31,15 +31,17 @@ pub fn encode_with(model: &Model, extra: &[(String, Tensor)], metadata: Option<H
     let mut tensors: Vec<Packed> = Vec::new();
     for (name, param) in model.params.iter() {
         if let Some(tensor) = param.f32() {
+            let tensor = model.stored_tensor(name, tensor)?;
             tensors.push((name.to_string(), Dtype::F32, tensor.shape.clone(), tensor.to_le_bytes()));
         }
     }
     for (name, tensor) in extra {
         tensors.push((name.clone(), Dtype::F32, tensor.shape.clone(), tensor.to_le_bytes()));
     }
-    for (name, mask) in model.masks.iter() {
-        let shape = model.params.get(name).map(|param| param.shape.clone()).unwrap_or_default();
-        tensors.push((format!("{name}{MASK_SUFFIX}"), Dtype::BOOL, shape, mask.0.iter().map(|&kept| u8::from(kept)).collect()));
+    for (name, _) in model.masks.iter() {
+        let (shape, mask) = (model.stored_shape(name)?, model.stored_mask(name)?);
+        let flags = mask.into_iter().flat_map(|mask| mask.0).map(u8::from).collect();
+        tensors.push((format!("{name}{MASK_SUFFIX}"), Dtype::BOOL, shape.unwrap_or_default(), flags));
     }
     pack(&tensors, metadata)
 }
@@ -93,7 +95,10 @@ pub fn decode_into(model: &mut Model, bytes: &[u8]) -> Result<()> {
         for (name, tensor) in contents.tensors {
             replace(&mut next, &name, &tensor.shape, || Ok(tensor.data)).map_err(|e| e.at(format!("tensor {name:?}")))?;
         }
-        contents.masks.into_iter().for_each(|(name, mask)| next.masks.insert(name, mask));
+        for (name, mask) in contents.masks {
+            let mask = next.seen_mask(&name, mask)?;
+            next.masks.insert(name, mask);
+        }
         *model = next;
         return Ok(());
     }
@@ -110,26 +115,30 @@ fn place(model: &mut Model, name: &str, view: &TensorView) -> Result<()> {
     let Some(masked) = name.strip_suffix(MASK_SUFFIX).filter(|_| view.dtype() == Dtype::BOOL) else {
         return replace(model, name, view.shape(), || floats(view));
     };
-    parameter(model, masked, view.shape())?;
-    model.masks.insert(masked.to_string(), Mask(view.data().iter().map(|&byte| byte != 0).collect()));
+    check(model, masked, view.shape())?;
+    let mask = model.seen_mask(masked, Mask(view.data().iter().map(|&byte| byte != 0).collect()))?;
+    model.masks.insert(masked.to_string(), mask);
     Ok(())
 }
 
+/// Files hold a parameter as the network's own file does.
 fn replace(model: &mut Model, name: &str, shape: &[usize], data: impl FnOnce() -> Result<Vec<f32>>) -> Result<()> {
     if model.params.get(name).is_none() {
         add_bias(model, name, shape)?;
     }
-    parameter(model, name, shape)?.data = data()?;
+    check(model, name, shape)?;
+    let seen = model.as_seen(name, Tensor::new(shape.to_vec(), data()?))?;
+    model.params.f32_mut(name).into_iter().for_each(|tensor| tensor.data.clone_from(&seen.data));
     Ok(())
 }
 
-/// The parameter of that name, which must have that shape.
-fn parameter<'m>(model: &'m mut Model, name: &str, shape: &[usize]) -> Result<&'m mut Tensor> {
-    let missing = || Error::data("the model has no 32-bit float parameter of this name");
-    let tensor = model.params.f32_mut(name).ok_or_else(missing)?;
-    match tensor.shape == shape {
-        true => Ok(tensor),
-        false => Err(Error::data(format!("shape {shape:?} in the file, {:?} in the model", tensor.shape))),
+/// Fails unless there is a parameter of that name and shape.
+fn check(model: &Model, name: &str, shape: &[usize]) -> Result<()> {
+    let stored = model.params.f32(name).map(|_| model.stored_shape(name)).transpose()?.flatten();
+    let stored = stored.ok_or_else(|| Error::data("the model has no 32-bit float parameter of this name"))?;
+    match stored == shape {
+        true => Ok(()),
+        false => Err(Error::data(format!("shape {shape:?} in the file, {stored:?} in the model"))),
     }
 }
 

@@ -22,6 +22,7 @@ pub use zeros::CameSparse;
 use crate::error::{Error, Result};
 use crate::formats::onnx::OnnxSource;
 use crate::tensor::{Array, Tensor};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What is appended to a weight's name to name the bias that its layer was given.
@@ -76,6 +77,14 @@ impl Model {
         match self.source.as_ref().and_then(|source| source.view(name)) {
             Some(view) => view.seen(stored).map_err(|e| e.at(format!("parameter {name:?}"))),
             None => Ok(stored),
+        }
+    }
+
+    /// A floating-point parameter in the layout of its file.
+    pub(crate) fn stored_tensor<'t>(&self, name: &str, tensor: &'t Tensor) -> Result<Cow<'t, Tensor>> {
+        match self.source.as_ref().and_then(|source| source.view(name)) {
+            Some(_) => self.as_stored(name, tensor.clone()).map(Cow::Owned),
+            None => Ok(Cow::Borrowed(tensor)),
         }
     }
 

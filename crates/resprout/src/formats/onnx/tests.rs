@@ -162,6 +162,12 @@ fn a_weight_behind_nodes_that_move_it_is_pruned_where_it_is_stored() {
     let file = crate::formats::sparse::decode(&crate::formats::sparse::encode(&sparse).unwrap()).unwrap().unwrap();
     assert_eq!(file.masks, sparse.masks);
     assert_eq!(run(&file, &[4]), run(&sparse, &[4]));
+    let weights = crate::formats::safetensors::encode(&sparse).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&weights).unwrap();
+    assert_eq!(tensors.tensor("fc.weight").unwrap().shape(), [3, 4]);
+    let mut read = dense.clone();
+    crate::formats::safetensors::decode_into(&mut read, &weights).unwrap();
+    assert_eq!((run(&read, &[4]), &read.masks), (run(&sparse, &[4]), &sparse.masks));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::formats::atomic;
 use crate::formats::weights::state_names;
 use crate::model::Model;
 use crate::tensor::{Tensor, strides};
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 
@@ -17,12 +18,10 @@ pub fn write(model: &Model, path: &Path) -> Result<()> {
 /// The bytes of the file.
 pub fn encode(model: &Model) -> Result<Vec<u8>> {
     let names = state_names(model);
-    let tensors: Vec<(&str, &Tensor)> = model
-        .params
-        .iter()
-        .filter(|(name, _)| names.contains(*name))
-        .filter_map(|(name, param)| Some((name, param.f32()?)))
-        .collect();
+    let floats = model.params.iter().filter(|(name, _)| names.contains(*name));
+    let floats = floats.filter_map(|(name, param)| Some((name, param.f32()?)));
+    let tensors: Vec<(&str, Cow<Tensor>)> =
+        floats.map(|(name, tensor)| Ok((name, model.stored_tensor(name, tensor)?))).collect::<Result<_>>()?;
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     let mut file = |name: String, bytes: &[u8]| {
@@ -40,7 +39,7 @@ pub fn encode(model: &Model) -> Result<Vec<u8>> {
 }
 
 /// An OrderedDict of names and tensors in pickle's protocol 2; tensor `i` lies in storage `i`.
-fn pickle(tensors: &[(&str, &Tensor)]) -> Vec<u8> {
+fn pickle(tensors: &[(&str, Cow<Tensor>)]) -> Vec<u8> {
     const DICT: &[u8] = b"ccollections\nOrderedDict\n)R";
     let mut out = b"\x80\x02".to_vec();
     out.extend(DICT);

@@ -189,16 +189,19 @@ impl<'f> Table<'f> {
             if main.number != Number::F32 {
                 *converted.entry(main.type_name()).or_default() += 1;
             }
+            let seen = model.as_seen(name, Tensor::new(main.shape.clone(), values))?;
             if let Some(tensor) = model.params.f32_mut(name) {
-                tensor.data = values;
+                tensor.data = seen.data;
             }
             if let Some(mask) = mask {
-                model.masks.insert(name.clone(), Mask(mask));
+                let mask = model.seen_mask(name, Mask(mask))?;
+                model.masks.insert(name.clone(), mask);
             }
         }
         for (name, stored) in &self.masks {
             check_shape(model, name, stored).map_err(|e| e.at(format!("mask of {name:?}")))?;
-            model.masks.insert(name.clone(), Mask(stored.flags()?));
+            let mask = model.seen_mask(name, Mask(stored.flags()?))?;
+            model.masks.insert(name.clone(), mask);
         }
         let row = |(name, number): (&str, usize)| format!("{} of type {name} became 32-bit floats", count(number, "tensor"));
         notes.extend(converted.into_iter().map(row));
@@ -227,10 +230,11 @@ fn check_shape(model: &Model, name: &str, stored: &Stored) -> Result<()> {
     if let Err(why) = &stored.bytes {
         return Err(Error::unsupported(why.clone()));
     }
-    let expected = model.weight(name)?;
-    match expected.shape == stored.shape {
+    model.weight(name)?;
+    let expected = model.stored_shape(name)?.unwrap_or_default();
+    match expected == stored.shape {
         true => Ok(()),
-        false => Err(Error::data(format!("shape {:?} in the file, {:?} in the model", stored.shape, expected.shape))),
+        false => Err(Error::data(format!("shape {:?} in the file, {expected:?} in the model", stored.shape))),
     }
 }
 
