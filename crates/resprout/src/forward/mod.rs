@@ -2,6 +2,7 @@
 //! number of images in chunks.
 
 mod apart;
+mod build;
 mod lines;
 mod network;
 mod plan;
