@@ -19,7 +19,8 @@ session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionP
 value = session.get_inputs()[0]
 # Free dimensions other than the batch are in the file's order behind it.
 shape = [int(batch)] + [int(dim) for dim in open(images + ".shape").read().split()]
-feed = {value.name: np.fromfile(images, np.float32).reshape(shape)}
+kind = np.uint8 if value.type == "tensor(uint8)" else np.float32
+feed = {value.name: np.fromfile(images, np.float32).reshape(shape).astype(kind)}
 session.run(None, feed)[0].astype(np.float32).tofile(output)
 print(onnxruntime.__version__, flush=True)
 for line in sys.stdin:

@@ -91,12 +91,17 @@ pub struct PruneArgs {
     /// Where to write: .onnx, .safetensors for weights and masks, or .pth for PyTorch
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// How it is written [default: by the file's name]
-    #[arg(long, value_name = "NAME")]
-    pub format: Option<Format>,
-    /// Share of the prunable weights to remove, from 0 up to but not including 1; not where the pattern tells
+    #[command(flatten)]
+    pub how: WriteArgs,
+    /// Share of the prunable weights to remove, from 0 (repair alone) up to but not including 1; not where the pattern tells
     #[arg(short, long, value_name = "S", allow_negative_numbers = true)]
     pub sparsity: Option<f64>,
+    /// Let the zeros of a model that came sparse become weights again; without it they are its mask
+    #[arg(long)]
+    pub regrow: bool,
+    /// The dense model that repair and measurement compare with, for a model that came sparse [default: the model itself]
+    #[arg(long, value_name = "FILE")]
+    pub reference: Option<PathBuf>,
     /// Which weights go together (see `resprout list`): unstructured, n:m as 2:4, mixed:m=4, or channel
     #[arg(long, default_value = "unstructured", value_name = "PATTERN")]
     pub pattern: String,
@@ -321,6 +326,10 @@ pub struct NetworkArgs {
     /// Replace the model's weights by these: .safetensors (with masks), .pth, .pt or .th
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
+    /// Compute weights that an ONNX file makes of constants (weight normalisation, masks, quantised weights), so that
+    /// they can be pruned; the file that is written holds the result
+    #[arg(long)]
+    pub fold_weights: bool,
 }
 
 impl NetworkArgs {
@@ -483,12 +492,28 @@ pub struct InspectArgs {
 }
 
 /// How a network is written.
+#[derive(Args, Debug, Clone, Default)]
+pub struct WriteArgs {
+    /// How it is written [default: by the file's name]
+    #[arg(long, value_name = "NAME")]
+    pub format: Option<Format>,
+    /// Put the numbers of an ONNX file into a file beside it, NAME.data; done by itself above 2 GiB
+    #[arg(long)]
+    pub external_data: bool,
+    /// Fuse every BatchNormalization into the layer in front of it before writing, as quantisers need it
+    #[arg(long)]
+    pub fold_bn: bool,
+}
+
+/// A format of files.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// ONNX
     Onnx,
-    /// ONNX with sparse initializers: loads in other runtimes, which fill the zeros in again
+    /// ONNX with sparse initializers: for ONNX Runtime, which fills the zeros in again; most other tools do not read it
     OnnxSparse,
+    /// ONNX with the numbers in a file beside it (NAME.data), as needed above 2 GiB
+    OnnxExternal,
     /// Weights and masks alone
     Safetensors,
     /// The whole network, of pruned tensors a bitmask and the values left: the smallest file
@@ -508,9 +533,8 @@ pub struct ConvertArgs {
     /// Where to write: .onnx, .safetensors or .pth
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// How it is written [default: by the file's name]
-    #[arg(long, value_name = "NAME")]
-    pub format: Option<Format>,
+    #[command(flatten)]
+    pub how: WriteArgs,
     #[command(flatten)]
     pub source: SourceArgs,
 }

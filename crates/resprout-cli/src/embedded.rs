@@ -26,5 +26,5 @@ pub fn splits() -> Result<Splits> {
 
 /// Mean and deviation of the pixels, 0 to 16, as in training.
 pub fn preprocess() -> Preprocess {
-    Preprocess { resize: None, crop: None, scale: 1.0, mean: vec![4.884], std: vec![6.017] }
+    Preprocess { mean: vec![4.884], std: vec![6.017], ..Preprocess::default() }
 }

@@ -10,6 +10,7 @@ use crate::ops::{batch_norm, conv2d};
 use crate::parameters::Parameters;
 use burn_core::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions, PadMode as Border};
 use burn_core::tensor::{Device, Gradients, Tensor, TensorData, activation, module};
+use resprout::forward::check_operations;
 use resprout::model::{Layer, Model};
 use resprout::ops::{BinaryOp, Compute, Fact, Fused, Op, PadMode, PoolAttributes, UnaryOp, fold, resolve};
 use resprout::tensor::Value;
@@ -427,6 +428,32 @@ struct Lowering<'a> {
     steps: Vec<Step>,
 }
 
+/// Whether there may be an instruction for an operation that depends on the images.
+fn can_be_trained(op: &Op) -> bool {
+    !matches!(
+        op,
+        Op::Unknown(_)
+            | Op::OpaqueConstant
+            | Op::ConvTranspose(_)
+            | Op::Resize(_)
+            | Op::Softmax { .. }
+            | Op::Transpose { .. }
+            | Op::Gather { .. }
+            | Op::ConstantOfShape { .. }
+    )
+}
+
+/// Values that depend on the images' content.
+fn dependents<'a>(model: &'a Model, input: &'a str) -> HashSet<&'a str> {
+    let mut depends = HashSet::from([input]);
+    for layer in model.graph.layers.iter().filter(|layer| !matches!(layer.op, Op::Shape { .. })) {
+        if layer.inputs.iter().any(|name| depends.contains(name.as_str())) {
+            depends.extend(layer.outputs.iter().map(String::as_str));
+        }
+    }
+    depends
+}
+
 impl<'a> Lowering<'a> {
     fn new(model: &'a Model, parameters: &'a Parameters, shape: &[usize]) -> Result<Lowering<'a>> {
         let [input] = &model.graph.inputs[..] else {
@@ -442,6 +469,13 @@ impl<'a> Lowering<'a> {
                 needed.extend(layer.inputs.iter().map(String::as_str));
             }
         }
+        model.check_input_type()?;
+        let depends = dependents(model, &input.name);
+        let missing = |layer: &Layer| {
+            let reads = layer.inputs.iter().any(|name| depends.contains(name.as_str()));
+            reads && layer.outputs.iter().any(|name| needed.contains(name.as_str())) && !can_be_trained(&layer.op)
+        };
+        check_operations(model, missing, "cannot be trained")?;
         Ok(Lowering {
             model,
             parameters,

@@ -81,7 +81,7 @@ fn resnet() -> Model {
 fn sixteen_images() -> Examples {
     let pixels = noise("images", 16 * 3 * 1024).into_iter().map(|u| ((u / 3f64.sqrt() + 1.0) * 127.99) as u8).collect();
     let set = ImageSet::from_bytes("test", pixels, [16, 3, 32, 32], Some((0..16).map(|i| i % 10).collect())).unwrap();
-    let preprocess = Preprocess { resize: None, crop: None, scale: 1.0 / 255.0, mean: vec![0.5], std: vec![0.25] };
+    let preprocess = Preprocess { scale: 1.0 / 255.0, mean: vec![0.5], std: vec![0.25], ..Preprocess::default() };
     Examples { set: Arc::new(set), indices: Arc::new((0..16).collect()), preprocess, channels: 3 }
 }
 

@@ -3,10 +3,14 @@
 use crate::data::{ImageSet, Preprocess};
 use crate::error::{Error, Result};
 use crate::forward::{Network, Plan};
+use crate::model::Layout;
 use crate::progress::Progress;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
 
 /// A measured value with its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,7 +104,10 @@ pub fn evaluate(
 ) -> Result<EvaluationRun> {
     let first = networks.first().ok_or_else(|| Error::data("no network to evaluate"))?;
     let plan = first.plan();
-    let channels = plan.input_shape.get(1).copied().unwrap_or(1);
+    let channels = match preprocess.layout {
+        Layout::ChannelsFirst => plan.input_shape.get(1).copied().unwrap_or(1),
+        Layout::ChannelsLast => plan.input_shape.last().copied().unwrap_or(1),
+    };
     let output = output_kind_of(plan);
     let mut tallies: Vec<Tally> = networks.iter().map(|_| Tally::default()).collect();
     let mut hash = Sha256::new();
@@ -139,6 +146,23 @@ pub fn compare(results: &Tensor, dense: &Tensor, labels: Option<&[usize]>, outpu
     let mut tally = Tally::default();
     tally.add(results, Some(dense), labels, output)?;
     Ok(tally.finish())
+}
+
+/// SHA-256 of the contents of files in a row, and how many bytes these are.
+pub fn files_sha256(paths: &[PathBuf]) -> Result<(String, u64)> {
+    let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
+    for path in paths {
+        let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+        loop {
+            let read = file.read(&mut buffer).map_err(|e| Error::io(path, e))?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&buffer[..read]);
+            bytes += read as u64;
+        }
+    }
+    Ok((hex(&hash.finalize()), bytes))
 }
 
 /// SHA-256 of an image tensor, as [`EvaluationRun::images_sha256`].

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::prunable::NamePattern;
 use crate::model::{LeftDense, Mask, Model, Prunable, PrunableRule};
 use crate::progress::Progress;
-use crate::select::{apply_floors, kept_alone, kept_of_all, mask_with_floor};
+use crate::select::{apply_caps, apply_floors, kept_alone, kept_of_all, mask_with_floor};
 use crate::structure::{Pattern, channel, nm};
 use crate::table;
 use crate::tensor::Tensor;
@@ -157,7 +157,7 @@ fn select(
     });
     let budget = match options.pattern {
         Pattern::Nm { .. } => Vec::new(),
-        _ => counts(&layers, &scores, options)?,
+        _ => counts(model, &layers, &scores, options)?,
     };
     let masks: Vec<Mask> = match options.pattern {
         Pattern::Nm { m, .. } | Pattern::Mixed { m } => {
@@ -167,7 +167,10 @@ fn select(
         }
         _ => {
             let jobs = layers.par_iter().zip(&scores).zip(&budget);
-            jobs.map(|((layer, scores), &kept)| mask_with_floor(layer, scores, kept, options.min_per_channel)).collect()
+            let mask = |((layer, scores), &kept): ((&Prunable, &Vec<f64>), &usize)| {
+                mask_with_floor(layer, scores, kept, options.min_per_channel, model.masks.get(&layer.param))
+            };
+            jobs.map(mask).collect()
         }
     };
     let mut kept = Vec::with_capacity(layers.len());
@@ -180,6 +183,38 @@ fn select(
     }
     model.apply_masks();
     Ok(PruneOutcome { layers, kept, left_dense })
+}
+
+/// How many of the prunable weights earlier masks have left, and how many there are.
+pub fn weights_left(model: &Model, options: &PruneOptions) -> Result<(usize, usize)> {
+    let rule = match options.pattern {
+        Pattern::Channel => PrunableRule { include_grouped: true, ..options.rule.clone() },
+        _ => options.rule.clone(),
+    };
+    let (mut layers, mut left_dense) = model.prunable(&rule)?;
+    if let Pattern::Nm { m, .. } | Pattern::Mixed { m } = options.pattern {
+        layers = nm::divisible(layers, m, &mut left_dense)?;
+    }
+    Ok((layers.iter().map(|layer| left(model, layer)).sum(), layers.iter().map(Prunable::len).sum()))
+}
+
+/// Fails on a sparsity below the one that earlier masks have reached: what is pruned does not come back. A sparsity of
+/// 0 asks for no pruning, and n:m and a share of the operations have no such number.
+pub fn check_present(model: &Model, options: &PruneOptions) -> Result<()> {
+    if options.sparsity == 0.0 || options.macs.is_some() || options.pattern.sparsity().is_some() {
+        return Ok(());
+    }
+    let (left, total) = weights_left(model, options)?;
+    if kept_of_all(total, options.sparsity) <= left {
+        return Ok(());
+    }
+    let gone = total - left;
+    Err(Error::option(format!(
+        "--sparsity {}: {gone} of {total} prunable weights ({:.4} %) are gone already, and stay so; ask for more, for 0 to repair \
+         alone, or give --regrow",
+        options.sparsity,
+        100.0 * gone as f64 / total as f64
+    )))
 }
 
 /// Fails unless the sparsity lies in `[0, 1)`.
@@ -214,24 +249,36 @@ fn score(
     }
 }
 
-/// How many weights each layer keeps: overrides first, then the allocation, then the floors.
-fn counts(layers: &[Prunable], scores: &[Vec<f64>], options: &PruneOptions) -> Result<Vec<usize>> {
+/// How many weights each layer keeps: overrides first, then the allocation, then the floors. No layer keeps more than
+/// earlier masks have left; what an allocation gives it beyond that goes to the others.
+fn counts(model: &Model, layers: &[Prunable], scores: &[Vec<f64>], options: &PruneOptions) -> Result<Vec<usize>> {
     let (entry, method_options) = table::find(ALLOCATIONS, "--allocation", &options.allocation)?;
     let allocation = (entry.build)(&method_options)?;
-    let fixed = overrides(layers, &options.layers)?;
+    let caps: Vec<usize> = layers.iter().map(|layer| left(model, layer)).collect();
+    let fixed = overrides(layers, &caps, &options.layers)?;
     let total: usize = layers.iter().map(Prunable::len).sum();
-    let keep = kept_of_all(total, options.sparsity);
+    let all_left: usize = caps.iter().sum();
+    let keep = kept_of_all(total, options.sparsity).min(all_left);
+    if keep == all_left && options.layers.is_empty() {
+        return Ok(caps);
+    }
     let open: Vec<usize> = (0..layers.len()).filter(|&i| fixed[i].is_none()).collect();
-    let budget = open_budget(layers, &fixed, &open, keep, options)?;
+    let of_open = |all: &[usize]| open.iter().map(|&i| all[i]).collect::<Vec<usize>>();
+    let budget = open_budget(layers, &fixed, &open, keep, of_open(&caps).iter().sum(), options)?;
     let views: Vec<LayerScores> =
         open.iter().map(|&i| LayerScores { name: &layers[i].param, shape: &layers[i].shape, scores: &scores[i] }).collect();
-    let allocated = allocation.allocate(&views, budget)?;
-    let floors: Vec<usize> = open.iter().map(|&i| floor(&layers[i], options)).collect();
-    let allocated = apply_floors(&allocated, &floors)?;
+    let allocated = apply_caps(&allocation.allocate(&views, budget)?, &of_open(&caps));
+    let floors: Vec<usize> = layers.iter().map(|layer| floor(model, layer, options)).collect();
+    let allocated = apply_floors(&allocated, &of_open(&floors))?;
     let mut kept: Vec<usize> = fixed.iter().map(|count| count.unwrap_or(0)).collect();
     open.iter().zip(allocated).for_each(|(&i, count)| kept[i] = count);
-    check_channel_floor(layers, &kept, options.min_per_channel)?;
+    check_channel_floor(model, layers, &kept, options.min_per_channel)?;
     Ok(kept)
+}
+
+/// The weights of a layer that earlier masks have left.
+fn left(model: &Model, layer: &Prunable) -> usize {
+    model.masks.get(&layer.param).map_or(layer.len(), Mask::kept)
 }
 
 /// What the layers without a sparsity of their own have to share.
@@ -240,24 +287,25 @@ fn open_budget(
     fixed: &[Option<usize>],
     open: &[usize],
     keep: usize,
+    left: usize,
     options: &PruneOptions,
 ) -> Result<Budget> {
     let taken: usize = fixed.iter().flatten().sum();
-    if taken == 0 && open.len() == layers.len() {
+    let size: usize = open.iter().map(|&i| layers[i].len()).sum();
+    if taken == 0 && open.len() == layers.len() && keep == kept_of_all(size, options.sparsity) {
         return Ok(Budget { sparsity: options.sparsity, keep });
     }
-    let size: usize = open.iter().map(|&i| layers[i].len()).sum();
     match keep.checked_sub(taken) {
-        Some(rest) if rest <= size => Ok(Budget { sparsity: 1.0 - rest as f64 / size.max(1) as f64, keep: rest }),
+        Some(rest) if rest <= left => Ok(Budget { sparsity: 1.0 - rest as f64 / size.max(1) as f64, keep: rest }),
         _ => Err(Error::option(format!(
-            "--layer: the layers with a sparsity of their own keep {taken} weights and the others have {size}; \
+            "--layer: the layers with a sparsity of their own keep {taken} weights and the others have {left}; \
              --sparsity {} asks for {keep} in all",
             options.sparsity
         ))),
     }
 }
 
-fn overrides(layers: &[Prunable], wanted: &[(String, f64)]) -> Result<Vec<Option<usize>>> {
+fn overrides(layers: &[Prunable], caps: &[usize], wanted: &[(String, f64)]) -> Result<Vec<Option<usize>>> {
     let mut fixed = vec![None; layers.len()];
     for (text, sparsity) in wanted {
         check_sparsity(*sparsity, &format!("--layer {text}="))?;
@@ -269,22 +317,37 @@ fn overrides(layers: &[Prunable], wanted: &[(String, f64)]) -> Result<Vec<Option
             )));
         }
         for i in hits {
-            fixed[i] = Some(kept_alone(layers[i].len(), *sparsity));
+            let kept = kept_alone(layers[i].len(), *sparsity);
+            if kept > caps[i] && *sparsity > 0.0 {
+                return Err(Error::option(format!(
+                    "--layer {text}={sparsity}: layer {:?} has {} of {} weights left, and pruned ones do not come back",
+                    layers[i].layer,
+                    caps[i],
+                    layers[i].len()
+                )));
+            }
+            fixed[i] = Some(kept.min(caps[i]));
         }
     }
     Ok(fixed)
 }
 
-fn floor(layer: &Prunable, options: &PruneOptions) -> usize {
-    options.min_per_layer.min(layer.len()).max(channel_floor(layer, options.min_per_channel))
+fn floor(model: &Model, layer: &Prunable, options: &PruneOptions) -> usize {
+    options.min_per_layer.min(left(model, layer)).max(channel_floor(model, layer, options.min_per_channel))
 }
 
-fn channel_floor(layer: &Prunable, per_channel: usize) -> usize {
-    per_channel.saturating_mul(layer.channels()).min(layer.len())
+/// The floors of all channels together: each has so many weights, or those that earlier masks have left there.
+fn channel_floor(model: &Model, layer: &Prunable, per_channel: usize) -> usize {
+    let Some(mask) = model.masks.get(&layer.param).filter(|_| per_channel > 0) else {
+        return per_channel.saturating_mul(layer.channels()).min(layer.len());
+    };
+    let mut of_channel = vec![0; layer.channels()];
+    mask.0.iter().enumerate().filter(|(_, kept)| **kept).for_each(|(index, _)| of_channel[layer.channel_of(index)] += 1);
+    of_channel.into_iter().map(|left: usize| left.min(per_channel)).sum()
 }
 
-fn check_channel_floor(layers: &[Prunable], kept: &[usize], per_channel: usize) -> Result<()> {
-    let short = layers.iter().zip(kept).find(|(layer, kept)| **kept < channel_floor(layer, per_channel));
+fn check_channel_floor(model: &Model, layers: &[Prunable], kept: &[usize], per_channel: usize) -> Result<()> {
+    let short = layers.iter().zip(kept).find(|(layer, kept)| **kept < channel_floor(model, layer, per_channel));
     match short {
         Some((layer, kept)) => Err(Error::option(format!(
             "--min-per-channel {per_channel}: layer {:?} keeps {kept} weights for {} channels",

@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use crate::eval::{Evaluation, EvaluationRun, OutputKind};
 use crate::formats::sparse;
 use crate::forward::{Plan, PlanOptions, with_batch};
-use crate::model::effective::effective_counts;
-use crate::model::{Dim, LeftDense, Model, Prunable};
+use crate::model::effective::{effective_counts, first_cut_off};
+use crate::model::{CameSparse, Dim, Layout, LeftDense, MergedNorms, Model, Prunable};
 use crate::ops::Op;
 use crate::repair::Candidate;
 use crate::structure::shrink::Cut;
@@ -15,6 +15,7 @@ use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::Write;
+use std::path::PathBuf;
 
 /// Raised whenever a field changes its meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -39,12 +40,21 @@ pub struct Report {
     /// What was repaired, and how the choice was made.
     #[serde(default)]
     pub repair: Option<RepairReport>,
+    /// The dense model that was compared with, if it is another one than was read.
+    #[serde(default)]
+    pub reference: Option<FileInfo>,
+    /// The zeros that the model came with, if it came sparse.
+    #[serde(default)]
+    pub came_sparse: Option<CameSparse>,
     /// Realised sparsity.
     pub sparsity: SparsityInfo,
     /// One row per pruned layer.
     pub layers: Vec<LayerRow>,
     /// Layers with weights that were left dense.
     pub left_dense: Vec<LeftDense>,
+    /// What became of the BatchNormalizations, if they were to be folded.
+    #[serde(default)]
+    pub merged_norms: Option<MergedNorms>,
     /// What was cut out of the network, if it was made smaller.
     #[serde(default)]
     pub shrunk: Option<Shrunk>,
@@ -96,6 +106,12 @@ pub struct RepairReport {
     pub steps: Vec<f64>,
     /// How often a layer was changed in the last step.
     pub changed: usize,
+    /// BatchNormalizations whose statistics were measured again.
+    #[serde(default)]
+    pub batch_norms: usize,
+    /// Layers that took the place of a folded BatchNormalization.
+    #[serde(default)]
+    pub folded: usize,
     /// Biases that layers without one were given.
     pub added_bias: Vec<String>,
     /// What was tried, where the choice was left to the program.
@@ -288,6 +304,15 @@ pub fn sparsity_info(model: &Model, rows: &[LayerRow], requested: Option<f64>, m
     }
 }
 
+/// What share of a network's weights can be pruned, where that is less than half.
+pub fn reach_warning(prunable: usize, left: &[LeftDense]) -> Option<String> {
+    let all = prunable + left.iter().map(|left| left.weights).sum::<usize>();
+    (2 * prunable < all).then(|| {
+        let share = 100.0 * prunable as f64 / all as f64;
+        format!("only {share:.1} % of the network's weights can be pruned ({prunable} of {all}); the others are listed with the reason")
+    })
+}
+
 /// Emptied layers and dead channels, in words.
 pub fn layer_warnings(rows: &[LayerRow]) -> Vec<String> {
     let emptied = rows.iter().filter(|row| row.kept == 0).map(|row| format!("{}: emptied, no weight is left", row.layer));
@@ -296,6 +321,17 @@ pub fn layer_warnings(rows: &[LayerRow]) -> Vec<String> {
     let layers = rows.iter().filter(|row| row.dead_channels > 0).count();
     let summary = (dead > 0).then(|| format!("{dead} of {channels} output channels have no weight left (in {layers} layers)"));
     emptied.chain(summary).collect()
+}
+
+/// Layers that lie on no path from the input to an output although they have weights, in words.
+pub fn path_warnings(model: &Model, layers: &[Prunable], rows: &[LayerRow]) -> Vec<String> {
+    if rows.iter().all(|row| row.effective == 0) && !rows.is_empty() {
+        let place = first_cut_off(model, layers).map(|layer| format!("; the first layer that nothing passes is {}", layer.layer));
+        let place = place.unwrap_or_default();
+        return vec![format!("no path is left from the input to an output: the outputs do not depend on the image{place}")];
+    }
+    let off = rows.iter().filter(|row| row.kept > 0 && row.effective == 0);
+    off.map(|row| format!("{}: none of its {} weights lies on a path from the input to an output", row.layer, row.kept)).collect()
 }
 
 /// Parameters that are not zero.
@@ -336,11 +372,12 @@ pub fn possible_images(model: &Model) -> Vec<Vec<usize>> {
         _ => None,
     });
     let channels = weight.and_then(|(shape, groups)| Some(shape.get(1)? * groups)).unwrap_or(3);
+    let last = model.graph.image_layout() == Layout::ChannelsLast;
     let rank = if input.shape.is_empty() { weight.map_or(4, |(shape, _)| shape.len()) } else { input.shape.len() };
     let image = |side: usize| {
         let dim = |axis: usize| match input.shape.get(axis) {
             Some(Dim::Fixed(dim)) => *dim,
-            _ if axis == 1 => channels,
+            _ if axis == if last { rank - 1 } else { 1 } => channels,
             _ => side,
         };
         (1..rank).map(dim).collect::<Vec<usize>>()
@@ -354,19 +391,43 @@ fn shape_of<'m>(model: &'m Model, param: &str) -> Option<&'m Vec<usize>> {
     model.params.get(param).map(|param| &param.shape)
 }
 
-/// Bytes of a model in its file.
-pub fn sizes(model: &Model, file: &[u8]) -> Result<Bytes> {
-    let gzip = gzip_bytes(file)?;
-    let zstd = zstd::bulk::compress(file, 3).map_err(|e| Error::data(format!("zstd: {e}")))?.len() as u64;
+/// Bytes of a model in its files.
+pub fn sizes(model: &Model, files: &[PathBuf]) -> Result<Bytes> {
+    let raw = files
+        .iter()
+        .map(|file| std::fs::metadata(file).map(|meta| meta.len()).map_err(|e| Error::io(file, e)))
+        .sum::<Result<u64>>()?;
+    let mut zstd = zstd::stream::Encoder::new(Counter(0), 3).map_err(|e| Error::data(format!("zstd: {e}")))?;
+    pour(files, &mut zstd)?;
+    let zstd = zstd.finish().map_err(|e| Error::data(format!("zstd: {e}")))?.0;
     let sparse = sparse::encode(model)?.len() as u64;
-    Ok(Bytes { raw: file.len() as u64, nonzero: 4 * nonzero_parameters(model) as u64, sparse, gzip, zstd })
+    Ok(Bytes { raw, nonzero: 4 * nonzero_parameters(model) as u64, sparse, gzip: gzip_files(files)?, zstd })
 }
 
-/// Bytes that gzip leaves of a file.
-pub fn gzip_bytes(file: &[u8]) -> Result<u64> {
-    let mut gzip = flate2::write::GzEncoder::new(Counter(0), flate2::Compression::new(6));
-    let counted = gzip.write_all(file).and_then(|()| gzip.finish());
+/// Bytes that gzip leaves of files.
+pub fn gzip_files(files: &[PathBuf]) -> Result<u64> {
+    let mut gzip = gzip();
+    pour(files, &mut gzip)?;
+    Ok(gzip.finish().map_err(|e| Error::data(format!("gzip: {e}")))?.0)
+}
+
+/// Bytes that gzip leaves of bytes.
+pub fn gzip_bytes(bytes: &[u8]) -> Result<u64> {
+    let mut gzip = gzip();
+    let counted = gzip.write_all(bytes).and_then(|()| gzip.finish());
     Ok(counted.map_err(|e| Error::data(format!("gzip: {e}")))?.0)
+}
+
+fn gzip() -> flate2::write::GzEncoder<Counter> {
+    flate2::write::GzEncoder::new(Counter(0), flate2::Compression::new(6))
+}
+
+fn pour(files: &[PathBuf], into: &mut impl Write) -> Result<()> {
+    for path in files {
+        let copied = std::fs::File::open(path).and_then(|mut file| std::io::copy(&mut file, into));
+        copied.map_err(|e| Error::io(path, e))?;
+    }
+    Ok(())
 }
 
 /// Counts bytes and drops them.

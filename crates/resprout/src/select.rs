@@ -41,13 +41,15 @@ pub fn mask(scores: &[f64], keep: usize) -> Mask {
     Mask(kept)
 }
 
-/// The mask that keeps the highest scores, but at least `floor` in every output channel.
-pub fn mask_with_floor(layer: &Prunable, scores: &[f64], keep: usize, floor: usize) -> Mask {
+/// The mask that keeps the highest scores, but at least `floor` in every output channel, or all that an older mask
+/// has left there.
+pub fn mask_with_floor(layer: &Prunable, scores: &[f64], keep: usize, floor: usize, older: Option<&Mask>) -> Mask {
     if floor == 0 {
         return mask(scores, keep);
     }
     let mut by_channel: Vec<Vec<usize>> = vec![Vec::new(); layer.channels()];
-    (0..scores.len()).for_each(|index| by_channel[layer.channel_of(index)].push(index));
+    let left = (0..scores.len()).filter(|&index| older.is_none_or(|older| older.0[index]));
+    left.for_each(|index| by_channel[layer.channel_of(index)].push(index));
     let mut raised = scores.to_vec();
     for channel in &mut by_channel {
         // Highest first; among equals the last, as elsewhere.
@@ -118,6 +120,30 @@ pub fn apply_floors(counts: &[usize], floors: &[usize]) -> Result<Vec<usize>> {
     Ok(raised.iter().zip(cuts).map(|(count, cut)| count - cut).collect())
 }
 
+/// Lowers every count to its cap and gives what that leaves to the others, in proportion to the room that they have
+/// below their own cap. The sum stays as far as the caps allow.
+pub fn apply_caps(counts: &[usize], caps: &[usize]) -> Vec<usize> {
+    let lowered: Vec<usize> = counts.iter().zip(caps).map(|(&count, &cap)| count.min(cap)).collect();
+    let room: Vec<usize> = lowered.iter().zip(caps).map(|(count, cap)| cap - count).collect();
+    let all_room: usize = room.iter().sum();
+    let excess = (counts.iter().sum::<usize>() - lowered.iter().sum::<usize>()).min(all_room);
+    if excess == 0 {
+        return lowered;
+    }
+    let shares: Vec<f64> = room.iter().map(|&room| room as f64 * excess as f64 / all_room as f64).collect();
+    let more = largest_remainder(&shares, excess);
+    // Rounding up may pass a cap by one, where there was no room for a whole one.
+    let mut raised: Vec<usize> =
+        lowered.iter().zip(more).zip(caps).map(|((count, more), &cap)| (count + more).min(cap)).collect();
+    let mut short = excess + lowered.iter().sum::<usize>() - raised.iter().sum::<usize>();
+    for (count, cap) in raised.iter_mut().zip(caps) {
+        let more = (cap - *count).min(short);
+        *count += more;
+        short -= more;
+    }
+    raised
+}
+
 /// Rounds shares to whole numbers of the given sum: down first, then the largest remainders up.
 pub fn largest_remainder(shares: &[f64], total: usize) -> Vec<usize> {
     let mut rounded: Vec<usize> = shares.iter().map(|share| share.floor() as usize).collect();
@@ -151,9 +177,9 @@ mod tests {
     #[test]
     fn channel_floor_keeps_the_best_of_each_channel() {
         let layer = Prunable { param: "w".into(), layer: "l".into(), shape: vec![2, 2], out_axis: 0 };
-        assert_eq!(mask_with_floor(&layer, &[9.0, 8.0, 1.0, 2.0], 2, 1), Mask(vec![true, false, false, true]));
+        assert_eq!(mask_with_floor(&layer, &[9.0, 8.0, 1.0, 2.0], 2, 1, None), Mask(vec![true, false, false, true]));
         let transposed = Prunable { out_axis: 1, ..layer };
-        assert_eq!(mask_with_floor(&transposed, &[9.0, 1.0, 8.0, 2.0], 2, 1), Mask(vec![true, false, false, true]));
+        assert_eq!(mask_with_floor(&transposed, &[9.0, 1.0, 8.0, 2.0], 2, 1, None), Mask(vec![true, false, false, true]));
     }
 
     proptest! {
@@ -178,6 +204,18 @@ mod tests {
             let mut expected = vec![0; lists.len()];
             order[total - keep..].iter().for_each(|(l, _)| expected[*l] += 1);
             prop_assert_eq!(global_counts(&views, keep), expected);
+        }
+
+        #[test]
+        fn caps_hold_for_any_counts(pairs in prop::collection::vec((0usize..50, 0usize..50), 1..8)) {
+            let (counts, caps): (Vec<usize>, Vec<usize>) = pairs.into_iter().unzip();
+            let out = apply_caps(&counts, &caps);
+            let (asked, most) = (counts.iter().sum::<usize>(), caps.iter().sum::<usize>());
+            prop_assert_eq!(out.iter().sum::<usize>(), asked.min(most));
+            prop_assert!(out.iter().zip(&caps).all(|(out, cap)| out <= cap));
+            if counts.iter().zip(&caps).all(|(count, cap)| count <= cap) {
+                prop_assert_eq!(out, counts);
+            }
         }
 
         #[test]

@@ -5,9 +5,9 @@ use crate::calibrate::{Dense, Recording};
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::{images_sha256, sha256};
 use crate::formats::{atomic, safetensors};
-use crate::model::Model;
+use crate::model::{Layer, Model};
 use crate::progress::Progress;
-use crate::prune::{PruneOptions, PruneOutcome, prune};
+use crate::prune::{PruneOptions, PruneOutcome, check_present, prune, weights_left};
 use crate::repair::{AUTO, Candidate, Chain, Judge, RepairOptions, RepairOutcome};
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -45,18 +45,36 @@ pub struct Sparsified {
     pub steps: Vec<f64>,
 }
 
-/// Prunes and repairs `dense`. `images: [N, C, H, W]`, preprocessed; may be empty where nothing needs them.
+/// Prunes and repairs `dense`. `images: [N, C, H, W]`, preprocessed; may be empty where nothing needs them. Weights that
+/// masks of it have pruned stay so, and count.
 pub fn sparsify(dense: &Model, images: &Tensor, options: &SparsifyOptions, progress: &dyn Progress) -> Result<Sparsified> {
+    sparsify_from(dense, dense, images, options, progress)
+}
+
+/// The same for a network `start` that was pruned before: `dense` is what it is to compute, with the same layers.
+pub fn sparsify_from(
+    start: &Model,
+    dense: &Model,
+    images: &Tensor,
+    options: &SparsifyOptions,
+    progress: &dyn Progress,
+) -> Result<Sparsified> {
+    check_same_layers(start, dense)?;
+    check_present(start, &options.prune)?;
+    let (left, total) = weights_left(start, &options.prune)?;
     // Steps lead to a share of the operations as they do to a share of the weights.
-    let target = options.prune.macs.map_or(options.prune.sparsity, |share| 1.0 - share);
-    let steps = schedule(target, options.steps)?;
+    let (density, target) = match options.prune.macs {
+        Some(share) => (1.0, 1.0 - share),
+        None => (left as f64 / total.max(1) as f64, options.prune.sparsity),
+    };
+    let steps = schedule_from(density, target, options.steps)?;
     if options.repair != AUTO {
         let chain = Chain::parse(&options.repair)?;
-        let recording = match chain.needs_dense() && steps.len() > 1 {
+        let recording = match chain.needs_dense(dense) && steps.len() > 1 {
             true => Recording::new(dense, images, options.repair_options.memory, progress)?,
             false => None,
         };
-        return gradual(Dense::recorded(dense, &recording), images, &chain, &steps, options, progress);
+        return gradual(start, Dense::recorded(dense, &recording), images, &chain, &steps, options, progress);
     }
     let all = images.shape.first().copied().unwrap_or(0);
     if all < 4 {
@@ -68,7 +86,7 @@ pub fn sparsify(dense: &Model, images: &Tensor, options: &SparsifyOptions, progr
     let judge = Judge::new(dense, held_out)?;
     let recording = Recording::new(dense, &seen, options.repair_options.memory, progress)?;
     let recorded = Dense::recorded(dense, &recording);
-    choose(&judge, |text| gradual(recorded, &seen, &Chain::parse(text)?, &steps, options, progress))
+    choose(&judge, |text| gradual(start, recorded, &seen, &Chain::parse(text)?, &steps, options, progress))
 }
 
 /// Runs every candidate and takes the best.
@@ -90,7 +108,31 @@ fn choose(judge: &Judge, run: impl Fn(&str) -> Result<Sparsified>) -> Result<Spa
     Ok(Sparsified { candidates, ..result })
 }
 
+/// Fails unless the layers of both compute the same operations on parameters of the same shapes.
+fn check_same_layers(start: &Model, dense: &Model) -> Result<()> {
+    let (a, b) = (&start.graph.layers, &dense.graph.layers);
+    let shape = |model: &Model, name: &str| model.params.get(name).map(|param| param.shape.clone());
+    let same = |(a, b): (&Layer, &Layer)| {
+        let mut inputs = a.inputs.iter().zip(&b.inputs);
+        // Attributes are compared as they are printed.
+        format!("{:?}", a.op) == format!("{:?}", b.op)
+            && a.inputs.len() == b.inputs.len()
+            && inputs.all(|(a, b)| shape(start, a) == shape(dense, b))
+    };
+    let other = a.iter().zip(b).find(|pair| !same(*pair)).map(|(layer, _)| layer.name.as_str());
+    match other.or_else(|| (a.len() != b.len()).then_some("the last one of one of them")) {
+        None => Ok(()),
+        Some(name) => Err(Error::data(format!(
+            "--reference: has other layers than the model ({name:?}, {} layers in the model and {} in the reference); it must be \
+             the same network before it was pruned",
+            a.len(),
+            b.len()
+        ))),
+    }
+}
+
 fn gradual(
+    start: &Model,
     recorded: Dense,
     images: &Tensor,
     chain: &Chain,
@@ -98,11 +140,10 @@ fn gradual(
     options: &SparsifyOptions,
     progress: &dyn Progress,
 ) -> Result<Sparsified> {
-    let dense = recorded.model();
-    let mut model = dense.clone();
+    let mut model = start.clone();
     let mut last = None;
     let keeper = match &options.checkpoint {
-        Some(folder) if steps.len() > 1 => Some(Keeper::open(folder, dense, images, chain, steps, options)?),
+        Some(folder) if steps.len() > 1 => Some(Keeper::open(folder, [start, recorded.model()], images, chain, steps, options)?),
         _ => None,
     };
     // The last step is always done: the report is made of what it says.
@@ -121,7 +162,7 @@ fn gradual(
         }
     }
     let (outcome, repair) = last.ok_or_else(|| Error::option("--steps 0: at least one is needed"))?;
-    let mut pruned = dense.clone();
+    let mut pruned = start.clone();
     pruned.masks.clone_from(&model.masks);
     pruned.apply_masks();
     Ok(Sparsified { pruned, repaired: model, outcome, repair, candidates: Vec::new(), steps: steps.to_vec() })
@@ -172,14 +213,17 @@ impl Keeper {
     /// The file's name tells repairs apart, the key everything that the result depends on.
     fn open(
         folder: &Path,
-        dense: &Model,
+        [start, dense]: [&Model; 2],
         images: &Tensor,
         chain: &Chain,
         steps: &[f64],
         options: &SparsifyOptions,
     ) -> Result<Keeper> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-        let weights = sha256(&safetensors::encode(dense)?);
+        let mut weights = sha256(&safetensors::encode(dense)?);
+        if !std::ptr::eq(start, dense) {
+            weights += &sha256(&safetensors::encode(start)?);
+        }
         let repair = (chain.text(), &options.repair_options);
         let key = format!("{weights} {} {repair:?} {steps:?} {:?}", images_sha256(images), options.prune);
         let name = sha256(chain.text().as_bytes());
@@ -201,7 +245,8 @@ impl Keeper {
                 path.display()
             )));
         }
-        safetensors::read_into(model, &self.file)?;
+        let bytes = std::fs::read(&self.file).map_err(|e| Error::io(&self.file, e))?;
+        safetensors::decode_into(model, &bytes).map_err(|e| e.at(self.file.display()))?;
         Ok(state.steps_done)
     }
 
@@ -219,11 +264,17 @@ impl Keeper {
 /// The sparsities of `steps` steps up to `target`: densities fall by the same factor from step to
 /// step, after a first step to half of the weights (or less far, if equal factors lead there).
 pub fn schedule(target: f64, steps: usize) -> Result<Vec<f64>> {
+    schedule_from(1.0, target, steps)
+}
+
+/// The same for a network of which a share `density` of the weights is left.
+fn schedule_from(density: f64, target: f64, steps: usize) -> Result<Vec<f64>> {
     if !(1..=1000).contains(&steps) {
         return Err(Error::option(format!("--steps {steps}: a number from 1 to 1000 is needed")));
     }
     let last = 1.0 - target;
-    let equal = last.powf(1.0 / steps as f64);
+    let start = density.max(last);
+    let equal = start * (last / start).powf(1.0 / steps as f64);
     let first = if last < 0.5 { equal.min(0.5) } else { equal };
     let density = |k: usize| first * (last / first).powf(k as f64 / (steps - 1) as f64);
     Ok((0..steps).map(|k| if k + 1 == steps { target } else { 1.0 - density(k) }).collect())
@@ -244,5 +295,8 @@ mod tests {
         // More than half of the weights stay.
         assert!(close(&schedule(0.36, 2).unwrap(), &[0.2, 0.36]));
         assert!(schedule(0.5, 0).is_err());
+        // Of what came at 60 %, two equal factors of a half.
+        assert!(close(&schedule_from(0.4, 0.9, 2).unwrap(), &[0.8, 0.9]));
+        assert_eq!(schedule_from(0.4, 0.0, 2).unwrap(), [0.0, 0.0]);
     }
 }

@@ -22,7 +22,7 @@ fn model() -> Model {
 }
 
 fn images(count: usize) -> Tensor {
-    let preprocess = Preprocess { resize: None, crop: None, scale: 1.0, mean: vec![4.884], std: vec![6.017] };
+    let preprocess = Preprocess { mean: vec![4.884], std: vec![6.017], ..Preprocess::default() };
     ImageSet::from_idx("digits", IMAGES, LABELS).unwrap().load(0..count, 1, &preprocess).unwrap()
 }
 

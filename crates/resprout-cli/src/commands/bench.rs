@@ -1,12 +1,12 @@
 //! `resprout bench`: latency and throughput, alone or alternating with ONNX Runtime.
 
-use super::{check_json_target, file_info, read_model, write_json};
+use super::{check_json_target, file_info, read_computable, read_model, write_json};
 use crate::args::{BenchArgs, SessionArgs};
 use crate::render::text;
 use anyhow::Context;
 use resprout::data::{Preprocess, gaussian};
 use resprout::forward::LayerTime;
-use resprout::model::Model;
+use resprout::model::{ElementType, Model};
 use resprout::progress::Progress;
 use resprout::report::{self, FileInfo, SCHEMA_VERSION};
 use resprout::session::{Paths, PlanFile, Session, SessionOptions, StoredPlan, break_evens, cpu_name};
@@ -136,7 +136,7 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
     if args.rounds == 0 {
         return Err(Error::new(ErrorKind::Option, "--rounds 0: a number from 1 on is needed").into());
     }
-    let model = read_model(&args.model, &args.network)?;
+    let model = read_computable(&args.model, &args.network)?;
     let image = image(args, &model)?;
     let threads = threads.map_or_else(|| args.bench_threads.clone(), |threads| vec![threads]);
     let mut warnings = Vec::new();
@@ -159,8 +159,8 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
         tool_version: env!("CARGO_PKG_VERSION"),
         cpu: cpu_name(),
         kernel: first.kernel_name(),
-        model: file_info(&args.model)?.0,
-        load: load(args, &image, &first)?,
+        model: file_info(&args.model)?,
+        load: load(args, &image, takes_bytes(&model), &first)?,
         image,
         rows,
         warnings,
@@ -186,7 +186,7 @@ pub fn open_session(
 ) -> Result<(Session, Option<String>)> {
     let Some(plans) = plans else { return Ok((Session::new(model, image, options)?, None)) };
     let mut file = PlanFile::open(plans);
-    let key = StoredPlan::key(file_info(path)?.0.sha256, image, options);
+    let key = StoredPlan::key(file_info(path)?.sha256, image, options);
     if let Some(chosen) = file.find(&key) {
         return Ok((Session::with_plan(model, image, options, &chosen.clone())?, None));
     }
@@ -198,7 +198,12 @@ pub fn open_session(
 
 fn image(args: &BenchArgs, model: &Model) -> Result<Vec<usize>> {
     match (&args.input_shape, report::fixed_image(model)) {
-        (Some(shape), _) if shape.len() == 3 && !shape.contains(&0) => Ok(shape.clone()),
+        (Some(shape), _)
+            if !shape.contains(&0)
+                && let &[c, h, w] = &shape[..] =>
+        {
+            Ok(model.graph.image_layout().shape([c, h, w]).to_vec())
+        }
         (Some(shape), _) => {
             Err(Error::new(ErrorKind::Option, format!("--input-shape {shape:?}: three numbers from 1 on are needed")))
         }
@@ -217,7 +222,7 @@ fn row(
     image: &[usize],
     options: &SessionOptions,
 ) -> anyhow::Result<BenchRow> {
-    let images = noise(image, options.batch)?;
+    let images = noise(image, options.batch, takes_bytes(model))?;
     let mut rival = args.against.as_ref().map(|_| Opponent::start(args, &images, options)).transpose()?;
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let first = session.run(&images)?.swap_remove(0);
@@ -259,9 +264,10 @@ fn row(
 /// Times that a model is loaded.
 const LOADS: usize = 5;
 
-fn load(args: &BenchArgs, image: &[usize], options: &SessionOptions) -> anyhow::Result<Load> {
+fn load(args: &BenchArgs, image: &[usize], bytes: bool, options: &SessionOptions) -> anyhow::Result<Load> {
     let options = SessionOptions { tune: 0.0, ..options.clone() };
-    let mut rival = args.against.as_ref().map(|_| Opponent::start(args, &noise(image, options.batch)?, &options)).transpose()?;
+    let mut rival =
+        args.against.as_ref().map(|_| Opponent::start(args, &noise(image, options.batch, bytes)?, &options)).transpose()?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..LOADS {
         let start = Instant::now();
@@ -276,9 +282,14 @@ fn load(args: &BenchArgs, image: &[usize], options: &SessionOptions) -> anyhow::
     Ok(Load { ours: percentile(&ours, 0.5), rival: median(&theirs), ratio: median(&ratios) })
 }
 
-fn noise(image: &[usize], batch: usize) -> anyhow::Result<Tensor> {
+fn takes_bytes(model: &Model) -> bool {
+    model.graph.inputs.first().is_some_and(|input| input.element == ElementType::Uint8)
+}
+
+fn noise(image: &[usize], batch: usize, bytes: bool) -> anyhow::Result<Tensor> {
     let &[channels, height, width] = image else { anyhow::bail!("images of shape {image:?}, three axes are needed") };
-    Ok(gaussian(batch, [channels, height, width], &Preprocess::preset("raw")?, 0))
+    // The axes are in the model's order already.
+    Ok(gaussian(batch, [channels, height, width], &Preprocess { bytes, ..Preprocess::default() }, 0))
 }
 
 /// The plan beside all layers on one path.

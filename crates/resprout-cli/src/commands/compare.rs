@@ -1,6 +1,6 @@
 //! `resprout compare`: runs, reports, studies and models side by side.
 
-use super::{check_json_target, file_info, images, read_model, write_json};
+use super::{check_json_target, images, model_files, read_computable, read_model, write_json};
 use crate::args::CompareArgs;
 use crate::commands::sweep::STUDY;
 use crate::render::text;
@@ -41,17 +41,22 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> anyhow::Result<()> {
         match report_of(path) {
             Some(file) => rows.extend(read_report(path, &file, args.filter.as_deref())?),
             None => {
-                let model = read_model(path, &args.network)?;
+                let model = match args.data.is_some() {
+                    true => read_computable(path, &args.network)?,
+                    false => read_model(path, &args.network)?,
+                };
                 rows.push(of_model(path, &model)?);
                 models.push((rows.len() - 1, model));
             }
         }
     }
-    if let Some(data) = &args.data {
-        measure(args, data, &models, &mut rows, progress)?;
-    }
+    let notes = match &args.data {
+        Some(data) => measure(args, data, &models, &mut rows, progress)?,
+        None => Vec::new(),
+    };
     if write_json(&rows, args.json.as_deref())? {
         text::comparison(&rows);
+        text::warnings(&notes);
     }
     Ok(())
 }
@@ -148,29 +153,28 @@ fn of_model(path: &Path, model: &Model) -> Result<Compared> {
     let macs = report::fixed_image(model).and_then(|image| report::layer_macs(model, &image).ok());
     let rows = report::layer_rows(model, &layers, macs.as_ref())?;
     let sparsity = report::sparsity_info(model, &rows, None, macs.as_ref());
-    let (_, bytes) = file_info(path)?;
     Ok(Compared {
         name: path.display().to_string(),
         sparsity: Some(sparsity.of_prunable),
         compression_ratio: Some(sparsity.compression_ratio),
         theoretical_speedup: sparsity.theoretical_speedup,
-        bytes: Some(report::gzip_bytes(&bytes)?),
+        bytes: Some(report::gzip_files(&model_files(path)?)?),
         ..Compared::default()
     })
 }
 
-/// Measures the models, the first of which is the dense one.
+/// Measures the models, the first of which is the dense one; returns notes on the images.
 fn measure(
     args: &CompareArgs,
     data: &Path,
     models: &[(usize, Model)],
     rows: &mut [Compared],
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let Some((_, first)) = models.first() else {
         return Err(Error::new(ErrorKind::Option, "--data: there is no model among what is compared, nothing can be measured"));
     };
-    let (preprocess, _) = images::preprocess(&args.images, first)?;
+    let (preprocess, notes) = images::preprocess(&args.images, first)?;
     let set = images::open(data, &args.images)?;
     let image = images::shape(&set, first, &preprocess)?;
     let ready: Result<Vec<Network>> =
@@ -179,5 +183,5 @@ fn measure(
     for ((index, _), evaluation) in models.iter().zip(&run.networks) {
         rows[*index] = measured(rows[*index].clone(), evaluation);
     }
-    Ok(())
+    Ok(notes.into_iter().chain(set.left_out()).collect())
 }

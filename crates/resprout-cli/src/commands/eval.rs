@@ -1,6 +1,6 @@
 //! `resprout eval`: measure a model, alone or against the dense one.
 
-use super::{check_json_target, file_info, images, read_model, write_json};
+use super::{check_json_target, file_info, images, read_computable, write_json};
 use crate::args::EvalArgs;
 use crate::render::text;
 use resprout::eval;
@@ -23,10 +23,10 @@ struct Output {
 
 pub fn run(args: &EvalArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     check_json_target(args.json.as_deref())?;
-    let model = read_model(&args.model, &args.network)?;
-    let reference = args.reference.as_ref().map(|path| read_model(path, &args.network.without_weights())).transpose()?;
+    let model = read_computable(&args.model, &args.network)?;
+    let reference = args.reference.as_ref().map(|path| read_computable(path, &args.network.without_weights())).transpose()?;
     let set = images::open(&args.data, &args.images)?;
-    let (preprocess, note) = images::preprocess(&args.images, &model)?;
+    let (preprocess, notes) = images::preprocess(&args.images, &model)?;
     let image = images::shape(&set, &model, &preprocess)?;
     let network = |model| Network::new(model, &image, &PlanOptions::default());
     let dense = reference.as_ref().map(network).transpose()?;
@@ -40,12 +40,12 @@ pub fn run(args: &EvalArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let output = Output {
         schema_version: SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION"),
-        model: file_info(&args.model)?.0,
-        reference: args.reference.as_ref().map(|path| Ok::<_, anyhow::Error>(file_info(path)?.0)).transpose()?,
+        model: file_info(&args.model)?,
+        reference: args.reference.as_ref().map(|path| Ok::<_, anyhow::Error>(file_info(path)?)).transpose()?,
         preprocess,
         evaluation: EvaluationReport::new(run, names, set.path().display().to_string(), false),
         images_per_second,
-        warnings: note.into_iter().collect(),
+        warnings: notes.into_iter().chain(set.left_out()).collect(),
     };
     if write_json(&output, args.json.as_deref())? {
         text::evaluation(&output.evaluation);

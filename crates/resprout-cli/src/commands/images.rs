@@ -2,7 +2,7 @@
 
 use crate::args::ImageArgs;
 use resprout::data::{ImageSet, LabelSource, Preprocess};
-use resprout::model::{Dim, Model};
+use resprout::model::{ElementType, Model};
 use resprout::{Error, ErrorKind, Result};
 use std::path::Path;
 
@@ -20,14 +20,20 @@ pub fn open(path: &Path, args: &ImageArgs) -> Result<ImageSet> {
     Ok(set)
 }
 
-/// The preprocessing that was typed, or the one that suits the model's input; with a note where it was chosen.
-pub fn preprocess(args: &ImageArgs, model: &Model) -> Result<(Preprocess, Option<String>)> {
-    let explicit = args.mean.is_some() || args.std.is_some() || args.scale.is_some();
-    let (mut preprocess, note) = match &args.preset {
-        Some(name) => (Preprocess::preset(name)?, None),
+/// The preprocessing that was typed, or the one that suits the model's input; with notes on what was chosen and on what
+/// does not go together.
+pub fn preprocess(args: &ImageArgs, model: &Model) -> Result<(Preprocess, Vec<String>)> {
+    let explicit = args.preset.is_some() || args.mean.is_some() || args.std.is_some() || args.scale.is_some();
+    let mut notes = Vec::new();
+    let mut preprocess = match &args.preset {
+        Some(name) => Preprocess::preset(name)?,
         // Numbers without a preset: pixels / 255 unless --scale says otherwise, as these numbers are usually given.
-        None if explicit => (Preprocess { scale: 1.0 / 255.0, ..Preprocess::preset("raw")? }, None),
-        None => suitable(model)?,
+        None if explicit => Preprocess { scale: 1.0 / 255.0, ..Preprocess::default() },
+        None => {
+            let (preprocess, note) = suitable(model)?;
+            notes.push(note);
+            preprocess
+        }
     };
     if let Some(mean) = &args.mean {
         preprocess.mean.clone_from(mean);
@@ -44,38 +50,79 @@ pub fn preprocess(args: &ImageArgs, model: &Model) -> Result<(Preprocess, Option
     if let Some(crop) = &args.crop {
         preprocess.crop = parse_crop(crop)?;
     }
+    preprocess.layout = model.graph.image_layout();
+    notes.extend(input_notes(&mut preprocess, model));
     preprocess.check(channels(model))?;
-    Ok((preprocess, note))
+    Ok((preprocess, notes))
 }
 
-/// Colour channels of the model's images.
-pub fn channels(model: &Model) -> usize {
-    match model.graph.inputs.first().and_then(|input| input.shape.get(1)) {
-        Some(Dim::Fixed(channels)) => *channels,
-        _ => 3,
+/// Settles whether pixels stay bytes, and says what the numbers that are fed may have against them.
+fn input_notes(preprocess: &mut Preprocess, model: &Model) -> Option<String> {
+    let input = model.graph.inputs.first()?;
+    let plain = |values: &[f32], value: f32| values.iter().all(|&v| v == value);
+    let normalised = !(plain(&preprocess.mean, 0.0) && plain(&preprocess.std, 1.0) && preprocess.scale >= 1.0);
+    let bytes = input.element == ElementType::Uint8;
+    preprocess.bytes = bytes && !normalised;
+    let layers = model.graph.normalising_layers();
+    let names: Vec<String> = layers.iter().take(NAMED).map(|layer| format!("{:?} ({})", layer.name, layer.op.name())).collect();
+    let more = if layers.len() > NAMED { format!(" and {} more", layers.len() - NAMED) } else { String::new() };
+    let does = format!("{}{more} act on the pixels before the first layer with weights", names.join(", "));
+    match (layers.is_empty(), bytes) {
+        (_, true) if normalised => Some(format!(
+            "input {:?} takes bytes (uint8), 0 to 255, but the given preprocessing normalises the images: they are fed so as given",
+            input.name
+        )),
+        (false, false) if normalised => Some(format!(
+            "the network may normalise its images itself: {does}; if it was trained on other numbers than the preprocessing \
+             gives, say so with --preset raw, or --scale, --mean and --std"
+        )),
+        (false, _) => Some(format!("the network normalises its images itself: {does}")),
+        _ => None,
     }
 }
 
-/// Shape `[C, H, W]` of the set's images after preprocessing, by the first one.
+/// Layers that a note names.
+const NAMED: usize = 4;
+
+/// Colour channels of the model's images.
+pub fn channels(model: &Model) -> usize {
+    model.graph.image_channels().unwrap_or(3)
+}
+
+/// Shape of the set's images as the model takes them after preprocessing, by the first one.
 pub fn shape(set: &ImageSet, model: &Model, preprocess: &Preprocess) -> Result<Vec<usize>> {
     Ok(set.load(0..1, channels(model), preprocess)?.shape[1..].to_vec())
 }
 
-fn suitable(model: &Model) -> Result<(Preprocess, Option<String>)> {
-    let size = resprout::report::fixed_image(model);
-    let name = match (channels(model), size.as_deref()) {
+/// Channels, height and width of the images, where the model fixes them.
+pub fn fixed_size(model: &Model) -> Option<[usize; 3]> {
+    let shape: [usize; 3] = resprout::report::fixed_image(model)?.try_into().ok()?;
+    Some(model.graph.image_layout().channels_first(shape))
+}
+
+/// The preprocessing that suits the model's input, and why.
+fn suitable(model: &Model) -> Result<(Preprocess, String)> {
+    let size = fixed_size(model);
+    let name = match (channels(model), size) {
         (3, Some([_, 32, 32])) => "cifar10",
         (3, _) => "imagenet",
         (1, Some([_, 28, 28])) => "mnist",
         _ => "raw",
     };
     let mut preprocess = Preprocess::preset(name)?;
-    if let (Some([_, h, w]), true) = (size.as_deref(), preprocess.crop.is_some()) {
-        preprocess.crop = Some([*h, *w]);
+    if let (Some([_, h, w]), true) = (size, preprocess.crop.is_some()) {
+        preprocess.crop = Some([h, w]);
         // The usual margin of 256 around 224.
         preprocess.resize = Some((h.max(w) * 256).div_ceil(224));
     }
-    Ok((preprocess, Some(format!("no --preset was given: {name:?} was chosen by the model's input"))))
+    match model.graph.inputs.first() {
+        Some(input) if input.element == ElementType::Uint8 => {
+            let Preprocess { resize, crop, .. } = preprocess;
+            let note = format!("no --preset was given: raw pixels, because input {:?} takes bytes (uint8), 0 to 255", input.name);
+            Ok((Preprocess { resize, crop, ..Preprocess::default() }, note))
+        }
+        _ => Ok((preprocess, format!("no --preset was given: {name:?} was chosen by the model's input"))),
+    }
 }
 
 fn parse_crop(text: &str) -> Result<Option<[usize; 2]>> {

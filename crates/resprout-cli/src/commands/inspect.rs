@@ -15,6 +15,8 @@ pub struct Inspection {
     pub schema_version: u32,
     pub model: FileInfo,
     pub inputs: Vec<(String, Vec<String>)>,
+    /// Of each input, the type of its numbers.
+    pub input_types: Vec<String>,
     pub outputs: Vec<String>,
     pub operations: BTreeMap<String, usize>,
     pub layers: Vec<LayerRow>,
@@ -39,7 +41,12 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
 fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
     let rule = PrunableRule { ignore: vec![], include_grouped: args.include_grouped };
     let (prunable, left_dense) = model.prunable(&rule)?;
-    let image = args.input_shape.clone().or_else(|| report::fixed_image(model)).or_else(|| usual_image(model));
+    let layout = model.graph.image_layout();
+    let given = args.input_shape.as_ref().map(|shape| match shape[..] {
+        [c, h, w] => layout.shape([c, h, w]).to_vec(),
+        _ => shape.clone(),
+    });
+    let image = given.or_else(|| report::fixed_image(model)).or_else(|| usual_image(model));
     let (macs, forward_error) = match image.as_ref().map(|image| report::layer_macs(model, image)).transpose() {
         Ok(macs) => (macs, None),
         Err(error) => (None, Some(error.to_string())),
@@ -54,8 +61,9 @@ fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
     };
     Ok(Inspection {
         schema_version: SCHEMA_VERSION,
-        model: file_info(&args.model)?.0,
+        model: file_info(&args.model)?,
         inputs: model.graph.inputs.iter().map(|input| (input.name.clone(), input.shape.iter().map(dim).collect())).collect(),
+        input_types: model.graph.inputs.iter().map(|input| input.element.to_string()).collect(),
         outputs: model.graph.outputs.clone(),
         operations,
         sparsity: report::sparsity_info(model, &layers, None, macs.as_ref()),
@@ -69,5 +77,5 @@ fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
 /// Height and width are free: count for the usual 224.
 fn usual_image(model: &Model) -> Option<Vec<usize>> {
     let rank = model.graph.inputs.first()?.shape.len();
-    (rank == 4).then(|| vec![images::channels(model), 224, 224])
+    (rank == 4).then(|| model.graph.image_layout().shape([images::channels(model), 224, 224]).to_vec())
 }

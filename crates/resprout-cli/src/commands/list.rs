@@ -8,7 +8,7 @@ use resprout::criteria::CRITERIA;
 use resprout::data::layouts::LAYOUTS;
 use resprout::data::{DATASETS, PRESETS};
 use resprout::lipschitz::INIT_REPAIRS;
-use resprout::repair::REPAIRS;
+use resprout::repair::{AUTO, REPAIRS};
 use resprout::structure::PATTERNS;
 use resprout::structure::channel::{CHANNEL_ALLOCATIONS, CHANNEL_CRITERIA};
 use resprout::table::Entry;
@@ -43,7 +43,7 @@ pub fn run(args: &ListArgs) -> anyhow::Result<()> {
         ("patterns", rows(PATTERNS)),
         ("criteria of channels", rows(CHANNEL_CRITERIA)),
         ("allocations of channels", rows(CHANNEL_ALLOCATIONS)),
-        ("repairs", rows(REPAIRS)),
+        ("repairs", rows(REPAIRS).into_iter().chain([auto()]).collect()),
         ("methods", rows(METHODS)),
         ("pruning at initialisation", rows(AT_INIT)),
         ("ablations", rows(ABLATIONS)),
@@ -80,6 +80,14 @@ fn rows<B>(table: &'static [Entry<B>]) -> Vec<Row> {
         options: e.options.iter().map(option).collect(),
     };
     table.iter().map(row).collect()
+}
+
+/// What stands in the place of repairs.
+fn auto() -> Row {
+    plain(
+        AUTO,
+        "alone: tries several repairs and takes the one that comes closest to the dense network on images it has not seen",
+    )
 }
 
 fn plain(name: &'static str, about: &'static str) -> Row {

@@ -15,19 +15,20 @@ pub mod score;
 pub mod sweep;
 pub mod train;
 
-use crate::args::{Format, NetworkArgs, SourceArgs};
+use crate::args::{Format, NetworkArgs, SourceArgs, WriteArgs};
 use resprout::architectures::{self, Shape};
-use resprout::formats::onnx::Storage;
-use resprout::forward::{Network, PlanOptions};
-use resprout::model::Model;
+use resprout::formats::onnx::{ReadOptions, Storage};
+use resprout::formats::weights::{self, Kind};
+use resprout::forward::{Network, PlanOptions, check_supported};
+use resprout::model::{MergedNorms, Model};
 use resprout::report::FileInfo;
 use resprout::tensor::Tensor;
 use resprout::{Error, ErrorKind, Result, formats};
 use serde::Serialize;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Extensions of PyTorch's state dicts.
+/// Names under which state dicts are written.
 const PYTORCH: [&str; 3] = ["pth", "pt", "th"];
 
 fn has_extension(path: &Path, names: &[&str]) -> bool {
@@ -48,7 +49,7 @@ fn open_source(source: &SourceArgs, shape: &Shape, redraws: bool) -> Result<Mode
             let classes = network.classes.map(NonZeroUsize::get).or(shape.classes);
             let mut model = architectures::build(name, &Shape { classes, ..shape.clone() }, source.init(), *seed)?;
             if let Some(weights) = &network.weights {
-                read_weights(&mut model, weights)?;
+                note(&weights::read_into(&mut model, weights)?);
             }
             Ok(model)
         }
@@ -56,34 +57,61 @@ fn open_source(source: &SourceArgs, shape: &Shape, redraws: bool) -> Result<Mode
     }
 }
 
-/// Reads a model file, or builds the architecture that was named and reads the file's weights into it;
-/// then, if given, the weights that replace its own.
+/// As [`read_model_and_notes`]; the notes are shown at once.
 fn read_model(path: &Path, network: &NetworkArgs) -> Result<Model> {
-    let weights_alone = has_extension(path, &PYTORCH) || has_extension(path, &["safetensors"]);
-    let mut model = match &network.arch {
-        Some(name) if weights_alone => {
+    let (model, notes) = read_model_and_notes(path, network)?;
+    note(&notes);
+    Ok(model)
+}
+
+/// Shows what was left out or changed where weights were read.
+fn note(notes: &[String]) {
+    notes.iter().for_each(|note| eprintln!("note: {note}"));
+}
+
+/// Reads a model file, or builds the architecture that was named and reads the file's weights into it;
+/// then, if given, the weights that replace its own. Also returns what was left out or changed on the way.
+fn read_model_and_notes(path: &Path, network: &NetworkArgs) -> Result<(Model, Vec<String>)> {
+    let mut notes = Vec::new();
+    let mut read = |model: &mut Model, path: &Path| {
+        notes.extend(weights::read_into(model, path)?);
+        Ok::<(), Error>(())
+    };
+    let mut model = match (&network.arch, weights::kind(path)?) {
+        (Some(name), Some(_)) => {
             let mut model = build(name, network)?;
-            read_weights(&mut model, path)?;
+            read(&mut model, path)?;
             model
         }
-        Some(_) => {
+        (Some(_), None) => {
             return Err(Error::new(
                 ErrorKind::Option,
                 format!("--arch: is for files of weights alone; {} brings its own graph", path.display()),
             ));
         }
-        None if weights_alone => {
-            let network = if has_extension(path, &PYTORCH) { None } else { formats::sparse::read(path)? };
+        (None, Some(kind)) => {
+            let network = if kind == Kind::Torch { None } else { formats::sparse::read(path)? };
             let message =
                 || format!("{}: holds weights alone; name their network with --arch (see `resprout list`)", path.display());
             network.ok_or_else(|| Error::new(ErrorKind::Option, message()))?
         }
-        None => formats::onnx::read(path)?,
+        (None, None) => formats::onnx::read_with(path, ReadOptions { fold_weights: network.fold_weights })?,
     };
     if let Some(weights) = &network.weights {
-        read_weights(&mut model, weights)?;
+        read(&mut model, weights)?;
     }
+    Ok((model, notes))
+}
+
+/// Reads a model that is to be computed; an error with its file where that cannot be done here.
+fn read_computable(path: &Path, network: &NetworkArgs) -> Result<Model> {
+    let model = read_model(path, network)?;
+    check_computable(&model, path)?;
     Ok(model)
+}
+
+fn check_computable(model: &Model, path: &Path) -> Result<()> {
+    check_supported(model).map_err(|e| e.at(path.display()))
 }
 
 /// The architecture of that name with weights that are to be replaced.
@@ -92,26 +120,29 @@ fn build(name: &str, network: &NetworkArgs) -> Result<Model> {
     architectures::build(name, &shape, "kaiming-out", 0)
 }
 
-/// Replaces a model's weights by those of a file.
-fn read_weights(model: &mut Model, path: &Path) -> Result<()> {
-    match has_extension(path, &PYTORCH) {
-        true => formats::pth::read_into(model, path),
-        false => formats::safetensors::read_into(model, path),
-    }
-}
-
 /// Images on which the written file is compared with what was measured.
 const VERIFY_IMAGES: usize = 4;
 
+/// Who reads a file with sparse initializers.
+const ONNX_SPARSE: &str =
+    "--format onnx-sparse: ONNX Runtime reads the file, most other tools do not (docs/methods.md#files); onnx is for all of them";
+
 /// The format of the name, or the one that is asked for if the name fits it.
-fn format_of(path: &Path, asked: Option<Format>) -> Result<Format> {
+fn format_of(path: &Path, how: &WriteArgs) -> Result<Format> {
+    let asked = match (how.format, how.external_data) {
+        (None | Some(Format::Onnx | Format::OnnxExternal), true) => Some(Format::OnnxExternal),
+        (Some(format), true) => {
+            return Err(Error::new(ErrorKind::Option, format!("--external-data: does not go with --format {format}")));
+        }
+        (asked, false) => asked,
+    };
     let by_name = match () {
         () if has_extension(path, &["safetensors"]) => Format::Safetensors,
         () if has_extension(path, &PYTORCH) => Format::Pth,
         () => Format::Onnx,
     };
     let fits = |format: Format| match format {
-        Format::Onnx | Format::OnnxSparse => by_name == Format::Onnx,
+        Format::Onnx | Format::OnnxSparse | Format::OnnxExternal => by_name == Format::Onnx,
         Format::Safetensors | Format::SafetensorsSparse => by_name == Format::Safetensors,
         Format::Pth => by_name == Format::Pth,
     };
@@ -132,6 +163,7 @@ fn write_model(model: &Model, path: &Path, format: Format, images: Option<&Tenso
         Format::Pth => return formats::pth::write(model, path),
         Format::Onnx => Storage::Dense,
         Format::OnnxSparse => Storage::Sparse,
+        Format::OnnxExternal => Storage::External,
     };
     formats::onnx::write(model, path, storage, |back| {
         let Some(images) = images.filter(|images| !images.is_empty()) else { return Ok(()) };
@@ -141,6 +173,15 @@ fn write_model(model: &Model, path: &Path, format: Format, images: Option<&Tenso
             false => Err(Error::new(ErrorKind::Format, "the written model does not compute what was measured; nothing was kept")),
         }
     })
+}
+
+/// Takes every BatchNormalization into the layer in front of it, and says what stays.
+fn fold_batch_norm(model: &mut Model) -> Result<MergedNorms> {
+    let norms = model.merge_batch_norms()?;
+    if norms.merged == 0 && norms.left.is_empty() {
+        return Err(Error::new(ErrorKind::Option, "--fold-bn: the network has no BatchNormalization; it may be folded already"));
+    }
+    Ok(norms)
 }
 
 /// What the model computes of the images.
@@ -179,9 +220,14 @@ fn check_json_target(target: Option<&Path>) -> Result<()> {
     target.filter(|path| *path != Path::new("-")).map_or(Ok(()), |path| check_writable(path, "--json"))
 }
 
-/// A file's name, hash and contents.
-fn file_info(path: &Path) -> Result<(FileInfo, Vec<u8>)> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    let info = FileInfo { path: path.display().to_string(), sha256: resprout::eval::sha256(&bytes), bytes: bytes.len() as u64 };
-    Ok((info, bytes))
+/// A file's name, hash and length; those of an ONNX file with external data are of graph and data together.
+fn file_info(path: &Path) -> Result<FileInfo> {
+    let (sha256, bytes) = resprout::eval::files_sha256(&model_files(path)?)?;
+    Ok(FileInfo { path: path.display().to_string(), sha256, bytes })
+}
+
+/// A model's files: its own, then those of its external data.
+fn model_files(path: &Path) -> Result<Vec<PathBuf>> {
+    let data = if has_extension(path, &["onnx"]) { formats::onnx::external_files(path)? } else { Vec::new() };
+    Ok(std::iter::once(path.to_path_buf()).chain(data).collect())
 }

@@ -1,7 +1,8 @@
 //! `resprout prune`: prune, repair, measure, write, report.
 
 use super::{
-    VERIFY_IMAGES, check_json_target, check_writable, file_info, format_of, images, outputs, read_model, write_json, write_model,
+    ONNX_SPARSE, VERIFY_IMAGES, check_computable, check_json_target, check_writable, file_info, fold_batch_norm, format_of,
+    images, model_files, outputs, read_model, read_model_and_notes, write_json, write_model,
 };
 use crate::args::{CalibrationCount, Format, PruneArgs};
 use crate::render::text;
@@ -9,13 +10,14 @@ use resprout::calibrate::{Checkup, checkup};
 use resprout::criteria::CRITERIA;
 use resprout::data::{ImageSet, LabelSource, Preprocess, gaussian};
 use resprout::forward::{Network, PlanOptions};
-use resprout::model::{Model, PrunableRule};
+use resprout::model::{CameSparse, MergedNorms, Model, PrunableRule};
+use resprout::ops::Op;
 use resprout::progress::Progress;
 use resprout::prune::{PruneOptions, check_sparsity};
 use resprout::random::SplitMix64;
 use resprout::repair::{AUTO, Chain, RepairOptions};
 use resprout::report::{self, Calibration, EvaluationReport, RepairReport, Report, SizeInfo};
-use resprout::sparsify::{self, Sparsified, SparsifyOptions, sparsify};
+use resprout::sparsify::{self, Sparsified, SparsifyOptions, sparsify, sparsify_from};
 use resprout::structure::shrink::{Cut, shrink};
 use resprout::structure::{Pattern, channel};
 use resprout::tensor::Tensor;
@@ -26,19 +28,30 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let options = sparsify_options(args)?;
     let needs_images = check_images(args, &options.prune)?;
     check_writable(&args.output, "--output")?;
-    let format = format_of(&args.output, args.format)?;
+    let format = format_of(&args.output, &args.how)?;
     check_json_target(args.json.as_deref())?;
     let mut clock = Clock::start();
-    let dense = read_model(&args.model, &args.network)?;
-    let mut data = Data::open(args, &dense, needs_images)?;
+    let (mut model, notes) = read_model_and_notes(&args.model, &args.network)?;
+    if needs_images || args.calibration.is_some() || args.data.is_some() {
+        check_computable(&model, &args.model)?;
+    }
+    let came_sparse = model.keep_zeros(&options.prune.rule, args.regrow)?;
+    let model = model;
+    let reference = args.reference.as_ref().map(|path| read_model(path, &args.network.without_weights())).transpose()?;
+    let dense = reference.as_ref().unwrap_or(&model);
+    let mut data = Data::open(args, dense, needs_images)?;
     clock.lap("read");
-    let checkup = data.check_up(args, &dense, &options, progress)?;
+    let checkup = data.check_up(args, dense, &options, progress)?;
     clock.lap("check images");
 
     let empty = Tensor::default();
-    let result = sparsify(&dense, data.images().unwrap_or(&empty), &options, progress)?;
+    let images = data.images().unwrap_or(&empty);
+    let result = match &reference {
+        Some(dense) => sparsify_from(&model, dense, images, &options, progress)?,
+        None => sparsify(&model, images, &options, progress)?,
+    };
     clock.lap("prune and repair");
-    let mut networks = vec![("dense", &dense), ("pruned", &result.pruned)];
+    let mut networks = vec![("dense", dense), ("pruned", &result.pruned)];
     if args.repair != "none" {
         networks.push(("repaired", &result.repaired));
     }
@@ -51,11 +64,12 @@ pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     if let Some((small, _)) = cut.as_ref().filter(|(_, cuts)| !cuts.is_empty()) {
         check_same(&result.repaired, small, data.images())?;
     }
-    let (written, cuts) = cut.filter(|_| args.shrink).unwrap_or_else(|| (result.repaired.clone(), Vec::new()));
+    let (mut written, cuts) = cut.filter(|_| args.shrink).unwrap_or_else(|| (result.repaired.clone(), Vec::new()));
+    let norms = if args.how.fold_bn { Some(fold_batch_norm(&mut written)?) } else { None };
     write_model(&written, &args.output, format, data.images())?;
     clock.lap("write");
-    let outcome = Outcome { result: &result, written: &written, format, cuts, checkup, evaluation };
-    let mut report = build_report(args, &options.prune, &dense, outcome, data)?;
+    let outcome = Outcome { result: &result, written: &written, format, cuts, norms, checkup, evaluation, came_sparse, notes };
+    let mut report = build_report(args, &options.prune, &model, outcome, data)?;
     clock.lap("report");
     report.seconds = clock.laps;
     if write_json(&report, args.json.as_deref())? {
@@ -118,8 +132,12 @@ struct Outcome<'a> {
     written: &'a Model,
     format: Format,
     cuts: Vec<Cut>,
+    norms: Option<MergedNorms>,
     checkup: Option<Checkup>,
     evaluation: Option<EvaluationReport>,
+    came_sparse: Option<CameSparse>,
+    /// What reading the model has to say.
+    notes: Vec<String>,
 }
 
 /// Seconds per stage.
@@ -219,7 +237,7 @@ fn check_images(args: &PruneArgs, options: &PruneOptions) -> Result<bool> {
 
 /// Every image that the command works with.
 struct Data {
-    preprocess: Option<(Preprocess, Option<String>)>,
+    preprocess: Option<(Preprocess, Vec<String>)>,
     calibration: Option<(Tensor, Origin)>,
     evaluation: Option<ImageSet>,
     /// Whether the calibration images are more than a check of the written file.
@@ -240,7 +258,7 @@ impl Data {
         if args.calibration.is_none() && args.data.is_none() && !args.data_free {
             return Ok(Data { preprocess: None, calibration: None, evaluation: None, used });
         }
-        let (preprocess, note) = images::preprocess(&args.images, model)?;
+        let (preprocess, notes) = images::preprocess(&args.images, model)?;
         let count = match args.calibration_images {
             CalibrationCount::Exactly(count) => count.get(),
             CalibrationCount::Auto => MOST_IMAGES,
@@ -257,7 +275,17 @@ impl Data {
             None => None,
         };
         let evaluation = args.data.as_ref().map(|path| images::open(path, &args.images));
-        Ok(Data { preprocess: Some((preprocess, note)), calibration, evaluation: evaluation.transpose()?, used })
+        Ok(Data { preprocess: Some((preprocess, notes)), calibration, evaluation: evaluation.transpose()?, used })
+    }
+
+    /// What was not read of the folders.
+    fn left_out(&self) -> Vec<String> {
+        let calibration = match &self.calibration {
+            Some((_, Origin::Set(set))) => Some(set),
+            _ => None,
+        };
+        let other = self.evaluation.as_ref().filter(|set| calibration.is_none_or(|other| other.path() != set.path()));
+        calibration.into_iter().chain(other).flat_map(ImageSet::left_out).collect()
     }
 
     fn images(&self) -> Option<&Tensor> {
@@ -303,10 +331,9 @@ impl Data {
 
 /// Noise in the shape of the model's images.
 fn noise(args: &PruneArgs, model: &Model, preprocess: &Preprocess, count: usize) -> Result<Tensor> {
-    let channels = images::channels(model);
-    let shape = match (report::fixed_image(model).as_deref(), preprocess.crop) {
-        (Some(&[channels, height, width]), _) => [channels, height, width],
-        (_, Some([height, width])) => [channels, height, width],
+    let shape = match (images::fixed_size(model), preprocess.crop) {
+        (Some(shape), _) => shape,
+        (_, Some([height, width])) => [images::channels(model), height, width],
         _ => {
             let message = "--data-free: the model leaves the size of its images free; give --crop";
             return Err(Error::new(ErrorKind::Option, message));
@@ -316,14 +343,16 @@ fn noise(args: &PruneArgs, model: &Model, preprocess: &Preprocess, count: usize)
 }
 
 fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Outcome, data: Data) -> Result<Report> {
-    let Outcome { result, written, format, cuts, checkup, evaluation } = all;
+    let Outcome { result, written, format, cuts, norms, checkup, evaluation, came_sparse, notes } = all;
     let (model, outcome) = (&result.repaired, &result.outcome);
     let image = data.images().map(|images| images.shape[1..].to_vec()).or_else(|| report::fixed_image(model));
     let macs = image.as_ref().and_then(|image| report::layer_macs(model, image).ok());
     let layers = report::layer_rows(model, &outcome.layers, macs.as_ref())?;
-    let (dense_file, dense_bytes) = file_info(&args.model)?;
-    let (sparse_file, sparse_bytes) = file_info(&args.output)?;
-    let warnings = warnings(args, result, checkup.as_ref(), &data, &layers);
+    let (dense_file, sparse_file) = (file_info(&args.model)?, file_info(&args.output)?);
+    let mut warnings = warnings(args, format, result, checkup.as_ref(), &data, &layers);
+    warnings.splice(0..0, notes);
+    warnings.extend(without_reference(args, came_sparse.as_ref()));
+    warnings.extend(folded_threshold(options, dense));
     let preprocess = data.preprocess.map(|(preprocess, _)| preprocess);
     let used = |(images, origin): (Tensor, Origin)| {
         Some(Calibration {
@@ -342,8 +371,13 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
         schema_version: report::SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION").into(),
         sparsity: report::sparsity_info(model, &layers, args.macs.is_none().then_some(options.sparsity), macs.as_ref()),
-        size: Some(SizeInfo { dense: report::sizes(dense, &dense_bytes)?, sparse: report::sizes(written, &sparse_bytes)? }),
+        size: Some(SizeInfo {
+            dense: report::sizes(dense, &model_files(&args.model)?)?,
+            sparse: report::sizes(written, &model_files(&args.output)?)?,
+        }),
         model: dense_file,
+        reference: args.reference.as_ref().map(|path| file_info(path)).transpose()?,
+        came_sparse,
         output: Some(sparse_file),
         shrunk: (!cuts.is_empty()).then(|| report::shrunk(model, written, image.as_deref(), cuts)),
         options: options_json(args, options, format, preprocess.as_ref()),
@@ -353,12 +387,15 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
             chain: chosen.map_or(&args.repair, |candidate| &candidate.repair).clone(),
             steps: result.steps.clone(),
             changed: result.repair.changed,
+            batch_norms: result.repair.batch_norms,
+            folded: result.repair.folded,
             added_bias: result.repair.added_bias.clone(),
             candidates: result.candidates.clone(),
             checkup,
         }),
         layers,
         left_dense: outcome.left_dense.clone(),
+        merged_norms: norms,
         evaluation,
         warnings,
         seconds: Vec::new(),
@@ -368,12 +405,17 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
 /// What the user should know, in the order in which it came about.
 fn warnings(
     args: &PruneArgs,
+    format: Format,
     result: &Sparsified,
     checkup: Option<&Checkup>,
     data: &Data,
     layers: &[report::LayerRow],
 ) -> Vec<String> {
-    let mut warnings = report::layer_warnings(layers);
+    let outcome = &result.outcome;
+    let prunable = outcome.layers.iter().map(|layer| layer.len()).sum();
+    let mut warnings: Vec<String> = report::reach_warning(prunable, &outcome.left_dense).into_iter().collect();
+    warnings.extend(report::layer_warnings(layers));
+    warnings.extend(report::path_warnings(&result.repaired, &result.outcome.layers, layers));
     if args.data_free && data.used {
         warnings.push(
             "DATA-FREE: calibrated on noise, not on images; this may do more harm than no repair: measure it before use".into(),
@@ -385,14 +427,40 @@ fn warnings(
     if !added.is_empty() {
         warnings.push(format!("{} layers were given a bias: {}", added.len(), added.join(", ")));
     }
-    warnings.extend(data.preprocess.as_ref().and_then(|(_, note)| note.clone()));
+    warnings.extend(data.preprocess.iter().flat_map(|(_, notes)| notes.clone()));
+    warnings.extend(data.left_out());
+    warnings.extend((format == Format::OnnxSparse).then(|| ONNX_SPARSE.into()));
     warnings
+}
+
+/// One threshold on the magnitudes of all layers means little where weights were multiplied by BatchNormalizations.
+fn folded_threshold(options: &PruneOptions, dense: &Model) -> Option<String> {
+    let threshold =
+        options.pattern == Pattern::Unstructured && options.criterion == "magnitude" && options.allocation == "global";
+    let norms = dense.graph.layers.iter().any(|layer| matches!(layer.op, Op::BatchNorm { .. }));
+    (threshold && !norms && !dense.folded_norms().is_empty()).then(|| {
+        "--allocation global: BatchNormalization may be folded into these weights, and one threshold on their magnitudes then \
+         prunes far worse; lamp and erk compare within layers"
+            .into()
+    })
+}
+
+/// A repair by the dense network has nothing to go by where there is only what is left of it.
+fn without_reference(args: &PruneArgs, came_sparse: Option<&CameSparse>) -> Option<String> {
+    let kept = came_sparse.is_some_and(|came| !came.regrown);
+    (kept && args.reference.is_none() && args.repair != "none").then(|| {
+        "the model came sparse, and is compared with itself: what its zeros have cost is not seen; give the network from before \
+         as --reference"
+            .into()
+    })
 }
 
 /// Every option, as given or by default.
 fn options_json(args: &PruneArgs, options: &PruneOptions, format: Format, preprocess: Option<&Preprocess>) -> serde_json::Value {
     serde_json::json!({
         "sparsity": args.macs.is_none().then_some(options.sparsity),
+        "regrow": args.regrow,
+        "reference": args.reference,
         "pattern": args.pattern,
         "macs": args.macs,
         "shrink": args.shrink,
@@ -418,6 +486,9 @@ fn options_json(args: &PruneArgs, options: &PruneOptions, format: Format, prepro
         "min_per_channel": args.min_per_channel,
         "include_grouped": args.include_grouped,
         "weights": args.network.weights,
+        "fold_weights": args.network.fold_weights,
+        "external_data": args.how.external_data,
+        "fold_bn": args.how.fold_bn,
         "arch": args.network.arch,
     })
 }

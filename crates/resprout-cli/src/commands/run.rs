@@ -1,7 +1,7 @@
 //! `resprout run`: inference on images, classes out.
 
 use super::bench::{open_session, session_options};
-use super::{check_json_target, images, read_model, write_json};
+use super::{check_json_target, images, read_computable, write_json};
 use crate::args::RunArgs;
 use crate::render::text;
 use resprout::data::{ImageSet, LabelSource, Preprocess};
@@ -33,13 +33,13 @@ pub struct Classes {
 
 pub fn run(args: &RunArgs, threads: usize, progress: &dyn Progress) -> anyhow::Result<()> {
     check_json_target(args.json.as_deref())?;
-    let model = read_model(&args.model, &args.network)?;
+    let model = read_computable(&args.model, &args.network)?;
     // Labels are not even read.
     let mut set = ImageSet::open(&args.data, &LabelSource::None)?;
     if let Some(limit) = args.images.limit {
         set.truncate(limit.get());
     }
-    let (preprocess, note) = images::preprocess(&args.images, &model)?;
+    let (preprocess, notes) = images::preprocess(&args.images, &model)?;
     let image = images::shape(&set, &model, &preprocess)?;
     let batch = set.len().min(DECODED);
     let options = session_options(&args.session, threads, batch);
@@ -66,7 +66,7 @@ pub fn run(args: &RunArgs, threads: usize, progress: &dyn Progress) -> anyhow::R
         preprocess,
         images_per_second: all.len() as f64 / seconds,
         images: all,
-        warnings: note.into_iter().chain(plan_note).collect(),
+        warnings: notes.into_iter().chain(plan_note).chain(set.left_out()).collect(),
     };
     if write_json(&result, args.json.as_deref())? {
         text::classified(&result);

@@ -1,7 +1,7 @@
 //! `resprout score`: prune an untrained network, and show what is left of every layer.
 
 use super::{check_json_target, check_writable, format_of, open_source, train, write_json, write_model};
-use crate::args::ScoreArgs;
+use crate::args::{ScoreArgs, WriteArgs};
 use crate::render::text;
 use resprout::architectures::Shape;
 use resprout::formats::safetensors;
@@ -62,10 +62,10 @@ pub fn run(args: &ScoreArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let input = Input { batches: &batches, image, device: &args.device, seed: args.source.seed };
     let started = Instant::now();
     let pruning = Pruning { method: &method, options: &options, input: &input, init: args.source.init() };
-    let scores = ablation.prune(&mut model, &pruning, progress)?;
+    let scores = ablation.prune(&mut model, &pruning, progress).map_err(|e| of_model(e, args.source.model.as_deref()))?;
     let seconds = started.elapsed().as_secs_f64();
     let init_repair = repair.map_or(Ok(Vec::new()), |how| lipschitz::repair(&mut model, how))?;
-    write_model(&model, &args.output, format_of(&args.output, None)?, None)?;
+    write_model(&model, &args.output, format_of(&args.output, &WriteArgs::default())?, None)?;
     if let Some(path) = &args.scores {
         write_scores(&model, &scores, path)?;
     }
@@ -74,6 +74,14 @@ pub fn run(args: &ScoreArgs, progress: &dyn Progress) -> anyhow::Result<()> {
         text::scored(&scored, &args.output);
     }
     Ok(())
+}
+
+/// Names the model's file where it is the model that cannot be scored.
+fn of_model(error: Error, file: Option<&Path>) -> Error {
+    match (error.kind(), file) {
+        (ErrorKind::Unsupported, Some(file)) => error.at(file.display()),
+        _ => error,
+    }
 }
 
 fn write_scores(model: &Model, scores: &Scores, path: &Path) -> Result<()> {

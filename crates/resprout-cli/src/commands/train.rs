@@ -7,8 +7,8 @@ use crate::render::{run_page, text};
 use resprout::architectures::{self, Shape};
 use resprout::data::layouts::{self, Splits};
 use resprout::data::{ImageSet, LabelSource, Preprocess};
-use resprout::formats::{atomic, onnx};
-use resprout::model::{Dim, Model};
+use resprout::formats::{atomic, onnx, weights};
+use resprout::model::{Dim, ElementType, Layout, Model};
 use resprout::progress::Progress;
 use resprout::random::SplitMix64;
 use resprout::{Error, ErrorKind, Result};
@@ -29,7 +29,8 @@ pub fn run(args: &TrainArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let mut model = open_model(&recipe, &data)?;
     let folder = &args.output;
     let options = RunOptions { folder: Some(folder.clone()), resume: args.resume, workers: args.workers.get() };
-    let (outcome, best) = run::train(&mut model, &recipe, &data, &options, progress)?;
+    let (outcome, best) =
+        run::train(&mut model, &recipe, &data, &options, progress).map_err(|e| of_model(e, recipe.model.as_deref()))?;
     let examples = data.test.as_ref().unwrap_or(&data.train);
     let some: Vec<usize> = examples.indices.iter().copied().take(COMPARED).collect();
     let images = examples.set.load_picked(&some, examples.channels, &examples.preprocess)?;
@@ -42,8 +43,18 @@ pub fn run(args: &TrainArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     atomic::write(&folder.join("report.html"), run_page::page(&report).as_bytes())?;
     if write_json(&report, args.json.as_deref())? {
         text::run(&report, folder);
+        let sets = [Some(&data.train), data.test.as_ref()];
+        text::warnings(&sets.into_iter().flatten().flat_map(|examples| examples.set.left_out()).collect::<Vec<_>>());
     }
     Ok(())
+}
+
+/// Names the model's file where it is the model that cannot be trained.
+fn of_model(error: Error, file: Option<&str>) -> Error {
+    match (error.kind(), file) {
+        (ErrorKind::Unsupported, Some(file)) => error.at(file),
+        _ => error,
+    }
 }
 
 /// The recipe file, if there is one, with what was typed over it.
@@ -133,7 +144,11 @@ fn open_model(recipe: &Recipe, data: &Data) -> Result<Model> {
         (None, None) => return Err(Error::new(ErrorKind::Option, "--arch or --model: one of them is needed")),
     };
     if let Some(weights) = &recipe.weights {
-        super::read_weights(&mut model, Path::new(weights))?;
+        super::note(&weights::read_into(&mut model, Path::new(weights))?);
+    }
+    model.check_input_type().map_err(|e| of_model(e, recipe.model.as_deref()))?;
+    if let Some(message) = wrong_input(&model, recipe.preset.as_deref()) {
+        return Err(of_model(Error::new(ErrorKind::Unsupported, message), recipe.model.as_deref()));
     }
     if let Some(Dim::Fixed(batch)) = model.graph.inputs.first().and_then(|input| input.shape.first()) {
         return Err(Error::new(
@@ -142,4 +157,17 @@ fn open_model(recipe: &Recipe, data: &Data) -> Result<Model> {
         ));
     }
     Ok(model)
+}
+
+/// Why the model's input does not go with how training images are fed.
+fn wrong_input(model: &Model, preset: Option<&str>) -> Option<String> {
+    let input = model.graph.inputs.first()?;
+    if model.graph.image_layout() == Layout::ChannelsLast {
+        return Some(format!(
+            "input {:?} takes images as height, width, channels; training feeds channels first: export the model so",
+            input.name
+        ));
+    }
+    let normalised = input.element == ElementType::Uint8 && preset != Some("raw");
+    normalised.then(|| format!("input {:?} takes bytes (uint8), and training normalises images: give --preset raw", input.name))
 }

@@ -10,7 +10,7 @@ use crate::commands::score::Scored;
 use resprout::eval::{Estimate, Evaluation};
 use resprout::model::LeftDense;
 use resprout::repair::Candidate;
-use resprout::report::{EvaluationReport, LayerRow, RepairReport, Report, SparsityInfo};
+use resprout::report::{EvaluationReport, LayerRow, RepairReport, Report, SparsityInfo, reach_warning};
 use resprout::study::Analysis;
 use resprout::study::curves::Curve;
 use std::path::Path;
@@ -56,6 +56,7 @@ fn macs(count: Option<u64>) -> String {
 }
 
 pub fn report(report: &Report) {
+    reach(report.sparsity.prunable, &report.left_dense);
     layers(&report.layers);
     left_dense(&report.left_dense);
     sparsity(&report.sparsity);
@@ -63,6 +64,10 @@ pub fn report(report: &Report) {
         let macs = shrunk.macs.map_or(String::new(), |[a, b]| format!(", MACs {} -> {}", macs(Some(a)), macs(Some(b))));
         let [before, after] = shrunk.parameters;
         outln!("  cut out: parameters {before} -> {after}{macs}, {} weights became smaller", shrunk.cuts.len());
+    }
+    if let Some(norms) = &report.merged_norms {
+        outln!("  BatchNormalization: {} went into the layer in front of them", norms.merged);
+        norms.left.iter().for_each(|(layer, reason)| outln!("    {layer} stays: {reason}"));
     }
     if let Some(size) = &report.size {
         outln!();
@@ -104,6 +109,11 @@ fn layers(rows: &[LayerRow]) {
     );
 }
 
+/// Says first where most of the network cannot be pruned.
+fn reach(prunable: usize, left: &[LeftDense]) {
+    reach_warning(prunable, left).into_iter().for_each(|warning| outln!("NOTE: {warning}\n"));
+}
+
 /// One line per reason.
 fn left_dense(left: &[LeftDense]) {
     let mut reasons: Vec<&str> = left.iter().map(|l| l.reason.as_str()).collect();
@@ -129,7 +139,7 @@ fn sparsity(s: &SparsityInfo) {
         .theoretical_speedup
         .map_or("unknown (input size)".into(), |x| format!("{x:.2}x (MACs {} -> {})", macs(s.macs_dense), macs(s.macs_sparse)));
     outln!(
-        "  compression ratio {:.2}x, theoretical speed-up {speedup}; measured latency: not part of this version",
+        "  compression ratio {:.2}x, theoretical speed-up {speedup}; `resprout bench` measures the real one",
         s.compression_ratio
     );
 }
@@ -141,6 +151,13 @@ fn repair(repair: &RepairReport) {
         repair.chain,
         if steps.len() > 1 { format!(", in steps of {}", steps.join(", ")) } else { String::new() }
     );
+    if repair.batch_norms + repair.folded > 0 {
+        outln!(
+            "  recalibrated: {} layers by their BatchNormalization, {} by weights and bias (BatchNormalization folded into them)",
+            repair.batch_norms,
+            repair.folded
+        );
+    }
     if repair.candidates.is_empty() {
         return;
     }
@@ -188,12 +205,13 @@ pub fn warnings(warnings: &[String]) {
 
 pub fn inspection(inspection: &Inspection) {
     outln!("{} ({}, sha256 {})", inspection.model.path, bytes(inspection.model.bytes), inspection.model.sha256);
-    for (name, shape) in &inspection.inputs {
-        outln!("  input {name} [{}]", shape.join(", "));
+    for ((name, shape), element) in inspection.inputs.iter().zip(&inspection.input_types) {
+        outln!("  input {name} [{}] {element}", shape.join(", "));
     }
     outln!("  output {}", inspection.outputs.join(", "));
     let operations = inspection.operations.iter().map(|(name, count)| format!("{name} {count}"));
     outln!("  operations: {}\n", operations.collect::<Vec<_>>().join(", "));
+    reach(inspection.sparsity.prunable, &inspection.left_dense);
     layers(&inspection.layers);
     left_dense(&inspection.left_dense);
     outln!("\n  {} prunable of {} parameters", inspection.sparsity.prunable, inspection.sparsity.parameters);

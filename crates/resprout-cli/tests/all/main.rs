@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cli;
+mod inputs;
 mod real_data;
 mod session;
 mod sweep;

@@ -50,15 +50,24 @@ pub fn checkup(dense: &Model, images: &Tensor, memory: usize, progress: &dyn Pro
         image.iter().for_each(|v| sha.update(v.to_le_bytes()));
         !seen.insert(sha.finalize())
     };
-    let constant = |image: &[f32]| image.chunks_exact((each / shape[0]).max(1)).all(|plane| plane.iter().all(|v| *v == plane[0]));
-    let (width, height) = (shape.last().copied().unwrap_or(1), shape.get(1).copied().unwrap_or(1));
+    let layout = dense.graph.image_layout();
+    let [channels, height, width] = match *shape {
+        [a, b, c] => layout.channels_first([a, b, c]),
+        _ => [shape[0], shape.get(1).copied().unwrap_or(1), shape.last().copied().unwrap_or(1)],
+    };
+    let constant = |image: &[f32]| image.chunks_exact((each / channels).max(1)).all(|plane| plane.iter().all(|v| *v == plane[0]));
+    let alike = |image: &[f32]| {
+        let planes = layout.planes(image, channels);
+        (constant(&planes), neighbour_correlation(&planes, width, height) < NOISE)
+    };
+    let looks: Vec<(bool, bool)> = pixels().map(alike).collect();
     let fit = (memory / bytes_per_image(dense, shape, &Needs::default())?.max(1)).clamp(1, count);
     let curve = curve(dense, &images.first(fit), progress)?;
     Ok(Checkup {
         images: count,
         duplicates: pixels().filter(|image| hash(image)).count(),
-        constant: pixels().filter(|image| constant(image)).count(),
-        noise_like: pixels().filter(|image| !constant(image) && neighbour_correlation(image, width, height) < NOISE).count(),
+        constant: looks.iter().filter(|(constant, _)| *constant).count(),
+        noise_like: looks.iter().filter(|(constant, noise)| !constant && *noise).count(),
         settled: curve.iter().find(|(_, change)| *change <= SETTLED).map(|(count, _)| *count),
         curve,
     })

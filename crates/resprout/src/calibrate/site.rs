@@ -146,6 +146,8 @@ pub struct WeightSite<'w> {
     pub warnings: Vec<String>,
     /// Whether a repair has changed anything.
     pub changed: bool,
+    /// Whether it was given the dense network's mean and deviation in the place of a folded BatchNormalization.
+    pub recalibrated: bool,
     /// The bias as it stands in the model, for layers whose bias is not theirs to change.
     pub(super) fixed_bias: Option<Tensor>,
     pub(super) op: &'w Op,
@@ -204,6 +206,11 @@ impl WeightSite<'_> {
         (0..values.len()).map(|i| values[order(i)]).collect()
     }
 
+    /// Whether a BatchNormalization may have been multiplied into the weights: see [`Model::folded_norms`].
+    pub fn is_folded(&self) -> bool {
+        self.follow.folded
+    }
+
     /// Whether an activation with bounds comes behind.
     pub fn has_activation(&self) -> bool {
         self.follow.activation != Activation::None
@@ -257,6 +264,8 @@ pub struct NormSite<'w> {
     pub warnings: Vec<String>,
     /// Whether a repair has changed anything.
     pub changed: bool,
+    /// Whether its statistics were measured again.
+    pub recalibrated: bool,
     /// What each chunk is normalised by on its way on, if not by `params`.
     pub per_chunk: Option<Vec<ChannelStats>>,
     pub(super) slot: usize,

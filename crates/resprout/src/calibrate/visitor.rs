@@ -2,6 +2,7 @@
 
 use super::{NormSite, WeightSite};
 use crate::error::Result;
+use crate::model::Model;
 
 /// What a visitor asks of the walk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,9 +18,9 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// What all of them need together.
-    pub fn of(visitors: &[&dyn Visitor]) -> Needs {
-        visitors.iter().map(|visitor| visitor.needs()).fold(Needs::default(), |all, needs| Needs {
+    /// What all of them need together for this network.
+    pub fn of(visitors: &[&dyn Visitor], model: &Model) -> Needs {
+        visitors.iter().map(|visitor| visitor.needs_for(model)).fold(Needs::default(), |all, needs| Needs {
             images: all.images || needs.images,
             dense: all.dense || needs.dense,
             weights: all.weights || needs.weights,
@@ -32,6 +33,11 @@ impl Needs {
 pub trait Visitor: Sync + Send {
     /// What it needs.
     fn needs(&self) -> Needs;
+
+    /// What it needs for this network, where that depends on it.
+    fn needs_for(&self, _model: &Model) -> Needs {
+        self.needs()
+    }
 
     /// At a Conv, Gemm or MatMul with weights.
     fn weights(&self, _site: &mut WeightSite) -> Result<()> {

@@ -24,6 +24,8 @@ pub(crate) struct Follow {
     pub activation: Activation,
     /// Shape of the weights as stored.
     pub weight_shape: Vec<usize>,
+    /// Whether a BatchNormalization may have been multiplied into the weights.
+    pub folded: bool,
 }
 
 /// What a walk has done.
@@ -31,6 +33,12 @@ pub(crate) struct Follow {
 pub struct WalkOutcome {
     /// The number of layers that were changed.
     pub changed: usize,
+    /// Of each visitor, whether it has changed any.
+    pub acted: Vec<bool>,
+    /// BatchNormalizations whose statistics were measured again.
+    pub batch_norms: usize,
+    /// Layers with a folded BatchNormalization that were given the dense network's mean and deviation.
+    pub folded: usize,
     /// Names of biases that layers had to be given.
     pub added_bias: Vec<String>,
     /// Warnings, each naming the layer.
@@ -47,12 +55,13 @@ pub fn walk<'d>(
     stage: &str,
     progress: &dyn Progress,
 ) -> Result<WalkOutcome> {
-    let needs = Needs::of(visitors);
+    let needs = Needs::of(visitors, model);
     let plan = plan(model, images, &needs)?;
     let recorded: Dense = dense.into();
     let dense = recorded.model();
-    let mut outcome = WalkOutcome::default();
+    let mut outcome = WalkOutcome { acted: vec![false; visitors.len()], ..WalkOutcome::default() };
     let shared = shared_weights(model);
+    let folded = if needs.weights { model.folded_norms() } else { HashSet::new() };
     let mut lanes = Lanes {
         sweep: Sweep::new(&plan, images)?,
         dense: needs.dense.then(|| DenseLane::new(recorded, &plan, images, &needs)).transpose()?,
@@ -69,7 +78,8 @@ pub fn walk<'d>(
                 outcome.warnings.push(format!("{name}: shares its weights with another layer and is left as it is"));
                 lanes.run(step, index);
             } else {
-                let follow = follow(&plan, index, model.weight(&param)?.shape.clone());
+                let mut follow = follow(&plan, index, model.weight(&param)?.shape.clone());
+                follow.folded = folded.contains(&step.layer);
                 lanes.weights(model, dense, (&plan, index), &follow, &name, visitors, &mut outcome)?;
             }
         } else {
@@ -144,17 +154,22 @@ impl Lanes<'_> {
             dense_params: self.dense.is_some().then(|| NormParams::read(dense, norm)).transpose()?,
             warnings: Vec::new(),
             changed: false,
+            recalibrated: false,
             per_chunk: None,
             slot,
             sweep: &self.sweep,
             dense: self.dense.as_ref().map(DenseLane::values),
         };
-        for visitor in visitors {
+        for (index, visitor) in visitors.iter().enumerate() {
+            let before = std::mem::take(&mut site.changed);
             visitor.norm(&mut site)?;
+            outcome.acted[index] |= site.changed;
+            site.changed |= before;
         }
-        let NormSite { params, warnings, changed, per_chunk, .. } = site;
+        let NormSite { params, warnings, changed, recalibrated, per_chunk, .. } = site;
         outcome.warnings.extend(warnings);
         outcome.changed += usize::from(changed);
+        outcome.batch_norms += usize::from(recalibrated);
         params.write(model, norm).map_err(|e| e.at(format!("layer {name:?}")))?;
         let own = |stats: &super::ChannelStats| {
             let params = NormParams { mean: stats.mean.clone(), var: stats.var.clone(), ..params.clone() };
@@ -199,6 +214,7 @@ impl Lanes<'_> {
             weights,
             warnings: Vec::new(),
             changed: false,
+            recalibrated: false,
             op: &op,
             follow,
             step,
@@ -206,13 +222,17 @@ impl Lanes<'_> {
             dense: self.dense.as_ref().map(DenseLane::values),
             fresh: false,
         };
-        for visitor in visitors {
+        for (index, visitor) in visitors.iter().enumerate() {
+            let before = std::mem::take(&mut site.changed);
             visitor.weights(&mut site)?;
+            outcome.acted[index] |= site.changed;
+            site.changed |= before;
         }
         site.refresh()?;
-        let WeightSite { weights, bias, norm, warnings, changed, .. } = site;
+        let WeightSite { weights, bias, norm, warnings, changed, recalibrated, .. } = site;
         self.sweep.release(step);
         outcome.warnings.extend(warnings.into_iter().map(|warning| format!("{name}: {warning}")));
+        outcome.folded += usize::from(recalibrated);
         if !changed {
             return Ok(());
         }
@@ -263,7 +283,7 @@ fn shared_weights(model: &Model) -> HashSet<String> {
 }
 
 fn follow(plan: &Plan, index: usize, weight_shape: Vec<usize>) -> Follow {
-    let mut follow = Follow { norm: None, other: None, activation: Activation::None, weight_shape };
+    let mut follow = Follow { norm: None, other: None, activation: Activation::None, weight_shape, folded: false };
     let mut slot = plan.steps[index].output();
     let Some(mut reader) = only_reader(plan, slot) else { return follow };
     if plan.steps[reader].batch_norm.is_some() {

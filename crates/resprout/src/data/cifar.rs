@@ -50,5 +50,6 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
         labels: Some(labels),
         class_names: None,
         label_file: None,
+        left_out: Vec::new(),
     }))
 }

@@ -21,17 +21,20 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
             labels: None,
             class_names: None,
             label_file: None,
+            left_out: Vec::new(),
         }));
     }
     if !path.is_dir() {
         return Ok(None);
     }
     let entries = sorted(path)?;
-    let files: Vec<PathBuf> = entries.iter().filter(|p| p.is_file() && is_image(p)).cloned().collect();
+    let (files, others): (Vec<PathBuf>, Vec<PathBuf>) = entries.into_iter().partition(|p| p.is_file() && is_image(p));
     if !files.is_empty() {
         let label_file = Some(path.join("labels.csv")).filter(|file| file.is_file());
+        let others = others.into_iter().filter(|p| Some(p) != label_file.as_ref());
         return Ok(Some(ImageSet {
             path: path.into(),
+            left_out: left_out(others.collect()),
             source: Source::Files(files),
             labels: None,
             class_names: None,
@@ -41,14 +44,23 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
     if let Some(set) = annotated(path)? {
         return Ok(Some(set));
     }
-    let (mut files, mut classes, mut names) = (Vec::new(), Vec::new(), Vec::new());
-    for (class, folder) in entries.iter().filter(|p| p.is_dir()).enumerate() {
+    let (mut files, mut classes, mut names, mut empty) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (folders, mut others): (Vec<PathBuf>, Vec<PathBuf>) = others.into_iter().partition(|p| p.is_dir());
+    for (class, folder) in folders.iter().enumerate() {
         names.push(file_name(folder));
+        let before = files.len();
         // Tiny ImageNet has another folder inside.
         let inner = Some(folder.join("images")).filter(|inner| inner.is_dir());
-        for file in sorted(inner.as_ref().unwrap_or(folder))?.into_iter().filter(|p| p.is_file() && is_image(p)) {
+        for file in sorted(inner.as_ref().unwrap_or(folder))? {
+            if !(file.is_file() && is_image(&file)) {
+                others.push(file);
+                continue;
+            }
             files.push(file);
             classes.push(class);
+        }
+        if files.len() == before {
+            empty.push(folder.clone());
         }
     }
     if files.is_empty() {
@@ -56,6 +68,7 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
     }
     Ok(Some(ImageSet {
         path: path.into(),
+        left_out: left_out(others).into_iter().chain(sentence(&empty, "folders hold no images, but count as classes")).collect(),
         source: Source::Files(files),
         labels: Some(classes),
         class_names: Some(names),
@@ -88,7 +101,33 @@ fn annotated(path: &Path) -> Result<Option<ImageSet>> {
         labels: Some(labels),
         class_names: Some(names),
         label_file: None,
+        left_out: Vec::new(),
     }))
+}
+
+/// Names that a sentence on what was left out tells.
+const NAMED: usize = 3;
+
+/// What of a folder is not read, one sentence for each reason.
+fn left_out(others: Vec<PathBuf>) -> Vec<String> {
+    let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = others.into_iter().partition(|path| path.is_dir());
+    // A link that leads nowhere has the name of an image.
+    let (unreadable, suffix): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(|path| is_image(path));
+    [
+        sentence(&suffix, "files were left out (another suffix than .jpg, .jpeg, .png or .webp)"),
+        sentence(&folders, "folders were left out (beside image files)"),
+        sentence(&unreadable, "files were left out (they cannot be opened)"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// How many, what of them, and the first names; nothing of nothing.
+fn sentence(paths: &[PathBuf], what: &str) -> Option<String> {
+    let names: Vec<String> = paths.iter().take(NAMED).map(|path| file_name(path)).collect();
+    let more = if paths.len() > NAMED { format!(" and {} more", paths.len() - NAMED) } else { String::new() };
+    (!paths.is_empty()).then(|| format!("{} {what}: {}{more}", paths.len(), names.join(", ")))
 }
 
 fn file_name(path: &Path) -> String {

@@ -5,9 +5,10 @@ use super::Preprocess;
 use crate::random::SplitMix64;
 use crate::tensor::Tensor;
 
-/// `count` images of shape `[C, H, W]`, as they are behind `preprocess`: every pixel is drawn from
+/// `count` images of `shape` `[C, H, W]`, as they are behind `preprocess`: every pixel is drawn from
 /// the normal distribution with mean 0 and variance 1 (what the normalisation makes of its own mean and
-/// deviation), within the values that a pixel of 0 to 255 can take.
+/// deviation), within the values that a pixel of 0 to 255 can take. Where the network takes bytes the mean is 127.5 and
+/// the deviation 64. They are laid out as the preprocessing says.
 pub fn gaussian(count: usize, shape: [usize; 3], preprocess: &Preprocess, seed: u64) -> Tensor {
     let [channels, height, width] = shape;
     let plane = height * width;
@@ -15,14 +16,21 @@ pub fn gaussian(count: usize, shape: [usize; 3], preprocess: &Preprocess, seed: 
     let mut data = Vec::with_capacity(count * channels * plane);
     for image in 0..count {
         let mut random = SplitMix64::new(seed, image as u64);
+        if preprocess.bytes {
+            let byte = |_| (normal(&mut random) * 64.0 + 127.5).round().clamp(0.0, 255.0);
+            data.extend(preprocess.layout.arrange((0..channels * plane).map(byte).collect(), channels));
+            continue;
+        }
+        let mut planes = Vec::with_capacity(channels * plane);
         for c in 0..channels {
             let (mean, std) = (each(&preprocess.mean, c), each(&preprocess.std, c));
             let (low, high) = (-mean / std, (255.0 * preprocess.scale - mean) / std);
             let (low, high) = (low.min(high), low.max(high));
-            data.extend((0..plane).map(|_| normal(&mut random).clamp(low, high)));
+            planes.extend((0..plane).map(|_| normal(&mut random).clamp(low, high)));
         }
+        data.extend(preprocess.layout.arrange(planes, channels));
     }
-    Tensor::new(vec![count, channels, height, width], data)
+    Tensor::new([&[count][..], &preprocess.layout.shape(shape)].concat(), data)
 }
 
 /// The sum of twelve uniform numbers, less six: additions only, the same on every machine.

@@ -26,7 +26,14 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
     let (pixels, shape) = images(&bytes).map_err(|e| e.at(path.display()))?;
     let beside: PathBuf = path.with_file_name(name.replace("images", "labels").replace("idx3", "idx1"));
     let label_file = Some(beside).filter(|file| file.is_file());
-    Ok(Some(ImageSet { path: path.into(), source: Source::Bytes(pixels, shape), labels: None, class_names: None, label_file }))
+    Ok(Some(ImageSet {
+        path: path.into(),
+        source: Source::Bytes(pixels, shape),
+        labels: None,
+        class_names: None,
+        label_file,
+        left_out: Vec::new(),
+    }))
 }
 
 /// `[N, 1, H, W]`.

@@ -52,6 +52,8 @@ pub struct ImageSet {
     class_names: Option<Vec<String>>,
     /// A file of labels that lies with the images; read only if somebody wants labels.
     label_file: Option<PathBuf>,
+    /// What of the path was not read, in words.
+    left_out: Vec<String>,
 }
 
 /// Where labels come from.
@@ -99,6 +101,7 @@ impl ImageSet {
             labels,
             class_names: None,
             label_file: None,
+            left_out: Vec::new(),
         };
         let fits = matches!(&set.source, Source::Bytes(data, shape) if data.len() == shape.iter().product::<usize>());
         if !fits || set.labels.as_ref().is_some_and(|labels| labels.len() != shape[0]) {
@@ -179,12 +182,18 @@ impl ImageSet {
         self.class_names.as_deref()
     }
 
+    /// What of the path was not read, and why: one sentence each.
+    pub fn left_out(&self) -> impl Iterator<Item = String> {
+        self.left_out.iter().map(|what| format!("{}: {what}", self.path.display()))
+    }
+
     /// The path they came from.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Preprocessed images `[len, C, H, W]`, decoded on all threads. `channels` is what the model takes.
+    /// Preprocessed images `[len, C, H, W]` (or in the preprocessing's layout), decoded on all threads. `channels` is
+    /// what the model takes.
     pub fn load(&self, range: Range<usize>, channels: usize, preprocess: &Preprocess) -> Result<Tensor> {
         self.load_picked(&range.collect::<Vec<_>>(), channels, preprocess)
     }
@@ -196,13 +205,14 @@ impl ImageSet {
         let images = images?;
         let Some(&(_, shape)) = images.first() else { return Err(Error::data(format!("{}: no images", self.path.display()))) };
         if let Some(i) = images.iter().position(|(_, other)| *other != shape) {
-            return Err(self.different_sizes(indices[0], shape, indices[i], images[i].1));
+            let [first, other] = [shape, images[i].1].map(|shape| preprocess.layout.channels_first(shape));
+            return Err(self.different_sizes(indices[0], first, indices[i], other));
         }
         let data: Vec<f32> = images.into_iter().flat_map(|(data, _)| data).collect();
         Ok(Tensor::new([&[indices.len()], &shape[..]].concat(), data))
     }
 
-    /// One preprocessed image and its shape `[C, H, W]`, on the calling thread.
+    /// One preprocessed image and its shape `[C, H, W]` (or in the preprocessing's layout), on the calling thread.
     pub fn load_one(&self, index: usize, channels: usize, preprocess: &Preprocess) -> Result<(Vec<f32>, [usize; 3])> {
         self.raw(index, channels).and_then(|raw| preprocess.apply(raw)).map_err(|e| e.at(self.name(index)))
     }

@@ -4,13 +4,11 @@
 
 use super::{ImageSet, Open, Source};
 use crate::error::{Error, Result};
+use crate::formats::archive::Archive;
 use crate::table::Entry;
 use crate::tensor::element_count;
 use regex::Regex;
-use std::borrow::Cow;
-use std::io::Read;
 use std::path::Path;
-use zip::ZipArchive;
 
 pub(super) const ENTRY: Entry<Open> = Entry {
     name: "npy",
@@ -20,9 +18,6 @@ pub(super) const ENTRY: Entry<Open> = Entry {
     build: open,
 };
 
-/// No array is unpacked beyond this: a small hostile file can unpack to anything.
-const LARGEST: u64 = 4 << 30;
-
 fn open(path: &Path) -> Result<Option<ImageSet>> {
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
     if !path.is_file() || !["npy", "npz"].contains(&extension.as_str()) {
@@ -31,7 +26,7 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let set = if extension == "npy" { from_npy(&bytes) } else { from_npz(&bytes) };
     let (source, labels) = set.map_err(|e| e.at(path.display()))?;
-    Ok(Some(ImageSet { path: path.into(), source, labels, class_names: None, label_file: None }))
+    Ok(Some(ImageSet { path: path.into(), source, labels, class_names: None, label_file: None, left_out: Vec::new() }))
 }
 
 fn from_npy(bytes: &[u8]) -> Result<(Source, Option<Vec<usize>>)> {
@@ -40,24 +35,21 @@ fn from_npy(bytes: &[u8]) -> Result<(Source, Option<Vec<usize>>)> {
 }
 
 fn from_npz(bytes: &[u8]) -> Result<(Source, Option<Vec<usize>>)> {
-    let broken = |e: &dyn std::fmt::Display| Error::format(format!("not an .npz file: {e}"));
-    let mut archive = ZipArchive::new(std::io::Cursor::new(bytes)).map_err(|e| broken(&e))?;
-    let stem = |name: std::result::Result<Cow<str>, _>| name.map(|name| name.trim_end_matches(".npy").to_string());
-    let names: Vec<String> = archive.file_names().map(stem).collect::<std::result::Result<_, _>>().map_err(|e| broken(&e))?;
-    let label_name = names.iter().find(|name| ["y", "labels", "label"].contains(&name.as_str())).cloned();
-    let images: Vec<&String> = names.iter().filter(|name| Some(*name) != label_name.as_ref()).collect();
+    let archive = Archive::open(bytes).map_err(|e| e.at("not an .npz file"))?;
+    let mut names: Vec<&str> = archive.names().map(|name| name.trim_end_matches(".npy")).collect();
+    names.sort_unstable();
+    let label_name = names.iter().copied().find(|name| ["y", "labels", "label"].contains(name));
+    let images: Vec<&str> = names.iter().copied().filter(|name| Some(*name) != label_name).collect();
     let [name] = images[..] else {
         return Err(Error::format(format!("one array of images is needed (and perhaps y or labels), the file holds {names:?}")));
     };
-    let mut read = |name: &str| -> Result<Array> {
-        let entry = archive.by_name(&format!("{name}.npy")).map_err(|e| broken(&e))?;
-        let mut data = Vec::new();
-        // The sizes in the archive are claims; the limit is not.
-        entry.take(LARGEST).read_to_end(&mut data).map_err(|e| broken(&e))?;
+    let read = |name: &str| -> Result<Array> {
+        let data = archive.read(&format!("{name}.npy"))?;
+        let data = data.ok_or_else(|| Error::format(format!("{name:?} is no array of NumPy")))?;
         Array::read(&data).map_err(|e| e.at(format!("array {name:?}")))
     };
     let images = read(name)?.into_images()?;
-    let labels = label_name.map(|name: String| read(&name)?.into_labels()).transpose()?;
+    let labels = label_name.map(|name| read(name)?.into_labels()).transpose()?;
     Ok((images, labels))
 }
 

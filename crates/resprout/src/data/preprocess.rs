@@ -2,6 +2,8 @@
 
 use super::{Pixels, RawImage};
 use crate::error::{Error, Result};
+use crate::model::Layout;
+use crate::table;
 use image::imageops::FilterType;
 use image::{ImageBuffer, Luma};
 
@@ -18,7 +20,17 @@ pub struct Preprocess {
     pub mean: Vec<f32>,
     /// One value, or one per channel; positive.
     pub std: Vec<f32>,
+    /// Where the network wants the channels.
+    #[serde(default, skip_serializing_if = "Layout::is_default")]
+    pub layout: Layout,
+    /// Whether the network takes bytes: every number that comes out must be a whole one from 0 to 255.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bytes: bool,
 }
+
+/// How far a number may be from a whole one where bytes are wanted: bytes that were divided by 255 and are multiplied
+/// again are no further off.
+const WHOLE: f32 = 0.01;
 
 /// A named preprocessing.
 pub struct Preset {
@@ -46,7 +58,15 @@ pub static PRESETS: &[Preset] = &[
 ];
 
 fn normalise(mean: &[f32], std: &[f32]) -> Preprocess {
-    Preprocess { resize: None, crop: None, scale: 1.0 / 255.0, mean: mean.to_vec(), std: std.to_vec() }
+    Preprocess {
+        resize: None,
+        crop: None,
+        scale: 1.0 / 255.0,
+        mean: mean.to_vec(),
+        std: std.to_vec(),
+        layout: Layout::ChannelsFirst,
+        bytes: false,
+    }
 }
 
 fn imagenet() -> Preprocess {
@@ -65,13 +85,20 @@ fn raw() -> Preprocess {
     Preprocess { scale: 1.0, ..normalise(&[0.0], &[1.0]) }
 }
 
+impl Default for Preprocess {
+    /// Pixels as they are.
+    fn default() -> Preprocess {
+        raw()
+    }
+}
+
 impl Preprocess {
     /// The preset of that name.
     pub fn preset(name: &str) -> Result<Preprocess> {
         let preset = PRESETS.iter().find(|preset| preset.name == name);
         preset.map(|preset| (preset.build)()).ok_or_else(|| {
             let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
-            Error::option(format!("--preset {name:?} is not known; there are {}", names.join(", ")))
+            table::unknown("--preset", name, &names)
         })
     }
 
@@ -93,7 +120,7 @@ impl Preprocess {
         Ok(())
     }
 
-    /// Pixels to `[C, H, W]`.
+    /// Pixels to `[C, H, W]`, or to the layout that the network wants.
     pub(crate) fn apply(&self, image: RawImage) -> Result<(Vec<f32>, [usize; 3])> {
         let image = self.crop(self.resize(image)?)?;
         let RawImage { channels, height, width, pixels } = image;
@@ -107,9 +134,11 @@ impl Preprocess {
             plane.iter_mut().for_each(|v| *v = (*v * self.scale - mean) / std);
         }
         match data.iter().position(|v| !v.is_finite()) {
-            Some(at) => Err(Error::data(format!("pixel {at} is {}", data[at]))),
-            None => Ok((data, [channels, height, width])),
+            Some(at) => return Err(Error::data(format!("pixel {at} is {}", data[at]))),
+            None if self.bytes => whole(&mut data)?,
+            None => {}
         }
+        Ok((self.layout.arrange(data, channels), self.layout.shape([channels, height, width])))
     }
 
     /// Bilinear with antialiasing, as common image libraries do when they shrink.
@@ -146,6 +175,21 @@ impl Preprocess {
     }
 }
 
+/// Rounds numbers to bytes; an error where one is none.
+fn whole(data: &mut [f32]) -> Result<()> {
+    let no_byte = |v: &f32| (v - v.round()).abs() > WHOLE || !(0.0..=255.0).contains(&v.round());
+    if let Some(at) = data.iter().position(no_byte) {
+        return Err(Error::data(format!(
+            "pixel {at} is {}, and the model takes bytes (uint8): whole numbers from 0 to 255; save the images so, or give \
+             --scale 255 for numbers from 0 to 1",
+            data[at]
+        )));
+    }
+    // Adding zero makes 0 of -0.
+    data.iter_mut().for_each(|v| *v = v.round() + 0.0);
+    Ok(())
+}
+
 fn cut<T: Copy>(data: &[T], image: &RawImage, top: usize, left: usize, height: usize, width: usize) -> Vec<T> {
     let row = |c: usize, y: usize| &data[(c * image.height + top + y) * image.width + left..][..width];
     (0..image.channels).flat_map(|c| (0..height).flat_map(move |y| row(c, y))).copied().collect()
@@ -162,7 +206,7 @@ mod tests {
 
     #[test]
     fn crops_the_centre_and_normalises() {
-        let preprocess = Preprocess { crop: Some([2, 2]), scale: 0.5, mean: vec![1.0], std: vec![2.0], resize: None };
+        let preprocess = Preprocess { crop: Some([2, 2]), scale: 0.5, mean: vec![1.0], std: vec![2.0], resize: None, ..raw() };
         // 4x4 image: the centre is 5 6 / 9 10.
         let (data, shape) = preprocess.apply(image(4, 4)).unwrap();
         assert_eq!(shape, [1, 2, 2]);

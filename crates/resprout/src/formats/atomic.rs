@@ -13,6 +13,13 @@ pub struct PendingFile {
 impl PendingFile {
     /// Writes `bytes` to a temporary file in the target's folder.
     pub fn write(target: &Path, bytes: &[u8]) -> Result<PendingFile> {
+        let mut pending = PendingFile::begin(target)?;
+        pending.file.write_all(bytes).map_err(|e| Error::io(target, e).at("cannot write"))?;
+        pending.synced()
+    }
+
+    /// An empty temporary file in the target's folder, to be written.
+    pub fn begin(target: &Path) -> Result<PendingFile> {
         let folder = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -20,12 +27,17 @@ impl PendingFile {
         if target.is_dir() {
             return Err(Error::option(format!("{}: is a folder, a file name is needed", target.display())));
         }
-        let mut file = tempfile::Builder::new()
+        let file = tempfile::Builder::new()
             .prefix(".resprout-")
             .tempfile_in(folder)
             .map_err(|e| Error::io(target, e).at("cannot write"))?;
-        file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(|e| Error::io(target, e).at("cannot write"))?;
         Ok(PendingFile { target: target.to_path_buf(), file })
+    }
+
+    /// The file, when all of it has reached the disk.
+    pub fn synced(self) -> Result<PendingFile> {
+        self.file.as_file().sync_all().map_err(|e| Error::io(&self.target, e).at("cannot write"))?;
+        Ok(self)
     }
 
     /// Where the bytes lie until then.
@@ -39,6 +51,16 @@ impl PendingFile {
         set_usual_permissions(file.path());
         file.persist(&target).map_err(|e| Error::io(&target, e.error).at("cannot write"))?;
         Ok(())
+    }
+}
+
+impl Write for PendingFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
     }
 }
 

@@ -1,10 +1,12 @@
 //! Ways in and out: files become a [`Model`](crate::model::Model) and back.
 
+pub(crate) mod archive;
 pub mod atomic;
 pub mod onnx;
 pub mod pth;
 pub mod safetensors;
 pub mod sparse;
+pub mod weights;
 
 use crate::error::{Error, Result};
 

@@ -1,11 +1,12 @@
 //! safetensors: weights plus masks, in and out.
 //!
-//! A mask of parameter `NAME` is stored as the boolean tensor `NAME.mask`.
+//! A mask of parameter `NAME` is stored as the boolean tensor `NAME.mask`. Files of other programs are read by
+//! [`super::weights`].
 
 use crate::error::{Error, Result};
+use crate::formats::weights::{Names, Number, Stored, add_bias};
 use crate::formats::{atomic, sparse};
-use crate::model::{BIAS_SUFFIX, Layer, Mask, Model};
-use crate::ops::Op;
+use crate::model::{Mask, Model};
 use crate::tensor::Tensor;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::HashMap;
@@ -62,13 +63,6 @@ pub(super) fn pack(tensors: &[Packed], metadata: Option<HashMap<String, String>>
     safetensors::serialize(views, metadata).map_err(|e| Error::format(e.to_string()))
 }
 
-/// Replaces parameters of `model` by those of the file, and takes over its masks. Names and shapes
-/// must be the model's; parameters that the file does not hold stay.
-pub fn read_into(model: &mut Model, path: &Path) -> Result<()> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    decode_into(model, &bytes).map_err(|e| e.at(path.display()))
-}
-
 /// As [`decode_into`], for a file of [`encode_with`]: also returns the tensors whose names end in
 /// `suffix`, by what is in front of it, and the text.
 #[allow(clippy::type_complexity)]
@@ -91,7 +85,8 @@ pub fn decode_with(
     Ok((extra, header.metadata().clone().unwrap_or_default()))
 }
 
-/// As [`read_into`], from memory. Nothing is changed unless all of it fits.
+/// Replaces parameters of `model` by those of a file of [`encode`], and takes over its masks. Names and shapes must
+/// be the model's; parameters that the file does not hold stay. Nothing is changed unless all of it fits.
 pub fn decode_into(model: &mut Model, bytes: &[u8]) -> Result<()> {
     let mut next = model.clone();
     if let Some(contents) = sparse::contents(bytes)? {
@@ -109,25 +104,6 @@ pub fn decode_into(model: &mut Model, bytes: &[u8]) -> Result<()> {
     next.apply_masks();
     *model = next;
     Ok(())
-}
-
-/// A bias that a repair gave to a layer is no parameter of the model as it was read.
-fn add_bias(model: &mut Model, name: &str, shape: &[usize]) -> Result<()> {
-    let Some(weight) = name.strip_suffix(BIAS_SUFFIX) else { return Ok(()) };
-    let without = |layer: &Layer| {
-        matches!(layer.op, Op::Conv(_) | Op::Gemm { .. }) && layer.input(1) == Some(weight) && layer.input(2).is_none()
-    };
-    let &[length] = shape else { return Ok(()) };
-    let outputs = model.weight(weight).map(|tensor| tensor.shape.first().copied());
-    match model.graph.layers.iter().position(without) {
-        Some(layer)
-            if outputs.is_ok_and(|outputs| outputs == Some(length))
-                || matches!(model.graph.layers[layer].op, Op::Gemm { .. }) =>
-        {
-            model.give_bias(layer, vec![0.0; length]).map(drop)
-        }
-        _ => Ok(()),
-    }
 }
 
 fn place(model: &mut Model, name: &str, view: &TensorView) -> Result<()> {
@@ -163,4 +139,26 @@ pub(super) fn floats(view: &TensorView) -> Result<Vec<f32>> {
     }
     let (chunks, _) = view.data().as_chunks::<4>();
     Ok(chunks.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect())
+}
+
+/// The tensors of any safetensors file.
+pub(super) fn names(bytes: &[u8]) -> Result<Names<'_>> {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| Error::format(format!("not a safetensors file: {e}")))?;
+    Ok(Names { tensors: file.iter().map(|(name, view)| (name.to_string(), stored(&view))).collect(), others: Vec::new() })
+}
+
+fn stored<'f>(view: &TensorView<'f>) -> Stored<'f> {
+    let number = match view.dtype() {
+        Dtype::F16 => Number::F16,
+        Dtype::BF16 => Number::Bf16,
+        Dtype::F32 => Number::F32,
+        Dtype::F64 => Number::F64,
+        Dtype::BOOL => Number::Bool,
+        Dtype::U8 | Dtype::I8 => Number::Whole(1),
+        Dtype::U16 | Dtype::I16 => Number::Whole(2),
+        Dtype::U32 | Dtype::I32 => Number::Whole(4),
+        Dtype::U64 | Dtype::I64 => Number::Whole(8),
+        other => Number::Other(other.bitsize().div_ceil(8)),
+    };
+    Stored::whole(view.shape().to_vec(), format!("{:?}", view.dtype()), number, view.data())
 }

@@ -58,13 +58,12 @@ pub fn write(model: &Model, path: &Path) -> Result<()> {
 
 /// The bytes of the file.
 pub fn encode(model: &Model) -> Result<Vec<u8>> {
-    let (graph, names) = encode_graph(model)?;
+    let (graph, stored) = encode_graph(model)?;
     let mut header = Header { version: VERSION, shapes: BTreeMap::new(), masks: Vec::new() };
     let mut tensors: Vec<Packed> = vec![(GRAPH.into(), Dtype::U8, vec![graph.len()], graph)];
-    for name in names {
-        let tensor = model.weight(name)?;
-        let mask = model.masks.get(name);
-        let stored = |at: usize| mask.map_or_else(|| tensor.data[at] != 0.0, |mask| mask.0[at]);
+    for (name, tensor) in stored {
+        let mask = model.stored_mask(name)?;
+        let stored = |at: usize| mask.as_ref().map_or_else(|| tensor.data[at] != 0.0, |mask| mask.0[at]);
         let places: Vec<usize> = (0..tensor.len()).filter(|&at| stored(at)).collect();
         if mask.is_none() && tensor.len().div_ceil(8) + 4 * places.len() >= 4 * tensor.len() {
             tensors.push((name.into(), Dtype::F32, tensor.shape.clone(), tensor.to_le_bytes()));
@@ -92,8 +91,9 @@ pub fn read(path: &Path) -> Result<Option<Model>> {
 pub fn decode(bytes: &[u8]) -> Result<Option<Model>> {
     let Some(contents) = contents(bytes)? else { return Ok(None) };
     let graph = contents.graph.ok_or_else(|| Error::format(format!("there is no {GRAPH:?} in it")))?;
-    let mut model = parse_with(graph, None, contents.tensors).map_err(|e| e.at(GRAPH))?;
+    let mut model = parse_with(graph, contents.tensors).map_err(|e| e.at(GRAPH))?;
     for (name, mask) in contents.masks {
+        let mask = model.seen_mask(&name, mask)?;
         model.masks.insert(name, mask);
     }
     Ok(Some(model))

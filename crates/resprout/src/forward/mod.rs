@@ -2,10 +2,10 @@
 //! number of images in chunks.
 
 mod apart;
-mod build;
 mod lines;
 mod network;
 mod plan;
+mod support;
 #[cfg(test)]
 mod tests;
 
@@ -14,3 +14,4 @@ pub(crate) use lines::{Compiled, usual_together, workers};
 pub use network::{Network, plan_chunk};
 pub(crate) use network::{fixed_batch, parts, room, with_batch};
 pub use plan::{BatchNormStep, Plan, PlanOptions, Slots, Step};
+pub use support::{check_operations, check_supported};

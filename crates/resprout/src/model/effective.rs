@@ -22,6 +22,10 @@ pub fn effective_counts(model: &Model, layers: &[Prunable]) -> Vec<usize> {
             let (Some(layer), Ok(weight)) = (by_layer.get(prunable.layer.as_str()), model.weight(&prunable.param)) else {
                 return 0;
             };
+            if layer.input(1) != Some(prunable.param.as_str()) {
+                // A weight in front of what it multiplies: its channels are not followed.
+                return weight.data.iter().filter(|&&w| w != 0.0).count();
+            }
             let view = WeightView::new(&layer.op, &weight.shape);
             let live_in = forward.get(layer.inputs[0].as_str()).and_then(Option::as_ref);
             let live_out = backward.get(layer.outputs[0].as_str()).and_then(Option::as_ref);
@@ -32,6 +36,18 @@ pub fn effective_counts(model: &Model, layers: &[Prunable]) -> Vec<usize> {
             weight.data.iter().enumerate().filter(|&(index, &w)| w != 0.0 && alive(index)).count()
         })
         .collect()
+}
+
+/// The first layer behind which no channel depends on the input any more, if there is one.
+pub fn first_cut_off<'l>(model: &Model, layers: &'l [Prunable]) -> Option<&'l Prunable> {
+    let alive = forward(model);
+    let by_layer: HashMap<&str, &Layer> = model.graph.layers.iter().map(|layer| (layer.name.as_str(), layer)).collect();
+    let cut_off = |prunable: &&Prunable| {
+        let output = by_layer.get(prunable.layer.as_str()).and_then(|layer| layer.outputs.first());
+        let channels = output.and_then(|name| alive.get(name.as_str())).and_then(Option::as_ref);
+        channels.is_some_and(|channels| !channels.contains(&true))
+    };
+    layers.iter().find(cut_off)
 }
 
 /// How a stored weight maps to channels.

@@ -1,5 +1,6 @@
 //! The graph: named layers, connected by named values.
 
+use super::input::ElementType;
 use crate::ops::Op;
 
 /// One axis of an input: a number, or free.
@@ -16,6 +17,8 @@ pub enum Dim {
 pub struct GraphInput {
     /// Name of the value.
     pub name: String,
+    /// What its numbers are.
+    pub element: ElementType,
     /// Its axes.
     pub shape: Vec<Dim>,
 }
@@ -49,6 +52,34 @@ pub struct Graph {
     pub outputs: Vec<String>,
     /// The layers.
     pub layers: Vec<Layer>,
+    /// Weights in graphs within layers, which no pruning reaches.
+    pub inner: Vec<InnerWeight>,
+    /// Layers that went into the one before them.
+    pub(crate) merged: Vec<Merged>,
+}
+
+/// A weight in a graph within a layer: the branch of an If, the body of a Loop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InnerWeight {
+    /// The layer.
+    pub layer: String,
+    /// Its operation.
+    pub op: String,
+    /// The weight's name within.
+    pub param: String,
+    /// The number of weights.
+    pub weights: usize,
+}
+
+/// A layer that went into the one before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Merged {
+    /// The layer that is left.
+    pub kept: String,
+    /// The layer that is gone.
+    pub gone: String,
+    /// What the gone one wrote, and the other one writes now.
+    pub output: String,
 }
 
 impl Graph {

@@ -33,6 +33,11 @@ impl MaskTable {
         self.0.insert(name, mask);
     }
 
+    /// Takes the mask of a parameter away.
+    pub fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
     /// The mask of a parameter.
     pub fn get(&self, name: &str) -> Option<&Mask> {
         self.0.get(name)

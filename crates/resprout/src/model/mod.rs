@@ -1,19 +1,27 @@
 //! A model is one graph of named layers, a table of parameters and a table of masks.
 
 pub mod effective;
+mod folded;
 pub mod graph;
+pub mod input;
 pub mod masks;
+mod merge;
 pub mod params;
 pub mod prunable;
+pub mod zeros;
 
-pub use graph::{Dim, Graph, GraphInput, Layer};
+pub(crate) use graph::Merged;
+pub use graph::{Dim, Graph, GraphInput, InnerWeight, Layer};
+pub use input::{ElementType, Layout};
 pub use masks::{Mask, MaskTable};
+pub use merge::MergedNorms;
 pub use params::{Param, ParamData, ParamTable};
 pub use prunable::{LeftDense, Prunable, PrunableRule};
+pub use zeros::CameSparse;
 
 use crate::error::{Error, Result};
 use crate::formats::onnx::OnnxSource;
-use crate::tensor::Tensor;
+use crate::tensor::{Array, Tensor};
 use std::sync::Arc;
 
 /// What is appended to a weight's name to name the bias that its layer was given.
@@ -53,6 +61,48 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// A parameter's elements in the layout that its file has: a layer may see a weight transposed or reshaped.
+    pub(crate) fn as_stored<T: Copy>(&self, name: &str, seen: Array<T>) -> Result<Array<T>> {
+        match self.source.as_ref().and_then(|source| source.view(name)) {
+            Some(view) => view.stored(seen).map_err(|e| e.at(format!("parameter {name:?}"))),
+            None => Ok(seen),
+        }
+    }
+
+    /// The same the other way.
+    pub(crate) fn as_seen<T: Copy>(&self, name: &str, stored: Array<T>) -> Result<Array<T>> {
+        match self.source.as_ref().and_then(|source| source.view(name)) {
+            Some(view) => view.seen(stored).map_err(|e| e.at(format!("parameter {name:?}"))),
+            None => Ok(stored),
+        }
+    }
+
+    /// The mask of a parameter in the layout of its file.
+    pub(crate) fn stored_mask(&self, name: &str) -> Result<Option<Mask>> {
+        let (Some(mask), Some(param)) = (self.masks.get(name), self.params.get(name)) else { return Ok(None) };
+        Ok(Some(Mask(self.as_stored(name, Array::new(param.shape.clone(), mask.0.clone()))?.data)))
+    }
+
+    /// A mask in the layout of the file as the layer sees it.
+    pub(crate) fn seen_mask(&self, name: &str, mask: Mask) -> Result<Mask> {
+        let Some(shape) = self.stored_shape(name)?.filter(|shape| shape.iter().product::<usize>() == mask.0.len()) else {
+            return Err(Error::data(format!("mask of {name:?}: {} flags are not as many as its weights", mask.0.len())));
+        };
+        Ok(Mask(self.as_seen(name, Array::new(shape, mask.0))?.data))
+    }
+
+    /// The shape that a parameter has in its file.
+    pub(crate) fn stored_shape(&self, name: &str) -> Result<Option<Vec<usize>>> {
+        let Some(param) = self.params.get(name) else { return Ok(None) };
+        let count = param.shape.iter().product();
+        Ok(Some(self.as_stored(name, Array::new(param.shape.clone(), vec![(); count]))?.shape))
+    }
+
+    /// Whether channels can be cut out of a parameter: not where the file reshapes it to a fixed shape.
+    pub(crate) fn can_be_cut(&self, name: &str) -> bool {
+        self.source.as_ref().and_then(|source| source.view(name)).is_none_or(|view| view.can_be_cut())
     }
 
     /// Gives a layer that has none a bias, as a new parameter whose name is returned.

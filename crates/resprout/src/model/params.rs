@@ -38,6 +38,15 @@ impl Param {
         self.value().and_then(|value| value.as_f32())
     }
 
+    /// The name of its type: `float16`.
+    pub fn type_name(&self) -> &'static str {
+        match &self.data {
+            ParamData::Value(value) if value.as_f32().is_some() => "float32",
+            ParamData::Value(_) => "whole numbers",
+            ParamData::Opaque(name) => name,
+        }
+    }
+
     /// The value, unless it is opaque.
     pub fn value(&self) -> Option<&Arc<Value>> {
         match &self.data {
@@ -69,6 +78,13 @@ impl ParamTable {
     pub fn replace(&mut self, name: &str, param: Param) {
         if let Some(old) = self.by_name.get_mut(name) {
             *old = param;
+        }
+    }
+
+    /// Takes a parameter out.
+    pub fn remove(&mut self, name: &str) {
+        if self.by_name.remove(name).is_some() {
+            self.names.retain(|other| other != name);
         }
     }
 

@@ -1,10 +1,10 @@
 //! Which weights can be pruned, and why the others are left dense.
 
-use super::Model;
+use super::{Layer, Model, Param, ParamData};
 use crate::error::{Error, Result};
 use crate::ops::Op;
 use regex::Regex;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// A weight that can be pruned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,9 @@ pub struct LeftDense {
     pub param: String,
     /// The reason.
     pub reason: String,
+    /// The number of weights.
+    #[serde(default)]
+    pub weights: usize,
 }
 
 /// Which layers are taken.
@@ -87,56 +90,196 @@ impl NamePattern {
     }
 }
 
+/// What a layer's weight is.
+enum Weight<'m> {
+    /// A constant of that name.
+    Constant(&'m str),
+    /// Computed from constants.
+    Computed(&'m str),
+}
+
 impl Model {
-    /// The weights that can be pruned, in layer order, and those left dense.
+    /// The weights that can be pruned, in layer order, and those left dense: every other constant of at least two axes.
     ///
     /// Prunable are the weights of Conv (with one group unless asked otherwise), Gemm and MatMul.
     pub fn prunable(&self, rule: &PrunableRule) -> Result<(Vec<Prunable>, Vec<LeftDense>)> {
         let patterns = rule.ignore.iter().map(|text| NamePattern::parse(text, "--ignore"));
-        let patterns: Vec<NamePattern> = patterns.collect::<Result<_>>()?;
-        let mut used = vec![false; patterns.len()];
-        let (mut prunable, mut dense, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        for layer in &self.graph.layers {
-            let Some(param) = layer.input(1).filter(|_| holds_weights(&layer.op)) else { continue };
-            if !seen.insert(param.to_string()) {
-                continue;
-            }
-            let mut leave = |reason: &str| {
-                dense.push(LeftDense { layer: layer.name.clone(), param: param.into(), reason: reason.into() });
-            };
-            let Some(tensor) = self.params.f32(param) else {
-                leave(if self.params.get(param).is_some() { "not 32-bit floats" } else { "computed, not a constant" });
-                continue;
-            };
-            let mut ignored = false;
-            for (pattern, used) in patterns.iter().zip(&mut used) {
-                let hit = pattern.matches(&layer.name, param);
-                ignored |= hit;
-                *used |= hit;
-            }
-            if ignored {
-                leave("on the ignore list");
-            } else if let Some(reason) = unsuitable(&layer.op, tensor.shape.len(), rule) {
-                leave(reason);
-            } else if tensor.is_empty() {
-                return Err(Error::data(format!(
-                    "layer {:?}: weight {param:?} has the shape {:?}, no elements",
-                    layer.name, tensor.shape
-                )));
-            } else {
-                let out_axis = out_axis(&layer.op);
-                prunable.push(Prunable { param: param.into(), layer: layer.name.clone(), shape: tensor.shape.clone(), out_axis });
+        let mut finder = Finder {
+            model: self,
+            rule,
+            patterns: patterns.collect::<Result<_>>()?,
+            used: vec![false; rule.ignore.len()],
+            writers: self
+                .graph
+                .layers
+                .iter()
+                .flat_map(|layer| layer.outputs.iter().map(move |name| (name.as_str(), layer)))
+                .collect(),
+            seen: HashSet::new(),
+            prunable: Vec::new(),
+            dense: Vec::new(),
+        };
+        let found: Vec<(&Layer, Weight)> =
+            self.graph.layers.iter().filter_map(|layer| Some((layer, finder.weight(layer)?))).collect();
+        for (layer, weight) in &found {
+            if let Weight::Constant(param) = weight {
+                finder.take(layer, param)?;
             }
         }
-        match used.iter().position(|&used| !used) {
+        // What one layer reads as it is and another one through others is pruned for both.
+        for (layer, weight) in &found {
+            if let Weight::Computed(value) = weight {
+                finder.list_sources(layer, value);
+            }
+        }
+        finder.list_others();
+        match finder.used.iter().position(|&used| !used) {
             Some(i) => Err(Error::option(format!("--ignore {:?} matches no layer with weights", rule.ignore[i]))),
-            None => Ok((prunable, dense)),
+            None => Ok((finder.prunable, finder.dense)),
         }
     }
 }
 
-fn holds_weights(op: &Op) -> bool {
-    matches!(op, Op::Conv(_) | Op::ConvTranspose(_) | Op::OpaqueConv { .. } | Op::Gemm { .. } | Op::MatMul)
+struct Finder<'m> {
+    model: &'m Model,
+    rule: &'m PrunableRule,
+    patterns: Vec<NamePattern>,
+    used: Vec<bool>,
+    writers: HashMap<&'m str, &'m Layer>,
+    /// Parameters that are prunable or listed already.
+    seen: HashSet<&'m str>,
+    prunable: Vec<Prunable>,
+    dense: Vec<LeftDense>,
+}
+
+impl<'m> Finder<'m> {
+    /// The weight of a layer that multiplies with one; `None` also for a product of two values that depend on the input.
+    fn weight(&self, layer: &'m Layer) -> Option<Weight<'m>> {
+        let slots: &[usize] = match layer.op {
+            Op::Conv(_) | Op::ConvTranspose(_) | Op::OpaqueConv { .. } | Op::Gemm { .. } => &[1],
+            Op::MatMul => &[1, 0],
+            _ => return None,
+        };
+        let names = || slots.iter().filter_map(|&slot| layer.input(slot));
+        let constant = names().find(|name| self.model.params.get(name).is_some_and(is_floating));
+        let computed = || names().find(|name| self.is_constant(name)).map(Weight::Computed);
+        constant.map(Weight::Constant).or_else(computed)
+    }
+
+    /// Whether a value follows from constants alone.
+    fn is_constant(&self, value: &str) -> bool {
+        let (mut open, mut done) = (vec![value], HashSet::new());
+        while let Some(name) = open.pop() {
+            if self.model.params.get(name).is_some() || !done.insert(name) {
+                continue;
+            }
+            match self.writers.get(name) {
+                Some(layer) if !layer.inputs.is_empty() => {
+                    open.extend(layer.inputs.iter().map(String::as_str).filter(|n| !n.is_empty()))
+                }
+                Some(_) => {}
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn take(&mut self, layer: &'m Layer, param: &'m str) -> Result<()> {
+        if !self.seen.insert(param) {
+            return Ok(());
+        }
+        let ignored = self.is_ignored(layer, param);
+        let Some(tensor) = self.model.params.f32(param) else {
+            let kind = self.model.params.get(param).map_or("unknown", Param::type_name);
+            self.leave(layer, param, format!("{kind}, not 32-bit floats"));
+            return Ok(());
+        };
+        if ignored {
+            self.leave(layer, param, "on the ignore list".into());
+        } else if let Some(reason) = unsuitable(&layer.op, tensor.shape.len(), self.rule) {
+            self.leave(layer, param, reason.into());
+        } else if tensor.is_empty() {
+            return Err(Error::data(format!(
+                "layer {:?}: weight {param:?} has the shape {:?}, no elements",
+                layer.name, tensor.shape
+            )));
+        } else {
+            let out_axis = out_axis(layer, param);
+            let shape = tensor.shape.clone();
+            self.prunable.push(Prunable { param: param.into(), layer: layer.name.clone(), shape, out_axis });
+        }
+        Ok(())
+    }
+
+    fn is_ignored(&mut self, layer: &Layer, param: &str) -> bool {
+        let mut ignored = false;
+        for (pattern, used) in self.patterns.iter().zip(&mut self.used) {
+            let hit = pattern.matches(&layer.name, param);
+            ignored |= hit;
+            *used |= hit;
+        }
+        ignored
+    }
+
+    fn leave(&mut self, layer: &Layer, param: &str, reason: String) {
+        let weights = self.model.params.get(param).map_or(0, |param| param.shape.iter().product());
+        self.dense.push(LeftDense { layer: layer.name.clone(), param: param.into(), reason, weights });
+    }
+
+    /// Lists the constants that a layer's weight is computed from.
+    fn list_sources(&mut self, layer: &'m Layer, value: &'m str) {
+        let (mut open, mut done, mut operations) = (vec![value], HashSet::new(), Vec::new());
+        let mut sources = Vec::new();
+        while let Some(name) = open.pop() {
+            if !done.insert(name) {
+                continue;
+            }
+            if self.model.params.get(name).is_some_and(is_weight) {
+                sources.push(name);
+            } else if let Some(writer) = self.writers.get(name) {
+                operations.push(writer.op.name());
+                open.extend(writer.inputs.iter().map(String::as_str).filter(|name| !name.is_empty()));
+            }
+        }
+        operations.sort_unstable();
+        operations.dedup();
+        let between = operations.join(", ");
+        for name in sources {
+            if self.seen.insert(name) {
+                self.leave(layer, name, format!("goes through {between} before the layer reads it; see --fold-weights"));
+            }
+        }
+    }
+
+    /// Lists every other constant of two axes: what other operations read, and what lies in graphs within layers.
+    fn list_others(&mut self) {
+        for layer in &self.model.graph.layers {
+            for name in layer.inputs.iter().map(String::as_str).filter(|name| !name.is_empty()) {
+                if self.model.params.get(name).is_some_and(is_weight) && self.seen.insert(name) {
+                    let _ = self.is_ignored(layer, name);
+                    self.leave(layer, name, format!("read by {}, which is not pruned", layer.op.name()));
+                }
+            }
+        }
+        for inner in &self.model.graph.inner {
+            let reason = format!("within the graph of {}", inner.op);
+            let (layer, param) = (inner.layer.clone(), inner.param.clone());
+            self.dense.push(LeftDense { layer, param, reason, weights: inner.weights });
+        }
+    }
+}
+
+/// Numbers that a product can have as weights; whole ones of usual width are indices and shapes.
+fn is_floating(param: &Param) -> bool {
+    match &param.data {
+        ParamData::Opaque(kind) => ["float16", "bfloat16", "float64", "int8", "uint8"].contains(kind),
+        ParamData::Value(value) => value.as_f32().is_some(),
+    }
+}
+
+/// The same along two axes or more: one number for each channel is no weight.
+fn is_weight(param: &Param) -> bool {
+    is_floating(param) && param.shape.iter().filter(|&&side| side > 1).count() > 1
 }
 
 fn unsuitable(op: &Op, rank: usize, rule: &PrunableRule) -> Option<&'static str> {
@@ -150,8 +293,10 @@ fn unsuitable(op: &Op, rank: usize, rule: &PrunableRule) -> Option<&'static str>
     }
 }
 
-fn out_axis(op: &Op) -> usize {
-    match op {
+fn out_axis(layer: &Layer, param: &str) -> usize {
+    match layer.op {
+        // A product with the weight in front makes a row of the result of each of its rows.
+        Op::MatMul if layer.input(1) != Some(param) => 0,
         Op::Gemm { trans_b: false, .. } | Op::MatMul => 1,
         _ => 0,
     }

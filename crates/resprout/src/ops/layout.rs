@@ -71,7 +71,7 @@ pub(super) fn permutation(rank: usize, perm: Option<&[i64]>) -> Result<Vec<usize
 }
 
 /// `out` has the permuted shape.
-pub(super) fn transpose<T: Copy>(input: &Array<T>, perm: &[usize], out: &mut Array<T>) {
+pub(crate) fn transpose<T: Copy>(input: &Array<T>, perm: &[usize], out: &mut Array<T>) {
     let steps: Vec<usize> = perm.iter().map(|&axis| strides(&input.shape)[axis]).collect();
     let Some((&last_step, outer_steps)) = steps.split_last() else {
         out.data.copy_from_slice(&input.data);

@@ -24,6 +24,7 @@ pub use binary::BinaryOp;
 pub use constant::ConstantOp;
 pub use conv::{ConvAttributes, ConvTransposeAttributes};
 pub use fold::fold;
+pub(crate) use layout::transpose;
 pub use pool::PoolAttributes;
 pub use remap::PadMode;
 pub use resize::ResizeAttributes;

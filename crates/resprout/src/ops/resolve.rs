@@ -313,6 +313,14 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
             let (axis, indices, out) = gather(*axis, inputs)?;
             plain(out, Compute::Gather(axis, indices))
         }
+        Op::Cast { to: to @ (10 | 11 | 16) } => {
+            let name = match to {
+                10 => "float16",
+                11 => "float64",
+                _ => "bfloat16",
+            };
+            Err(Error::unsupported(format!("a Cast to {name}: numbers are computed as 32-bit floats")))
+        }
         Op::Expand => plain(expand_shape(inputs)?, Compute::Expand),
         // What is computed are 32-bit floats.
         Op::CastLike if operand(inputs, 1)?.value.as_ref().is_none_or(|like| like.as_f32().is_some()) => {

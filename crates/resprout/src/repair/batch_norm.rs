@@ -1,13 +1,17 @@
-//! BatchNorm recalibration: running mean and variance are measured again on the pruned network.
+//! BatchNorm recalibration: running mean and variance are measured again on the pruned network. Where the exporter has
+//! multiplied a BatchNormalization into weights and bias, these take its place.
 
+use super::gains::{Shift, Spread, apply};
 use super::{Build, Repair, Stage};
-use crate::calibrate::{ChannelStats, Needs, NormParams, NormSite, Visitor};
+use crate::calibrate::{ChannelStats, Needs, NormParams, NormSite, Visitor, WeightSite};
 use crate::error::Result;
+use crate::model::Model;
 use crate::table::{Entry, OptionSpec};
 
 pub(super) const ENTRY: Entry<Build> = Entry {
     name: "bn",
-    about: "measures the running mean and variance of every BatchNormalization again, layer by layer",
+    about: "measures the running mean and variance of every BatchNormalization again, layer by layer; where it was folded into \
+            weights and bias, these give each channel the dense network's mean and deviation",
     paper: "exact: population statistics in f64, layers before already recalibrated; cumulative: Jordan et al., REPAIR, ICLR 2023; \
             ema: the training rule of Ioffe and Szegedy, ICML 2015",
     options: &[
@@ -61,6 +65,23 @@ impl Visitor for BatchNormRecalibration {
         Needs { images: true, batch, ..Needs::default() }
     }
 
+    fn needs_for(&self, model: &Model) -> Needs {
+        // Only a folded layer has lost what its output should be: the dense network tells.
+        let folded = !model.folded_norms().is_empty();
+        Needs { dense: folded, weights: folded, ..self.needs() }
+    }
+
+    fn weights(&self, site: &mut WeightSite) -> Result<()> {
+        if site.is_folded() {
+            folded(site)?;
+            if !matches!(self.variant, Variant::Exact) {
+                site.warnings
+                    .push("its BatchNormalization was folded: statistics of all images were taken (variant=exact)".into());
+            }
+        }
+        Ok(())
+    }
+
     fn norm(&self, site: &mut NormSite) -> Result<()> {
         match &self.variant {
             Variant::Exact => exact(site),
@@ -79,6 +100,10 @@ impl Repair for BatchNormRecalibration {
     fn stage(&self) -> Stage {
         Stage::Statistics
     }
+
+    fn nothing(&self) -> &'static str {
+        "it has no BatchNormalization, and no convolution or Gemm with a bias before its last layer, into which one may have been folded"
+    }
 }
 
 /// The moving average of training, starting at the old statistics.
@@ -92,10 +117,31 @@ pub(super) fn exact(site: &mut NormSite) {
     store(site, &stats);
 }
 
+/// What recalibration does where BatchNormalization was folded: a BatchNormalization would give the pruned network's output
+/// the mean and deviation that the dense network's has. A constant channel gets the mean alone.
+fn folded(site: &mut WeightSite) -> Result<()> {
+    if site.bias.is_none() {
+        site.warnings.push("its bias is shared with another layer, and the layer is left as it is".into());
+        return Ok(());
+    }
+    let pair = site.pair()?;
+    let spread = Spread::new(&pair);
+    let channels = spread.live.len();
+    let dead = (0..channels).filter(|&c| !spread.live[c] && spread.dense[c] > 0.0).count();
+    if dead > 0 {
+        site.warnings.push(format!("{dead} of {channels} channels are constant on the calibration images"));
+    }
+    let gains: Vec<f64> = (0..channels).map(|c| spread.channel(c)).collect();
+    apply(site, &pair, &gains, Shift::WithoutNorm);
+    site.recalibrated = true;
+    Ok(())
+}
+
 fn store(site: &mut NormSite, stats: &ChannelStats) {
     site.params.mean.clone_from(&stats.mean);
     site.params.var.clone_from(&stats.var);
     site.changed = true;
+    site.recalibrated = true;
     site.warnings.extend(dead_warning(site.name, stats, &site.params.gamma));
 }
 

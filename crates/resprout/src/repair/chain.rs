@@ -1,6 +1,6 @@
 //! Several repairs in a stated order.
 
-use super::{REPAIRS, Repair, RepairOutcome, Stage};
+use super::{AUTO, REPAIRS, Repair, RepairOutcome, Stage};
 use crate::calibrate::walk::{bytes_per_image, walk};
 use crate::calibrate::{Dense, Needs, Visitor};
 use crate::error::{Error, Result};
@@ -29,6 +29,7 @@ impl Default for RepairOptions {
 pub struct Chain {
     text: String,
     repairs: Vec<Box<dyn Repair>>,
+    names: Vec<&'static str>,
     /// Which repairs share a walk.
     walks: Vec<std::ops::Range<usize>>,
 }
@@ -36,16 +37,18 @@ pub struct Chain {
 impl Chain {
     /// Reads `name:option=value,name,...`.
     pub fn parse(text: &str) -> Result<Chain> {
-        let mut names: Vec<&str> = Vec::new();
-        let mut chain = Chain { text: text.to_string(), repairs: Vec::new(), walks: Vec::new() };
+        let mut chain = Chain { text: text.to_string(), repairs: Vec::new(), names: Vec::new(), walks: Vec::new() };
         let mut last: Option<(Stage, usize)> = None;
         for part in text.split(',') {
-            let (entry, options) = table::find(REPAIRS, "--repair", part)?;
+            if part == AUTO {
+                return Err(Error::option(format!("--repair {text}: auto tries several repairs and stands alone, in `prune`")));
+            }
+            let (entry, options) = table::find_beside(REPAIRS, &[AUTO], "--repair", part)?;
             let repair = (entry.build)(&options)?;
             let stage = repair.stage();
             let index = chain.repairs.len();
             let start = match last {
-                Some((before, start)) if before <= stage && !names[start..].contains(&entry.name) => start,
+                Some((before, start)) if before <= stage && !chain.names[start..].contains(&entry.name) => start,
                 _ => index,
             };
             match chain.walks.last_mut() {
@@ -53,7 +56,7 @@ impl Chain {
                 _ => chain.walks.push(start..index + 1),
             }
             last = Some((stage, start));
-            names.push(entry.name);
+            chain.names.push(entry.name);
             chain.repairs.push(repair);
         }
         chain.check_batches()?;
@@ -80,9 +83,9 @@ impl Chain {
         self.repairs.iter().any(|repair| repair.needs().images)
     }
 
-    /// Whether it looks at the dense network beside the pruned one.
-    pub fn needs_dense(&self) -> bool {
-        self.repairs.iter().any(|repair| repair.needs().dense)
+    /// Whether it looks at the dense network beside the pruned form of this one.
+    pub fn needs_dense(&self, model: &Model) -> bool {
+        self.repairs.iter().any(|repair| repair.needs_for(model).dense)
     }
 
     /// Repairs `model`, the pruned form of `dense`. `images: [N, C, H, W]`, preprocessed. Pruned
@@ -99,7 +102,7 @@ impl Chain {
         let mut outcome = RepairOutcome::default();
         for range in &self.walks {
             let repairs: Vec<&dyn Visitor> = self.repairs[range.clone()].iter().map(|repair| &**repair as &dyn Visitor).collect();
-            let needs = Needs::of(&repairs);
+            let needs = Needs::of(&repairs, model);
             if !needs.images {
                 continue;
             }
@@ -108,12 +111,19 @@ impl Chain {
             let done = walk(model, dense, &images, &repairs, "repair", progress)?;
             // Scale and shift of pruned channels are masked too; a repair may have set them.
             model.apply_masks();
+            for (index, acted) in range.clone().zip(&done.acted).filter(|(index, _)| self.repairs[*index].needs().images) {
+                if !acted {
+                    let (name, why) = (self.names[index], self.repairs[index].nothing());
+                    outcome.warnings.push(format!("repair {name}: there was nothing to repair in this network: {why}"));
+                }
+            }
             outcome.changed += done.changed;
+            outcome.acted.extend(done.acted);
+            // Repairs that come again act on the same layers.
+            outcome.batch_norms = outcome.batch_norms.max(done.batch_norms);
+            outcome.folded = outcome.folded.max(done.folded);
             outcome.added_bias.extend(done.added_bias);
             outcome.warnings.extend(done.warnings);
-        }
-        if self.needs_images() && outcome.changed == 0 {
-            outcome.warnings.push(format!("repair {}: there was nothing to repair in this network", self.text));
         }
         Ok(outcome)
     }

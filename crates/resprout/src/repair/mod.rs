@@ -40,6 +40,11 @@ pub enum Stage {
 pub trait Repair: Visitor {
     /// Where it acts.
     fn stage(&self) -> Stage;
+
+    /// Why a network may offer nothing to repair.
+    fn nothing(&self) -> &'static str {
+        "it has no layer on which the repair acts"
+    }
 }
 
 /// Builds a repair from its options.

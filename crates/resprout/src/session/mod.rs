@@ -23,6 +23,7 @@ pub use stages::StageStart;
 use crate::error::{Error, Result};
 use crate::forward::{Compiled, LayerTime, parts, room};
 use crate::model::Model;
+use crate::table;
 use crate::tensor::Tensor;
 pub use resprout_kernels::lanes::Paths;
 use resprout_kernels::lanes::{Arena, BreakEven, Choice, Program, Team, break_even};
@@ -254,8 +255,8 @@ pub fn break_evens(
 
 fn find_kernel(name: Option<&str>) -> Result<Kernel> {
     let Some(name) = name else { return Ok(Kernel::best()) };
-    let names = || KERNELS.iter().map(|row| row.name).collect::<Vec<_>>().join(", ");
+    let names = || KERNELS.iter().map(|row| row.name).collect::<Vec<_>>();
     let row = KERNELS.iter().find(|row| row.name == name);
-    let row = row.ok_or_else(|| Error::option(format!("--kernel {name:?} is not known; there are {}", names())))?;
+    let row = row.ok_or_else(|| table::unknown("--kernel", name, &names()))?;
     row.open().ok_or_else(|| Error::option(format!("--kernel {name}: this CPU does not have it ({})", row.about)))
 }

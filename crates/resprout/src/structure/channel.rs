@@ -3,7 +3,7 @@
 use super::coupling::{Coupling, Role, Use};
 use crate::error::{Error, Result};
 use crate::forward::{Network, PlanOptions};
-use crate::model::{LeftDense, Mask, Model, Prunable, PrunableRule};
+use crate::model::{LeftDense, Mask, MaskTable, Model, Prunable, PrunableRule};
 use crate::ops::Op;
 use crate::progress::Progress;
 use crate::prune::{PruneOptions, PruneOutcome};
@@ -114,24 +114,47 @@ pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progres
     let (order, _) = table::find(CHANNEL_ALLOCATIONS, "--allocation", &options.allocation)?;
     let groups = groups(&coupling, &open);
     let order = (order.build)(&scores, &groups);
-    let dead = remove(&Costs::new(model, &coupling, &layers, images, options)?, &coupling, &order)?;
-    for (param, mut mask) in masks(model, &coupling, &dead) {
-        if let Some(older) = model.masks.get(&param) {
-            mask.intersect(older);
+    let gone = gone(model, &coupling);
+    let mut costs = Costs::new(model, &coupling, &layers, images, options, &gone)?;
+    let (limit, exact) = (costs.budget, options.macs.is_some() || model.masks.iter().next().is_none());
+    let mut after = masked(model, &coupling, &remove(&costs, &coupling, &order, &gone)?);
+    for _ in 0..CORRECTIONS {
+        let left = layers.iter().map(|layer| after.get(&layer.param).map_or(layer.len(), Mask::kept)).sum::<usize>() as f64;
+        if exact || left <= limit {
+            break;
         }
-        model.masks.insert(param, mask);
+        costs.budget *= limit / left;
+        after = masked(model, &coupling, &remove(&costs, &coupling, &order, &gone)?);
     }
+    model.masks = after;
     model.apply_masks();
     for layer in &layers {
         let outputs = outputs(&coupling).find(|one| one.param == layer.param);
         let frozen = outputs.and_then(|one| coupling.frozen[one.units[0]].as_ref().filter(|_| whole(&coupling, one)));
         if let Some(reason) = frozen {
             let reason = format!("its output channels stay: {reason}");
-            left_dense.push(LeftDense { layer: layer.layer.clone(), param: layer.param.clone(), reason });
+            let (weights, param) = (layer.len(), layer.param.clone());
+            left_dense.push(LeftDense { layer: layer.layer.clone(), param, reason, weights });
         }
     }
     let kept = layers.iter().map(|layer| model.masks.get(&layer.param).map_or(layer.len(), Mask::kept)).collect();
     Ok(PruneOutcome { layers, kept, left_dense })
+}
+
+/// Single weights that earlier masks have pruned lie unevenly, and what channels cost is a guess then: how often the
+/// budget is lowered to meet the sparsity.
+const CORRECTIONS: usize = 8;
+
+/// The masks of the model, and those of dead units.
+fn masked(model: &Model, coupling: &Coupling, dead: &[bool]) -> MaskTable {
+    let mut all = model.masks.clone();
+    for (param, mut mask) in masks(model, coupling, dead) {
+        if let Some(older) = all.get(&param) {
+            mask.intersect(older);
+        }
+        all.insert(param, mask);
+    }
+    all
 }
 
 /// Fails on options that say nothing about channels.
@@ -320,16 +343,41 @@ fn by_rank(scores: &[f64], groups: &[Vec<usize>]) -> Vec<usize> {
     ranked.into_iter().map(|(_, unit)| unit).collect()
 }
 
+/// Units that earlier masks have removed: no weight is left that makes them, and none that reads them.
+fn gone(model: &Model, coupling: &Coupling) -> Vec<bool> {
+    let mut left = vec![false; coupling.frozen.len()];
+    let mut made = vec![false; coupling.frozen.len()];
+    for one in coupling.uses.iter().filter(|one| matches!(one.role, Role::Output | Role::Input)) {
+        one.units.iter().for_each(|&unit| made[unit] |= one.role == Role::Output);
+        match (model.params.f32(&one.param), model.masks.get(&one.param)) {
+            (Some(tensor), Some(mask)) => {
+                let unit = one.unit_of(&tensor.shape);
+                mask.0.iter().enumerate().filter(|(_, kept)| **kept).for_each(|(index, _)| left[unit(index)] = true);
+            }
+            _ => one.units.iter().for_each(|&unit| left[unit] = true),
+        }
+    }
+    let open = coupling.frozen.iter().map(Option::is_none);
+    left.into_iter().zip(made).zip(open).map(|((left, made), open)| !left && made && open).collect()
+}
+
 /// What the network costs, and what it may cost.
 struct Costs {
-    /// For each weight: its cost when whole, and its axes' places among the uses.
+    /// For each weight: what it would cost with all channels, and its axes' places among the uses.
     weights: Vec<(f64, Vec<usize>)>,
     budget: f64,
     what: &'static str,
 }
 
 impl Costs {
-    fn new(model: &Model, coupling: &Coupling, layers: &[Prunable], images: &Tensor, options: &PruneOptions) -> Result<Costs> {
+    fn new(
+        model: &Model,
+        coupling: &Coupling,
+        layers: &[Prunable],
+        images: &Tensor,
+        options: &PruneOptions,
+        gone: &[bool],
+    ) -> Result<Costs> {
         let image = images.shape.get(1..).filter(|image| !image.is_empty()).map(<[usize]>::to_vec).or_else(|| fixed_image(model));
         let macs = match (options.macs, image) {
             (None, _) => None,
@@ -345,22 +393,41 @@ impl Costs {
             let of_weight = |at: &usize| coupling.uses[*at].param == layer.param && seen.insert(coupling.uses[*at].axis);
             (0..coupling.uses.len()).filter(of_weight).collect::<Vec<usize>>()
         };
-        let weights: Vec<(f64, Vec<usize>)> = layers.iter().map(|layer| (cost(layer), axes(layer))).collect();
+        let mut weights: Vec<(f64, Vec<usize>)> = layers.iter().map(|layer| (cost(layer), axes(layer))).collect();
         let whole: f64 = weights.iter().map(|(cost, _)| cost).sum();
+        if macs.is_none() {
+            let alive = alive(coupling, gone);
+            for (layer, (cost, axes)) in layers.iter().zip(&mut weights) {
+                // Single weights that are gone cost nothing in the channels that are left.
+                let Some(mask) = model.masks.get(&layer.param) else { continue };
+                *cost = mask.kept() as f64 / axes.iter().map(|&at| share(coupling, &alive, at)).product::<f64>().max(1e-300);
+            }
+        }
         let share = options.macs.unwrap_or(1.0 - options.sparsity);
         Ok(Costs { weights, budget: share * whole, what: if macs.is_some() { "operations" } else { "weights" } })
     }
 
     fn now(&self, coupling: &Coupling, alive: &[usize]) -> f64 {
-        let share = |&at: &usize| alive[at] as f64 / coupling.uses[at].units.len() as f64;
-        self.weights.iter().map(|(cost, axes)| cost * axes.iter().map(share).product::<f64>()).sum()
+        let left = |axes: &[usize]| axes.iter().map(|&at| share(coupling, alive, at)).product::<f64>();
+        self.weights.iter().map(|(cost, axes)| cost * left(axes)).sum()
     }
 }
 
-/// Removes units in order until the budget is met; every weight keeps one channel of each kind.
-fn remove(costs: &Costs, coupling: &Coupling, order: &[usize]) -> Result<Vec<bool>> {
-    let mut dead = vec![false; coupling.frozen.len()];
-    let mut alive: Vec<usize> = coupling.uses.iter().map(|one| one.units.len()).collect();
+/// The channels of each use that are left.
+fn alive(coupling: &Coupling, gone: &[bool]) -> Vec<usize> {
+    coupling.uses.iter().map(|one| one.units.iter().filter(|&&unit| !gone[unit]).count()).collect()
+}
+
+/// The same as a share of all.
+fn share(coupling: &Coupling, alive: &[usize], at: usize) -> f64 {
+    alive[at] as f64 / coupling.uses[at].units.len() as f64
+}
+
+/// Removes units in order, beyond those that are gone, until the budget is met; every weight keeps one channel of each
+/// kind.
+fn remove(costs: &Costs, coupling: &Coupling, order: &[usize], gone: &[bool]) -> Result<Vec<bool>> {
+    let mut dead = gone.to_vec();
+    let mut alive = alive(coupling, gone);
     let mut at_unit: HashMap<usize, Vec<(usize, usize)>> = HashMap::new();
     for (at, one) in coupling.uses.iter().enumerate() {
         for &unit in &one.units {
@@ -372,7 +439,7 @@ fn remove(costs: &Costs, coupling: &Coupling, order: &[usize]) -> Result<Vec<boo
         }
     }
     let mut now = costs.now(coupling, &alive);
-    for &unit in order {
+    for &unit in order.iter().filter(|&&unit| !gone[unit]) {
         if now <= costs.budget {
             break;
         }

@@ -15,6 +15,7 @@ pub fn divisible(layers: Vec<Prunable>, m: usize, left_dense: &mut Vec<LeftDense
     let (fit, rest): (Vec<Prunable>, Vec<Prunable>) = layers.into_iter().partition(|layer| inputs(layer).0.is_multiple_of(m));
     left_dense.extend(rest.into_iter().map(|layer| LeftDense {
         reason: format!("{} input channels are no multiple of {m}", inputs(&layer).0),
+        weights: layer.len(),
         layer: layer.layer,
         param: layer.param,
     }));
@@ -29,6 +30,8 @@ pub fn kept_of_group(pattern: Pattern, sparsity: f64, layers: &[Prunable], count
     match pattern {
         // On the way to its sparsity a stepwise pruning stops at larger n.
         Pattern::Nm { n, m } => vec![n.max(((1.0 - sparsity) * m as f64 - 1e-9).ceil() as usize).min(m); layers.len()],
+        // Nothing is to go, whatever earlier masks have left.
+        Pattern::Mixed { m } if sparsity == 0.0 => vec![m; layers.len()],
         Pattern::Mixed { m } => {
             let steps: Vec<f64> = layers.iter().map(|layer| layer.len() as f64 / m as f64).collect();
             let shares: Vec<f64> =

@@ -10,7 +10,7 @@ use crate::eval::{self, OutputKind, images_sha256, sha256};
 use crate::forward::{Network, PlanOptions};
 use crate::model::{Model, Prunable, PrunableRule};
 use crate::progress::{Progress, Quiet};
-use crate::prune::{PruneOptions, PruneOutcome, Scored, prune, prune_scored, score_layers};
+use crate::prune::{PruneOptions, PruneOutcome, Scored, check_present, prune, prune_scored, score_layers};
 use crate::random::SplitMix64;
 use crate::repair::{Chain, RepairOptions};
 use crate::report::{self, LayerMacs, LayerRow};
@@ -254,10 +254,11 @@ impl<'a> Prepared<'a> {
         let hashes: HashMap<_, _> = calibrations.iter().map(|(choice, images)| (*choice, images_sha256(images))).collect();
         let labels = labels.as_ref().map(|labels| sha256(format!("{labels:?}").as_bytes()));
         let tests = images_sha256(test);
+        let masks = if subject.model.masks.iter().next().is_some() { " came sparse" } else { "" };
         let key = |cell: &Cell| {
             let calibration = hashes.get(&(cell.calibration_images, cell.seed));
             let of_subject = format!(
-                "{} {tests} {labels:?} {:?} {calibration:?} {} {}",
+                "{} {tests} {labels:?} {:?} {calibration:?} {} {}{masks}",
                 subject.sha256, subject.rule, options.memory, options.signs_images
             );
             journal::key(cell, &of_subject)
@@ -362,6 +363,7 @@ impl<'a> Prepared<'a> {
             pattern: Pattern::parse(&cell.pattern)?,
             ..PruneOptions::default()
         };
+        check_present(model, &options)?;
         let images = self.calibration(cell)?;
         if options.pattern == Pattern::Channel {
             return prune(model, &options, images, &Quiet);
@@ -393,7 +395,7 @@ impl<'a> Prepared<'a> {
         if !cell.is_dense() {
             let repair_options = RepairOptions { memory: options.memory };
             let chain = Chain::parse(&cell.repair)?;
-            let recording = if chain.needs_dense() { self.recording(cell, options)? } else { Arc::default() };
+            let recording = if chain.needs_dense(dense) { self.recording(cell, options)? } else { Arc::default() };
             let recorded = Dense::recorded(dense, &recording);
             let outcome = chain.repair(&mut model, recorded, self.calibration(cell)?, &repair_options, &Quiet)?;
             warnings.extend(outcome.warnings);

@@ -38,7 +38,7 @@ pub fn run(args: &SweepArgs, threads: Option<usize>, progress: &dyn Progress) ->
     let json = recipe.to_json()?;
     atomic::write(&args.output.join("recipe.json"), format!("{json:#}\n").as_bytes())?;
 
-    let (subjects, mut failures) = recipe.subjects()?;
+    let (subjects, mut failures, notes) = recipe.subjects()?;
     let options =
         RunOptions { jobs: args.jobs.get(), memory: recipe.memory_bytes(), signs_images: recipe.signs_images, shard: args.shard };
     let outcome = study::run(&subjects, journals.merged, &journals.own, &options, progress)?;
@@ -49,7 +49,8 @@ pub fn run(args: &SweepArgs, threads: Option<usize>, progress: &dyn Progress) ->
         let others = journals.lines.iter().filter(|(key, _)| !keys.contains(key.as_str())).map(|(_, line)| line.as_str());
         journal::write(&own, outcome.lines.iter().map(|(_, _, line)| line.as_str()).chain(others))?;
         let records: Vec<Record> = outcome.lines.into_iter().map(|(_, record, _)| record).collect();
-        let analysis = Analysis::new(&records, failures.clone(), json, thresholds, constraints, recipe.grid.notes());
+        let analysis =
+            Analysis::new(&records, failures.clone(), json, thresholds, constraints, [recipe.grid.notes(), notes].concat());
         atomic::write(&args.output.join(STUDY), &serde_json::to_vec(&analysis)?)?;
         study_page::write(&analysis, &args.output)?;
         if write_json(&analysis, args.json.as_deref())? {

@@ -1,7 +1,7 @@
 //! The recipe of a study: its file, and the models and images that it names.
 
 use crate::args::{ImageArgs, NetworkArgs};
-use crate::commands::{images, read_model};
+use crate::commands::{images, read_computable};
 use crate::embedded;
 use resprout::data::{ImageSet, LabelSource, Preprocess};
 use resprout::eval::sha256;
@@ -38,6 +38,8 @@ pub struct Recipe {
     pub ignore: Vec<String>,
     /// As `prune --include-grouped`.
     pub include_grouped: bool,
+    /// As `prune --regrow`.
+    pub regrow: bool,
     /// As `prune --memory`, for each job, and for the decoded test images.
     pub memory: f64,
     /// Calibration images on which each layer is compared with the dense one; 0 for none.
@@ -52,6 +54,7 @@ impl Default for Recipe {
             grid: Grid::default(),
             ignore: Vec::new(),
             include_grouped: false,
+            regrow: false,
             memory: 4.0,
             signs_images: 64,
         }
@@ -182,21 +185,29 @@ impl Recipe {
     }
 
     /// Opens models and images. What cannot be used is a failure of that model alone.
-    pub fn subjects(&self) -> Result<(Vec<Subject>, Vec<Failure>)> {
-        let (mut subjects, mut failures) = (Vec::new(), Vec::new());
+    /// With notes on what was chosen or left out.
+    pub fn subjects(&self) -> Result<(Vec<Subject>, Vec<Failure>, Vec<String>)> {
+        let (mut subjects, mut failures, mut notes) = (Vec::new(), Vec::new(), Vec::new());
         let mut shared: Vec<(String, Arc<Images>)> = Vec::new();
         for entry in &self.models {
             let name = entry.name();
             let cells = self.grid.cells(&name)?;
-            match entry.open(self, &mut shared) {
-                Ok((model, sha256, images)) => {
+            match entry.open(self, &mut shared, &mut notes) {
+                Ok((mut model, sha256, images)) => {
                     let rule = PrunableRule { ignore: self.ignore.clone(), include_grouped: self.include_grouped };
+                    match model.keep_zeros(&rule, self.regrow) {
+                        Ok(came) => came.iter().for_each(|came| eprintln!("note: {name} {came}")),
+                        Err(error) => {
+                            failures.push(Failure { cell: Cell::dense(&name), error: error.to_string() });
+                            continue;
+                        }
+                    }
                     subjects.push(Subject { name, model, sha256, images, rule, cells });
                 }
                 Err(error) => failures.push(Failure { cell: Cell::dense(&name), error: error.to_string() }),
             }
         }
-        Ok((subjects, failures))
+        Ok((subjects, failures, notes))
     }
 
     /// How many images are calibration images are taken from.
@@ -212,19 +223,26 @@ impl Entry {
         self.name.clone().or_else(stem).unwrap_or_default()
     }
 
-    fn open(&self, recipe: &Recipe, shared: &mut Vec<(String, Arc<Images>)>) -> Result<(Model, String, Arc<Images>)> {
+    fn open(
+        &self,
+        recipe: &Recipe,
+        shared: &mut Vec<(String, Arc<Images>)>,
+        notes: &mut Vec<String>,
+    ) -> Result<(Model, String, Arc<Images>)> {
         let keys = self.images.or(&recipe.images);
         if self.path == Path::new(DIGITS) {
             let images = share(shared, DIGITS.into(), || self.digits(recipe, &keys))?;
             return Ok((onnx::parse(embedded::MODEL.to_vec(), None)?, sha256(embedded::MODEL), images));
         }
-        let network = NetworkArgs { arch: self.arch.clone(), classes: self.classes, weights: self.weights.clone() };
-        let model = read_model(&self.path, &network)?;
+        let network =
+            NetworkArgs { arch: self.arch.clone(), classes: self.classes, weights: self.weights.clone(), fold_weights: false };
+        let model = read_computable(&self.path, &network)?;
         let args = keys.arguments();
-        let preprocess = images::preprocess(&args, &model)?.0;
+        let (preprocess, chosen) = images::preprocess(&args, &model)?;
+        notes.extend(chosen.iter().map(|note| format!("{}: {note}", self.name())));
         let channels = images::channels(&model);
         let identity = format!("{keys:?} {preprocess:?} {channels}");
-        let images = share(shared, identity, || open_images(recipe, &keys, &args, channels, &preprocess))?;
+        let images = share(shared, identity, || open_images(recipe, &keys, &args, channels, &preprocess, notes))?;
         let mut identity = format!("{:?} {:?}", self.arch, self.classes);
         for file in [Some(&self.path), self.weights.as_ref()].into_iter().flatten() {
             identity += &sha256(&std::fs::read(file).map_err(|e| Error::io(file, e))?);
@@ -259,13 +277,22 @@ fn share(
     Ok(images)
 }
 
-fn open_images(recipe: &Recipe, keys: &ImageKeys, args: &ImageArgs, channels: usize, preprocess: &Preprocess) -> Result<Images> {
+fn open_images(
+    recipe: &Recipe,
+    keys: &ImageKeys,
+    args: &ImageArgs,
+    channels: usize,
+    preprocess: &Preprocess,
+    notes: &mut Vec<String>,
+) -> Result<Images> {
     let missing = |key: &str| option(format!("{key}: is needed, for all models or for each"));
     let calibration = keys.calibration.as_ref().ok_or_else(|| missing("calibration"))?;
     let data = keys.data.as_ref().ok_or_else(|| missing("data"))?;
     // Labels of calibration images are not even read.
     let pool = ImageSet::open(calibration, &LabelSource::None)?;
-    load(recipe, pool, images::open(data, args)?, channels, preprocess)
+    let test = images::open(data, args)?;
+    notes.extend(pool.left_out().chain(test.left_out()));
+    load(recipe, pool, test, channels, preprocess)
 }
 
 fn load(recipe: &Recipe, mut pool: ImageSet, test: ImageSet, channels: usize, preprocess: &Preprocess) -> Result<Images> {

@@ -38,7 +38,7 @@ impl GraphBuilder {
             name: name.to_string(),
             op_type: op.to_string(),
             attribute: attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
-            domain: String::new(),
+            ..Default::default()
         });
         name.to_string()
     }
@@ -80,6 +80,7 @@ impl GraphBuilder {
             producer_name: "resprout".into(),
             graph: Some(self.graph),
             opset_import: vec![OperatorSetId { domain: String::new(), version: OPSET }],
+            functions: Vec::new(),
         };
         super::parse(model.encode_to_vec(), None)
     }

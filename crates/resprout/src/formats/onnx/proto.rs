@@ -1,5 +1,6 @@
-//! The parts of the ONNX schema that are read (onnx.proto, IR version 3 to 10). Fields that are not
-//! listed are skipped here and copied byte for byte when a file is written.
+//! The parts of the ONNX schema that are read (onnx.proto, IR version 3 to 13). Fields that are not
+//! listed are skipped here and copied byte for byte when a file is written. Nodes are listed whole: those of
+//! functions are written anew.
 
 use prost::Message;
 use prost::bytes::Bytes;
@@ -14,6 +15,30 @@ pub struct ModelProto {
     pub graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSetId>,
+    #[prost(message, repeated, tag = "25")]
+    pub functions: Vec<FunctionProto>,
+}
+
+/// A function of the model's own: nodes that stand for every node that calls it.
+#[derive(Clone, PartialEq, Message)]
+pub struct FunctionProto {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, repeated, tag = "4")]
+    pub input: Vec<String>,
+    #[prost(string, repeated, tag = "5")]
+    pub output: Vec<String>,
+    #[prost(message, repeated, tag = "7")]
+    pub node: Vec<NodeProto>,
+    #[prost(message, repeated, tag = "9")]
+    pub opset_import: Vec<OperatorSetId>,
+    #[prost(string, tag = "10")]
+    pub domain: String,
+    /// Attributes with their defaults.
+    #[prost(message, repeated, tag = "11")]
+    pub attribute_proto: Vec<AttributeProto>,
+    #[prost(string, tag = "13")]
+    pub overload: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -52,8 +77,14 @@ pub struct NodeProto {
     pub op_type: String,
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<AttributeProto>,
+    #[prost(string, tag = "6")]
+    pub doc_string: String,
     #[prost(string, tag = "7")]
     pub domain: String,
+    #[prost(string, tag = "8")]
+    pub overload: String,
+    #[prost(message, repeated, tag = "9")]
+    pub metadata: Vec<StringEntry>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -68,12 +99,28 @@ pub struct AttributeProto {
     pub s: Bytes,
     #[prost(message, optional, tag = "5")]
     pub t: Option<TensorProto>,
+    /// A graph within the node: the branch of an If, the body of a Loop.
+    #[prost(message, optional, tag = "6")]
+    pub g: Option<GraphProto>,
     #[prost(float, repeated, tag = "7")]
     pub floats: Vec<f32>,
     #[prost(int64, repeated, tag = "8")]
     pub ints: Vec<i64>,
+    #[prost(bytes = "bytes", repeated, tag = "9")]
+    pub strings: Vec<Bytes>,
+    #[prost(message, repeated, tag = "10")]
+    pub tensors: Vec<TensorProto>,
+    #[prost(message, repeated, tag = "11")]
+    pub graphs: Vec<GraphProto>,
+    #[prost(bytes = "bytes", tag = "13")]
+    pub doc_string: Bytes,
     #[prost(int32, tag = "20")]
     pub r#type: i32,
+    /// Of a node in a function: the attribute of the calling node that this one takes its value from.
+    #[prost(string, tag = "21")]
+    pub ref_attr_name: String,
+    #[prost(message, optional, tag = "22")]
+    pub sparse_tensor: Option<SparseTensorProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -98,6 +145,18 @@ pub struct TensorProto {
     pub external_data: Vec<StringEntry>,
     #[prost(int32, tag = "14")]
     pub data_location: i32,
+}
+
+impl TensorProto {
+    /// Whether its numbers lie in another file.
+    pub fn is_external(&self) -> bool {
+        self.data_location == 1
+    }
+
+    /// The external data's entry of that name.
+    pub fn entry(&self, key: &str) -> Option<&str> {
+        self.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str())
+    }
 }
 
 /// A tensor of which only some elements are stored; the others are zero.
@@ -160,10 +219,26 @@ pub struct Dimension {
 /// Values of `TensorProto.data_type` that are read into numbers.
 pub mod data_type {
     pub const FLOAT: i32 = 1;
+    pub const UINT8: i32 = 2;
+    pub const INT8: i32 = 3;
     pub const INT32: i32 = 6;
     pub const INT64: i32 = 7;
     pub const BOOL: i32 = 9;
+    pub const FLOAT16: i32 = 10;
     pub const DOUBLE: i32 = 11;
+    pub const BFLOAT16: i32 = 16;
+
+    /// Bytes of an element, where every element takes as many.
+    pub fn width(code: i32) -> Option<u64> {
+        Some(match code {
+            UINT8 | INT8 | BOOL => 1,
+            4 | 5 | FLOAT16 | BFLOAT16 => 2,
+            FLOAT | INT32 | 12 => 4,
+            INT64 | DOUBLE | 13 | 14 => 8,
+            15 => 16,
+            _ => return None,
+        })
+    }
 
     /// The name of any type, for messages.
     pub fn name(code: i32) -> &'static str {

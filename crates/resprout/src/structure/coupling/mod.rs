@@ -290,6 +290,9 @@ impl<'m> Builder<'m> {
             if self.untouchable.contains(param) || readers > understood[param].len() {
                 self.freeze_labels(&one.units, "their numbers are read elsewhere too");
             }
+            if !self.model.can_be_cut(param) {
+                self.freeze_labels(&one.units, "the file reshapes their weight to a fixed shape");
+            }
             match first.entry((&one.param, one.axis)) {
                 std::collections::hash_map::Entry::Occupied(other) => self.join_all(&other.get().units, &one.units),
                 std::collections::hash_map::Entry::Vacant(entry) => {

@@ -1,122 +1,12 @@
-//! PyTorch state dicts (.pth, .pt, .th): in, without running any code of the file, and out.
+//! State dicts as `torch.save` writes them.
 
 use crate::error::{Error, Result};
 use crate::formats::atomic;
+use crate::formats::weights::state_names;
 use crate::model::Model;
-use crate::ops::Op;
 use crate::tensor::{Tensor, strides};
-use pytorch_reader::{DType, PytorchReader};
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
-
-/// Where training scripts keep the state dict in a larger checkpoint.
-const KEYS: [&str; 5] = ["state_dict", "model_state_dict", "model", "net", "weights"];
-/// What `DataParallel` puts in front of every name.
-const PARALLEL: &str = "module.";
-/// Counters that torch keeps beside the statistics; nothing is computed with them.
-const COUNTER: &str = "num_batches_tracked";
-/// More names than this are not worth reading.
-const LISTED: usize = 8;
-
-/// Replaces every weight, bias and statistic of `model` by those of the file. Names and shapes must be
-/// the model's: what is missing, and what is in the file but not in the model, is an error that lists it.
-pub fn read_into(model: &mut Model, path: &Path) -> Result<()> {
-    let tensors = tensors(path).map_err(|e| e.at(path.display()))?;
-    place(model, tensors).map_err(|e| e.at(path.display()))
-}
-
-fn place(model: &mut Model, tensors: BTreeMap<String, Tensor>) -> Result<()> {
-    let expected = state_names(model);
-    let missing: Vec<&String> = expected.iter().filter(|name| !tensors.contains_key(*name)).collect();
-    let unexpected: Vec<&String> = tensors.keys().filter(|name| !expected.contains(*name)).collect();
-    if !missing.is_empty() || !unexpected.is_empty() {
-        return Err(Error::data(format!(
-            "the file's names are not the model's: {} missing{}, {} unexpected{}",
-            missing.len(),
-            list(&missing),
-            unexpected.len(),
-            list(&unexpected)
-        )));
-    }
-    let mut next = model.clone();
-    for (name, tensor) in tensors {
-        let Some(target) = next.params.f32_mut(&name) else { continue };
-        if target.shape != tensor.shape {
-            return Err(Error::data(format!("{name:?}: shape {:?} in the file, {:?} in the model", tensor.shape, target.shape)));
-        }
-        target.data = tensor.data;
-    }
-    next.apply_masks();
-    *model = next;
-    Ok(())
-}
-
-fn list(names: &[&String]) -> String {
-    let shown: Vec<String> = names.iter().take(LISTED).map(|name| format!("{name:?}")).collect();
-    match names.len() {
-        0 => String::new(),
-        count if count > LISTED => format!(" ({}, ...)", shown.join(", ")),
-        _ => format!(" ({})", shown.join(", ")),
-    }
-}
-
-/// What a state dict holds of a model: what layers have been trained or measured to.
-fn state_names(model: &Model) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for layer in &model.graph.layers {
-        let inputs: &[usize] = match layer.op {
-            Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm { .. } => &[1, 2],
-            Op::MatMul => &[0, 1],
-            Op::BatchNorm { .. } => &[1, 2, 3, 4],
-            _ => &[],
-        };
-        let read = inputs.iter().filter_map(|&index| layer.input(index));
-        names.extend(read.filter(|name| model.params.f32(name).is_some()).map(String::from));
-    }
-    names
-}
-
-fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let nested = KEYS.iter().find_map(|key| PytorchReader::with_top_level_key(path, key).ok().filter(|r| !r.is_empty()));
-    let reader = match nested {
-        Some(reader) => reader,
-        None => PytorchReader::new(path).map_err(|e| match std::fs::metadata(path) {
-            Err(io) => Error::new(crate::ErrorKind::Io, io.to_string()),
-            Ok(_) => Error::format(format!("no PyTorch state dict, or one that cannot be read safely: {e}")),
-        })?,
-    };
-    let all = reader.into_tensors();
-    let parallel = all.keys().all(|name| name.starts_with(PARALLEL));
-    let mut tensors = BTreeMap::new();
-    for (name, tensor) in all {
-        if name.rsplit('.').next() == Some(COUNTER) {
-            continue;
-        }
-        let bytes = tensor.read().map_err(|e| Error::format(format!("{name:?}: {e}")))?;
-        let values = floats(tensor.dtype(), &bytes).ok_or_else(|| {
-            Error::unsupported(format!("{name:?}: numbers of type {:?}; floating-point numbers are needed", tensor.dtype()))
-        })?;
-        let short = if parallel { name[PARALLEL.len()..].to_string() } else { name };
-        tensors.insert(short, Tensor::new(tensor.shape().to_vec(), values));
-    }
-    if tensors.is_empty() {
-        return Err(Error::format("holds no tensors of a state dict"));
-    }
-    Ok(tensors)
-}
-
-fn floats(dtype: DType, bytes: &[u8]) -> Option<Vec<f32>> {
-    match dtype {
-        DType::F32 => Some(bytes.as_chunks::<4>().0.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect()),
-        DType::F64 => Some(bytes.as_chunks::<8>().0.iter().map(|&chunk| f64::from_le_bytes(chunk) as f32).collect()),
-        DType::BF16 => {
-            let wide = |chunk: [u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(chunk)) << 16);
-            Some(bytes.as_chunks::<2>().0.iter().map(|&chunk| wide(chunk)).collect())
-        }
-        _ => None,
-    }
-}
 
 /// Writes the model's state dict as `torch.save` does (the zip format of torch 1.6 and later).
 pub fn write(model: &Model, path: &Path) -> Result<()> {
@@ -195,6 +85,7 @@ fn number(out: &mut Vec<u8>, value: usize) {
 mod tests {
     use super::*;
     use crate::architectures::{Shape, build};
+    use crate::formats::weights::read_into;
 
     fn lenet(seed: u64) -> Model {
         build("lenet-300-100", &Shape { classes: None, image: None }, "kaiming-in", seed).unwrap()

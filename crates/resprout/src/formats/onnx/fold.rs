@@ -1,0 +1,138 @@
+//! Weights that follow from constants by arithmetic: weight normalisation and standardisation, masks, quantised weights.
+
+use super::links::{Linker, weight_slots};
+use super::order::captured;
+use super::proto::{GraphProto, NodeProto};
+use super::tensors::widened;
+use crate::error::{Error, Result};
+use crate::model::Layer;
+use crate::ops::{Fact, Op, axis_index, fold};
+use crate::tensor::{Tensor, Value};
+use resprout_kernels::Kernel;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// What follows from constants, computed where it is asked for.
+pub(super) struct Constants<'l, 'a> {
+    linker: &'l Linker<'a>,
+    writers: HashMap<&'l str, usize>,
+    known: HashMap<String, Option<Arc<Value>>>,
+}
+
+impl<'l, 'a> Constants<'l, 'a> {
+    pub fn new(linker: &'l Linker<'a>) -> Constants<'l, 'a> {
+        Constants { linker, writers: linker.writers(), known: HashMap::new() }
+    }
+
+    /// The weights that are computed from constants, each once, in the order of the layers that read them.
+    pub fn weights(mut self) -> Vec<(String, Value)> {
+        let mut found: Vec<(String, Value)> = Vec::new();
+        for layer in &self.linker.layers {
+            for &slot in weight_slots(&layer.op) {
+                let Some(name) = layer.input(slot).filter(|name| self.writers.contains_key(name)) else { continue };
+                let value = self.value(name, 0).filter(|value| value.as_f32().is_some());
+                if let Some(value) = value.filter(|_| !found.iter().any(|(other, _)| other == name)) {
+                    found.push((name.to_string(), (*value).clone()));
+                }
+            }
+        }
+        found
+    }
+
+    /// The numbers of a value; `None` if they depend on the input, or on an operation that is not computed here.
+    fn value(&mut self, name: &str, depth: usize) -> Option<Arc<Value>> {
+        if let Some(param) = self.linker.params.get(name) {
+            return param.value().cloned().or_else(|| self.stored(name));
+        }
+        if let Some(known) = self.known.get(name) {
+            return known.clone();
+        }
+        let &writer = self.writers.get(name)?;
+        let layer = &self.linker.layers[writer];
+        // Deeper than any weight's arithmetic: a file that asks for that is not followed.
+        let facts = if depth < DEEPEST { self.facts(layer, depth) } else { None };
+        let value = facts.and_then(|facts| self.compute(layer, &facts)).map(Arc::new);
+        self.known.insert(name.to_string(), value.clone());
+        value
+    }
+
+    fn stored(&self, name: &str) -> Option<Arc<Value>> {
+        let (tensor, outside) = self.linker.stored(name)?;
+        Some(Arc::new(Value::F32(widened(tensor, outside).ok()??)))
+    }
+
+    fn facts(&mut self, layer: &Layer, depth: usize) -> Option<Vec<Option<Fact>>> {
+        (!layer.inputs.is_empty() && layer.outputs.len() == 1).then_some(())?;
+        let fact = |name: &String| match name.is_empty() {
+            true => Some(None),
+            false => self.value(name, depth + 1).map(|value| Some(Fact::constant(value))),
+        };
+        layer.inputs.iter().map(fact).collect()
+    }
+
+    fn compute(&self, layer: &Layer, facts: &[Option<Fact>]) -> Option<Value> {
+        match &layer.op {
+            Op::Unknown(name) if name == "DequantizeLinear" => {
+                let node = self.linker.link.graph.node.get(*self.linker.nodes.get(&layer.name)?)?;
+                dequantised(node, facts).ok()
+            }
+            op => fold(op, facts, Kernel::best()).ok()?,
+        }
+    }
+}
+
+/// Most operations behind one another.
+const DEEPEST: usize = 200;
+
+/// `(x - zero point) * scale`, all along one axis or the same for all.
+fn dequantised(node: &NodeProto, facts: &[Option<Fact>]) -> Result<Value> {
+    let missing = || Error::unsupported("DequantizeLinear without its numbers");
+    let tensor = |index: usize| match facts.get(index).and_then(Option::as_ref).and_then(|fact| fact.value.as_deref()) {
+        Some(Value::F32(tensor)) => Some(tensor.clone()),
+        Some(Value::I64(whole)) => Some(Tensor::new(whole.shape.clone(), whole.data.iter().map(|&v| v as f32).collect())),
+        None => None,
+    };
+    let (x, scale) = (tensor(0).ok_or_else(missing)?, tensor(1).ok_or_else(missing)?);
+    let zero = tensor(2).unwrap_or_else(|| Tensor::new(scale.shape.clone(), vec![0.0; scale.len()]));
+    let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name).map(|attribute| attribute.i);
+    let axis = axis_index(attribute("axis").unwrap_or(1), x.shape.len().max(1))?;
+    let along = x.shape.get(axis).copied().unwrap_or(1);
+    let fits = scale.len() == 1 || (scale.shape.len() == 1 && scale.len() == along);
+    if !fits || zero.len() != scale.len() || attribute("block_size").is_some_and(|size| size != 0) {
+        return Err(Error::unsupported("DequantizeLinear in blocks"));
+    }
+    let inner: usize = x.shape[(axis + 1).min(x.shape.len())..].iter().product();
+    let of = |index: usize| if scale.len() == 1 { 0 } else { index / inner.max(1) % along.max(1) };
+    let data = x.data.iter().enumerate().map(|(i, x)| (x - zero.data[of(i)]) * scale.data[of(i)]).collect();
+    Ok(Value::F32(Tensor::new(x.shape, data)))
+}
+
+/// Nodes and initializers that only served to compute these values.
+pub(super) fn unneeded(graph: &GraphProto, computed: &[String]) -> (HashSet<usize>, HashSet<usize>) {
+    let cut: HashSet<&str> = computed.iter().map(String::as_str).collect();
+    let before = needed(graph, &HashSet::new());
+    let after = needed(graph, &cut);
+    let nodes = before.0.difference(&after.0).copied().collect();
+    let gone = |name: &String| before.1.contains(name) && !after.1.contains(name);
+    let initializers = graph.initializer.iter().enumerate().filter(|(_, tensor)| gone(&tensor.name)).map(|(index, _)| index);
+    (nodes, initializers.collect())
+}
+
+/// Nodes that the outputs depend on, and names that these read; values in `cut` need nothing.
+fn needed(graph: &GraphProto, cut: &HashSet<&str>) -> (HashSet<usize>, HashSet<String>) {
+    let outputs =
+        |(index, node): (usize, &NodeProto)| node.output.iter().map(move |name| (name.clone(), index)).collect::<Vec<_>>();
+    let writers: HashMap<String, usize> = graph.node.iter().enumerate().flat_map(outputs).collect();
+    let mut open: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
+    let (mut nodes, mut names) = (HashSet::new(), HashSet::new());
+    while let Some(name) = open.pop() {
+        if !names.insert(name.clone()) || cut.contains(name.as_str()) {
+            continue;
+        }
+        if let Some(&writer) = writers.get(&name).filter(|writer| nodes.insert(**writer)) {
+            let node = &graph.node[writer];
+            open.extend(node.input.iter().cloned().chain(captured(node)));
+        }
+    }
+    (nodes, names)
+}

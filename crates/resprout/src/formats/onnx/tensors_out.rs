@@ -1,0 +1,109 @@
+//! Tensors as messages of a file.
+
+use super::changes::Stored;
+use super::proto::{AttributeProto, NodeProto, SparseTensorProto, TensorProto, data_type};
+use super::splice::{append, each_field, field};
+use crate::error::{Error, Result};
+use crate::tensor::{Array, Tensor};
+use prost::Message;
+use prost::bytes::Bytes;
+use prost::encoding::{WireType, encode_key, encode_varint};
+
+fn dims(shape: &[usize]) -> Vec<i64> {
+    shape.iter().map(|&dim| dim as i64).collect()
+}
+
+pub(super) fn decode(tensor: &Bytes) -> Result<TensorProto> {
+    TensorProto::decode(tensor.clone()).map_err(|e| Error::format(format!("a tensor cannot be read again: {e}")))
+}
+
+pub(super) fn float_tensor(stored: &Stored) -> TensorProto {
+    let (data_type, bytes) = stored.bytes();
+    TensorProto { dims: dims(&stored.tensor.shape), data_type, raw_data: Bytes::from(bytes), ..Default::default() }
+}
+
+pub(super) fn whole_tensor(numbers: &Array<i64>) -> TensorProto {
+    let raw: Vec<u8> = numbers.data.iter().flat_map(|number| number.to_le_bytes()).collect();
+    TensorProto { dims: dims(&numbers.shape), data_type: data_type::INT64, raw_data: raw.into(), ..Default::default() }
+}
+
+/// A tensor of zeros alone keeps one of them: not every reader expects none at all.
+pub(super) fn sparse_tensor(name: &str, tensor: &Tensor) -> SparseTensorProto {
+    let mut places: Vec<usize> = (0..tensor.len()).filter(|&at| tensor.data[at] != 0.0).collect();
+    if places.is_empty() {
+        places.push(0);
+    }
+    let values = Tensor::new(vec![places.len()], places.iter().map(|&at| tensor.data[at]).collect());
+    let values = TensorProto {
+        name: name.into(),
+        dims: dims(&values.shape),
+        data_type: data_type::FLOAT,
+        raw_data: values.to_le_bytes().into(),
+        ..Default::default()
+    };
+    let indices = Array::vector(places.iter().map(|&at| at as i64).collect());
+    SparseTensorProto { values: Some(values), indices: Some(whole_tensor(&indices)), dims: dims(&tensor.shape) }
+}
+
+/// A ConstantOfShape node whose elements are no longer all the same becomes a Constant.
+pub(super) fn spelled_out(node: &Bytes, tensor: &Stored) -> Result<Vec<u8>> {
+    let old = NodeProto::decode(node.clone()).map_err(|e| Error::format(format!("a node cannot be read again: {e}")))?;
+    let attribute = AttributeProto { name: "value".into(), t: Some(float_tensor(tensor)), r#type: 4, ..Default::default() };
+    let node = NodeProto { input: vec![], op_type: "Constant".into(), attribute: vec![attribute], ..old };
+    Ok(node.encode_to_vec())
+}
+
+/// Replaces the numbers of a tensor, in the encoding they had, and its type and shape if these are others.
+pub(super) fn rewrite_tensor(tensor: &Bytes, new: &Stored) -> Result<Vec<u8>> {
+    let (element, bytes) = new.bytes();
+    let old = decode(&without_data(tensor)?.0.into())?;
+    let (mut out, typed) = without_data(tensor)?;
+    let (same_shape, same_type) = (old.dims == dims(&new.tensor.shape), old.data_type == element);
+    if !same_shape || !same_type {
+        let changed = |number| (number == field::TENSOR_DIMS && !same_shape) || (number == field::TENSOR_DATA_TYPE && !same_type);
+        let mut kept = Vec::with_capacity(out.len());
+        each_field(&out.into(), |number, _, whole, _| {
+            if !changed(number) {
+                kept.extend_from_slice(whole);
+            }
+            Ok(())
+        })?;
+        out = kept;
+    }
+    if !same_shape {
+        for &dim in &new.tensor.shape {
+            encode_key(field::TENSOR_DIMS, WireType::Varint, &mut out);
+            encode_varint(dim as u64, &mut out);
+        }
+    }
+    if !same_type {
+        encode_key(field::TENSOR_DATA_TYPE, WireType::Varint, &mut out);
+        encode_varint(element as u64, &mut out);
+    }
+    // Raw data and packed floats are the same bytes.
+    let tag = if typed && element == data_type::FLOAT { field::TENSOR_FLOAT_DATA } else { field::TENSOR_RAW_DATA };
+    append(&mut out, tag, &bytes);
+    Ok(out)
+}
+
+/// The tensor's fields but for its numbers, and whether these were typed floats rather than raw.
+fn without_data(tensor: &Bytes) -> Result<(Vec<u8>, bool)> {
+    let numbers = [
+        field::TENSOR_FLOAT_DATA,
+        field::TENSOR_INT32_DATA,
+        field::TENSOR_RAW_DATA,
+        field::TENSOR_DOUBLE_DATA,
+        field::TENSOR_EXTERNAL_DATA,
+        field::TENSOR_DATA_LOCATION,
+    ];
+    let mut out = Vec::new();
+    let mut typed = false;
+    each_field(tensor, |number, _, whole, _| {
+        typed |= number == field::TENSOR_FLOAT_DATA;
+        if !numbers.contains(&number) {
+            out.extend_from_slice(whole);
+        }
+        Ok(())
+    })?;
+    Ok((out, typed))
+}

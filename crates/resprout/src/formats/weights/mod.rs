@@ -1,0 +1,85 @@
+//! Weights without a graph, of whatever kind of file: safetensors and PyTorch's checkpoints.
+//!
+//! Both go the same way into a model: what is around the names is taken off, what is stored in parts is computed,
+//! and all of it must fit. What was left out or changed on the way is said.
+
+mod names;
+mod place;
+mod stored;
+
+pub(super) use names::{Names, is_trainer};
+pub(super) use place::{add_bias, state_names};
+pub(super) use stored::{Number, Stored};
+
+use super::{pth, safetensors, sparse};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use std::io::Read;
+use std::path::Path;
+
+/// Kinds of files that hold weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// safetensors, also the sparse ones that hold a graph too.
+    Safetensors,
+    /// Whatever `torch.save` writes.
+    Torch,
+}
+
+/// Extensions of PyTorch's checkpoints.
+const TORCH_EXTENSIONS: [&str; 5] = ["pth", "pt", "th", "ckpt", "bin"];
+
+/// How many bytes tell what a file is: a tar archive says so behind its first name.
+const HEAD: u64 = 262;
+
+/// Kinds of files that cannot be read: where they say so, with what, and how they are called.
+const FOREIGN: [(usize, &[u8], &str); 4] = [
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes them"),
+    (0, b"GGUF", "a GGUF file"),
+    (4, b"TFL3", "a TensorFlow Lite file"),
+    (257, b"ustar", "a tar archive, as PyTorch wrote them until version 0.1.11"),
+];
+
+/// What kind of weights a file holds, by its first bytes, or by its name where these say nothing; `None` for any
+/// other file, such as an ONNX model.
+pub fn kind(path: &Path) -> Result<Option<Kind>> {
+    let mut head = Vec::new();
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    file.take(HEAD).read_to_end(&mut head).map_err(|e| Error::io(path, e))?;
+    if let Some((.., what)) = FOREIGN.iter().find(|(at, magic, _)| head.get(*at..*at + magic.len()) == Some(*magic)) {
+        let message = format!("{}: is {what}; ONNX models, safetensors and PyTorch's checkpoints are read", path.display());
+        return Err(Error::unsupported(message));
+    }
+    let named = |names: &[&str]| path.extension().is_some_and(|extension| names.iter().any(|name| extension == *name));
+    Ok(match () {
+        () if pth::is_checkpoint(&head) => Some(Kind::Torch),
+        () if head.get(4..9) == Some(b"\0\0\0\0{") => Some(Kind::Safetensors),
+        () if named(&["safetensors"]) => Some(Kind::Safetensors),
+        () if named(&TORCH_EXTENSIONS) => Some(Kind::Torch),
+        () => None,
+    })
+}
+
+/// Replaces the weights, biases and statistics of `model` by those of the file, and takes over its masks.
+///
+/// The file must hold all of them and nothing that the model has no place for; nothing is changed unless all of it
+/// fits. Returns what was left out or changed on the way, one sentence each.
+pub fn read_into(model: &mut Model, path: &Path) -> Result<Vec<String>> {
+    let kind = kind(path)?;
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let read = match kind {
+        Some(kind) => decode_into(model, &bytes, kind),
+        None => Err(Error::format("is no file of weights: neither safetensors nor a checkpoint of PyTorch")),
+    };
+    let notes = read.map_err(|e| e.at(path.display()))?;
+    Ok(notes.into_iter().map(|note| format!("{}: {note}", path.display())).collect())
+}
+
+/// As [`read_into`], from memory.
+pub fn decode_into(model: &mut Model, bytes: &[u8], kind: Kind) -> Result<Vec<String>> {
+    match kind {
+        Kind::Torch => pth::with_tensors(bytes, |names| place::place(model, names)),
+        Kind::Safetensors if sparse::contents(bytes)?.is_some() => safetensors::decode_into(model, bytes).map(|()| Vec::new()),
+        Kind::Safetensors => place::place(model, safetensors::names(bytes)?),
+    }
+}
