@@ -2,7 +2,7 @@
 
     cargo build --release -p resprout --example forward
     python bench/differential.py 0 5000
-    python bench/differential.py 0 50 --golden testdata/golden/graphs.safetensors
+    python bench/differential.py 100000 56 --golden testdata/golden/graphs.safetensors
 
 Each seed is a graph of a few operations with random attributes, shapes and opset. ONNX Runtime computes it for a batch and
 for the first image; `forward` computes it step by step, without anything fused, as a network and as a session, for both.

@@ -7,7 +7,7 @@ use crate::eval::{Evaluation, EvaluationRun, OutputKind};
 use crate::formats::sparse;
 use crate::forward::{Plan, PlanOptions, with_batch};
 use crate::model::effective::{effective_counts, first_cut_off};
-use crate::model::{CameSparse, Dim, LeftDense, MergedNorms, Model, Prunable};
+use crate::model::{CameSparse, Dim, Layout, LeftDense, MergedNorms, Model, Prunable};
 use crate::ops::Op;
 use crate::repair::Candidate;
 use crate::structure::shrink::Cut;
@@ -372,11 +372,12 @@ pub fn possible_images(model: &Model) -> Vec<Vec<usize>> {
         _ => None,
     });
     let channels = weight.and_then(|(shape, groups)| Some(shape.get(1)? * groups)).unwrap_or(3);
+    let last = model.graph.image_layout() == Layout::ChannelsLast;
     let rank = if input.shape.is_empty() { weight.map_or(4, |(shape, _)| shape.len()) } else { input.shape.len() };
     let image = |side: usize| {
         let dim = |axis: usize| match input.shape.get(axis) {
             Some(Dim::Fixed(dim)) => *dim,
-            _ if axis == 1 => channels,
+            _ if axis == if last { rank - 1 } else { 1 } => channels,
             _ => side,
         };
         (1..rank).map(dim).collect::<Vec<usize>>()
@@ -392,7 +393,10 @@ fn shape_of<'m>(model: &'m Model, param: &str) -> Option<&'m Vec<usize>> {
 
 /// Bytes of a model in its files.
 pub fn sizes(model: &Model, files: &[PathBuf]) -> Result<Bytes> {
-    let raw = files.iter().map(|file| std::fs::metadata(file).map(|meta| meta.len()).map_err(|e| Error::io(file, e))).sum::<Result<u64>>()?;
+    let raw = files
+        .iter()
+        .map(|file| std::fs::metadata(file).map(|meta| meta.len()).map_err(|e| Error::io(file, e)))
+        .sum::<Result<u64>>()?;
     let mut zstd = zstd::stream::Encoder::new(Counter(0), 3).map_err(|e| Error::data(format!("zstd: {e}")))?;
     pour(files, &mut zstd)?;
     let zstd = zstd.finish().map_err(|e| Error::data(format!("zstd: {e}")))?.0;

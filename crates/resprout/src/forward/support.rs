@@ -26,7 +26,7 @@ pub fn check_supported(model: &Model) -> Result<()> {
     model.check_input_type()?;
     let needed = needed_values(model, &[]);
     let needs = |layer: &Layer| layer.outputs.iter().any(|output| needed.contains(output.as_str()));
-    let missing = |layer: &Layer| needs(layer) && matches!(layer.op, Op::Unknown(_) | Op::OpaqueConstant);
+    let missing = |layer: &Layer| needs(layer) && matches!(layer.op, Op::Unknown(_) | Op::OpaqueConv { .. } | Op::OpaqueConstant);
     check_operations(model, missing, "not among the supported operations")
 }
 
