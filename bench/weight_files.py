@@ -26,10 +26,7 @@ PROGRAM = sys.argv[1] if len(sys.argv) > 1 else ROOT / "target/release/resprout"
 NETWORKS = {
     "torchvision resnet18": lambda: torchvision.models.resnet18(),
     "torchvision mobilenet_v2": lambda: torchvision.models.mobilenet_v2(),
-    "torchvision vgg11_bn": lambda: torchvision.models.vgg11_bn(num_classes=10),
     "timm mobilenetv3_large_100": lambda: timm.create_model("mobilenetv3_large_100"),
-    "timm efficientnet_b0": lambda: timm.create_model("efficientnet_b0"),
-    "timm regnety_002": lambda: timm.create_model("regnety_002"),
 }
 
 

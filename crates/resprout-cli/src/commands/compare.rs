@@ -8,7 +8,7 @@ use resprout::eval::{self, Evaluation};
 use resprout::forward::{Network, PlanOptions};
 use resprout::model::{Model, PrunableRule};
 use resprout::progress::Progress;
-use resprout::report::{self, Report};
+use resprout::report::{self, Report, SparsityInfo};
 use resprout::study::Analysis;
 use resprout::study::analysis::ModelStudy;
 use resprout::study::curves::{Point, Way};
@@ -25,6 +25,8 @@ pub struct Compared {
     /// Share of the prunable weights that is pruned.
     pub sparsity: Option<f64>,
     pub compression_ratio: Option<f64>,
+    /// Multiply-accumulates per image that are left.
+    pub macs: Option<u64>,
     pub theoretical_speedup: Option<f64>,
     /// Of the file; of studies, of a sparse file.
     pub bytes: Option<u64>,
@@ -45,7 +47,7 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> anyhow::Result<()> {
                     true => read_computable(path, &args.network)?,
                     false => read_model(path, &args.network)?,
                 };
-                rows.push(of_model(path, &model)?);
+                rows.push(of_model(path, &model, models.first().map(|(_, first)| first))?);
                 models.push((rows.len() - 1, model));
             }
         }
@@ -101,18 +103,25 @@ fn measured(row: Compared, evaluation: &Evaluation) -> Compared {
 
 /// One row for each network that the report has measured.
 fn of_report(name: &str, report: &Report) -> Vec<Compared> {
-    let sparse = Compared {
+    let mut sparse = Compared {
         name: name.into(),
         sparsity: Some(report.sparsity.of_prunable),
         compression_ratio: Some(report.sparsity.compression_ratio),
+        macs: report.sparsity.macs_sparse,
         theoretical_speedup: report.sparsity.theoretical_speedup,
         bytes: report.size.as_ref().map(|size| size.sparse.gzip),
         ..Compared::default()
     };
+    // With its channels, a smaller network loses biases and normalisations too.
+    if let (Some(shrunk), Some(size)) = (&report.shrunk, &report.size) {
+        let left = (size.sparse.nonzero / 4).max(1);
+        sparse.compression_ratio = Some(shrunk.parameters[0] as f64 / left as f64);
+    }
     let Some(evaluation) = &report.evaluation else { return vec![sparse] };
     let row = |(network, evaluation): &(String, Evaluation)| {
         let bytes = report.size.as_ref().map(|size| size.dense.gzip);
-        let dense = Compared { sparsity: Some(0.0), compression_ratio: Some(1.0), bytes, ..Compared::default() };
+        let macs = report.sparsity.macs_dense;
+        let dense = Compared { sparsity: Some(0.0), compression_ratio: Some(1.0), macs, bytes, ..Compared::default() };
         let row = if network == "dense" { dense } else { sparse.clone() };
         measured(Compared { name: format!("{name} · {network}"), ..row }, evaluation)
     };
@@ -120,8 +129,12 @@ fn of_report(name: &str, report: &Report) -> Vec<Compared> {
 }
 
 fn of_run(name: String, report: &RunReport) -> Compared {
+    let how = match &report.recipe.prune_at_init {
+        Some(method) => format!("{method} before training"),
+        None => report.recipe.method.clone(),
+    };
     Compared {
-        name: format!("{name} · {}", report.recipe.method),
+        name: format!("{name} · {how}"),
         sparsity: Some(report.outcome.sparsity),
         top1: report.outcome.test.as_ref().map(|test| test.value),
         ..Compared::default()
@@ -133,6 +146,7 @@ fn of_study(name: &str, study: &Analysis, filter: &str) -> Vec<Compared> {
         name: format!("{name} · {} · {}", model.name, way.name()),
         sparsity: Some(point.realised),
         compression_ratio: Some(point.compression_ratio),
+        macs: None,
         theoretical_speedup: point.theoretical_speedup,
         bytes: Some(point.sparse_bytes),
         top1: (model.metric == resprout::study::Metric::Top1).then_some(point.value),
@@ -148,19 +162,41 @@ fn of_study(name: &str, study: &Analysis, filter: &str) -> Vec<Compared> {
     rows
 }
 
-fn of_model(path: &Path, model: &Model) -> Result<Compared> {
-    let (layers, _) = model.prunable(&PrunableRule::default())?;
-    let macs = report::fixed_image(model).and_then(|image| report::layer_macs(model, &image).ok());
-    let rows = report::layer_rows(model, &layers, macs.as_ref())?;
-    let sparsity = report::sparsity_info(model, &rows, None, macs.as_ref());
+/// A model, as what is left of the first one if it is a smaller form of that.
+fn of_model(path: &Path, model: &Model, first: Option<&Model>) -> Result<Compared> {
+    let own = sparsity(model)?;
+    let whole = match first.filter(|first| is_shrunk(model, first)) {
+        Some(first) => sparsity(first)?,
+        None => own.clone(),
+    };
+    let left = (own.parameters - (own.prunable - own.kept)).max(1);
     Ok(Compared {
         name: path.display().to_string(),
-        sparsity: Some(sparsity.of_prunable),
-        compression_ratio: Some(sparsity.compression_ratio),
-        theoretical_speedup: sparsity.theoretical_speedup,
+        sparsity: Some(1.0 - own.kept as f64 / whole.prunable.max(1) as f64),
+        compression_ratio: Some(whole.parameters as f64 / left as f64),
+        macs: own.macs_sparse,
+        theoretical_speedup: whole.macs_dense.zip(own.macs_sparse).map(|(whole, left)| whole as f64 / left.max(1) as f64),
         bytes: Some(report::gzip_files(&model_files(path)?)?),
         ..Compared::default()
     })
+}
+
+fn sparsity(model: &Model) -> Result<SparsityInfo> {
+    let (layers, _) = model.prunable(&PrunableRule::default())?;
+    let macs = report::fixed_image(model).and_then(|image| report::layer_macs(model, &image).ok());
+    let rows = report::layer_rows(model, &layers, macs.as_ref())?;
+    Ok(report::sparsity_info(model, &rows, None, macs.as_ref()))
+}
+
+/// Whether channels were cut out of `first` to make `model`: the same weights, none larger and some smaller.
+fn is_shrunk(model: &Model, first: &Model) -> bool {
+    let weights = |model: &Model| model.prunable(&PrunableRule::default()).map(|(layers, _)| layers).unwrap_or_default();
+    let (small, large) = (weights(model), weights(first));
+    let fits = small.iter().zip(&large).all(|(small, large)| {
+        let mut axes = small.shape.iter().zip(&large.shape);
+        small.param == large.param && small.shape.len() == large.shape.len() && axes.all(|(a, b)| a <= b)
+    });
+    fits && small.len() == large.len() && model.params.float_count() < first.params.float_count()
 }
 
 /// Measures the models, the first of which is the dense one; returns notes on the images.

@@ -37,6 +37,8 @@ pub struct Scored {
     pub left_dense: Vec<LeftDense>,
     /// What the repair at initialisation did to each layer; empty if none was asked for.
     pub init_repair: Vec<LipschitzRow>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
     /// Seconds of scoring and selecting.
     pub seconds: f64,
 }
@@ -133,6 +135,8 @@ fn describe(
     let (prunable, left_dense) = model.prunable(&options.rule)?;
     let macs = report::layer_macs(model, &image)?;
     let layers = report::layer_rows(model, &prunable, Some(&macs))?;
+    let mut warnings = report::layer_warnings(&layers);
+    warnings.extend(report::path_warnings(model, &prunable, &layers));
     Ok(Scored {
         schema_version: SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION"),
@@ -144,6 +148,7 @@ fn describe(
         layers,
         left_dense,
         init_repair,
+        warnings,
         seconds,
     })
 }

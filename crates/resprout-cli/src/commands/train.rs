@@ -12,6 +12,7 @@ use resprout::model::{Dim, ElementType, Layout, Model};
 use resprout::progress::Progress;
 use resprout::random::SplitMix64;
 use resprout::{Error, ErrorKind, Result};
+use resprout_train::checkpoint::{JOURNAL, LAST};
 use resprout_train::loader::Examples;
 use resprout_train::recipe::{RECIPE, Recipe};
 use resprout_train::run::{self, Data, RunOptions, RunReport};
@@ -29,8 +30,8 @@ pub fn run(args: &TrainArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let mut model = open_model(&recipe, &data)?;
     let folder = &args.output;
     let options = RunOptions { folder: Some(folder.clone()), resume: args.resume, workers: args.workers.get() };
-    let (outcome, best) =
-        run::train(&mut model, &recipe, &data, &options, progress).map_err(|e| of_model(e, recipe.model.as_deref()))?;
+    let trained = run::train(&mut model, &recipe, &data, &options, progress);
+    let (outcome, best) = trained.map_err(|error| of_model(interrupted(error, folder), recipe.model.as_deref()))?;
     let examples = data.test.as_ref().unwrap_or(&data.train);
     let some: Vec<usize> = examples.indices.iter().copied().take(COMPARED).collect();
     let images = examples.set.load_picked(&some, examples.channels, &examples.preprocess)?;
@@ -55,6 +56,22 @@ fn of_model(error: Error, file: Option<&str>) -> Error {
         (ErrorKind::Unsupported, Some(file)) => error.at(file),
         _ => error,
     }
+}
+
+/// Says what an interrupted run has kept, and how it goes on.
+fn interrupted(error: Error, folder: &Path) -> Error {
+    if error.kind() != ErrorKind::Interrupted {
+        return error;
+    }
+    let journal = std::fs::read_to_string(folder.join(JOURNAL)).unwrap_or_default();
+    let kept = match (folder.join(LAST).exists(), journal.lines().count()) {
+        (true, epochs) => format!("the run as it was after epoch {epochs} is kept in {}, and goes on there", folder.display()),
+        (false, _) => {
+            format!("the first epoch was not over; {} holds the recipe alone, and the run begins anew", folder.display())
+        }
+    };
+    let message = format!("interrupted; {kept} with `resprout train -o {} --resume`", folder.display());
+    Error::new(ErrorKind::Interrupted, message)
 }
 
 /// The recipe file, if there is one, with what was typed over it.

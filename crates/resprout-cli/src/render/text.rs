@@ -60,6 +60,9 @@ pub fn report(report: &Report) {
     layers(&report.layers);
     left_dense(&report.left_dense);
     sparsity(&report.sparsity);
+    if let Some(came) = &report.came_sparse {
+        outln!("  {came}");
+    }
     if let Some(shrunk) = &report.shrunk {
         let macs = shrunk.macs.map_or(String::new(), |[a, b]| format!(", MACs {} -> {}", macs(Some(a)), macs(Some(b))));
         let [before, after] = shrunk.parameters;
@@ -381,6 +384,7 @@ pub fn comparison(rows: &[Compared]) {
             row.name.clone(),
             share(row.sparsity),
             ratio(row.compression_ratio),
+            macs(row.macs),
             ratio(row.theoretical_speedup),
             row.bytes.map_or("-".into(), bytes),
             share(row.top1),
@@ -389,7 +393,7 @@ pub fn comparison(rows: &[Compared]) {
         ]
     };
     table(
-        &["", "sparsity", "smaller", "MACs saved", "bytes", "top-1", "agreement", "KL (nats)"],
+        &["", "sparsity", "smaller", "MACs", "MACs saved", "bytes", "top-1", "agreement", "KL (nats)"],
         &rows.iter().map(row).collect::<Vec<_>>(),
     );
 }
@@ -461,6 +465,7 @@ pub fn scored(scored: &Scored, output: &Path) {
     if !scored.init_repair.is_empty() {
         outln!("  {}", init_repair(&scored.init_repair));
     }
+    warnings(&scored.warnings);
     outln!("\nwrote {}; scored by {} in {:.1} s", output.display(), scored.method, scored.seconds);
 }
 

@@ -111,7 +111,7 @@ impl<'b> Machine<'b> {
                 Some(&mark) if mark == self.stack.len() => drop(self.marks.pop()),
                 _ => drop(self.pop()?),
             },
-            b'1' => drop(self.to_mark()?),
+            b'1' => drop(self.pop_to_mark()?),
             b'2' => {
                 let top = self.top()?;
                 self.stack.push(top);
@@ -210,7 +210,7 @@ impl<'b> Machine<'b> {
                     self.stack.len().checked_sub(count).filter(|&start| self.marks.last().is_none_or(|&mark| mark <= start));
                 self.stack.split_off(start.ok_or_else(underflow)?)
             }
-            _ => self.to_mark()?,
+            _ => self.pop_to_mark()?,
         };
         self.push(Node::Sequence(items))
     }
@@ -224,7 +224,7 @@ impl<'b> Machine<'b> {
                 vec![self.pop()?, value]
             }
             b'a' => vec![self.pop()?],
-            _ => self.to_mark()?,
+            _ => self.pop_to_mark()?,
         };
         let pairs = || items.as_chunks::<2>().0.iter().map(|&[key, value]| (key, value));
         if code == b'd' {
@@ -270,11 +270,11 @@ impl<'b> Machine<'b> {
             b'i' => {
                 let name = format!("{}.{}", self.line()?, self.line()?);
                 let function = self.add(Node::Global(name))?;
-                let arguments = self.to_mark()?;
+                let arguments = self.pop_to_mark()?;
                 (function, self.add(Node::Sequence(arguments))?)
             }
             b'o' => {
-                let mut arguments = self.to_mark()?;
+                let mut arguments = self.pop_to_mark()?;
                 if arguments.is_empty() {
                     return Err(underflow());
                 }
@@ -314,7 +314,7 @@ impl<'b> Machine<'b> {
         self.stack.pop().ok_or_else(underflow)
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Id>> {
+    fn pop_to_mark(&mut self) -> Result<Vec<Id>> {
         let mark = self.marks.pop().filter(|&mark| mark <= self.stack.len()).ok_or_else(underflow)?;
         Ok(self.stack.split_off(mark))
     }
