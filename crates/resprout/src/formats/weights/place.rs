@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::formats::safetensors::MASK_SUFFIX;
 use crate::model::{BIAS_SUFFIX, Layer, Mask, Model};
 use crate::ops::Op;
+use crate::tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a parameter is made of.
