@@ -13,6 +13,10 @@ pub fn fold(op: &Op, inputs: &[Option<Fact>], kernel: Kernel) -> Result<Option<V
     if let Op::Shape { start, end } = op {
         return Ok(Some(Value::I64(Array::vector(shape_slice(&operand(inputs, 0)?.shape, *start, *end)))));
     }
+    // What is computed of the images are 32-bit floats: a constant becomes one, whichever value it is to be like.
+    if let (Op::CastLike, [Some(Fact { value: Some(value), .. }), Some(Fact { value: None, .. })]) = (op, inputs) {
+        return cast(value, FLOAT).map(Some);
+    }
     let known: Option<Vec<&Value>> = inputs.iter().flatten().map(|fact| fact.value.as_deref()).collect();
     let Some(values) = known.filter(|values| !values.is_empty()) else { return Ok(None) };
     if let Op::ConstantOfShape { value } = op {
