@@ -1,8 +1,8 @@
 //! `resprout prune`: prune, repair, measure, write, report.
 
 use super::{
-    ONNX_SPARSE, VERIFY_IMAGES, check_computable, check_json_target, check_writable, file_info, fold_batch_norm, format_of, images, model_files, outputs,
-    read_model, read_model_and_notes, write_json, write_model,
+    ONNX_SPARSE, VERIFY_IMAGES, check_computable, check_json_target, check_writable, file_info, fold_batch_norm, format_of,
+    images, model_files, outputs, read_model, read_model_and_notes, write_json, write_model,
 };
 use crate::args::{CalibrationCount, Format, PruneArgs};
 use crate::render::text;
@@ -371,7 +371,10 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
         schema_version: report::SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION").into(),
         sparsity: report::sparsity_info(model, &layers, args.macs.is_none().then_some(options.sparsity), macs.as_ref()),
-        size: Some(SizeInfo { dense: report::sizes(dense, &model_files(&args.model)?)?, sparse: report::sizes(written, &model_files(&args.output)?)? }),
+        size: Some(SizeInfo {
+            dense: report::sizes(dense, &model_files(&args.model)?)?,
+            sparse: report::sizes(written, &model_files(&args.output)?)?,
+        }),
         model: dense_file,
         reference: args.reference.as_ref().map(|path| file_info(path)).transpose()?,
         came_sparse,

@@ -19,7 +19,8 @@ impl Model {
     /// `w' = s w`, `b' = s (b - mean) + beta` with `s = gamma / sqrt(var + epsilon)`, in `f64`. What the network computes
     /// stays the same but for rounding, and pruned weights stay zero.
     pub fn merge_batch_norms(&mut self) -> Result<MergedNorms> {
-        let norms: Vec<String> = self.graph.layers.iter().filter(|layer| is_norm(layer)).map(|layer| layer.name.clone()).collect();
+        let norms: Vec<String> =
+            self.graph.layers.iter().filter(|layer| is_norm(layer)).map(|layer| layer.name.clone()).collect();
         let mut outcome = MergedNorms::default();
         for name in norms {
             match self.target(&name) {
@@ -51,7 +52,8 @@ impl Model {
             Op::ConvTranspose(attributes) if attributes.groups() == 1 => {}
             _ => return Err("no convolution or linear layer in front of it"),
         }
-        let weight = layer.input(1).filter(|name| self.params.f32(name).is_some()).ok_or("the weight in front of it is computed")?;
+        let weight =
+            layer.input(1).filter(|name| self.params.f32(name).is_some()).ok_or("the weight in front of it is computed")?;
         let scaled = matches!(layer.op, Op::Gemm { alpha, beta, .. } if alpha != 1.0 || beta != 1.0);
         let bias = layer.input(2).map(|name| self.params.f32(name).filter(|bias| bias.shape.len() == 1 && alone(name)));
         match () {
@@ -84,8 +86,7 @@ impl Model {
             Some(name) => self.weight(name)?.data.iter().map(|&v| f64::from(v)).collect(),
             None => vec![0.0; scale.len()],
         };
-        let bias: Vec<f32> =
-            (0..scale.len()).map(|c| (scale[c] * (old[c] - mean[c]) + beta[c]) as f32).collect();
+        let bias: Vec<f32> = (0..scale.len()).map(|c| (scale[c] * (old[c] - mean[c]) + beta[c]) as f32).collect();
         match layer.input(2).map(String::from) {
             Some(name) => self.params.f32_mut(&name).into_iter().for_each(|tensor| tensor.data.clone_from(&bias)),
             None => drop(self.give_bias(index, bias)?),
@@ -123,9 +124,9 @@ fn out_axis(op: &Op) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Mask;
     use crate::architectures::{INITS, Net, Window};
     use crate::forward::{Network, PlanOptions};
+    use crate::model::Mask;
     use crate::tensor::Tensor;
 
     /// Two convolutions with BatchNormalization, and one whose output something else reads as well.
@@ -143,7 +144,8 @@ mod tests {
         let flat = net.flatten(&mean, "flat");
         let output = net.linear(&flat, "classes", 3).name;
         let mut model = net.finish("norms", &output, 3).unwrap();
-        let names: Vec<String> = model.params.iter().map(|(name, _)| name.to_string()).filter(|name| name.contains("_norm")).collect();
+        let names: Vec<String> =
+            model.params.iter().map(|(name, _)| name.to_string()).filter(|name| name.contains("_norm")).collect();
         for (seed, name) in names.iter().enumerate() {
             let tensor = model.params.f32_mut(name).unwrap();
             tensor.data.iter_mut().enumerate().for_each(|(i, v)| *v = 0.4 + ((seed * 7 + i * 3) % 11) as f32 * 0.13);
@@ -167,7 +169,8 @@ mod tests {
         let outcome = merged.merge_batch_norms().unwrap();
         assert_eq!((outcome.merged, outcome.left.len()), (2, 1));
         assert_eq!(outcome.left[0].0, "c_norm");
-        let zeros = |model: &Model| model.params.f32("a.weight").unwrap().data.iter().zip(&mask.0).all(|(w, kept)| *kept || *w == 0.0);
+        let zeros =
+            |model: &Model| model.params.f32("a.weight").unwrap().data.iter().zip(&mask.0).all(|(w, kept)| *kept || *w == 0.0);
         assert!(zeros(&merged));
         let bytes = crate::formats::onnx::encode(&merged).unwrap();
         let back = crate::formats::onnx::parse(bytes, None).unwrap();

@@ -109,7 +109,12 @@ impl Model {
             rule,
             patterns: patterns.collect::<Result<_>>()?,
             used: vec![false; rule.ignore.len()],
-            writers: self.graph.layers.iter().flat_map(|layer| layer.outputs.iter().map(move |name| (name.as_str(), layer))).collect(),
+            writers: self
+                .graph
+                .layers
+                .iter()
+                .flat_map(|layer| layer.outputs.iter().map(move |name| (name.as_str(), layer)))
+                .collect(),
             seen: HashSet::new(),
             prunable: Vec::new(),
             dense: Vec::new(),
@@ -169,7 +174,9 @@ impl<'m> Finder<'m> {
                 continue;
             }
             match self.writers.get(name) {
-                Some(layer) if !layer.inputs.is_empty() => open.extend(layer.inputs.iter().map(String::as_str).filter(|n| !n.is_empty())),
+                Some(layer) if !layer.inputs.is_empty() => {
+                    open.extend(layer.inputs.iter().map(String::as_str).filter(|n| !n.is_empty()))
+                }
                 Some(_) => {}
                 None => return false,
             }

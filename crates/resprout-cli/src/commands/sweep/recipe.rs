@@ -234,7 +234,8 @@ impl Entry {
             let images = share(shared, DIGITS.into(), || self.digits(recipe, &keys))?;
             return Ok((onnx::parse(embedded::MODEL.to_vec(), None)?, sha256(embedded::MODEL), images));
         }
-        let network = NetworkArgs { arch: self.arch.clone(), classes: self.classes, weights: self.weights.clone(), fold_weights: false };
+        let network =
+            NetworkArgs { arch: self.arch.clone(), classes: self.classes, weights: self.weights.clone(), fold_weights: false };
         let model = read_computable(&self.path, &network)?;
         let args = keys.arguments();
         let (preprocess, chosen) = images::preprocess(&args, &model)?;

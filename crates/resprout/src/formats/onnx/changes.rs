@@ -91,7 +91,8 @@ pub(super) fn is_handed_on(model: &Model, source: &OnnxSource, name: &str, param
 impl<'a> Changes<'a> {
     pub fn new(model: &'a Model, home: impl Fn(&Tensor) -> Home) -> Result<Changes<'a>> {
         let source = source_of(model)?;
-        let mut changes = Changes { dropped: source.dead_initializers.clone(), dropped_nodes: source.dead_nodes.clone(), ..Changes::default() };
+        let mut changes =
+            Changes { dropped: source.dead_initializers.clone(), dropped_nodes: source.dead_nodes.clone(), ..Changes::default() };
         for (name, param) in model.params.iter() {
             changes.param(model, source, name, param, &home)?;
         }

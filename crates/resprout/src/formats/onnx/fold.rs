@@ -120,7 +120,8 @@ pub(super) fn unneeded(graph: &GraphProto, computed: &[String]) -> (HashSet<usiz
 
 /// Nodes that the outputs depend on, and names that these read; values in `cut` need nothing.
 fn needed(graph: &GraphProto, cut: &HashSet<&str>) -> (HashSet<usize>, HashSet<String>) {
-    let outputs = |(index, node): (usize, &NodeProto)| node.output.iter().map(move |name| (name.clone(), index)).collect::<Vec<_>>();
+    let outputs =
+        |(index, node): (usize, &NodeProto)| node.output.iter().map(move |name| (name.clone(), index)).collect::<Vec<_>>();
     let writers: HashMap<String, usize> = graph.node.iter().enumerate().flat_map(outputs).collect();
     let mut open: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
     let (mut nodes, mut names) = (HashSet::new(), HashSet::new());

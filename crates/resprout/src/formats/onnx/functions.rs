@@ -109,7 +109,8 @@ impl<'m> Inliner<'m> {
         renamed: &mut HashMap<String, String>,
         attributes: &HashMap<&str, &AttributeProto>,
     ) -> NodeProto {
-        let prefix = format!("{}/", if call.name.is_empty() { format!("{}_{}", call.op_type, self.calls) } else { call.name.clone() });
+        let prefix =
+            format!("{}/", if call.name.is_empty() { format!("{}_{}", call.op_type, self.calls) } else { call.name.clone() });
         let outputs: Vec<String> = node.output.iter().map(|name| self.rename(name, &prefix, renamed)).collect();
         let mut attribute = Vec::with_capacity(node.attribute.len());
         for old in &node.attribute {
@@ -186,7 +187,10 @@ fn rename_graph(graph: &mut GraphProto, renamed: &HashMap<String, String>) {
     };
     for node in &mut graph.node {
         node.input.iter_mut().for_each(outer);
-        node.attribute.iter_mut().flat_map(|a| a.g.iter_mut().chain(&mut a.graphs)).for_each(|graph| rename_graph(graph, renamed));
+        node.attribute
+            .iter_mut()
+            .flat_map(|a| a.g.iter_mut().chain(&mut a.graphs))
+            .for_each(|graph| rename_graph(graph, renamed));
     }
     graph.output.iter_mut().for_each(|output| outer(&mut output.name));
 }

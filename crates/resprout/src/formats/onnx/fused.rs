@@ -35,7 +35,8 @@ pub(super) fn unfused(mut layer: Layer, node: &NodeProto) -> Result<Vec<Layer>> 
         return Ok(vec![layer]);
     }
     let Some(output) = layer.outputs.first().cloned() else { return Ok(vec![layer]) };
-    let summand = if matches!(layer.op, Op::Conv(_)) { layer.inputs.get(3).cloned().filter(|name| !name.is_empty()) } else { None };
+    let summand =
+        if matches!(layer.op, Op::Conv(_)) { layer.inputs.get(3).cloned().filter(|name| !name.is_empty()) } else { None };
     layer.inputs.truncate(3);
     let mut then: Vec<(Op, Option<String>)> = Vec::new();
     then.extend(summand.map(|name| (Op::Binary(BinaryOp::Add), Some(name))));
@@ -55,7 +56,8 @@ pub(super) fn unfused(mut layer: Layer, node: &NodeProto) -> Result<Vec<Layer>> 
 /// The activation of a fused node, if it has one; `None` if it is not known here.
 fn activation(node: &NodeProto) -> Option<Option<Op>> {
     let find = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name);
-    let Some(kind) = find("activation").map(|a| String::from_utf8_lossy(&a.s).into_owned()).filter(|kind| !kind.is_empty()) else {
+    let Some(kind) = find("activation").map(|a| String::from_utf8_lossy(&a.s).into_owned()).filter(|kind| !kind.is_empty())
+    else {
         return Some(None);
     };
     let params = find("activation_params").map(|a| a.floats.clone()).unwrap_or_default();

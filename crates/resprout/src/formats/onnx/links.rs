@@ -133,7 +133,8 @@ impl Linker<'_> {
     }
 
     fn free_name(&self, mut name: String) -> String {
-        let is_value = |name: &String| self.layers.iter().any(|layer| layer.outputs.contains(name) || layer.inputs.contains(name));
+        let is_value =
+            |name: &String| self.layers.iter().any(|layer| layer.outputs.contains(name) || layer.inputs.contains(name));
         while self.params.get(&name).is_some() || is_value(&name) {
             name.push('_');
         }
@@ -206,7 +207,8 @@ impl Linker<'_> {
                 true => Some(None),
                 false => self.params.get(name)?.value().cloned().map(|value| Some(Fact::constant(value))),
             });
-            let facts: Option<Vec<Option<Fact>>> = std::iter::once(Some(Some(Fact::constant(value.clone())))).chain(rest).collect();
+            let facts: Option<Vec<Option<Fact>>> =
+                std::iter::once(Some(Some(Fact::constant(value.clone())))).chain(rest).collect();
             let next = fold_op(&layer.op, &facts?, Kernel::best()).ok()??;
             converted |= matches!(layer.op, Op::Cast { .. });
             match &layer.op {

@@ -21,7 +21,8 @@ pub(super) fn captured(node: &NodeProto) -> Vec<String> {
 
 fn collect(graph: &GraphProto, found: &mut Vec<String>) {
     let sparse = graph.sparse_initializer.iter().filter_map(|sparse| Some(&sparse.values.as_ref()?.name));
-    let own = graph.input.iter().map(|input| &input.name).chain(graph.initializer.iter().map(|tensor| &tensor.name)).chain(sparse);
+    let own =
+        graph.input.iter().map(|input| &input.name).chain(graph.initializer.iter().map(|tensor| &tensor.name)).chain(sparse);
     let made = graph.node.iter().flat_map(|node| &node.output);
     let known: HashSet<&String> = own.chain(made).collect();
     let mut read = Vec::new();
@@ -95,9 +96,10 @@ fn order(layers: &[Layer], writers: &HashMap<&str, usize>) -> Result<Vec<usize>>
         }
     }
     match waits.iter().position(|&waiting| waiting > 0) {
-        Some(index) => {
-            Err(Error::format(format!("node {:?} is part of a cycle: it reads what follows from its own output", layers[index].name)))
-        }
+        Some(index) => Err(Error::format(format!(
+            "node {:?} is part of a cycle: it reads what follows from its own output",
+            layers[index].name
+        ))),
         None => Ok(order),
     }
 }

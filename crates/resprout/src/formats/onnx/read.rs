@@ -2,9 +2,7 @@
 
 use super::external::External;
 use super::links::{self, Link};
-use super::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, data_type,
-};
+use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, data_type};
 use super::tensors::{constant_param, filled, read_tensor, spread};
 use super::view::View;
 use super::{functions, fused, order};

@@ -67,7 +67,8 @@ impl Outside for Sidecar {
             return Ok(tensor);
         }
         let gap = self.at.next_multiple_of(ALIGNMENT) - self.at;
-        let written = self.out.write_all(&[0; ALIGNMENT as usize][..gap as usize]).and_then(|()| self.out.write_all(&tensor.raw_data));
+        let written =
+            self.out.write_all(&[0; ALIGNMENT as usize][..gap as usize]).and_then(|()| self.out.write_all(&tensor.raw_data));
         written.map_err(|e| Error::io(&self.target, e).at("cannot write"))?;
         let (offset, length) = (self.at + gap, tensor.raw_data.len() as u64);
         self.at = offset + length;

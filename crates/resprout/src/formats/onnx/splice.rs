@@ -63,7 +63,10 @@ impl From<Option<Vec<u8>>> for Edit {
 
 /// Copies a message with its length-delimited fields as `change(number, index among fields of that
 /// number, content)` says.
-pub(super) fn rewrite<E: Into<Edit>>(message: &Bytes, mut change: impl FnMut(u32, usize, &Bytes) -> Result<E>) -> Result<Vec<u8>> {
+pub(super) fn rewrite<E: Into<Edit>>(
+    message: &Bytes,
+    mut change: impl FnMut(u32, usize, &Bytes) -> Result<E>,
+) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(message.len());
     each_field(message, |number, index, whole, content| {
         match content.map(|content| change(number, index, content)).transpose()?.map_or(Edit::Keep, E::into) {

@@ -145,7 +145,9 @@ pub(super) fn widened(tensor: &TensorProto, outside: Option<&Bytes>) -> Result<O
 /// The bytes of numbers in a type that holds each of them exactly; `None` where it cannot.
 pub(super) fn narrowed(numbers: &[f32], to: i32) -> Option<Vec<u8>> {
     let exact = |&v: &f32| match to {
-        data_type::FLOAT16 => Some(f16::from_f32(v)).filter(|h| h.to_f32().to_bits() == v.to_bits()).map(|h| h.to_le_bytes().to_vec()),
+        data_type::FLOAT16 => {
+            Some(f16::from_f32(v)).filter(|h| h.to_f32().to_bits() == v.to_bits()).map(|h| h.to_le_bytes().to_vec())
+        }
         data_type::BFLOAT16 => {
             Some(bf16::from_f32(v)).filter(|h| h.to_f32().to_bits() == v.to_bits()).map(|h| h.to_le_bytes().to_vec())
         }
@@ -204,7 +206,8 @@ mod tests {
 
     #[test]
     fn numbers_of_the_wrong_length_are_refused() {
-        let short = TensorProto { dims: vec![3], data_type: data_type::FLOAT16, raw_data: vec![0; 4].into(), ..Default::default() };
+        let short =
+            TensorProto { dims: vec![3], data_type: data_type::FLOAT16, raw_data: vec![0; 4].into(), ..Default::default() };
         assert!(read_tensor(&short, None).is_err());
         assert!(widened(&short, None).is_err());
     }

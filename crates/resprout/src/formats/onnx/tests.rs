@@ -49,7 +49,13 @@ fn numbers(count: usize) -> Vec<f32> {
 fn floats(name: &str, dims: &[i64]) -> TensorProto {
     let data = numbers(dims.iter().product::<i64>() as usize);
     let raw: Vec<u8> = data.iter().flat_map(|v| v.to_le_bytes()).collect();
-    TensorProto { name: name.into(), dims: dims.to_vec(), data_type: data_type::FLOAT, raw_data: raw.into(), ..Default::default() }
+    TensorProto {
+        name: name.into(),
+        dims: dims.to_vec(),
+        data_type: data_type::FLOAT,
+        raw_data: raw.into(),
+        ..Default::default()
+    }
 }
 
 fn whole(name: &str, values: &[i64]) -> TensorProto {
@@ -217,7 +223,10 @@ fn norm(x: &str, y: &str, of: [&str; 4]) -> NodeProto {
 #[test]
 fn numbers_that_normalisations_share_are_changed_one_by_one() {
     let vectors = || ["g", "b", "m"].map(|name| floats(name, &[3]));
-    let var = || TensorProto { raw_data: [1.5f32, 2.0, 0.5].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into(), ..floats("v", &[3]) };
+    let var = || TensorProto {
+        raw_data: [1.5f32, 2.0, 0.5].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into(),
+        ..floats("v", &[3])
+    };
     // Read twice as they are, and handed on by Identity: as simplifiers and the TorchScript exporter leave them.
     let direct = vec![norm("x", "a", ["g", "b", "b", "v"]), norm("a", "y", ["g", "b", "m", "v"])];
     let handed = vec![
@@ -352,7 +361,8 @@ fn what_a_branch_reads_from_outside_counts_and_its_weights_are_listed() {
         choose.attribute.push(AttributeProto { name: name.into(), g, r#type: 5, ..Default::default() });
     }
     let condition = TensorProto { data_type: data_type::BOOL, raw_data: vec![1].into(), ..whole("condition", &[1]) };
-    let dense = read(&model(&[0, 4], vec![node("MatMul", &["x", "w"], &["h"]), choose], vec![floats("w", &[4, 3]), condition])).unwrap();
+    let dense =
+        read(&model(&[0, 4], vec![node("MatMul", &["x", "w"], &["h"]), choose], vec![floats("w", &[4, 3]), condition])).unwrap();
     assert_eq!(dense.graph.reader_counts()["h"], 1);
     let (names, left) = prunable(&dense);
     assert_eq!(names, ["w"]);
@@ -372,7 +382,12 @@ fn fused_operations_of_onnx_runtime_are_read_as_what_they_are() {
     let initializers = || vec![floats("w", &[3, 3, 1, 1]), floats("b", &[3])];
     let fused = read(&model(&[0, 3, 2, 2], vec![relu.clone(), conv.clone()], initializers())).unwrap();
     assert_eq!(fused.graph.layers.iter().map(|layer| layer.op.name()).collect::<Vec<_>>(), ["Relu", "Conv", "Add", "Relu"]);
-    let plain = vec![relu.clone(), node("Conv", &["x", "w", "b"], &["c"]), node("Add", &["c", "z"], &["s"]), node("Relu", &["s"], &["y"])];
+    let plain = vec![
+        relu.clone(),
+        node("Conv", &["x", "w", "b"], &["c"]),
+        node("Add", &["c", "z"], &["s"]),
+        node("Relu", &["s"], &["y"]),
+    ];
     let plain = read(&model(&[0, 3, 2, 2], plain, initializers())).unwrap();
     assert_eq!(run(&fused, &[3, 2, 2]), run(&plain, &[3, 2, 2]));
     check_back(&pruned(&fused, "w"), &[3, 2, 2]);

@@ -218,10 +218,8 @@ fn rewrite_node(node: &Bytes, index: usize, changes: &Changes) -> Result<Option<
         node = regroup(&node, groups)?.into();
     }
     if let Some(output) = output {
-        node = rewrite(&node, |number, at, _| {
-            Ok((number == field::NODE_OUTPUT && at == 0).then(|| output.as_bytes().to_vec()))
-        })?
-        .into();
+        node = rewrite(&node, |number, at, _| Ok((number == field::NODE_OUTPUT && at == 0).then(|| output.as_bytes().to_vec())))?
+            .into();
     }
     for (place, name) in inputs.into_iter().flatten() {
         node = give_input(&node, *place, name)?.into();
