@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 side, kernel, dilation = 12, 3, 2
 node = helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[kernel], dilations=[dilation], strides=[1], auto_pad="SAME_UPPER")
 graph = helper.make_graph([node], "pool", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, side])],
-                          [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+                          [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "c", "l"])])
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
 onnx.checker.check_model(model)
 session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -15,7 +15,7 @@ def resize(side, scale, mode):
     node = helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="nearest", nearest_mode=mode,
                             coordinate_transformation_mode="asymmetric")
     graph = helper.make_graph([node], "resize", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, side])],
-                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], constants)
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "l"])], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.checker.check_model(model)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -189,7 +189,7 @@ fn weights_that_are_no_floats_are_left_dense_by_their_type() {
         let behind = [node("DequantizeLinear", &["w", "s"], "f"), node("Conv", &["x", "f"], "y")];
         scratch.file("typed.onnx", &model(&behind, &[stored, tensor("s", &[], &[1.0])]));
         let text = scratch.ok(&["inspect", "typed.onnx"]);
-        assert!(text.contains(&format!("left dense ({name} behind DequantizeLinear, not 32-bit floats): f")), "{text}");
+        assert!(text.contains(&format!("left dense ({name}, goes through DequantizeLinear before")), "{text}");
     }
 }
 

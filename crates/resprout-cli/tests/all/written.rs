@@ -29,7 +29,7 @@ fn external_data_hold_the_same_network_and_count_in_reports() {
     };
     assert_eq!(weights("a.onnx"), weights("b.onnx"));
     assert_eq!(weights("a.onnx"), weights("c.onnx"));
-    let message = scratch.fails(1, &["convert", "digits.onnx", "--external-data", "--format", "onnx-sparse", "-o", "d.onnx"]);
+    let message = scratch.fails(2, &["convert", "digits.onnx", "--external-data", "--format", "onnx-sparse", "-o", "d.onnx"]);
     assert!(message.contains("--external-data"), "{message}");
     std::fs::remove_file(scratch.path("apart.onnx.data")).unwrap();
     let message = scratch.fails(1, &["inspect", "apart.onnx"]);
@@ -53,6 +53,6 @@ fn batch_normalisation_is_fused_on_writing_and_the_network_stays_the_same() {
     let eval = json(&scratch.ok(&[&eval[..], &DIGITS_NORM].concat()));
     let error = eval["evaluation"]["networks"][1][1]["relative_error"]["value"].as_f64();
     assert!(error.is_some_and(|error| error < 1e-4), "{eval}");
-    let message = scratch.fails(1, &["convert", "fused.onnx", "--fold-bn", "-o", "again.onnx"]);
+    let message = scratch.fails(2, &["convert", "fused.onnx", "--fold-bn", "-o", "again.onnx"]);
     assert!(message.contains("--fold-bn") && message.contains("no BatchNormalization"), "{message}");
 }

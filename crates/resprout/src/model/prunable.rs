@@ -246,7 +246,9 @@ impl<'m> Finder<'m> {
         let between = operations.join(", ");
         for name in sources {
             if self.seen.insert(name) {
-                self.leave(layer, name, format!("goes through {between} before the layer reads it; see --fold-weights"));
+                let param = self.model.params.get(name).filter(|param| param.f32().is_none());
+                let kind = param.map_or(String::new(), |param| format!("{}, ", param.type_name()));
+                self.leave(layer, name, format!("{kind}goes through {between} before the layer reads it; see --fold-weights"));
             }
         }
     }

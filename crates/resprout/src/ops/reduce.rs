@@ -64,9 +64,11 @@ impl Softmax {
         Ok(Softmax { len, step, log })
     }
 
-    /// Whether elements along an axis, so long and with so many elements for each index, do not depend on each other.
+    /// Whether elements along an axis, so long and with so many elements for each index, do not depend on each other. Along an
+    /// axis of length 1 that is not seen from the numbers; it counts as depending, as it would if the axis were longer.
     pub(crate) fn keeps(&self, inside: usize, dim: usize) -> bool {
-        self.len * self.step <= inside || self.step >= inside * dim
+        let along = self.len == 1 && dim == 1 && self.step == inside;
+        !along && (self.len * self.step <= inside || self.step >= inside * dim)
     }
 
     pub(super) fn run(&self, tensor: &mut Tensor) {
