@@ -1,13 +1,14 @@
 """Sequential fixed-mask least squares: resprout against PyTorch, as whole processes that take turns.
 
     cargo build --release -p resprout-cli
-    python bench/least_squares.py MODEL.onnx CIFAR_BINARY [REPEATS]
-    python bench/least_squares.py --torch MODEL.onnx CIFAR_BINARY     (one run of the PyTorch side)
+    python bench/least_squares.py MODEL.onnx CIFAR_BINARY [REPEATS]              (1024 images, global magnitude, 90 %)
+    python bench/least_squares.py MODEL.onnx IMAGE_FOLDER [REPEATS]              (64 images of 224x224, uniform magnitude, 70 %)
+    python bench/least_squares.py --torch MODEL.onnx CIFAR_BINARY_OR_FOLDER      (one run of the PyTorch side)
     python bench/least_squares.py --large                             (memory and time of a 512x512x3x3 layer at 90 %)
 
-Both do the same sums: global magnitude to 90 %, 1024 images, 64 positions of each, dense and pruned network in
-lock-step, each row of surviving weights fitted to the dense network's pre-activations, the running mean takes the
-intercept. 2 threads each. PyTorch's time is given with and without start-up and imports.
+Both do the same sums: up to 65,536 positions of the images, dense and pruned network in lock-step, each row of surviving weights
+fitted to the dense network's pre-activations, the running mean takes the intercept. PyTorch decomposes the rows of a layer in
+batches, filled up to the longest. 2 threads each. PyTorch's time is given with and without start-up and imports.
 """
 import pathlib
 import subprocess
@@ -16,11 +17,21 @@ import tempfile
 import time
 
 RESPROUT = pathlib.Path(__file__).parent.parent / "target/release/resprout"
-IMAGES, ROWS, SPARSITY, DAMP, CHUNK = 1024, 65536, 0.9, 0.1, 128
+ROWS, DAMP, BATCH_BYTES = 65536, 0.1, 1 << 29
+
+
+def settings(data):
+    """Images, sparsity, allocation, images that go through a layer together, and what resprout is told about the images."""
+    cifar = pathlib.Path(data) / "data_batch_1.bin"
+    if cifar.exists():
+        return 1024, 0.9, "global", 128, [cifar]
+    return 64, 0.7, "uniform", 16, [data, "--preset", "imagenet"]
+
+
 REPAIR = f"least-squares:target=layer:activation=0:damp={DAMP}:rows={ROWS}"
 
 
-def torch_side(model_path, cifar):
+def torch_side(model_path, data):
     start = time.perf_counter()
     import numpy as np
     import onnx
@@ -30,16 +41,19 @@ def torch_side(model_path, cifar):
 
     torch.set_num_threads(2)
     torch.manual_seed(0)
-    raw = np.fromfile(pathlib.Path(cifar) / "data_batch_1.bin", np.uint8).reshape(-1, 3073)[:IMAGES, 1:].reshape(-1, 3, 32, 32)
-    mean, std = (np.array(v, np.float32)[:, None, None] for v in [(0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)])
-    images = torch.from_numpy((raw.astype(np.float32) / 255 - mean) / std)
+    count, sparsity, allocation, chunk, _ = settings(data)
+    images, labels = load(data, count)
+    images = torch.from_numpy(images)
     graph = onnx.load(model_path).graph
     dense = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer}
     sparse = {name: tensor.clone() for name, tensor in dense.items()}
     prunable = [n.input[1] for n in graph.node if n.op_type in ("Conv", "Gemm")]
-    scores = torch.cat([dense[w].abs().flatten() for w in prunable])
-    threshold = scores.kthvalue(round(SPARSITY * scores.numel())).values
-    masks = {w: dense[w].abs() > threshold for w in prunable}
+    threshold = lambda scores: scores.kthvalue(round(sparsity * scores.numel())).values
+    if allocation == "global":
+        limit = threshold(torch.cat([dense[w].abs().flatten() for w in prunable]))
+        masks = {w: dense[w].abs() > limit for w in prunable}
+    else:
+        masks = {w: dense[w].abs() > threshold(dense[w].abs().flatten()) for w in prunable}
     for w in prunable:
         sparse[w] *= masks[w]
 
@@ -48,7 +62,7 @@ def torch_side(model_path, cifar):
     def compute(node, params, values):
         a = attributes(node)
         get = lambda i: values[node.input[i]] if node.input[i] in values else params[node.input[i]]
-        chunked = lambda f: torch.cat([f(part) for part in values[node.input[0]].split(CHUNK)])
+        chunked = lambda f: torch.cat([f(part) for part in values[node.input[0]].split(chunk)])
         match node.op_type:
             case "Conv":
                 bias = get(2) if len(node.input) > 2 else None
@@ -61,6 +75,10 @@ def torch_side(model_path, cifar):
                 return get(0) + get(1)
             case "Gemm":
                 return get(0) @ get(1).T + get(2)
+            case "MaxPool":
+                return F.max_pool2d(get(0), a["kernel_shape"], a["strides"], a.get("pads", [0] * 4)[:2])
+            case "Identity":
+                return get(0)
             case "GlobalAveragePool":
                 return get(0).mean((2, 3), keepdim=True)
             case "ReduceMean":
@@ -108,31 +126,51 @@ def torch_side(model_path, cifar):
             case other:
                 raise NotImplementedError(other)
 
+    def windows(x, weight, a, pick):
+        """The windows of the picked positions, [K, images * positions]."""
+        pad, stride, (height, width) = a.get("pads", [0] * 4)[0], a.get("strides", [1, 1])[0], weight.shape[2:]
+        x = F.pad(x, [pad] * 4)
+        across = (x.shape[3] - width) // stride + 1
+        start = pick // across * stride * x.shape[3] + pick % across * stride
+        flat, channels = x.flatten(2), x.shape[1]
+        taps = [flat.gather(2, (start + dy * x.shape[3] + dx)[:, None].expand(-1, channels, -1)) for dy in range(height) for dx in range(width)]
+        return torch.stack(taps, 2).permute(1, 2, 0, 3).reshape(channels * height * width, -1)
+
     def fit(node, x, target, next_norm):
         a, weight = attributes(node), sparse[node.input[1]]
         if node.op_type == "Conv":
-            patches = F.unfold(x, weight.shape[2:], padding=a.get("pads", [0] * 4)[0], stride=a.get("strides", [1, 1])[0])
-            positions = patches.shape[2]
-            per_image = min(positions, -(-ROWS // IMAGES))
-            pick = torch.stack([torch.randperm(positions)[:per_image] for _ in range(len(x))])
-            rows = patches.gather(2, pick[:, None].expand(-1, patches.shape[1], -1)).transpose(1, 2).flatten(0, 1)
-            wanted = target.flatten(2).gather(2, pick[:, None].expand(-1, target.shape[1], -1)).transpose(1, 2).flatten(0, 1)
+            positions = target.shape[2] * target.shape[3]
+            pick = torch.rand(len(x), positions).topk(min(positions, -(-ROWS // len(x)))).indices
+            rows = windows(x, weight, a, pick)
+            wanted = target.flatten(2).gather(2, pick[:, None].expand(-1, target.shape[1], -1)).transpose(0, 1).flatten(1)
         else:
-            rows, wanted = x, target
-        gram, cross = (rows.T @ rows).double() / len(rows), (rows.T @ wanted).double() / len(rows)
-        mean_x, mean_t = rows.double().mean(0), wanted.double().mean(0)
+            rows, wanted = x.T.contiguous(), target.T.contiguous()
+        n = rows.shape[1]
+        gram, cross = (rows @ rows.T).double() / n, (rows @ wanted.T).double() / n
+        mean_x, mean_t = rows.double().mean(1), wanted.double().mean(1)
         gram, cross = gram - mean_x[:, None] * mean_x, cross - mean_x[:, None] * mean_t
         mask, old = masks[node.input[1]].flatten(1), weight.flatten(1).double()
-        new, intercepts = torch.zeros_like(old), torch.zeros(len(old), dtype=torch.float64)
-        ridge = DAMP * gram.diagonal().mean()
-        for row in range(len(old)):
-            kept = mask[row].nonzero()[:, 0]
-            if len(kept):
-                system = gram[kept][:, kept]
-                right = cross[kept, row] - system @ old[row, kept]
-                damped = system + torch.eye(len(kept), dtype=torch.float64) * ridge * len(kept) / IMAGES
-                new[row, kept] = old[row, kept] + torch.cholesky_solve(right[:, None], torch.linalg.cholesky(damped))[:, 0]
-            intercepts[row] = mean_t[row] - new[row] @ mean_x
+        new = torch.zeros_like(old)
+        ridge = DAMP * gram.diagonal().mean() / len(x)
+        sizes = mask.sum(1)
+        order = sizes.argsort()
+        while len(order):
+            # From the longest on; what a shorter row lacks is filled with the unit matrix.
+            longest = int(sizes[order[-1]])
+            together = max(1, BATCH_BYTES // max(1, 8 * longest * longest))
+            batch, order = order[-together:], order[:-together]
+            if longest == 0:
+                continue
+            kept = mask[batch].to(torch.uint8).sort(1, descending=True, stable=True).indices[:, :longest]
+            there = torch.arange(longest) < sizes[batch][:, None]
+            systems = gram[kept[:, :, None], kept[:, None, :]]
+            systems *= there[:, :, None] & there[:, None, :]
+            before = old[batch].gather(1, kept) * there
+            right = cross.T[batch].gather(1, kept) * there - (systems @ before[:, :, None])[:, :, 0]
+            systems.diagonal(dim1=1, dim2=2).add_(torch.where(there, ridge * sizes[batch][:, None], 1.0))
+            change = torch.cholesky_solve(right[:, :, None], torch.linalg.cholesky(systems))[:, :, 0]
+            new[batch] = new[batch].scatter_add(1, kept, (before + change) * there)
+        intercepts = mean_t - new @ mean_x
         weight.copy_(new.reshape(weight.shape))
         if next_norm is None:
             sparse[node.input[2]].copy_(intercepts)
@@ -153,14 +191,36 @@ def torch_side(model_path, cifar):
             for name in node.input:
                 if last_use[name] == i:
                     ours.pop(name, None), theirs.pop(name, None)
-    labels = np.fromfile(pathlib.Path(cifar) / "data_batch_1.bin", np.uint8).reshape(-1, 3073)[:IMAGES, 0]
-    accuracy = (list(ours.values())[-1].argmax(1).numpy() == labels).mean()
+    wanted = list(theirs.values())[-1].argmax(1).numpy() if labels is None else labels
+    accuracy = (list(ours.values())[-1].argmax(1).numpy() == wanted).mean()
     print(f"{time.perf_counter() - begin:.2f} {time.perf_counter() - start:.2f} {accuracy:.4f}")
 
 
-def resprout_side(model, cifar, out):
-    command = [RESPROUT, "--threads", "2", "--quiet", "prune", model, "-o", out, "-s", str(SPARSITY), "--allocation", "global", "--repair",
-               REPAIR, "--calibration", pathlib.Path(cifar) / "data_batch_1.bin", "--calibration-images", str(IMAGES), "--no-evaluation"]
+def load(data, count):
+    """Images as resprout prepares them, and labels or nothing."""
+    import numpy as np
+
+    cifar = pathlib.Path(data) / "data_batch_1.bin"
+    scaled = lambda images, mean, std: (images - np.array(mean, np.float32)[:, None, None]) / np.array(std, np.float32)[:, None, None]
+    if cifar.exists():
+        records = np.fromfile(cifar, np.uint8).reshape(-1, 3073)[:count]
+        images = records[:, 1:].reshape(-1, 3, 32, 32).astype(np.float32) / 255
+        return scaled(images, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)), records[:, 0]
+    from PIL import Image
+
+    def crop(path):
+        image = Image.open(path).convert("RGB")
+        left, top = (image.width - 224) // 2, (image.height - 224) // 2
+        return np.asarray(image.crop((left, top, left + 224, top + 224)), np.float32).transpose(2, 0, 1) / 255
+
+    images = np.stack([crop(path) for path in sorted(pathlib.Path(data).glob("*.jpg"))[:count]])
+    return scaled(images, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), None
+
+
+def resprout_side(model, data, out):
+    count, sparsity, allocation, _, images = settings(data)
+    command = [RESPROUT, "--threads", "2", "--quiet", "prune", model, "-o", out, "-s", str(sparsity), "--allocation", allocation, "--repair",
+               REPAIR, "--calibration", *images, "--calibration-images", str(count), "--no-evaluation"]
     begin = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - begin
@@ -170,17 +230,17 @@ def median(values):
     return sorted(values)[len(values) // 2]
 
 
-def main(model, cifar, repeats=5):
+def main(model, data, repeats=5):
     whole, inner, mine = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(int(repeats)):
-            mine.append(resprout_side(model, cifar, pathlib.Path(folder) / "out.onnx"))
+            mine.append(resprout_side(model, data, pathlib.Path(folder) / "out.onnx"))
             begin = time.perf_counter()
-            run = subprocess.run([sys.executable, __file__, "--torch", model, cifar], check=True, capture_output=True, text=True)
+            run = subprocess.run([sys.executable, __file__, "--torch", model, data], check=True, capture_output=True, text=True)
             whole.append(time.perf_counter() - begin)
             inner.append(float(run.stdout.split()[0]))
         print(f"resprout {median(mine):.2f} s, PyTorch {median(whole):.2f} s, without start-up {median(inner):.2f} s "
-              f"(accuracy of its result on the calibration images {run.stdout.split()[2]})")
+              f"(its result agrees with labels, or with the dense network, on {run.stdout.split()[2]} of the images)")
         print(f"ratio {median(whole) / median(mine):.2f}, without start-up {median(inner) / median(mine):.2f}")
 
 
@@ -207,11 +267,11 @@ def large():
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["--torch", model, cifar]:
-            torch_side(model, cifar)
+        case ["--torch", model, data]:
+            torch_side(model, data)
         case ["--large"]:
             large()
-        case [model, cifar, *repeats]:
-            main(model, cifar, *repeats)
+        case [model, data, *repeats]:
+            main(model, data, *repeats)
         case _:
             sys.exit(__doc__)

@@ -137,6 +137,10 @@ pub struct PruneArgs {
     /// The most memory for the calibration images' values, in GB; fewer images are used if need be
     #[arg(long, default_value_t = 4.0, value_name = "GB")]
     pub memory: f64,
+    /// About the most seconds that the repair may take: where these are not enough for least squares everywhere, layers that gain
+    /// least per second get statistics only
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub seconds: Option<f64>,
     /// A folder where every step is kept, so that the same command goes on where it was interrupted
     #[arg(long, value_name = "FOLDER")]
     pub checkpoint: Option<PathBuf>,
@@ -146,6 +150,9 @@ pub struct PruneArgs {
     /// Measure nothing: only prune, repair and write
     #[arg(long, conflicts_with = "data")]
     pub no_evaluation: bool,
+    /// Compress large files too, to report their bytes after gzip and Zstandard
+    #[arg(long)]
+    pub sizes: bool,
     #[command(flatten)]
     pub images: ImageArgs,
     /// Leave these layers dense: name of a layer or weight, or re:REGEX; may be given several times

@@ -37,7 +37,7 @@ impl Progress for Terminal {
         if !self.visible {
             return;
         }
-        let style = ProgressStyle::with_template("{msg:24} {bar:32} {pos}/{len} {elapsed} elapsed, {eta} left");
+        let style = ProgressStyle::with_template("{msg:24} {bar:32} {percent} % {elapsed} elapsed, {eta} left");
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_message(stage.to_string());
         self.with_bar(|slot| *slot = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())));
     }

@@ -21,12 +21,14 @@
 //! ```
 
 pub mod backward;
+pub mod cholesky;
 pub mod conv;
 pub mod dense;
 pub mod depthwise;
 pub mod gram;
 pub mod lanes;
 pub mod linear;
+pub mod low_rank;
 pub mod norm;
 pub mod reference;
 pub mod table;

@@ -1,7 +1,7 @@
 //! The table of dense kernels, best first: one row per instruction set.
 
 use crate::dense::dots::{self, DOT_ROWS, DOT_SHIFTS, DotSums};
-use crate::dense::{self, Tile};
+use crate::dense::{self, Tile, double};
 
 /// A dense micro-kernel that this CPU can run. The only way to get one is [`Row::open`], so holding
 /// a value is the proof that the instructions are there.
@@ -75,14 +75,54 @@ impl Kernel {
     #[inline]
     pub fn tile(self, k: usize, rows: usize, cols: usize, a: &[f32], b: &[f32], out: &mut Tile) {
         dense::assert_panels(k, rows, cols, a, b);
+        self.strided_tile::<{ dense::ROWS }>(k, rows, cols, a, b, out);
+    }
+
+    /// The same with rows of a panel that is as wide as `b`'s: `a: [k][COLS]`, from row `first` on.
+    ///
+    /// # Panics
+    /// If a panel is shorter than `k` steps or the tile is out of range.
+    #[inline]
+    pub fn outer(self, k: usize, first: usize, rows: usize, cols: usize, a: &[f32], b: &[f32], out: &mut Tile) {
+        dense::assert_panels(k, rows, cols, a, b);
+        assert!(first + dense::ROWS <= dense::COLS && a.len() >= k * dense::COLS, "rows from {first} on");
+        if k > 0 {
+            self.strided_tile::<{ dense::COLS }>(k, rows, cols, &a[first..], b, out);
+        } else {
+            *out = Tile::ZERO;
+        }
+    }
+
+    /// Both panels were checked by the caller.
+    #[inline]
+    fn strided_tile<const STRIDE: usize>(self, k: usize, rows: usize, cols: usize, a: &[f32], b: &[f32], out: &mut Tile) {
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `open` has found the instructions; both callers have checked the panels.
+            Isa::Avx512 => unsafe { dense::dense_avx512_8x32::run::<STRIDE>(k, rows, cols, a.as_ptr(), b.as_ptr(), out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { dense::dense_avx2_4x16::run::<STRIDE>(k, rows, cols, a.as_ptr(), b.as_ptr(), out) },
+            Isa::Portable => dense::dense_portable_8x16::run::<STRIDE>(k, rows, cols, a, b, out),
+        }
+    }
+
+    /// Takes a tile of products of `f64` off `out`: see [`double`].
+    ///
+    /// # Panics
+    /// If a panel is shorter than `k` steps.
+    #[inline]
+    pub(crate) fn tile64(self, k: usize, a: &[f64], b: [&[f64]; 2], out: &mut double::Tile) {
+        let needed = k * double::WIDTH;
+        assert!(a.len() >= needed && b.iter().all(|b| b.len() >= needed), "panel shorter than {k} steps");
         match self.isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `open` has found the instructions and the panels were checked above.
-            Isa::Avx512 => unsafe { dense::dense_avx512_8x32::run(k, rows, cols, a.as_ptr(), b.as_ptr(), out) },
+            Isa::Avx512 => unsafe { double::avx512(k, a, b, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Isa::Avx2 => unsafe { dense::dense_avx2_4x16::run(k, rows, cols, a.as_ptr(), b.as_ptr(), out) },
-            Isa::Portable => dense::dense_portable_8x16::run(k, rows, cols, a, b, out),
+            Isa::Avx2 => unsafe { double::avx2(k, a, b, out) },
+            Isa::Portable => double::portable(k, a, b, out),
         }
     }
 

@@ -31,13 +31,19 @@ impl Cholesky {
         Some(Cholesky { n, lower: a })
     }
 
-    /// Solves `A x = b` in place.
-    pub fn solve(&self, b: &mut [f64]) {
+    /// Solves `L x = b` in place.
+    pub fn solve_lower(&self, b: &mut [f64]) {
         let n = self.n;
         for i in 0..n {
             let row = &self.lower[i * n..][..n];
             b[i] = (b[i] - dot(&row[..i], &b[..i])) / row[i];
         }
+    }
+
+    /// Solves `A x = b` in place.
+    pub fn solve(&self, b: &mut [f64]) {
+        let n = self.n;
+        self.solve_lower(b);
         for i in (0..n).rev() {
             let row = &self.lower[i * n..][..n];
             b[i] /= row[i];

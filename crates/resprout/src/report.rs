@@ -114,6 +114,18 @@ pub struct RepairReport {
     pub folded: usize,
     /// Biases that layers without one were given.
     pub added_bias: Vec<String>,
+    /// With a limit on the time: layers that got the whole repair in the last step.
+    #[serde(default)]
+    pub fitted: Vec<String>,
+    /// With a limit on the time: layers that got statistics only in the last step.
+    #[serde(default)]
+    pub statistics_only: Vec<String>,
+    /// Seconds that the last step's repair was expected to take.
+    #[serde(default)]
+    pub expected_seconds: f64,
+    /// Seconds that it took.
+    #[serde(default)]
+    pub seconds: f64,
     /// What was tried, where the choice was left to the program.
     pub candidates: Vec<Candidate>,
     /// Whether the images fit their purpose.
@@ -207,11 +219,11 @@ pub struct Bytes {
     /// As a file of [`crate::formats::sparse`].
     #[serde(default)]
     pub sparse: u64,
-    /// The file after gzip, level 6.
-    pub gzip: u64,
-    /// The file after Zstandard, level 3.
+    /// The file after gzip, level 6; `None` where that was not asked for, see [`Compress`].
+    pub gzip: Option<u64>,
+    /// The file after Zstandard, level 3; `None` as for gzip.
     #[serde(default)]
-    pub zstd: u64,
+    pub zstd: Option<u64>,
 }
 
 /// How the dense, the pruned and the repaired network do on the same images.
@@ -391,17 +403,27 @@ fn shape_of<'m>(model: &'m Model, param: &str) -> Option<&'m Vec<usize>> {
     model.params.get(param).map(|param| &param.shape)
 }
 
+/// Which files are compressed to see how small they become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compress {
+    /// Every file.
+    Always,
+    /// Files of at most [`QUICK_BYTES`]: larger ones would take longer than pruning them.
+    WhereQuick,
+}
+
+/// Files of so many bytes are compressed without being asked for: under half a second.
+pub const QUICK_BYTES: u64 = 8 << 20;
+
 /// Bytes of a model in its files.
-pub fn sizes(model: &Model, files: &[PathBuf]) -> Result<Bytes> {
-    let raw = files
-        .iter()
-        .map(|file| std::fs::metadata(file).map(|meta| meta.len()).map_err(|e| Error::io(file, e)))
-        .sum::<Result<u64>>()?;
-    let mut zstd = zstd::stream::Encoder::new(Counter(0), 3).map_err(|e| Error::data(format!("zstd: {e}")))?;
-    pour(files, &mut zstd)?;
-    let zstd = zstd.finish().map_err(|e| Error::data(format!("zstd: {e}")))?.0;
+pub fn sizes(model: &Model, files: &[PathBuf], compress: Compress) -> Result<Bytes> {
+    let length = |file: &PathBuf| std::fs::metadata(file).map(|meta| meta.len()).map_err(|e| Error::io(file, e));
+    let raw = files.iter().map(length).sum::<Result<u64>>()?;
+    let compressed = compress == Compress::Always || raw <= QUICK_BYTES;
+    let both = || Ok::<_, Error>((gzip_files(files)?, zstd_files(files)?));
+    let (gzip, zstd) = compressed.then(both).transpose()?.unzip();
     let sparse = sparse::encode(model)?.len() as u64;
-    Ok(Bytes { raw, nonzero: 4 * nonzero_parameters(model) as u64, sparse, gzip: gzip_files(files)?, zstd })
+    Ok(Bytes { raw, nonzero: 4 * nonzero_parameters(model) as u64, sparse, gzip, zstd })
 }
 
 /// Bytes that gzip leaves of files.
@@ -409,6 +431,13 @@ pub fn gzip_files(files: &[PathBuf]) -> Result<u64> {
     let mut gzip = gzip();
     pour(files, &mut gzip)?;
     Ok(gzip.finish().map_err(|e| Error::data(format!("gzip: {e}")))?.0)
+}
+
+/// Bytes that Zstandard leaves of files.
+fn zstd_files(files: &[PathBuf]) -> Result<u64> {
+    let mut zstd = zstd::stream::Encoder::new(Counter(0), 3).map_err(|e| Error::data(format!("zstd: {e}")))?;
+    pour(files, &mut zstd)?;
+    Ok(zstd.finish().map_err(|e| Error::data(format!("zstd: {e}")))?.0)
 }
 
 /// Bytes that gzip leaves of bytes.

@@ -12,6 +12,7 @@ use crate::repair::{AUTO, Candidate, Chain, Judge, RepairOptions, RepairOutcome}
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -86,7 +87,13 @@ pub fn sparsify_from(
     let judge = Judge::new(dense, held_out)?;
     let recording = Recording::new(dense, &seen, options.repair_options.memory, progress)?;
     let recorded = Dense::recorded(dense, &recording);
-    choose(&judge, |text| gradual(start, recorded, &seen, &Chain::parse(text)?, &steps, options, progress))
+    let began = Instant::now();
+    choose(&judge, |text| {
+        let mut options = options.clone();
+        let left = |seconds: f64| (seconds - began.elapsed().as_secs_f64()).max(0.0);
+        options.repair_options.seconds = options.repair_options.seconds.map(left);
+        gradual(start, recorded, &seen, &Chain::parse(text)?, &steps, &options, progress)
+    })
 }
 
 /// Runs every candidate and takes the best.
@@ -140,6 +147,7 @@ fn gradual(
     options: &SparsifyOptions,
     progress: &dyn Progress,
 ) -> Result<Sparsified> {
+    let began = Instant::now();
     let mut model = start.clone();
     let mut last = None;
     let keeper = match &options.checkpoint {
@@ -155,7 +163,11 @@ fn gradual(
         let progress = &InStep { inner: progress, step: index + 1, steps: steps.len() };
         let macs = options.prune.macs.map(|_| 1.0 - sparsity);
         let outcome = prune(&mut model, &PruneOptions { sparsity, macs, ..options.prune.clone() }, images, progress)?;
-        let repair = chain.repair(&mut model, recorded, images, &options.repair_options, progress)?;
+        // What is left of the time is for the steps that are left.
+        let share = |seconds: f64| (seconds - began.elapsed().as_secs_f64()).max(0.0) / (steps.len() - index) as f64;
+        let repair_options =
+            RepairOptions { seconds: options.repair_options.seconds.map(share), ..options.repair_options.clone() };
+        let repair = chain.repair(&mut model, recorded, images, &repair_options, progress)?;
         last = Some((outcome, repair));
         if let Some(keeper) = keeper.as_ref().filter(|_| index + 1 < steps.len()) {
             keeper.save(&model, index + 1)?;

@@ -110,7 +110,8 @@ fn a_recording_of_the_dense_network_changes_nothing() {
                 let (mut with, mut without) = (pruned(&dense, 0.8), pruned(&dense, 0.8));
                 let outcome = Chain::parse(&text).unwrap().repair(&mut with, recorded, images, &RepairOptions::default(), &Quiet);
                 let plain = repair(&mut without, &dense, &text, images);
-                assert_eq!(outcome.unwrap(), plain.unwrap(), "{text}");
+                let untimed = |outcome: RepairOutcome| RepairOutcome { expected_seconds: 0.0, seconds: 0.0, ..outcome };
+                assert_eq!(untimed(outcome.unwrap()), untimed(plain.unwrap()), "{text}");
                 assert!(same_weights(&with, &without), "{text}, {} images", images.shape[0]);
             }
         }
@@ -299,6 +300,30 @@ proptest! {
             Err(error) => prop_assert_eq!(error.kind(), ErrorKind::Option, "{}: {}", text, error),
         }
     }
+}
+
+/// `--seconds`: enough is as no limit, none at all leaves statistics, and in between some layers are fitted.
+#[test]
+fn a_limit_on_the_time_leaves_the_layers_that_gain_least_to_statistics() {
+    let (dense, images) = (digits(), images(64));
+    let within = |seconds: Option<f64>| {
+        let mut model = pruned(&dense, 0.8);
+        let options = RepairOptions { seconds, ..RepairOptions::default() };
+        let outcome = Chain::parse("least-squares").unwrap().repair(&mut model, &dense, &images, &options, &Quiet).unwrap();
+        (model, outcome)
+    };
+    let (unlimited, outcome) = within(None);
+    assert!(outcome.fitted.is_empty() && outcome.statistics_only.is_empty() && outcome.expected_seconds > 0.0);
+    let (enough, outcome) = within(Some(1e6));
+    assert!(same_weights(&enough, &unlimited) && outcome.statistics_only.is_empty());
+    let layers = outcome.fitted.len();
+    let (least, outcome) = within(Some(1e-9));
+    assert_eq!((outcome.fitted.len(), outcome.statistics_only.len()), (0, layers));
+    assert!(outcome.warnings.iter().any(|warning| warning.contains("--seconds")), "{:?}", outcome.warnings);
+    let weights = |model: &Model| normed(model).iter().map(|(name, _)| model.weight(name).unwrap().clone()).collect::<Vec<_>>();
+    assert_eq!(weights(&least), weights(&pruned(&dense, 0.8)), "weights of convolutions stay");
+    let error = |model: &Model| relative_error(model, &dense, &images);
+    assert!(error(&unlimited) < error(&least) && error(&least) < error(&pruned(&dense, 0.8)));
 }
 
 /// Least squares against a plain solution of the first layer's normal equations in this test.
@@ -505,10 +530,16 @@ fn bad_calibration_images_are_named() {
     assert!(message(&broken, &RepairOptions::default()).contains("image 3 holds NaN"));
     let none = Tensor::new(vec![0, 1, 8, 8], vec![]);
     assert!(message(&none, &RepairOptions::default()).contains("no calibration images"));
-    assert!(message(&images(4), &RepairOptions { memory: 1000 }).contains("--memory"));
+    assert!(message(&images(4), &RepairOptions { memory: 1000, ..RepairOptions::default() }).contains("--memory"));
     // Fewer images than asked for are used, and that is said.
     let mut model = pruned(&dense, 0.5);
-    let outcome = Chain::parse("bn").unwrap().repair(&mut model, &dense, &images(64), &RepairOptions { memory: 100_000 }, &Quiet);
+    let outcome = Chain::parse("bn").unwrap().repair(
+        &mut model,
+        &dense,
+        &images(64),
+        &RepairOptions { memory: 100_000, ..RepairOptions::default() },
+        &Quiet,
+    );
     assert!(outcome.unwrap().warnings.iter().any(|w| w.contains("of 64 calibration images were used")));
 }
 

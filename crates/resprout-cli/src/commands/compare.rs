@@ -109,7 +109,7 @@ fn of_report(name: &str, report: &Report) -> Vec<Compared> {
         compression_ratio: Some(report.sparsity.compression_ratio),
         macs: report.sparsity.macs_sparse,
         theoretical_speedup: report.sparsity.theoretical_speedup,
-        bytes: report.size.as_ref().map(|size| size.sparse.gzip),
+        bytes: report.size.as_ref().and_then(|size| size.sparse.gzip),
         ..Compared::default()
     };
     // With its channels, a smaller network loses biases and normalisations too.
@@ -119,7 +119,7 @@ fn of_report(name: &str, report: &Report) -> Vec<Compared> {
     }
     let Some(evaluation) = &report.evaluation else { return vec![sparse] };
     let row = |(network, evaluation): &(String, Evaluation)| {
-        let bytes = report.size.as_ref().map(|size| size.dense.gzip);
+        let bytes = report.size.as_ref().and_then(|size| size.dense.gzip);
         let macs = report.sparsity.macs_dense;
         let dense = Compared { sparsity: Some(0.0), compression_ratio: Some(1.0), macs, bytes, ..Compared::default() };
         let row = if network == "dense" { dense } else { sparse.clone() };

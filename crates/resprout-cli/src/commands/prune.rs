@@ -16,7 +16,7 @@ use resprout::progress::Progress;
 use resprout::prune::{PruneOptions, check_sparsity};
 use resprout::random::SplitMix64;
 use resprout::repair::{AUTO, Chain, RepairOptions};
-use resprout::report::{self, Calibration, EvaluationReport, RepairReport, Report, SizeInfo};
+use resprout::report::{self, Calibration, Compress, EvaluationReport, RepairReport, Report, SizeInfo};
 use resprout::sparsify::{self, Sparsified, SparsifyOptions, sparsify, sparsify_from};
 use resprout::structure::shrink::{Cut, shrink};
 use resprout::structure::{Pattern, channel};
@@ -162,10 +162,16 @@ fn sparsify_options(args: &PruneArgs) -> Result<SparsifyOptions> {
     if !(1.0..1e18).contains(&bytes) {
         return Err(Error::new(ErrorKind::Option, format!("--memory {}: a number of gigabytes above 0 is needed", args.memory)));
     }
+    if let Some(seconds) = args.seconds.filter(|seconds| !(*seconds > 0.0 && seconds.is_finite())) {
+        return Err(Error::new(ErrorKind::Option, format!("--seconds {seconds}: a number above 0 is needed")));
+    }
+    if args.seconds.is_some() && args.repair == "none" {
+        return Err(Error::new(ErrorKind::Option, "--seconds: bounds a repair, and there is none; see --repair"));
+    }
     let options = SparsifyOptions {
         prune: prune_options(args)?,
         repair: args.repair.clone(),
-        repair_options: RepairOptions { memory: bytes as usize },
+        repair_options: RepairOptions { memory: bytes as usize, seconds: args.seconds },
         steps: args.steps,
         checkpoint: args.checkpoint.clone(),
     };
@@ -353,6 +359,7 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
     warnings.splice(0..0, notes);
     warnings.extend(without_reference(args, came_sparse.as_ref()));
     warnings.extend(folded_threshold(options, dense));
+    let compress = if args.sizes { Compress::Always } else { Compress::WhereQuick };
     let preprocess = data.preprocess.map(|(preprocess, _)| preprocess);
     let used = |(images, origin): (Tensor, Origin)| {
         Some(Calibration {
@@ -372,8 +379,8 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
         tool_version: env!("CARGO_PKG_VERSION").into(),
         sparsity: report::sparsity_info(model, &layers, args.macs.is_none().then_some(options.sparsity), macs.as_ref()),
         size: Some(SizeInfo {
-            dense: report::sizes(dense, &model_files(&args.model)?)?,
-            sparse: report::sizes(written, &model_files(&args.output)?)?,
+            dense: report::sizes(dense, &model_files(&args.model)?, compress)?,
+            sparse: report::sizes(written, &model_files(&args.output)?, compress)?,
         }),
         model: dense_file,
         reference: args.reference.as_ref().map(|path| file_info(path)).transpose()?,
@@ -390,6 +397,10 @@ fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Ou
             batch_norms: result.repair.batch_norms,
             folded: result.repair.folded,
             added_bias: result.repair.added_bias.clone(),
+            fitted: result.repair.fitted.clone(),
+            statistics_only: result.repair.statistics_only.clone(),
+            expected_seconds: result.repair.expected_seconds,
+            seconds: result.repair.seconds,
             candidates: result.candidates.clone(),
             checkup,
         }),
@@ -472,10 +483,12 @@ fn options_json(args: &PruneArgs, options: &PruneOptions, format: Format, prepro
         "calibration_images": args.calibration_images.to_string(),
         "data_free": args.data_free,
         "memory": args.memory,
+        "seconds": args.seconds,
         "steps": args.steps,
         "checkpoint": args.checkpoint,
         "data": args.data,
         "no_evaluation": args.no_evaluation,
+        "sizes": args.sizes,
         "labels": args.images.labels,
         "limit": args.images.limit,
         "preset": args.images.preset,

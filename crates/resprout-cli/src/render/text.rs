@@ -75,7 +75,8 @@ pub fn report(report: &Report) {
     if let Some(size) = &report.size {
         outln!();
         let row = |name: &str, b: &resprout::report::Bytes| {
-            [name.to_string()].into_iter().chain([b.raw, b.gzip, b.zstd, b.sparse].map(bytes)).collect()
+            let sizes = [Some(b.raw), b.gzip, b.zstd, Some(b.sparse)];
+            [name.to_string()].into_iter().chain(sizes.map(|size| size.map_or("see --sizes".into(), bytes))).collect()
         };
         table(&["size", "file", "gzip", "zstd", "as sparse file"], &[row("dense", &size.dense), row("sparse", &size.sparse)]);
     }
@@ -160,6 +161,10 @@ fn repair(repair: &RepairReport) {
             repair.batch_norms,
             repair.folded
         );
+    }
+    if !repair.statistics_only.is_empty() {
+        let (few, all) = (repair.statistics_only.len(), repair.statistics_only.len() + repair.fitted.len());
+        outln!("  for want of time {few} of {all} layers got statistics only: {}", repair.statistics_only.join(", "));
     }
     if repair.candidates.is_empty() {
         return;

@@ -1,18 +1,18 @@
 //! AVX2 + FMA: the tile is walked in blocks of 4 rows x 2 vectors of 8 lanes.
 
-use super::{COLS, ROWS, Tile};
+use super::{COLS, Tile};
 use std::arch::x86_64::*;
 
-/// See [`crate::dense`]; `a: [k][ROWS]`, `b: [k][COLS]`.
+/// See [`crate::dense`]; rows of `a` are `STRIDE` values apart, `b: [k][COLS]`.
 ///
 /// # Safety
-/// The CPU has `avx2` and `fma`; `a` holds `k * ROWS` and `b` holds `k * COLS` values.
+/// The CPU has `avx2` and `fma`; `a` holds 8 values at every one of `k` strides, `b` holds `k * COLS` values.
 #[target_feature(enable = "avx2,fma")]
-pub(crate) unsafe fn run(k: usize, rows: usize, cols: usize, a: *const f32, b: *const f32, out: &mut Tile) {
+pub(crate) unsafe fn run<const STRIDE: usize>(k: usize, rows: usize, cols: usize, a: *const f32, b: *const f32, out: &mut Tile) {
     for first_row in (0..rows).step_by(4) {
         for first_col in (0..cols).step_by(16) {
             // SAFETY: both blocks start inside the panels; a block never leaves its panel row.
-            unsafe { block(k, a.add(first_row), b.add(first_col), first_row, first_col, out) };
+            unsafe { block::<STRIDE>(k, a.add(first_row), b.add(first_col), first_row, first_col, out) };
         }
     }
 }
@@ -21,12 +21,12 @@ pub(crate) unsafe fn run(k: usize, rows: usize, cols: usize, a: *const f32, b: *
 /// As [`run`]; `a` and `b` point at the block's first row and column inside their panels.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn block(k: usize, a: *const f32, b: *const f32, first_row: usize, first_col: usize, out: &mut Tile) {
+unsafe fn block<const STRIDE: usize>(k: usize, a: *const f32, b: *const f32, first_row: usize, first_col: usize, out: &mut Tile) {
     let mut acc = [[_mm256_setzero_ps(); 2]; 4];
     for step in 0..k {
         // SAFETY: step < k and the block lies inside the panel row.
         unsafe {
-            let (row_a, row_b) = (a.add(step * ROWS), b.add(step * COLS));
+            let (row_a, row_b) = (a.add(step * STRIDE), b.add(step * COLS));
             let vectors = [_mm256_loadu_ps(row_b), _mm256_loadu_ps(row_b.add(8))];
             for (r, acc_row) in acc.iter_mut().enumerate() {
                 let scalar = _mm256_set1_ps(*row_a.add(r));

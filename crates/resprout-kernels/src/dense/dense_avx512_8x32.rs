@@ -1,44 +1,44 @@
 //! AVX-512: 8 rows x 2 vectors of 16 lanes, all 16 accumulators in registers.
 
-use super::{COLS, ROWS, Tile};
+use super::{COLS, Tile};
 use std::arch::x86_64::*;
 
-/// See [`crate::dense`]; `a: [k][ROWS]`, `b: [k][COLS]`.
+/// See [`crate::dense`]; rows of `a` are `STRIDE` values apart, `b: [k][COLS]`.
 ///
 /// # Safety
-/// The CPU has `avx512f`; `a` holds `k * ROWS` and `b` holds `k * COLS` values.
+/// The CPU has `avx512f`; `a` holds 8 values at every one of `k` strides, `b` holds `k * COLS` values.
 #[target_feature(enable = "avx512f")]
-pub(crate) unsafe fn run(k: usize, rows: usize, cols: usize, a: *const f32, b: *const f32, out: &mut Tile) {
+pub(crate) unsafe fn run<const STRIDE: usize>(k: usize, rows: usize, cols: usize, a: *const f32, b: *const f32, out: &mut Tile) {
     // SAFETY: the caller's promise is passed on unchanged.
     unsafe {
         if cols > 16 {
             match rows {
-                1 => tile::<1, 2>(k, a, b, out),
-                2 => tile::<2, 2>(k, a, b, out),
-                3 | 4 => tile::<4, 2>(k, a, b, out),
-                _ => tile::<8, 2>(k, a, b, out),
+                1 => tile::<STRIDE, 1, 2>(k, a, b, out),
+                2 => tile::<STRIDE, 2, 2>(k, a, b, out),
+                3 | 4 => tile::<STRIDE, 4, 2>(k, a, b, out),
+                _ => tile::<STRIDE, 8, 2>(k, a, b, out),
             }
         } else {
             match rows {
-                1 => tile::<1, 1>(k, a, b, out),
-                2 => tile::<2, 1>(k, a, b, out),
-                3 | 4 => tile::<4, 1>(k, a, b, out),
-                _ => tile::<8, 1>(k, a, b, out),
+                1 => tile::<STRIDE, 1, 1>(k, a, b, out),
+                2 => tile::<STRIDE, 2, 1>(k, a, b, out),
+                3 | 4 => tile::<STRIDE, 4, 1>(k, a, b, out),
+                _ => tile::<STRIDE, 8, 1>(k, a, b, out),
             }
         }
     }
 }
 
 /// # Safety
-/// As [`run`], with `R <= ROWS` and `V * 16 <= COLS`.
+/// As [`run`], with `R <= 8` and `V * 16 <= COLS`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn tile<const R: usize, const V: usize>(k: usize, a: *const f32, b: *const f32, out: &mut Tile) {
+unsafe fn tile<const STRIDE: usize, const R: usize, const V: usize>(k: usize, a: *const f32, b: *const f32, out: &mut Tile) {
     let mut acc = [[_mm512_setzero_ps(); V]; R];
     for step in 0..k {
         // SAFETY: step < k, so both panels hold a full row at this offset.
         unsafe {
-            let (row_a, row_b) = (a.add(step * ROWS), b.add(step * COLS));
+            let (row_a, row_b) = (a.add(step * STRIDE), b.add(step * COLS));
             let mut vectors = [_mm512_setzero_ps(); V];
             for v in 0..V {
                 vectors[v] = _mm512_loadu_ps(row_b.add(v * 16));

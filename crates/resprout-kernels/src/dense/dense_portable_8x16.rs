@@ -3,15 +3,15 @@
 //! Multiplies and adds are rounded separately unless the target has a fused multiply-add, so the
 //! last bits may differ from the x86 kernels.
 
-use super::{COLS, LANES, ROWS, Tile};
+use super::{COLS, LANES, Tile};
 
-/// See [`crate::dense`]; `a: [k][ROWS]`, `b: [k][COLS]`.
-pub(crate) fn run(k: usize, rows: usize, cols: usize, a: &[f32], b: &[f32], out: &mut Tile) {
+/// See [`crate::dense`]; rows of `a` are `STRIDE` values apart, `b: [k][COLS]`.
+pub(crate) fn run<const STRIDE: usize>(k: usize, rows: usize, cols: usize, a: &[f32], b: &[f32], out: &mut Tile) {
     for first in (0..cols).step_by(LANES) {
         for r in 0..rows {
             let mut acc = [0.0f32; LANES];
             for step in 0..k {
-                let scalar = a[step * ROWS + r];
+                let scalar = a[step * STRIDE + r];
                 let row: &[f32] = &b[step * COLS + first..][..LANES];
                 for (sum, &value) in acc.iter_mut().zip(row) {
                     *sum = multiply_add(scalar, value, *sum);

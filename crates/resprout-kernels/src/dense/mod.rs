@@ -9,6 +9,7 @@ pub(crate) mod dense_avx2_4x16;
 pub(crate) mod dense_avx512_8x32;
 pub(crate) mod dense_portable_8x16;
 pub(crate) mod dots;
+pub(crate) mod double;
 
 /// Rows of a tile: panels of `a` hold this many values per `k`, unused ones are zero.
 pub const ROWS: usize = 8;

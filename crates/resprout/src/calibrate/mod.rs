@@ -6,6 +6,7 @@
 //! asks for it, and not before.
 
 pub mod checkup;
+pub mod forecast;
 pub(crate) mod normal;
 pub mod recording;
 pub mod site;
@@ -16,7 +17,7 @@ pub mod visitor;
 pub(crate) mod walk;
 
 pub use checkup::{Checkup, checkup};
-pub use normal::NormalEquations;
+pub use forecast::{Outline, Speed};
 pub use recording::{Dense, Recording};
 pub use site::{NormParams, NormSite, WeightSite};
 pub use stats::{ChannelStats, PairStats};

@@ -2,18 +2,19 @@
 //! products with targets.
 
 use super::site::{WeightRows, WeightSite};
-use super::target::Target;
+use super::target::DenseTarget;
 use crate::ops::Op;
 use crate::random::SplitMix64;
 use rayon::prelude::*;
 use resprout_kernels::Kernel;
 use resprout_kernels::conv::Scratch;
-use resprout_kernels::dense::ROWS;
-use resprout_kernels::gram::{PackedRows, Patches, Side, accumulate};
+use resprout_kernels::gram::{
+    NARROW, PackedRows, Patches, SparseRow, accumulate, accumulate_narrow, narrow_stride, sparse_product, strip,
+};
 use std::ops::Range;
 
-/// Rows that are packed before they are added up stay within about so many bytes.
-const PACKED_BYTES: usize = 128 << 20;
+/// Rows that are packed before they are added up stay within about so many bytes. A layer whose rows all fit is packed once.
+const PACKED_BYTES: usize = 160 << 20;
 
 /// A layer's inputs as rows of a matrix: windows of a convolution, or vectors.
 pub struct Inputs {
@@ -57,36 +58,68 @@ impl Inputs {
         group * self.group_out..(group + 1) * self.group_out
     }
 
-    /// Blocks that are packed together.
-    fn blocks_together(&self) -> usize {
-        // Columns, and the same packed for both sides.
-        let block = 3 * PackedRows::MOST * (self.len + 1) * size_of::<f32>();
-        (PACKED_BYTES / block).clamp(2, 32)
+    /// Columns of the Gram matrix: the weights of an output and the constant 1.
+    pub fn width(&self) -> usize {
+        self.len + 1
     }
 
-    /// Writes the rows at `positions` of one image, from row `at` on, into `columns: [K + 1][stride]`; the last column is 1.
-    fn gather(
-        &self,
-        image: &[f32],
-        group: usize,
-        positions: &[u32],
-        columns: &mut [f32],
-        stride: usize,
-        at: usize,
-        scratch: &mut Scratch,
-    ) {
-        let (inputs, ones) = columns.split_at_mut(self.len * stride);
-        ones[at..at + positions.len()].fill(1.0);
-        match &self.kind {
-            Kind::Windows(patches) => patches.gather(image, group, positions, inputs, stride, at, scratch),
-            Kind::Vectors => {
-                for (i, &position) in positions.iter().enumerate() {
-                    let row = &image[position as usize * self.len..][..self.len];
-                    row.iter().enumerate().for_each(|(k, &value)| inputs[k * stride + at + i] = value);
+    /// Blocks that are packed together, so that a pack's panels are read for many others.
+    fn blocks_together(&self, targets: usize) -> usize {
+        let block = PackedRows::bytes(self.width(), PackedRows::MOST) + PackedRows::bytes(targets, PackedRows::MOST);
+        (PACKED_BYTES / block).clamp(2, 128)
+    }
+
+    /// Whether matrices of so few columns are summed without packing.
+    fn is_narrow(&self) -> bool {
+        self.width() <= NARROW
+    }
+
+    /// Writes the rows of one block into `columns: [K][stride]`.
+    fn columns(&self, site: &WeightSite, group: usize, block: &[Part], columns: &mut [f32], stride: usize) {
+        let mut scratch = Scratch::default();
+        let mut at = 0;
+        for part in block {
+            let image = part.input(site);
+            match &self.kind {
+                Kind::Windows(patches) => {
+                    patches.gather(image, group, &part.positions, columns, stride, at, &mut scratch);
+                }
+                Kind::Vectors => {
+                    for (i, &position) in part.positions.iter().enumerate() {
+                        let row = &image[position as usize * self.len..][..self.len];
+                        row.iter().enumerate().for_each(|(k, &value)| columns[k * stride + at + i] = value);
+                    }
                 }
             }
+            at += part.positions.len();
         }
     }
+
+    /// The rows of one block with the constant, packed.
+    fn pack(&self, site: &WeightSite, group: usize, block: &[Part]) -> PackedRows {
+        let rows = rows_of(block);
+        let mut packed = PackedRows::zeros(self.width(), rows);
+        packed.set_column(self.len, 0, &vec![1.0; rows]);
+        let mut scratch = Scratch::default();
+        let mut at = 0;
+        for part in block {
+            let image = part.input(site);
+            match &self.kind {
+                Kind::Windows(patches) => patches.pack(image, group, &part.positions, &mut packed, at, &mut scratch),
+                Kind::Vectors => {
+                    for (i, &position) in part.positions.iter().enumerate() {
+                        packed.set_row(at + i, &image[position as usize * self.len..][..self.len]);
+                    }
+                }
+            }
+            at += part.positions.len();
+        }
+        packed
+    }
+}
+
+fn rows_of(block: &[Part]) -> usize {
+    block.iter().map(|part| part.positions.len()).sum()
 }
 
 /// Which rows of which images are used, in blocks that are packed together.
@@ -94,10 +127,19 @@ pub struct Sample {
     blocks: Vec<Vec<Part>>,
 }
 
-struct Part {
-    chunk: usize,
-    image: usize,
-    positions: Vec<u32>,
+pub(super) struct Part {
+    pub chunk: usize,
+    pub image: usize,
+    pub positions: Vec<u32>,
+}
+
+impl Part {
+    /// The layer's input in this image.
+    fn input<'s>(&self, site: &'s WeightSite) -> &'s [f32] {
+        let value = site.sweep.value(self.chunk, site.input_slot());
+        let image_len = value.len() / site.sweep.batch();
+        &value.data[self.image * image_len..][..image_len]
+    }
 }
 
 impl Sample {
@@ -126,6 +168,11 @@ impl Sample {
         }
         Sample { blocks }
     }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.blocks.iter().map(|block| rows_of(block)).sum()
+    }
 }
 
 /// `count` of `0..all` in ascending order, each as likely as any other.
@@ -149,32 +196,10 @@ pub struct InputSums {
     pub gram: Vec<f64>,
 }
 
-/// These with the products of inputs and targets.
-pub struct NormalEquations {
-    /// The inputs' own products.
-    pub inputs: InputSums,
-    /// `[outputs of the group][K + 1]`: `sum t x'`.
-    pub cross: Vec<f64>,
-}
-
 impl InputSums {
     /// Sums over a sample of one group's inputs.
     pub fn new(site: &WeightSite, inputs: &Inputs, sample: &Sample, group: usize) -> InputSums {
-        let width = inputs.len + 1;
-        let rows = sample.blocks.iter().flatten().map(|part| part.positions.len() as f64).sum();
-        let mut sums = InputSums { width, count: rows, gram: vec![0.0; width * width] };
-        for blocks in sample.blocks.chunks(inputs.blocks_together()) {
-            let packed: Vec<PackedRows> = blocks.par_iter().map(|block| pack_inputs(site, inputs, block, group)).collect();
-            sums.add(&packed);
-        }
-        sums
-    }
-
-    fn add(&mut self, packed: &[PackedRows]) {
-        let kernel = Kernel::best();
-        self.gram.par_chunks_mut(ROWS * self.width).enumerate().for_each(|(i, out)| {
-            packed.iter().for_each(|rows| accumulate(kernel, rows, rows, i * ROWS, i * ROWS, out));
-        });
+        Rows::new(site, inputs, sample, group, 1).sums(None).0
     }
 
     /// `sum x_i x_j`.
@@ -191,74 +216,217 @@ impl InputSums {
     pub fn mean(&self, i: usize) -> f64 {
         self.product(i, self.width - 1) / self.count
     }
+
+    /// Covariances, or mean products, of all inputs, both triangles: `[K][K + 1]`, and the inputs' means.
+    pub fn into_matrix(mut self, centred: bool) -> (Vec<f64>, Vec<f64>) {
+        let (width, len) = (self.width, self.width - 1);
+        let means: Vec<f64> = (0..len).map(|i| self.mean(i)).collect();
+        self.gram.truncate(len * width);
+        let count = self.count;
+        self.gram.par_chunks_mut(width).enumerate().for_each(|(i, row)| {
+            let mean = if centred { means[i] } else { 0.0 };
+            row[i..len].iter_mut().zip(&means[i..]).for_each(|(value, other)| *value = *value / count - mean * other);
+        });
+        mirror(&mut self.gram, len, width);
+        (self.gram, means)
+    }
 }
 
-impl NormalEquations {
-    /// Sums over a sample of one group's inputs, with the target's products.
-    pub(crate) fn new(site: &WeightSite, inputs: &Inputs, sample: &Sample, group: usize, target: &dyn Target) -> NormalEquations {
-        let mut equations = NormalEquations { inputs: InputSums::new(site, inputs, sample, group), cross: Vec::new() };
-        equations.retarget(site, inputs, sample, group, target);
-        equations
-    }
-
-    /// Computes the products with another target; the inputs' own stay.
-    pub(crate) fn retarget(&mut self, site: &WeightSite, inputs: &Inputs, sample: &Sample, group: usize, target: &dyn Target) {
-        let (kernel, width) = (Kernel::best(), self.inputs.width);
-        self.cross = vec![0.0; inputs.group_out * width];
-        for blocks in sample.blocks.chunks(inputs.blocks_together()) {
-            let pack = |block: &Vec<Part>| (pack_inputs(site, inputs, block, group), pack_targets(inputs, block, group, target));
-            let packed: Vec<(PackedRows, PackedRows)> = blocks.par_iter().map(pack).collect();
-            self.cross.par_chunks_mut(ROWS * width).enumerate().for_each(|(i, out)| {
-                packed.iter().for_each(|(rows, targets)| accumulate(kernel, targets, rows, i * ROWS, 0, out));
-            });
+/// Copies the upper triangle of `matrix: [len][stride]` to the lower one, tile by tile: columns are far apart in memory.
+fn mirror(matrix: &mut [f64], len: usize, stride: usize) {
+    const TILE: usize = 32;
+    for rows in (0..len).step_by(TILE) {
+        for columns in (rows..len).step_by(TILE) {
+            for i in rows..(rows + TILE).min(len) {
+                for j in columns.max(i + 1)..(columns + TILE).min(len) {
+                    matrix[j * stride + i] = matrix[i * stride + j];
+                }
+            }
         }
     }
-
-    /// Covariance of input `i` and the target of output `row` of the group.
-    pub fn target_covariance(&self, row: usize, i: usize) -> f64 {
-        self.target_product(row, i) - self.inputs.mean(i) * self.target_mean(row)
-    }
-
-    /// Mean product of input `i` and the target of output `row` of the group.
-    pub fn target_product(&self, row: usize, i: usize) -> f64 {
-        self.cross[row * self.inputs.width + i] / self.inputs.count
-    }
-
-    /// Mean of the target of output `row` of the group.
-    pub fn target_mean(&self, row: usize) -> f64 {
-        self.target_product(row, self.inputs.width - 1)
-    }
 }
 
-/// The inputs (with the constant) of one block of rows.
-fn pack_inputs(site: &WeightSite, inputs: &Inputs, block: &[Part], group: usize) -> PackedRows {
-    let (sweep, slot) = (&site.sweep, site.input_slot());
-    let rows: usize = block.iter().map(|part| part.positions.len()).sum();
-    let mut columns = vec![0.0; (inputs.len + 1) * rows];
-    let mut scratch = Scratch::default();
-    let mut at = 0;
-    for part in block {
-        let value = sweep.value(part.chunk, slot);
-        let image_len = value.len() / sweep.batch();
-        let image = &value.data[part.image * image_len..][..image_len];
-        inputs.gather(image, group, &part.positions, &mut columns, rows, at, &mut scratch);
-        at += part.positions.len();
-    }
-    PackedRows::new(&columns, inputs.len + 1, rows, Side::Both)
+/// What outputs have become so far: their weights, and what is added.
+pub(crate) struct CurrentRows {
+    /// The weights that are left, by output.
+    pub weights: Vec<SparseRow>,
+    /// Intercepts, by output.
+    pub intercepts: Vec<f32>,
 }
 
-/// The targets of one block of rows.
-fn pack_targets(inputs: &Inputs, block: &[Part], group: usize, target: &dyn Target) -> PackedRows {
-    let rows: usize = block.iter().map(|part| part.positions.len()).sum();
-    let outputs = inputs.outputs(group);
-    let mut targets = vec![0.0; outputs.len() * rows];
-    let mut at = 0;
-    for part in block {
-        for (m, output) in outputs.clone().enumerate() {
-            let out = &mut targets[m * rows + at..][..part.positions.len()];
-            target.fill(part.chunk, part.image, output, &part.positions, out);
+/// The sampled rows of one group of a layer's inputs.
+pub(crate) struct Rows<'r> {
+    site: &'r WeightSite<'r>,
+    inputs: &'r Inputs,
+    sample: &'r Sample,
+    group: usize,
+    /// Whether packed rows of all groups may stay in memory.
+    keep: bool,
+    packed: Vec<PackedRows>,
+}
+
+impl<'r> Rows<'r> {
+    /// Rows of a group, `together` of which are worked on at a time.
+    pub fn new(site: &'r WeightSite, inputs: &'r Inputs, sample: &'r Sample, group: usize, together: usize) -> Rows<'r> {
+        let bytes = PackedRows::bytes(inputs.width(), sample.rows());
+        let keep = !inputs.is_narrow() && bytes.saturating_mul(together) <= PACKED_BYTES;
+        Rows { site, inputs, sample, group, keep, packed: Vec::new() }
+    }
+
+    /// Sums of the inputs' products, and `[outputs][K + 1]` of theirs with the targets.
+    pub fn sums(&mut self, target: Option<&DenseTarget>) -> (InputSums, Vec<f64>) {
+        let width = self.inputs.width();
+        let mut sums = InputSums { width, count: self.sample.rows() as f64, gram: vec![0.0; width * width] };
+        let mut cross = Vec::new();
+        let outputs: Vec<usize> = self.inputs.outputs(self.group).collect();
+        match target {
+            Some(target) => cross = self.run(Some(&mut sums.gram), &outputs, target, None),
+            None if self.inputs.is_narrow() => self.narrow(Some(&mut sums.gram[..]), &[], None, &mut cross),
+            None => {
+                for blocks in self.sample.blocks.chunks(self.inputs.blocks_together(0)) {
+                    let packed: Vec<PackedRows> =
+                        blocks.par_iter().map(|block| self.inputs.pack(self.site, self.group, block)).collect();
+                    add(&mut sums.gram, &packed, &packed, width, true);
+                }
+            }
         }
-        at += part.positions.len();
+        (sums, cross)
     }
-    PackedRows::new(&targets, outputs.len(), rows, Side::Left)
+
+    /// Products of inputs and targets of some outputs, `[outputs][K + 1]`.
+    pub fn cross(&mut self, outputs: &[usize], target: &DenseTarget, current: &CurrentRows) -> Vec<f64> {
+        self.run(None, outputs, target, Some(current))
+    }
+
+    fn run(
+        &mut self,
+        mut gram: Option<&mut Vec<f64>>,
+        outputs: &[usize],
+        target: &DenseTarget,
+        current: Option<&CurrentRows>,
+    ) -> Vec<f64> {
+        let width = self.inputs.width();
+        let mut cross = vec![0.0; outputs.len() * width];
+        if self.inputs.is_narrow() {
+            self.narrow(gram.map(|gram| &mut gram[..]), outputs, Some((target, current)), &mut cross);
+            return cross;
+        }
+        let together = self.inputs.blocks_together(outputs.len());
+        let together = if self.keep { self.sample.blocks.len().max(1) } else { together };
+        for blocks in self.sample.blocks.chunks(together) {
+            let fresh = self.packed.is_empty();
+            let this = &*self;
+            let pack = |block: &Vec<Part>| {
+                let inputs = fresh.then(|| this.inputs.pack(this.site, this.group, block));
+                (inputs, this.pack_targets(block, outputs, target, current))
+            };
+            let (inputs, targets): (Vec<Option<PackedRows>>, Vec<PackedRows>) = blocks.par_iter().map(pack).unzip();
+            let fresh: Vec<PackedRows> = inputs.into_iter().flatten().collect();
+            let inputs = if self.packed.is_empty() { &fresh } else { &self.packed };
+            if let Some(gram) = &mut gram {
+                add(gram, inputs, inputs, width, true);
+            }
+            add(&mut cross, &targets, inputs, width, false);
+            if self.keep && self.packed.is_empty() {
+                self.packed = fresh;
+            }
+        }
+        cross
+    }
+
+    fn pack_targets(&self, block: &[Part], outputs: &[usize], target: &DenseTarget, current: Option<&CurrentRows>) -> PackedRows {
+        let rows = rows_of(block);
+        let mut packed = PackedRows::zeros(outputs.len(), rows);
+        let (columns, stride) = match current {
+            Some(_) => self.columns(block),
+            None => (Vec::new(), narrow_stride(rows)),
+        };
+        let targets = self.targets(block, outputs, target, current, &columns, stride);
+        targets.chunks_exact(stride.max(1)).enumerate().for_each(|(m, column)| packed.set_column(m, 0, &column[..rows]));
+        packed
+    }
+
+    /// The rows of a block, column by column, the constant last; filled up with zeros to whole vectors.
+    fn columns(&self, block: &[Part]) -> (Vec<f32>, usize) {
+        let rows = rows_of(block);
+        let stride = narrow_stride(rows);
+        let mut columns = vec![0.0; self.inputs.width() * stride];
+        self.inputs.columns(self.site, self.group, block, &mut columns, stride);
+        columns[self.inputs.len * stride..][..rows].fill(1.0);
+        (columns, stride)
+    }
+
+    /// The targets of a block: `[outputs][stride]`. With `current` errors behind an activation's bounds do not count.
+    fn targets(
+        &self,
+        block: &[Part],
+        outputs: &[usize],
+        target: &DenseTarget,
+        current: Option<&CurrentRows>,
+        columns: &[f32],
+        stride: usize,
+    ) -> Vec<f32> {
+        let mut targets = vec![0.0; outputs.len() * stride];
+        if let Some(current) = current {
+            sparse_product(Kernel::best(), &current.weights, columns, stride, &mut targets);
+        }
+        let mut at = 0;
+        for part in block {
+            for (m, &output) in outputs.iter().enumerate() {
+                let out = &mut targets[m * stride + at..][..part.positions.len()];
+                if let Some(current) = current {
+                    out.iter_mut().for_each(|now| *now += current.intercepts[m]);
+                }
+                target.fill(part, output, current.is_some(), out);
+            }
+            at += part.positions.len();
+        }
+        // What lies behind the rows of a block is no row.
+        let rows = rows_of(block);
+        targets.chunks_exact_mut(stride.max(1)).for_each(|column| column[rows..].fill(0.0));
+        targets
+    }
+
+    /// Sums of matrices with few columns: block by block, the blocks' sums added in order.
+    fn narrow(
+        &self,
+        gram: Option<&mut [f64]>,
+        outputs: &[usize],
+        target: Option<(&DenseTarget, Option<&CurrentRows>)>,
+        cross: &mut [f64],
+    ) {
+        let (width, kernel) = (self.inputs.width(), Kernel::best());
+        let needs_gram = gram.is_some();
+        let of_block = |block: &Vec<Part>| {
+            let (columns, stride) = self.columns(block);
+            let mut sums = vec![0.0; if needs_gram { width * width } else { 0 }];
+            let mut products = vec![0.0; outputs.len() * width];
+            if needs_gram {
+                accumulate_narrow(kernel, &columns, &columns, stride, &mut sums);
+            }
+            if let Some((target, current)) = target {
+                let targets = self.targets(block, outputs, target, current, &columns, stride);
+                accumulate_narrow(kernel, &targets, &columns, stride, &mut products);
+            }
+            (sums, products)
+        };
+        let gram = gram.unwrap_or_default();
+        let add = |to: &mut [f64], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        // In groups, so that the blocks' sums do not fill the memory.
+        for blocks in self.sample.blocks.chunks(64) {
+            let sums: Vec<(Vec<f64>, Vec<f64>)> = blocks.par_iter().map(of_block).collect();
+            for (sums, products) in &sums {
+                add(gram, sums);
+                add(cross, products);
+            }
+        }
+    }
+}
+
+/// Adds `left' * right` to `out`, strips of it in parallel; of a symmetric product the upper triangle.
+fn add(out: &mut [f64], left: &[PackedRows], right: &[PackedRows], width: usize, symmetric: bool) {
+    let (kernel, strip) = (Kernel::best(), strip(out.len() / width));
+    out.par_chunks_mut(strip * width).enumerate().for_each(|(i, out)| {
+        accumulate(kernel, left, right, i * strip, if symmetric { i * strip } else { 0 }, out);
+    });
 }

@@ -148,6 +148,8 @@ pub struct WeightSite<'w> {
     pub changed: bool,
     /// Whether it was given the dense network's mean and deviation in the place of a folded BatchNormalization.
     pub recalibrated: bool,
+    /// Whether there is no time for more than statistics.
+    pub statistics_only: bool,
     /// The bias as it stands in the model, for layers whose bias is not theirs to change.
     pub(super) fixed_bias: Option<Tensor>,
     pub(super) op: &'w Op,
@@ -211,6 +213,20 @@ impl WeightSite<'_> {
         self.follow.folded
     }
 
+    /// What is added to an output now, whether or not it is the layer's own to change.
+    pub(crate) fn bias_of(&self, output: usize) -> f64 {
+        let fixed = |tensor: &Tensor| match &tensor.data[..] {
+            [all] => f64::from(*all),
+            each => each.get(output).map_or(0.0, |&b| f64::from(b)),
+        };
+        let beta = if let Op::Gemm { beta, .. } = self.op { f64::from(*beta) } else { 1.0 };
+        match (&self.bias, &self.fixed_bias) {
+            (Some(bias), _) => bias[output],
+            (None, Some(tensor)) => fixed(tensor) * beta,
+            (None, None) => 0.0,
+        }
+    }
+
     /// Whether an activation with bounds comes behind.
     pub fn has_activation(&self) -> bool {
         self.follow.activation != Activation::None
@@ -266,6 +282,8 @@ pub struct NormSite<'w> {
     pub changed: bool,
     /// Whether its statistics were measured again.
     pub recalibrated: bool,
+    /// Whether the layer with weights before it got no more than statistics, for want of time.
+    pub statistics_only: bool,
     /// What each chunk is normalised by on its way on, if not by `params`.
     pub per_chunk: Option<Vec<ChannelStats>>,
     pub(super) slot: usize,

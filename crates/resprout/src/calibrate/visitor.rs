@@ -1,6 +1,6 @@
 //! What can act or measure at the layers of a walk.
 
-use super::{NormSite, WeightSite};
+use super::{NormSite, Outline, WeightSite};
 use crate::error::Result;
 use crate::model::Model;
 
@@ -37,6 +37,11 @@ pub trait Visitor: Sync + Send {
     /// What it needs for this network, where that depends on it.
     fn needs_for(&self, _model: &Model) -> Needs {
         self.needs()
+    }
+
+    /// About how many seconds [`weights`](Visitor::weights) takes at a layer, where that is more than looking at its outputs.
+    fn seconds(&self, _layer: &Outline) -> f64 {
+        0.0
     }
 
     /// At a Conv, Gemm or MatMul with weights.

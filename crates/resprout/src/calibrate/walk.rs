@@ -1,5 +1,6 @@
 //! The driver: the pruned network, and the dense one in lock-step, layer by layer.
 
+use super::forecast::{Forecast, gains};
 use super::recording::Dense;
 use super::site::{NormParams, NormSite, WeightSite, stored_bias, stored_weights, weight_rows};
 use super::sweep::Sweep;
@@ -12,6 +13,7 @@ use crate::progress::Progress;
 use crate::tensor::Tensor;
 use resprout_kernels::Activation;
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 /// What comes behind a layer with weights, as far as nothing else reads between.
 #[derive(Clone, Debug)]
@@ -43,6 +45,14 @@ pub struct WalkOutcome {
     pub added_bias: Vec<String>,
     /// Warnings, each naming the layer.
     pub warnings: Vec<String>,
+    /// Layers that got all that was asked for, and layers that got statistics only: where there was a limit.
+    pub fitted: Vec<String>,
+    /// See `fitted`.
+    pub statistics_only: Vec<String>,
+    /// Seconds that the walk was expected to take.
+    pub expected_seconds: f64,
+    /// Seconds that it took.
+    pub seconds: f64,
 }
 
 /// One walk through the network: every visitor acts at each layer in the order given, on what the
@@ -55,6 +65,21 @@ pub fn walk<'d>(
     stage: &str,
     progress: &dyn Progress,
 ) -> Result<WalkOutcome> {
+    walk_within(f64::INFINITY, model, dense, images, visitors, stage, progress)
+}
+
+/// The same in about so many seconds: where these are not enough for all that visitors would do, layers that gain least per second
+/// get statistics only.
+pub(crate) fn walk_within<'d>(
+    limit: f64,
+    model: &mut Model,
+    dense: impl Into<Dense<'d>>,
+    images: &Tensor,
+    visitors: &[&dyn Visitor],
+    stage: &str,
+    progress: &dyn Progress,
+) -> Result<WalkOutcome> {
+    let start = Instant::now();
     let needs = Needs::of(visitors, model);
     let plan = plan(model, images, &needs)?;
     let recorded: Dense = dense.into();
@@ -65,11 +90,23 @@ pub fn walk<'d>(
     let mut lanes = Lanes {
         sweep: Sweep::new(&plan, images)?,
         dense: needs.dense.then(|| DenseLane::new(recorded, &plan, images, &needs)).transpose()?,
+        statistics_only: HashSet::new(),
     };
-    progress.begin(stage, plan.steps.len() as u64);
+    let networks = 1 + usize::from(matches!(lanes.dense, Some(DenseLane::Running(..))));
+    let forecast = Forecast::new(model, &plan, images.shape[0], networks, visitors)?;
+    if forecast.seconds() > limit {
+        let dense_plan = self::plan(dense, images, &needs)?;
+        lanes.statistics_only = forecast.left_out(limit, &gains(model, &plan, &dense_plan, images)?);
+    }
+    outcome.expected_seconds = forecast.seconds() - lanes.statistics_only.iter().map(|&i| forecast.visits(i)).sum::<f64>();
+    progress.begin(&with_time(stage, outcome.expected_seconds), (outcome.expected_seconds * 1e3) as u64);
     for index in 0..plan.steps.len() {
         progress.check()?;
         let step = &plan.steps[index];
+        let visits = forecast.visits(index);
+        if visits > 0.0 && start.elapsed().as_secs_f64() + visits + forecast.computing_from(index) > limit {
+            lanes.statistics_only.insert(index);
+        }
         let name = model.graph.layers[step.layer].name.clone();
         if step.batch_norm.is_some() {
             lanes.norm(model, dense, (&plan, index), &name, visitors, &mut outcome)?;
@@ -85,16 +122,38 @@ pub fn walk<'d>(
         } else {
             lanes.run(step, index);
         }
-        progress.advance(1);
+        let left_out = lanes.statistics_only.contains(&index);
+        if visits > 0.0 && limit.is_finite() {
+            if left_out { &mut outcome.statistics_only } else { &mut outcome.fitted }.push(name);
+        }
+        progress.advance(((forecast.step(index) - if left_out { visits } else { 0.0 }) * 1e3) as u64);
     }
     progress.end();
+    if limit.is_finite() && outcome.fitted.is_empty() && !outcome.statistics_only.is_empty() {
+        let least = forecast.computing_from(0);
+        outcome.warnings.push(format!(
+            "--seconds {limit:.0}: the images alone take about {least:.0} s; no layer was fitted, all got statistics only"
+        ));
+    }
+    outcome.seconds = start.elapsed().as_secs_f64();
     Ok(outcome)
+}
+
+/// A stage with the time that it will take, where that is worth saying.
+fn with_time(stage: &str, seconds: f64) -> String {
+    match seconds {
+        0.0..10.0 => stage.to_string(),
+        10.0..120.0 => format!("{stage}, about {seconds:.0} s"),
+        _ => format!("{stage}, about {:.0} min", seconds / 60.0),
+    }
 }
 
 /// Both networks, all images at the same layer.
 struct Lanes<'d> {
     sweep: Sweep,
     dense: Option<DenseLane<'d>>,
+    /// Steps whose weights get no more than statistics.
+    statistics_only: HashSet<usize>,
 }
 
 /// The dense network's values at the layer, computed now or before.
@@ -155,6 +214,7 @@ impl Lanes<'_> {
             warnings: Vec::new(),
             changed: false,
             recalibrated: false,
+            statistics_only: self.statistics_only.contains(&index),
             per_chunk: None,
             slot,
             sweep: &self.sweep,
@@ -196,6 +256,11 @@ impl Lanes<'_> {
     ) -> Result<()> {
         let step = &plan.steps[index];
         self.run_dense(index);
+        let statistics_only = self.statistics_only.contains(&index);
+        if statistics_only {
+            // The BatchNormalization behind takes part.
+            self.statistics_only.extend(follow.norm);
+        }
         let layer = &model.graph.layers[step.layer];
         let (op, param) = (layer.op.clone(), layer.inputs[1].clone());
         let weight = model.weight(&param)?;
@@ -215,6 +280,7 @@ impl Lanes<'_> {
             warnings: Vec::new(),
             changed: false,
             recalibrated: false,
+            statistics_only,
             op: &op,
             follow,
             step,
@@ -269,7 +335,7 @@ pub(crate) fn bytes_per_image(model: &Model, image: &[usize], needs: &Needs) -> 
 }
 
 /// The weight of a step that is a product with a parameter.
-fn weight_param(model: &Model, step: &Step) -> Option<String> {
+pub(super) fn weight_param(model: &Model, step: &Step) -> Option<String> {
     let layer = &model.graph.layers[step.layer];
     let product = matches!(step.compute, Compute::Conv(_) | Compute::Linear { .. });
     let param = layer.input(1).filter(|_| product && matches!(layer.op, Op::Conv(_) | Op::Gemm { .. } | Op::MatMul))?;
@@ -282,7 +348,7 @@ fn shared_weights(model: &Model) -> HashSet<String> {
     counts.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name.to_string()).collect()
 }
 
-fn follow(plan: &Plan, index: usize, weight_shape: Vec<usize>) -> Follow {
+pub(super) fn follow(plan: &Plan, index: usize, weight_shape: Vec<usize>) -> Follow {
     let mut follow = Follow { norm: None, other: None, activation: Activation::None, weight_shape, folded: false };
     let mut slot = plan.steps[index].output();
     let Some(mut reader) = only_reader(plan, slot) else { return follow };

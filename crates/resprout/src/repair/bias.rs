@@ -22,13 +22,7 @@ impl Visitor for Bias {
     }
 
     fn weights(&self, site: &mut WeightSite) -> Result<()> {
-        // A BatchNormalization behind has its turn at its own site.
-        if site.norm.is_none() && site.bias.is_some() {
-            let pair = site.pair()?;
-            let gains = vec![1.0; site.weights.rows];
-            apply(site, &pair, &gains, Shift::WithoutNorm);
-        }
-        Ok(())
+        shift(site)
     }
 
     fn norm(&self, site: &mut NormSite) -> Result<()> {
@@ -39,6 +33,16 @@ impl Visitor for Bias {
         site.changed = true;
         Ok(())
     }
+}
+
+/// Moves the means of a layer without BatchNormalization; one behind has its turn at its own site.
+pub(super) fn shift(site: &mut WeightSite) -> Result<()> {
+    if site.norm.is_none() && site.bias.is_some() {
+        let pair = site.pair()?;
+        let gains = vec![1.0; site.weights.rows];
+        apply(site, &pair, &gains, Shift::WithoutNorm);
+    }
+    Ok(())
 }
 
 impl Repair for Bias {

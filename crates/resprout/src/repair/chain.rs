@@ -1,7 +1,7 @@
 //! Several repairs in a stated order.
 
 use super::{AUTO, REPAIRS, Repair, RepairOutcome, Stage};
-use crate::calibrate::walk::{bytes_per_image, walk};
+use crate::calibrate::walk::{bytes_per_image, walk_within};
 use crate::calibrate::{Dense, Needs, Visitor};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -14,11 +14,13 @@ use crate::tensor::Tensor;
 pub struct RepairOptions {
     /// The most bytes that the images' values may take in one walk; fewer images are used if need be.
     pub memory: usize,
+    /// About the most seconds that repairs may take; where these are not enough, layers that gain least get statistics only.
+    pub seconds: Option<f64>,
 }
 
 impl Default for RepairOptions {
     fn default() -> RepairOptions {
-        RepairOptions { memory: 4 << 30 }
+        RepairOptions { memory: 4 << 30, seconds: None }
     }
 }
 
@@ -108,7 +110,8 @@ impl Chain {
             }
             let images = within_memory(model, images, &needs, options, &mut outcome)?;
             check_batches(&images, needs.batch)?;
-            let done = walk(model, dense, &images, &repairs, "repair", progress)?;
+            let limit = options.seconds.map_or(f64::INFINITY, |seconds| (seconds - outcome.seconds).max(0.0));
+            let done = walk_within(limit, model, dense, &images, &repairs, "repair", progress)?;
             // Scale and shift of pruned channels are masked too; a repair may have set them.
             model.apply_masks();
             for (index, acted) in range.clone().zip(&done.acted).filter(|(index, _)| self.repairs[*index].needs().images) {
@@ -124,6 +127,10 @@ impl Chain {
             outcome.folded = outcome.folded.max(done.folded);
             outcome.added_bias.extend(done.added_bias);
             outcome.warnings.extend(done.warnings);
+            outcome.fitted.extend(done.fitted);
+            outcome.statistics_only.extend(done.statistics_only);
+            outcome.expected_seconds += done.expected_seconds;
+            outcome.seconds += done.seconds;
         }
         Ok(outcome)
     }

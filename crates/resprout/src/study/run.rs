@@ -393,7 +393,7 @@ impl<'a> Prepared<'a> {
         let mut model = masked.pruned.clone();
         let mut warnings = report::layer_warnings(&masked.rows);
         if !cell.is_dense() {
-            let repair_options = RepairOptions { memory: options.memory };
+            let repair_options = RepairOptions { memory: options.memory, ..RepairOptions::default() };
             let chain = Chain::parse(&cell.repair)?;
             let recording = if chain.needs_dense(dense) { self.recording(cell, options)? } else { Arc::default() };
             let recorded = Dense::recorded(dense, &recording);
