@@ -29,7 +29,8 @@ def image(path):
     constants = {t.name for t in graph.initializer}
     value = next((i for i in graph.input if i.name not in constants), None)
     dims = [d.dim_value for d in value.type.tensor_type.shape.dim] if value else []
-    return [d or (3 if axis == 0 else 32) for axis, d in enumerate(dims[1:])] or [3, 32, 32]
+    dims = [d or (3 if axis == 0 else 32) for axis, d in enumerate(dims[1:])] or [3, 32, 32]
+    return [dims[2], *dims[:2]] if len(dims) == 3 and dims[2] in (1, 3, 4) and dims[0] > 4 else dims
 
 
 def run(*arguments):
@@ -80,7 +81,9 @@ def unlisted(path, folder):
 
 
 def zeros(path):
-    tensors = [numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer if len(t.dims) > 1]
+    graph = onnx.load(path).graph
+    constants = [a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute if a.name == "value"]
+    tensors = [numpy_helper.to_array(t) for t in [*graph.initializer, *constants] if len(t.dims) > 1]
     count = sum(t.size for t in tensors)
     return sum(int((t == 0).sum()) for t in tensors) / max(count, 1)
 
@@ -103,7 +106,7 @@ def row(path, images, folder):
     cells.append("all" if missing == [] else "-" if missing is None else f"NOT LISTED: {missing}")
     cells.append(word(difference(path, folder)) if loads(path) else "not in ONNX Runtime")
     cells.append(word(difference(pruned, folder)) if fine and loads(pruned) else "-")
-    calibration = ["--calibration", images] if len(image(path)) == 3 and 3 in image(path) else ["--data-free"]
+    calibration = ["--calibration", images] if len(image(path)) == 3 and image(path)[0] == 3 else ["--data-free"]
     said = run("prune", path, "--sparsity", "0.5", "--repair", "auto", *calibration, "--calibration-images", "32", "-o", repaired)
     cells.append(word(said))
     said = run("prune", path, "--pattern", "channel", "--sparsity", "0.3", "--shrink", "-o", small, "--no-evaluation")

@@ -111,7 +111,10 @@ pub fn score_layers(model: &Model, options: &PruneOptions, images: &Tensor, prog
         layers = nm::divisible(layers, m, &mut left_dense)?;
     }
     if layers.is_empty() {
-        return Err(Error::option("no layer is left to prune: every layer with weights is ignored or cannot be pruned"));
+        let example = left_dense.first().map_or(String::new(), |left| format!(" ({}: {})", left.param, left.reason));
+        return Err(Error::option(format!(
+            "no layer is left to prune: every layer with weights is ignored or cannot be pruned{example}"
+        )));
     }
     let scores = score(model, &layers, options, images, progress)?;
     Ok(Scored { layers, left_dense, scores })

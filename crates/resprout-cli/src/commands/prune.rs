@@ -341,7 +341,12 @@ fn noise(args: &PruneArgs, model: &Model, preprocess: &Preprocess, count: usize)
         (Some(shape), _) => shape,
         (_, Some([height, width])) => [images::channels(model), height, width],
         _ => {
-            let message = "--data-free: the model leaves the size of its images free; give --crop";
+            let message = match report::fixed_image(model) {
+                Some(shape) => {
+                    format!("--data-free: noise is drawn as images, not in the shape {shape:?}; give --calibration, an .npy file")
+                }
+                None => "--data-free: the model leaves the size of its images free; give --crop".into(),
+            };
             return Err(Error::new(ErrorKind::Option, message));
         }
     };
