@@ -525,7 +525,11 @@ def make(seed, small=False):
     if not graph.nodes or all(v.dtype != np.float32 for n, v in graph.values.items() if n != "x"):
         return None
     model, x = graph.model(), graph.values["x"]
-    expected = {"": session(model).run(None, {"x": x})}
+    try:
+        expected = {"": session(model).run(None, {"x": x})}
+    except Exception:
+        # ONNX Runtime infers other shapes than it computes, and refuses the graph.
+        return None
     if graph.free:
         try:
             expected["1"] = session(model).run(None, {"x": x[:1]})

@@ -183,7 +183,7 @@ fn weights_that_are_no_floats_are_left_dense_by_their_type() {
     for (element, bytes, name) in [(10, 2, "float16"), (11, 8, "float64"), (16, 2, "bfloat16"), (3, 1, "int8")] {
         let dims = [2, 3, 1, 1].iter().flat_map(|&dim| number(1, dim)).collect::<Vec<u8>>();
         let stored = [dims, number(2, element), field(8, b"w"), field(9, &vec![0; 6 * bytes])].concat();
-        scratch.file("typed.onnx", &model(&[node("Conv", &["x", "w"], "y")], &[stored.clone()]));
+        scratch.file("typed.onnx", &model(&[node("Conv", &["x", "w"], "y")], std::slice::from_ref(&stored)));
         let text = scratch.ok(&["inspect", "typed.onnx"]);
         assert!(text.contains(&format!("left dense ({name}, not 32-bit floats): w")), "{text}");
         let behind = [node("DequantizeLinear", &["w", "s"], "f"), node("Conv", &["x", "f"], "y")];

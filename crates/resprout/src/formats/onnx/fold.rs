@@ -7,7 +7,7 @@ use super::tensors::widened;
 use crate::error::{Error, Result};
 use crate::model::Layer;
 use crate::ops::{Fact, Op, axis_index, fold};
-use crate::tensor::{Tensor, Value};
+use crate::tensor::{Tensor, Value, strides};
 use resprout_kernels::Kernel;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -76,6 +76,10 @@ impl<'l, 'a> Constants<'l, 'a> {
                 let node = self.linker.link.graph.node.get(*self.linker.nodes.get(&layer.name)?)?;
                 dequantised(node, facts).ok()
             }
+            Op::Unknown(name) => {
+                let node = self.linker.link.graph.node.get(*self.linker.nodes.get(&layer.name)?)?;
+                reduced(name, node, facts).or_else(|| each(name, facts))
+            }
             op => fold(op, facts, Kernel::best()).ok()?,
         }
     }
@@ -83,6 +87,59 @@ impl<'l, 'a> Constants<'l, 'a> {
 
 /// Most operations behind one another.
 const DEEPEST: usize = 200;
+
+/// Sums and norms over axes, in `f64`.
+fn reduced(name: &str, node: &NodeProto, facts: &[Option<Fact>]) -> Option<Value> {
+    let term: fn(f64) -> f64 = match name {
+        "ReduceSum" => |x| x,
+        "ReduceL1" => f64::abs,
+        "ReduceL2" | "ReduceSumSquare" => |x| x * x,
+        _ => return None,
+    };
+    let then = |sum: f64| if name == "ReduceL2" { sum.sqrt() } else { sum };
+    let x = facts.first()?.as_ref()?.value.as_ref()?.as_f32()?;
+    let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name);
+    let given =
+        facts.get(1).and_then(Option::as_ref).and_then(|fact| fact.value.as_ref()?.as_i64().map(|axes| axes.data.clone()));
+    let axes = given.or_else(|| attribute("axes").map(|axes| axes.ints.clone())).unwrap_or_default();
+    let axes: Vec<usize> = axes.iter().map(|&axis| axis_index(axis, x.shape.len()).ok()).collect::<Option<_>>()?;
+    if axes.is_empty() && attribute("noop_with_empty_axes").is_some_and(|noop| noop.i != 0) {
+        return None;
+    }
+    let goes = |axis: usize| axes.is_empty() || axes.contains(&axis);
+    let kept: Vec<usize> = x.shape.iter().enumerate().map(|(axis, &side)| if goes(axis) { 1 } else { side }).collect();
+    let steps = strides(&kept);
+    let mut sums = vec![0.0f64; kept.iter().product()];
+    for (index, &value) in x.data.iter().enumerate() {
+        let mut rest = index;
+        let mut at = 0;
+        for axis in (0..x.shape.len()).rev() {
+            at += if goes(axis) { 0 } else { rest % x.shape[axis] * steps[axis] };
+            rest /= x.shape[axis];
+        }
+        sums[at] += term(f64::from(value));
+    }
+    let keep = attribute("keepdims").is_none_or(|keep| keep.i != 0);
+    let shape = if keep { kept } else { (0..x.shape.len()).filter(|&axis| !goes(axis)).map(|axis| x.shape[axis]).collect() };
+    Some(Value::F32(Tensor::new(shape, sums.into_iter().map(|sum| then(sum) as f32).collect())))
+}
+
+/// Operations on single numbers that only weights need.
+fn each(name: &str, facts: &[Option<Fact>]) -> Option<Value> {
+    let number = |index: usize| facts.get(index)?.as_ref()?.value.as_ref()?.as_f32().cloned();
+    let x = number(0)?;
+    let power = number(1).filter(|power| power.len() == 1).map(|power| power.data[0]);
+    let of = |v: f32| -> Option<f32> {
+        Some(match name {
+            "Pow" => v.powf(power?),
+            "Reciprocal" => 1.0 / v,
+            "Abs" => v.abs(),
+            "Exp" => v.exp(),
+            _ => return None,
+        })
+    };
+    Some(Value::F32(Tensor::new(x.shape.clone(), x.data.iter().map(|&v| of(v)).collect::<Option<_>>()?)))
+}
 
 /// `(x - zero point) * scale`, all along one axis or the same for all.
 fn dequantised(node: &NodeProto, facts: &[Option<Fact>]) -> Result<Value> {

@@ -280,6 +280,27 @@ fn weights_made_of_constants_are_listed_and_folded_where_asked() {
 }
 
 #[test]
+fn weight_norm_as_pytorch_exports_it_is_folded() {
+    let nodes = vec![
+        with_ints(with_int(node("ReduceL2", &["v"], &["length"]), "keepdims", 1), "axes", &[1]),
+        node("Div", &["v", "length"], &["unit"]),
+        node("Mul", &["unit", "g"], &["w"]),
+        with_int(node("Gemm", &["x", "w"], &["y"]), "transB", 1),
+    ];
+    let proto = model(&[0, 4], nodes, vec![floats("v", &[3, 4]), floats("g", &[3, 1])]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    std::fs::write(&path, proto.encode_to_vec()).unwrap();
+    let folded = read_with(&path, ReadOptions { fold_weights: true }).unwrap();
+    let (v, g) = (numbers(12), numbers(3));
+    for (row, weights) in folded.params.f32("w").unwrap().data.chunks(4).enumerate() {
+        let length = v[row * 4..][..4].iter().map(|v| v * v).sum::<f32>().sqrt();
+        let near = |(at, w): (usize, &f32)| (w - g[row] * v[row * 4 + at] / length).abs() < 1e-6;
+        assert!(weights.iter().enumerate().all(near), "{weights:?}");
+    }
+}
+
+#[test]
 fn quantised_weights_are_folded() {
     let quantised = TensorProto {
         name: "q".into(),

@@ -90,8 +90,11 @@ pub fn encode_as(model: &Model, storage: Storage) -> Result<Vec<u8>> {
     }
 }
 
-/// The model without its tensors, and these as the file stores them.
-pub(in crate::formats) fn encode_graph(model: &Model) -> Result<(Vec<u8>, Vec<(&str, Cow<'_, Tensor>)>)> {
+/// Tensors by name, as the file stores them.
+pub(in crate::formats) type StoredTensors<'m> = Vec<(&'m str, Cow<'m, Tensor>)>;
+
+/// The model without its tensors, and these.
+pub(in crate::formats) fn encode_graph(model: &Model) -> Result<(Vec<u8>, StoredTensors<'_>)> {
     let apart = |tensor: &Tensor| !tensor.shape.is_empty();
     let source = source_of(model)?;
     let bytes = encode_with(model, |tensor| if apart(tensor) { Home::Elsewhere } else { Home::Inside }, &mut Inline)?;
