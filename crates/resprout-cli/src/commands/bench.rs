@@ -173,7 +173,7 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
 
 /// The options of a session.
 pub fn session_options(args: &SessionArgs, threads: usize, batch: usize) -> SessionOptions {
-    SessionOptions { threads, batch, tune: args.tune, kernel: args.kernel.clone(), paths: Paths::Any }
+    SessionOptions { threads, batch, tune: args.tune, kernel: args.kernel.clone(), paths: Paths::Any, pin: args.pin }
 }
 
 /// A session with a plan of the file, if it has one for this model, CPU and options; otherwise the plan is measured and kept.

@@ -7,7 +7,7 @@ use crate::model::Model;
 use crate::ops::remap::Remap;
 use crate::ops::{BinaryOp, Compute};
 use crate::tensor::Tensor;
-use resprout_kernels::lanes::{Arena, Builder, Choice, Convolution, Paths, Program, Team, Value};
+use resprout_kernels::lanes::{Arena, Builder, Choice, Convolution, Paths, Program, ThreadPool, Value};
 use resprout_kernels::{Activation, ConvShape, Kernel};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -91,25 +91,25 @@ impl Compiled {
 
     /// Tries ways to cut every convolution for batches of so many images, within about `limit` for each of them; returns of
     /// each the fastest that was found on the dense path.
-    pub fn tune(&mut self, team: &mut Team, batch: usize, limit: Duration, paths: Paths) -> Vec<Choice> {
-        let workers = self.workers(batch, team.threads());
+    pub fn tune(&mut self, pool: &mut ThreadPool, batch: usize, limit: Duration, paths: Paths) -> Vec<Choice> {
+        let workers = self.workers(batch, pool.threads());
         let mut dense = Vec::new();
         for program in self.programs_mut() {
             let mut arenas: Vec<Arena> = (0..workers).map(|_| program.arena()).collect();
             let convs = u32::try_from(program.choices().len()).unwrap_or(u32::MAX);
-            dense.extend(program.tune(&mut arenas, team, limit * convs, paths));
+            dense.extend(program.tune(&mut arenas, pool, limit * convs, paths));
         }
         dense
     }
 
-    /// Runs up to [`together`](Self::together) images, alone or with a team; `outputs` have room for what comes out of so many.
-    pub fn run(&self, images: &[f32], arenas: &mut [Arena], team: Option<&mut Team>, outputs: &mut [&mut [f32]]) {
+    /// Runs up to [`together`](Self::together) images, alone or with a pool; `outputs` have room for what comes out of so many.
+    pub fn run(&self, images: &[f32], arenas: &mut [Arena], pool: Option<&mut ThreadPool>, outputs: &mut [&mut [f32]]) {
         if images.len() == self.plan.input_shape.iter().product::<usize>()
             && let (Some(program), [arena]) = (self.only_program(), &mut *arenas)
         {
-            return run_program(program, arena, team, &[images], outputs);
+            return run_program(program, arena, pool, &[images], outputs);
         }
-        fill(outputs, &self.run_segments(images, arenas, team));
+        fill(outputs, &self.run_segments(images, arenas, pool));
     }
 
     /// The program that reads the images and writes the only output, if there is nothing else.
@@ -122,7 +122,7 @@ impl Compiled {
         }
     }
 
-    fn run_segments(&self, images: &[f32], arenas: &mut [Arena], mut team: Option<&mut Team>) -> Vec<Tensor> {
+    fn run_segments(&self, images: &[f32], arenas: &mut [Arena], mut pool: Option<&mut ThreadPool>) -> Vec<Tensor> {
         let mut slots = self.start(images);
         let mut arenas = arenas.iter_mut();
         for segment in &self.segments {
@@ -131,7 +131,7 @@ impl Compiled {
                 Segment::Program { program, inputs, outputs } => {
                     let Some(arena) = arenas.next() else { continue };
                     self.with_buffers(inputs, outputs, &mut slots, |inputs, outputs| {
-                        run_program(program, arena, team.as_deref_mut(), inputs, outputs);
+                        run_program(program, arena, pool.as_deref_mut(), inputs, outputs);
                     });
                 }
             }
@@ -170,8 +170,8 @@ impl Compiled {
     }
 
     /// The least time of every operation in batches of so many images.
-    pub fn time(&self, team: &mut Team, batch: usize, runs: usize) -> Vec<LayerTime> {
-        let workers = self.workers(batch, team.threads());
+    pub fn time(&self, pool: &mut ThreadPool, batch: usize, runs: usize) -> Vec<LayerTime> {
+        let workers = self.workers(batch, pool.threads());
         let images = vec![0.5; self.plan.input_shape.iter().product()];
         let mut slots = self.start(&images);
         let mut all = Vec::new();
@@ -188,7 +188,7 @@ impl Compiled {
                     let mut arenas: Vec<Arena> = (0..workers).map(|_| program.arena()).collect();
                     let mut seconds = Vec::new();
                     self.with_buffers(inputs, outputs, &mut slots, |inputs, outputs| {
-                        seconds = program.time(&mut arenas, team, inputs, outputs, runs.max(1));
+                        seconds = program.time(&mut arenas, pool, inputs, outputs, runs.max(1));
                     });
                     let work = program.work();
                     all.extend(program.names().zip(seconds).map(|((name, conv), seconds)| LayerTime {
@@ -206,9 +206,15 @@ impl Compiled {
     }
 }
 
-fn run_program(program: &Program, arena: &mut Arena, team: Option<&mut Team>, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) {
-    match team {
-        Some(team) => program.run(arena, team, inputs, outputs),
+fn run_program(
+    program: &Program,
+    arena: &mut Arena,
+    pool: Option<&mut ThreadPool>,
+    inputs: &[&[f32]],
+    outputs: &mut [&mut [f32]],
+) {
+    match pool {
+        Some(pool) => program.run(arena, pool, inputs, outputs),
         None => program.run_alone(arena, inputs, outputs),
     }
 }

@@ -5,7 +5,7 @@ use super::{Cut, Paths, Session, Stage, cut, grey};
 use crate::error::{Error, Result};
 use crate::forward::LayerTime;
 use crate::linalg::median;
-use resprout_kernels::lanes::Team;
+use resprout_kernels::lanes::ThreadPool;
 use std::time::{Duration, Instant};
 
 /// Runs of which each operation's least time is taken.
@@ -119,21 +119,21 @@ fn convolutions(measured: &[Measured], hopeful: &[Vec<bool>]) -> usize {
 impl Measured {
     /// With the cuts that are chosen without measuring.
     fn usual(together: usize, session: &mut Session) -> Measured {
-        let Session { stages, team, batch, .. } = session;
+        let Session { stages, pool, batch, .. } = session;
         let measured = |stage: &mut Stage| {
             let dense = stage.usual(Paths::Dense).collect();
-            StageCost::of(stage, team, *batch, dense)
+            StageCost::of(stage, pool, *batch, dense)
         };
         Measured { together, stages: stages.iter_mut().map(measured).collect() }
     }
 
     /// Looks for better cuts in some stages.
     fn improve(&mut self, session: &mut Session, hopeful: &[bool], each: Duration, paths: Paths) {
-        let Session { stages, team, batch, .. } = session;
+        let Session { stages, pool, batch, .. } = session;
         let stages = stages.iter_mut().zip(&mut self.stages).zip(hopeful).filter(|(_, hopeful)| **hopeful);
         for ((stage, cost), _) in stages {
-            let dense = stage.compiled.tune(team, *batch, each, paths).into_iter().map(cut).collect();
-            *cost = StageCost::of(stage, team, *batch, dense);
+            let dense = stage.compiled.tune(pool, *batch, each, paths).into_iter().map(cut).collect();
+            *cost = StageCost::of(stage, pool, *batch, dense);
         }
     }
 
@@ -148,15 +148,15 @@ impl Measured {
 }
 
 impl StageCost {
-    fn of(stage: &mut Stage, team: &mut Team, batch: usize, dense: Vec<Cut>) -> StageCost {
-        StageCost { seconds: Seconds::of(stage, team, batch), cuts: Cuts { fastest: stage.cuts().collect(), dense } }
+    fn of(stage: &mut Stage, pool: &mut ThreadPool, batch: usize, dense: Vec<Cut>) -> StageCost {
+        StageCost { seconds: Seconds::of(stage, pool, batch), cuts: Cuts { fastest: stage.cuts().collect(), dense } }
     }
 }
 
 impl Seconds {
     /// As it will run: whole batches.
-    fn of(stage: &mut Stage, team: &mut Team, batch: usize) -> Seconds {
-        let layers = stage.compiled.time(team, batch, RUNS);
+    fn of(stage: &mut Stage, pool: &mut ThreadPool, batch: usize) -> Seconds {
+        let layers = stage.compiled.time(pool, batch, RUNS);
         let named = |layer: Option<&LayerTime>, name: &str| {
             layer.filter(|layer| layer.name == name).map_or(0.0, |layer| layer.seconds / layer.images as f64)
         };
@@ -165,7 +165,7 @@ impl Seconds {
         let mut least = f64::INFINITY;
         for _ in 0..RUNS {
             let start = Instant::now();
-            stage.run(&images, team);
+            stage.run(&images, pool);
             least = least.min(start.elapsed().as_secs_f64());
         }
         stage.arenas.clear();
