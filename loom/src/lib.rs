@@ -73,7 +73,7 @@ fn check(threads: usize, jobs: &'static [&'static [usize]], preemptions: usize) 
             let shared = shared.clone();
             loom::thread::spawn(move || {
                 shared.register(index);
-                shared.work(index, &mut Spin::new(Duration::ZERO));
+                let _slept = shared.work(index, &mut Spin::new(Duration::ZERO));
             })
         };
         let workers: Vec<_> = (1..threads).map(worker).collect();
@@ -83,7 +83,7 @@ fn check(threads: usize, jobs: &'static [&'static [usize]], preemptions: usize) 
             let loops: *const (dyn Loops + '_) = &sums;
             // SAFETY: only the lifetime is forgotten; `work` returns when the job is done.
             unsafe { shared.start(std::mem::transmute::<*const (dyn Loops + '_), *const (dyn Loops + 'static)>(loops)) };
-            shared.work(0, &mut Spin::new(Duration::ZERO));
+            let _slept = shared.work(0, &mut Spin::new(Duration::ZERO));
             assert!(!shared.has_panicked());
             // What a worker did after the end of the run would be reported here.
             for (item, cell) in sums.cells.into_iter().enumerate() {

@@ -183,7 +183,7 @@ impl Program {
     /// As [`run`](Self::run).
     pub fn run_alone(&self, arena: &mut Arena, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) {
         let pointers = self.check(arena, inputs, outputs);
-        run_alone(&ProgramRun { program: self, base: Base::new(arena, pointers.as_ptr()), inputs });
+        run_alone(&ProgramRun { program: self, base: Base::new(arena, pointers.as_ptr()), inputs }, 1);
     }
 
     /// The places of the outputs.

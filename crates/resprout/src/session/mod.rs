@@ -13,6 +13,7 @@
 //! # }
 //! ```
 
+mod noise;
 mod plan;
 mod stages;
 mod tune;
@@ -74,6 +75,7 @@ pub struct Session {
     pool: ThreadPool,
     image: Vec<usize>,
     batch: usize,
+    note: Option<String>,
 }
 
 /// A part of the network, and memory for each thread that runs it alone.
@@ -134,6 +136,11 @@ impl Session {
             rest[0].run(input, pool);
         }
         Ok(stages.last_mut().map_or(Vec::new(), |last| std::mem::take(&mut last.outputs)))
+    }
+
+    /// Why the plan was not measured though it was to be: the machine was too busy.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// What was chosen, to be kept.

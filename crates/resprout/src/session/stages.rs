@@ -134,7 +134,10 @@ impl<'a> Parts<'a> {
 
     /// A session with these stages.
     pub fn session(&self, stages: &[StageStart]) -> Result<Session> {
-        let io = |e| Error::new(ErrorKind::Io, format!("cannot start threads: {e}"));
+        let io = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::InvalidInput => Error::option(e.to_string()),
+            _ => Error::new(ErrorKind::Io, format!("cannot start threads: {e}")),
+        };
         let SessionOptions { batch, pin, .. } = *self.options;
         let threads = self.options.started_threads();
         let pool = ThreadPool::with_options(&PoolOptions { threads, pin, spin: None }).map_err(io)?;
@@ -150,6 +153,6 @@ impl<'a> Parts<'a> {
             Ok(Stage { start, compiled, arenas: Vec::new(), outputs: Vec::new() })
         };
         let stages: Result<Vec<Stage>> = stages.iter().zip(ends).map(stage).collect();
-        Ok(Session { stages: stages?, pool, image: self.image.to_vec(), batch })
+        Ok(Session { stages: stages?, pool, image: self.image.to_vec(), batch, note: None })
     }
 }

@@ -1,5 +1,6 @@
 //! Which stages, and which plan for each, are the fastest: measured.
 
+use super::noise::Noise;
 use super::stages::{Parts, StageStart};
 use super::{Cut, Paths, Session, Stage, cut, grey};
 use crate::error::{Error, Result};
@@ -78,8 +79,29 @@ struct Finalist {
     seconds: Vec<f64>,
 }
 
-/// The fastest session. Cuts are looked for within about `limit`; comparing what was found takes some batches more.
+/// The fastest session, as far as times can be compared: on a busy machine the one that is chosen without measuring, with a
+/// note. Cuts are looked for within about `limit`; comparing what was found takes some batches more.
 pub(super) fn fastest(parts: &Parts, limit: Duration) -> Result<Session> {
+    let mut usual = parts.session(&parts.usual())?;
+    let before = Noise::of(&mut usual)?;
+    if let Some(complaint) = before.complaint() {
+        return Ok(untuned(usual, &complaint));
+    }
+    let session = search(parts, limit)?;
+    let complaint = before.complaint_until(&Noise::of(&mut usual)?);
+    Ok(complaint.map_or(session, |complaint| untuned(usual, &complaint)))
+}
+
+/// With a note why.
+fn untuned(mut usual: Session, complaint: &str) -> Session {
+    usual.note = Some(format!(
+        "the machine is too busy for tuning ({complaint}); the default plan is used: tune again when nothing else runs"
+    ));
+    usual
+}
+
+/// The fastest session by what was measured.
+fn search(parts: &Parts, limit: Duration) -> Result<Session> {
     let starts: Vec<usize> = parts.starts().iter().map(|(step, _)| *step).collect();
     let whole = |together| parts.session(&starts.iter().map(|&step| StageStart { step, together }).collect::<Vec<_>>());
     let mut measured = Vec::new();

@@ -6,15 +6,17 @@
 
 mod affinity;
 mod loops;
+mod pace;
 mod shared;
 mod spin;
 mod sync;
 
 pub use loops::{Loops, Worker};
+use pace::Pace;
 use shared::Shared;
 use spin::Spin;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use sync::Arc;
 
 /// Items of each worker's share, at the least: what others can take over when it is held up. Pieces of a convolution read
@@ -40,6 +42,7 @@ pub struct ThreadPool {
     /// Where the calling thread works.
     cpu: Option<usize>,
     spin: Spin,
+    pace: Pace,
 }
 
 /// How many threads this process can use at once: its CPUs, or what its quota of their time is worth.
@@ -67,13 +70,13 @@ impl ThreadPool {
         let shared = Arc::new(Shared::new(threads));
         let cpus = if options.pin { affinity::allowed() } else { Vec::new() };
         let cpu = |index: usize| cpus.get(index).copied().filter(|_| cpus.len() >= threads);
-        let mut pool = ThreadPool { shared, others: Vec::new(), cpu: cpu(0), spin: Spin::new(most) };
+        let mut pool = ThreadPool { shared, others: Vec::new(), cpu: cpu(0), spin: Spin::new(most), pace: Pace::default() };
         for index in 1..threads {
             let (shared, cpu) = (pool.shared.clone(), cpu(index));
             let work = move || {
                 cpu.into_iter().for_each(affinity::stay_on);
                 shared.register(index);
-                shared.work(index, &mut Spin::new(most));
+                let _slept = shared.work(index, &mut Spin::new(most));
             };
             pool.others.push(std::thread::Builder::new().name(format!("resprout-{index}")).spawn(work)?);
         }
@@ -85,30 +88,35 @@ impl ThreadPool {
         self.shared.threads()
     }
 
-    /// Runs loops one after another. Only the calling thread is needed: the others help as far as they get a CPU.
+    /// Runs loops one after another. Only the calling thread is needed: the others help as far as they get a CPU, and where
+    /// they hold it up, it works alone for some runs. Items must not wait for each other.
     ///
     /// # Panics
     /// If an item panics; those that have not begun are left out.
     pub fn run(&mut self, loops: &dyn Loops) {
-        if self.threads() == 1 {
-            return run_alone(loops);
-        }
+        let threads = self.threads();
         let _bound = self.cpu.and_then(affinity::Bound::to);
+        if threads == 1 || self.pace.is_alone() {
+            return run_alone(loops, threads);
+        }
+        let start = Instant::now();
         self.shared.register(0);
         // SAFETY: only the lifetime is forgotten.
         let forever: *const (dyn Loops + 'static) = unsafe { std::mem::transmute(std::ptr::from_ref(loops)) };
         // SAFETY: `work` returns when the job is done, and `&mut self` lets nobody start another.
         unsafe { self.shared.start(forever) };
-        self.shared.work(0, &mut self.spin);
+        let slept = self.shared.work(0, &mut self.spin);
         assert!(!self.shared.has_panicked(), "a worker of the pool has panicked");
+        self.pace.note(start.elapsed(), slept, u32::try_from(threads).unwrap_or(u32::MAX));
     }
 }
 
-/// Runs loops on the calling thread.
-pub fn run_alone(loops: &dyn Loops) {
+/// Runs loops on the calling thread, cut as for so many.
+pub fn run_alone(loops: &dyn Loops, threads: usize) {
+    let worker = |index: usize| Worker { index, count: threads };
     for index in 0..loops.count() {
-        let items = loops.first(index, Worker { index: 1, count: 1 });
-        (0..items).for_each(|item| loops.run(index, item, Worker::ALONE));
+        let items = loops.first(index, worker(threads));
+        (0..items).for_each(|item| loops.run(index, item, worker(0)));
         loops.done(index);
     }
 }

@@ -11,6 +11,7 @@ use super::spin::Spin;
 use super::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, Thread, UnsafeCell, current, park};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 /// Low bits of a claim: items that nobody has begun. The others are the loop's number.
 const LEFT_BITS: u32 = 26;
@@ -121,16 +122,18 @@ impl Shared {
     }
 
     /// Takes part in whatever is to be done: the calling thread until its job is done, the others until the pool is closed.
-    pub fn work(&self, me: usize, spin: &mut Spin) {
+    /// Returns how long it has slept.
+    pub fn work(&self, me: usize, spin: &mut Spin) -> Duration {
+        let mut slept = Duration::ZERO;
         loop {
             let state = self.state.0.load(Ordering::Acquire);
             if (me == 0 && state & RUNNING == 0) || self.over.load(Ordering::Relaxed) {
-                return;
+                return slept;
             }
             if state & RUNNING != 0 {
                 self.take_items(me, number(state));
             }
-            self.wait(state, spin);
+            slept += self.wait(state, spin);
         }
     }
 
@@ -274,17 +277,18 @@ impl Shared {
         thread.into_iter().for_each(|thread| thread.unpark());
     }
 
-    /// Returns when the state has changed: the worker looks out for a while, then it sleeps.
-    fn wait(&self, state: u64, spin: &mut Spin) {
+    /// Returns when the state has changed: the worker looks out for a while, then it sleeps, and says how long.
+    fn wait(&self, state: u64, spin: &mut Spin) -> Duration {
         let has_changed = |now: u64| now & !SLEEPERS != state & !SLEEPERS;
-        if spin.until(|| has_changed(self.state.0.load(Ordering::Acquire))) {
-            return;
+        let look = || has_changed(self.state.0.load(Ordering::Acquire));
+        if spin.until(look) {
+            return Duration::ZERO;
         }
+        let start = Instant::now();
         // Whoever changes the state sees that somebody sleeps, or this worker sees the change.
-        while !has_changed(self.state.0.load(Ordering::Acquire))
-            && !has_changed(self.state.0.fetch_or(SLEEPERS, Ordering::AcqRel))
-        {
+        while !look() && !has_changed(self.state.0.fetch_or(SLEEPERS, Ordering::AcqRel)) {
             park();
         }
+        start.elapsed()
     }
 }
