@@ -24,7 +24,15 @@ pub(crate) struct Compiled {
     pub plan: Plan,
     pub together: usize,
     kernel: Kernel,
+    /// The layer of each step.
+    names: Vec<String>,
     segments: Vec<Segment>,
+}
+
+/// The same network for the calling thread alone: where several share each operation, the work is cut for them.
+pub(crate) struct Twin {
+    segments: Vec<Segment>,
+    arenas: Vec<Arena>,
 }
 
 enum Segment {
@@ -44,18 +52,17 @@ impl Compiled {
         if plan.result_shapes.iter().any(|shape| shape.first() != Some(&together)) {
             return Err(Error::unsupported("an output does not keep the images apart along its first axis"));
         }
-        let mut compiler = Compiler::new(model, &plan, kernel, together, sharing);
-        if plan.continues {
-            // What the steps before had in lines goes on in lines, as it would without a cut.
-            compiler.known(0);
-        }
-        for index in 0..plan.steps.len() {
-            compiler.step(index)?;
-        }
-        compiler.current = plan.steps.len();
-        compiler.close()?;
-        let segments = compiler.segments;
-        Ok(Compiled { plan, together, kernel, segments })
+        let names: Vec<String> = plan.steps.iter().map(|step| model.graph.layers[step.layer].name.clone()).collect();
+        let segments = Compiler::new(&names, &plan, kernel, together, sharing).segments()?;
+        Ok(Compiled { plan, together, kernel, names, segments })
+    }
+
+    /// The same for one thread, on these paths.
+    pub fn twin(&self, paths: Paths) -> Result<Twin> {
+        let mut segments = Compiler::new(&self.names, &self.plan, self.kernel, self.together, 1).segments()?;
+        programs_mut(&mut segments).filter(|_| paths != Paths::Any).for_each(|program| program.choose(&program.usual(paths)));
+        let arenas = programs(&segments).map(Program::arena).collect();
+        Ok(Twin { segments, arenas })
     }
 
     /// Whether nearly all images go through lines: each step between two programs costs a way out and in.
@@ -66,17 +73,11 @@ impl Compiled {
     }
 
     pub fn programs(&self) -> impl Iterator<Item = &Program> {
-        self.segments.iter().filter_map(|segment| match segment {
-            Segment::Program { program, .. } => Some(&**program),
-            Segment::Step(_) => None,
-        })
+        programs(&self.segments)
     }
 
     pub fn programs_mut(&mut self) -> impl Iterator<Item = &mut Program> {
-        self.segments.iter_mut().filter_map(|segment| match segment {
-            Segment::Program { program, .. } => Some(&mut **program),
-            Segment::Step(_) => None,
-        })
+        programs_mut(&mut self.segments)
     }
 
     /// Memory for one run at a time: an arena for each program.
@@ -104,28 +105,30 @@ impl Compiled {
 
     /// Runs up to [`together`](Self::together) images, alone or with a pool; `outputs` have room for what comes out of so many.
     pub fn run(&self, images: &[f32], arenas: &mut [Arena], pool: Option<&mut ThreadPool>, outputs: &mut [&mut [f32]]) {
+        self.run_segments(&self.segments, images, arenas, pool, outputs);
+    }
+
+    /// The same, alone.
+    pub fn run_twin(&self, twin: &mut Twin, images: &[f32], outputs: &mut [&mut [f32]]) {
+        self.run_segments(&twin.segments, images, &mut twin.arenas, None, outputs);
+    }
+
+    fn run_segments(
+        &self,
+        segments: &[Segment],
+        images: &[f32],
+        arenas: &mut [Arena],
+        mut pool: Option<&mut ThreadPool>,
+        outputs: &mut [&mut [f32]],
+    ) {
         if images.len() == self.plan.input_shape.iter().product::<usize>()
-            && let (Some(program), [arena]) = (self.only_program(), &mut *arenas)
+            && let (Some(program), [arena]) = (self.only_program(segments), &mut *arenas)
         {
             return run_program(program, arena, pool, &[images], outputs);
         }
-        fill(outputs, &self.run_segments(images, arenas, pool));
-    }
-
-    /// The program that reads the images and writes the only output, if there is nothing else.
-    fn only_program(&self) -> Option<&Program> {
-        match &self.segments[..] {
-            [Segment::Program { program, inputs, outputs }] => {
-                (inputs[..] == [0] && outputs.len() == 1 && self.plan.result_shapes.len() == 1).then_some(program)
-            }
-            _ => None,
-        }
-    }
-
-    fn run_segments(&self, images: &[f32], arenas: &mut [Arena], mut pool: Option<&mut ThreadPool>) -> Vec<Tensor> {
         let mut slots = self.start(images);
         let mut arenas = arenas.iter_mut();
-        for segment in &self.segments {
+        for segment in segments {
             match segment {
                 Segment::Step(index) => self.run_step(*index, &mut slots),
                 Segment::Program { program, inputs, outputs } => {
@@ -136,7 +139,17 @@ impl Compiled {
                 }
             }
         }
-        self.plan.results(&mut slots)
+        fill(outputs, &self.plan.results(&mut slots));
+    }
+
+    /// The program that reads the images and writes the only output, if there is nothing else.
+    fn only_program<'s>(&self, segments: &'s [Segment]) -> Option<&'s Program> {
+        match segments {
+            [Segment::Program { program, inputs, outputs }] => {
+                (inputs[..] == [0] && outputs.len() == 1 && self.plan.result_shapes.len() == 1).then_some(program)
+            }
+            _ => None,
+        }
     }
 
     /// A last, shorter chunk is filled up with zeros.
@@ -206,6 +219,20 @@ impl Compiled {
     }
 }
 
+fn programs(segments: &[Segment]) -> impl Iterator<Item = &Program> {
+    segments.iter().filter_map(|segment| match segment {
+        Segment::Program { program, .. } => Some(&**program),
+        Segment::Step(_) => None,
+    })
+}
+
+fn programs_mut(segments: &mut [Segment]) -> impl Iterator<Item = &mut Program> {
+    segments.iter_mut().filter_map(|segment| match segment {
+        Segment::Program { program, .. } => Some(&mut **program),
+        Segment::Step(_) => None,
+    })
+}
+
 fn run_program(
     program: &Program,
     arena: &mut Arena,
@@ -244,7 +271,7 @@ struct Open {
 }
 
 struct Compiler<'a> {
-    model: &'a Model,
+    names: &'a [String],
     plan: &'a Plan,
     kernel: Kernel,
     together: usize,
@@ -262,7 +289,7 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(model: &'a Model, plan: &'a Plan, kernel: Kernel, together: usize, sharing: usize) -> Compiler<'a> {
+    fn new(names: &'a [String], plan: &'a Plan, kernel: Kernel, together: usize, sharing: usize) -> Compiler<'a> {
         let mut last_read = HashMap::new();
         let mut shapes = HashMap::from([(0, plan.input_shape.clone())]);
         for (index, step) in plan.steps.iter().enumerate() {
@@ -271,7 +298,7 @@ impl<'a> Compiler<'a> {
         }
         last_read.extend(shapes.keys().filter(|slot| plan.is_result(**slot)).map(|slot| (*slot, usize::MAX)));
         Compiler {
-            model,
+            names,
             plan,
             kernel,
             together,
@@ -283,6 +310,20 @@ impl<'a> Compiler<'a> {
             last_read,
             shapes,
         }
+    }
+
+    /// Compiles the plan.
+    fn segments(mut self) -> Result<Vec<Segment>> {
+        if self.plan.continues {
+            // What the steps before had in lines goes on in lines, as it would without a cut.
+            self.known(0);
+        }
+        for index in 0..self.plan.steps.len() {
+            self.step(index)?;
+        }
+        self.current = self.plan.steps.len();
+        self.close()?;
+        Ok(self.segments)
     }
 
     fn step(&mut self, index: usize) -> Result<()> {
@@ -371,7 +412,7 @@ impl<'a> Compiler<'a> {
 
     /// Adds the step to the open program; `None` if lines cannot do it.
     fn lines(&mut self, index: usize, step: &Step) -> Option<()> {
-        let name = self.model.graph.layers[step.layer].name.as_str();
+        let name = self.names[index].as_str();
         match &step.compute {
             Compute::Conv(conv) => {
                 if !Builder::knows(conv.shape()) || step.shape[0] != self.together {
@@ -584,6 +625,11 @@ mod tests {
         let mut result = vec![0.0; 8];
         compiled.run(&images.data, &mut compiled.arenas(), None, &mut [&mut result]);
         assert_eq!(expected.shape, [2, 4]);
+        // The twin of what is cut for three threads is the same.
+        let shared = Compiled::new(&model, plan(), Kernel::best(), 3).unwrap();
+        let mut alone = vec![0.0; 8];
+        shared.run_twin(&mut shared.twin(Paths::Any).unwrap(), &images.data, &mut [&mut alone]);
+        assert_eq!(alone, result);
         // The same sums in another order.
         assert!(result.iter().zip(&expected.data).all(|(a, b)| (a - b).abs() < 1e-5), "{result:?} {expected:?}");
     }

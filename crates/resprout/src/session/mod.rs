@@ -22,7 +22,7 @@ pub use plan::{PlanFile, StoredPlan, cpu_name};
 pub use stages::StageStart;
 
 use crate::error::{Error, Result};
-use crate::forward::{Compiled, LayerTime, parts, room};
+use crate::forward::{Compiled, LayerTime, Twin, parts, room};
 use crate::model::Model;
 use crate::tensor::Tensor;
 pub use resprout_kernels::lanes::Paths;
@@ -83,6 +83,9 @@ struct Stage {
     start: StageStart,
     compiled: Compiled,
     arenas: Vec<Vec<Arena>>,
+    paths: Paths,
+    /// For the calling thread alone, once others have held it up.
+    twin: Option<Twin>,
     /// Of the last run.
     outputs: Vec<Tensor>,
 }
@@ -189,7 +192,7 @@ impl Stage {
 
     /// Runs `images: [N, ..]`; the outputs are kept.
     fn run(&mut self, images: &Tensor, pool: &mut ThreadPool) {
-        let Stage { compiled, arenas, outputs, .. } = self;
+        let Stage { compiled, arenas, paths, twin, outputs, .. } = self;
         let count = images.shape[0];
         if outputs.first().is_none_or(|output| output.shape[0] != count) {
             *outputs = room(&compiled.plan.result_shapes, count);
@@ -200,9 +203,18 @@ impl Stage {
         }
         let each: usize = images.shape[1..].iter().product();
         let chunks = images.data.chunks(compiled.together * each).zip(parts(outputs, compiled.together));
-        match workers > 1 {
-            true => run_apart(compiled, chunks.collect(), arenas, pool),
-            false => chunks.for_each(|(images, mut part)| compiled.run(images, &mut arenas[0], Some(pool), &mut part)),
+        if workers > 1 {
+            return run_apart(compiled, chunks.collect(), arenas, pool);
+        }
+        for (images, mut part) in chunks {
+            let alone = pool.works_alone();
+            if alone && twin.is_none() {
+                *twin = compiled.twin(*paths).ok();
+            }
+            match twin.as_mut().filter(|_| alone) {
+                Some(twin) => compiled.run_twin(twin, images, &mut part),
+                None => compiled.run(images, &mut arenas[0], Some(pool), &mut part),
+            }
         }
     }
 }

@@ -138,7 +138,7 @@ impl<'a> Parts<'a> {
             std::io::ErrorKind::InvalidInput => Error::option(e.to_string()),
             _ => Error::new(ErrorKind::Io, format!("cannot start threads: {e}")),
         };
-        let SessionOptions { batch, pin, .. } = *self.options;
+        let SessionOptions { batch, pin, paths, .. } = *self.options;
         let threads = self.options.started_threads();
         let pool = ThreadPool::with_options(&PoolOptions { threads, pin, spin: None }).map_err(io)?;
         let ends = stages.iter().skip(1).map(|next| next.step).chain([usize::MAX]);
@@ -147,10 +147,10 @@ impl<'a> Parts<'a> {
             let end = end.min(plan.steps.len());
             let sharing = if workers(batch, start.together, threads) == 1 { threads } else { 1 };
             let mut compiled = Compiled::new(self.model, plan.part(start.step..end), self.kernel, sharing)?;
-            if self.options.paths != super::Paths::Any {
-                compiled.programs_mut().for_each(|program| program.choose(&program.usual(self.options.paths)));
+            if paths != super::Paths::Any {
+                compiled.programs_mut().for_each(|program| program.choose(&program.usual(paths)));
             }
-            Ok(Stage { start, compiled, arenas: Vec::new(), outputs: Vec::new() })
+            Ok(Stage { start, compiled, arenas: Vec::new(), paths, twin: None, outputs: Vec::new() })
         };
         let stages: Result<Vec<Stage>> = stages.iter().zip(ends).map(stage).collect();
         Ok(Session { stages: stages?, pool, image: self.image.to_vec(), batch, note: None })

@@ -88,6 +88,11 @@ impl ThreadPool {
         self.shared.threads()
     }
 
+    /// Whether the calling thread had better do the next run alone, because the others have held it up: asked once before each.
+    pub fn works_alone(&mut self) -> bool {
+        self.pace.is_alone()
+    }
+
     /// Runs loops one after another. Only the calling thread is needed: the others help as far as they get a CPU, and where
     /// they hold it up, it works alone for some runs. Items must not wait for each other.
     ///

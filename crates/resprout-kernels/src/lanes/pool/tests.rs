@@ -65,7 +65,7 @@ fn the_calling_thread_finishes_alone() {
     // Nobody has told the others that there is work: as if they had no CPU.
     let shared = Shared::new(4);
     let done = AtomicUsize::new(0);
-    let loops = Count { items: vec![7; 20], work: |_: usize, _: usize, _: Worker| drop(done.fetch_add(1, Ordering::Relaxed)) };
+    let loops = Count { items: vec![7; 20], work: |_: usize, _: usize, _: Worker| _ = done.fetch_add(1, Ordering::Relaxed) };
     let forever: &(dyn Loops + '_) = &loops;
     // SAFETY: `work` returns when all is done, and nobody else has `shared`.
     unsafe { shared.start(std::mem::transmute::<*const (dyn Loops + '_), *const (dyn Loops + 'static)>(forever)) };
