@@ -155,12 +155,7 @@ struct Finder<'m> {
 impl<'m> Finder<'m> {
     /// The weight of a layer that multiplies with one; `None` also for a product of two values that depend on the input.
     fn weight(&self, layer: &'m Layer) -> Option<Weight<'m>> {
-        let slots: &[usize] = match layer.op {
-            Op::Conv(_) | Op::ConvTranspose(_) | Op::OpaqueConv { .. } | Op::Gemm { .. } => &[1],
-            Op::MatMul => &[1, 0],
-            _ => return None,
-        };
-        let names = || slots.iter().filter_map(|&slot| layer.input(slot));
+        let names = || layer.op.weight_inputs().iter().filter_map(|&slot| layer.input(slot));
         let constant = names().find(|name| self.model.params.get(name).is_some_and(is_floating));
         let computed = || names().find(|name| self.is_constant(name)).map(Weight::Computed);
         constant.map(Weight::Constant).or_else(computed)

@@ -59,7 +59,7 @@ pub(super) fn unsqueeze_shape(shape: &[usize], axes: &[i64]) -> Result<Vec<usize
 }
 
 /// The permutation with its default, checked.
-pub(super) fn permutation(rank: usize, perm: Option<&[i64]>) -> Result<Vec<usize>> {
+pub(crate) fn permutation(rank: usize, perm: Option<&[i64]>) -> Result<Vec<usize>> {
     let Some(perm) = perm else { return Ok((0..rank).rev().collect()) };
     let axes: Vec<usize> = perm.iter().map(|&axis| axis_index(axis, rank)).collect::<Result<_>>()?;
     let mut sorted = axes.clone();

@@ -24,7 +24,7 @@ pub use binary::BinaryOp;
 pub use constant::ConstantOp;
 pub use conv::{ConvAttributes, ConvTransposeAttributes};
 pub use fold::fold;
-pub(crate) use layout::transpose;
+pub(crate) use layout::{permutation, transpose};
 pub use pool::PoolAttributes;
 pub use remap::PadMode;
 pub use resize::ResizeAttributes;
@@ -184,6 +184,15 @@ pub enum Op {
 }
 
 impl Op {
+    /// The inputs that are weights where they are constants, likelier ones first.
+    pub(crate) fn weight_inputs(&self) -> &'static [usize] {
+        match self {
+            Op::Conv(_) | Op::ConvTranspose(_) | Op::OpaqueConv { .. } | Op::Gemm { .. } => &[1],
+            Op::MatMul => &[1, 0],
+            _ => &[],
+        }
+    }
+
     /// The operation's name in ONNX, for tables and messages.
     pub fn name(&self) -> &str {
         match self {

@@ -1,6 +1,6 @@
 //! Weights that follow from constants by arithmetic: weight normalisation and standardisation, masks, quantised weights.
 
-use super::links::{Linker, weight_slots};
+use super::links::Linker;
 use super::order::captured;
 use super::proto::{GraphProto, NodeProto};
 use super::tensors::widened;
@@ -28,7 +28,7 @@ impl<'l, 'a> Constants<'l, 'a> {
     pub fn weights(mut self) -> Vec<(String, Value)> {
         let mut found: Vec<(String, Value)> = Vec::new();
         for layer in &self.linker.layers {
-            for &slot in weight_slots(&layer.op) {
+            for &slot in layer.op.weight_inputs() {
                 let Some(name) = layer.input(slot).filter(|name| self.writers.contains_key(name)) else { continue };
                 let value = self.value(name, 0).filter(|value| value.as_f32().is_some());
                 if let Some(value) = value.filter(|_| !found.iter().any(|(other, _)| other == name)) {

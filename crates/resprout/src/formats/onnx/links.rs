@@ -10,7 +10,7 @@ use super::tensors::widened;
 use super::view::{Step, View};
 use crate::error::Result;
 use crate::model::{Layer, Param, ParamTable};
-use crate::ops::{Fact, Op, fold as fold_op};
+use crate::ops::{Fact, Op, fold as fold_op, permutation};
 use crate::tensor::Value;
 use prost::bytes::Bytes;
 use resprout_kernels::Kernel;
@@ -145,7 +145,7 @@ impl Linker<'_> {
     fn views(&mut self) -> HashMap<String, View> {
         let mut views = HashMap::new();
         for index in 0..self.layers.len() {
-            for &slot in weight_slots(&self.layers[index].op) {
+            for &slot in self.layers[index].op.weight_inputs() {
                 let Some(value) = self.layers[index].input(slot).map(String::from) else { continue };
                 let Some((root, chain)) = self.trace(&value) else { continue };
                 let Some((view, seen)) = self.view(&root, &chain) else { continue };
@@ -212,7 +212,9 @@ impl Linker<'_> {
             let next = fold_op(&layer.op, &facts?, Kernel::best()).ok()??;
             converted |= matches!(layer.op, Op::Cast { .. });
             match &layer.op {
-                Op::Transpose { perm } => view.steps.push(Step::Transpose(permutation(value.shape().len(), perm.as_deref())?)),
+                Op::Transpose { perm } => {
+                    view.steps.push(Step::Transpose(permutation(value.shape().len(), perm.as_deref()).ok()?))
+                }
                 _ if value.shape() != next.shape() => view.steps.push(Step::reshape(value.shape(), next.shape())),
                 _ => {}
             }
@@ -262,24 +264,8 @@ impl Linker<'_> {
     }
 }
 
-fn permutation(rank: usize, perm: Option<&[i64]>) -> Option<Vec<usize>> {
-    match perm {
-        None => Some((0..rank).rev().collect()),
-        Some(perm) => perm.iter().map(|&axis| crate::ops::axis_index(axis, rank).ok()).collect(),
-    }
-}
-
 fn is_vector(param: &Param) -> bool {
     param.f32().is_some_and(|tensor| tensor.shape.len() == 1)
-}
-
-/// The inputs of an operation that are weights, likelier ones first.
-pub(super) fn weight_slots(op: &Op) -> &'static [usize] {
-    match op {
-        Op::Conv(_) | Op::ConvTranspose(_) | Op::OpaqueConv { .. } | Op::Gemm { .. } => &[1],
-        Op::MatMul => &[1, 0],
-        _ => &[],
-    }
 }
 
 /// What an input is, if repairs may change it for this layer alone.
