@@ -6,6 +6,11 @@
 A row for each file: what `inspect` and `prune` say, how far outputs are from ONNX Runtime's before and after pruning by half
 (the largest difference by the largest output, on noise), and what `--repair auto` and `--pattern channel --shrink` say. Files with other than
 three-channel images are calibrated on noise. `BINARY` names another build.
+
+    python bench/cases.py --reach FOLDER [NAME ...]
+
+Of networks as exporters write them: whether each is inspected and pruned by half without repair, loads in ONNX Runtime, and has
+no weight that is neither pruned nor listed; and the share of its weights that can be pruned.
 """
 import json
 import os
@@ -114,7 +119,35 @@ def row(path, images, folder):
     return cells
 
 
+def reach(path, folder):
+    """What keeps a file from being fine, and the share of its weights that can be pruned."""
+    pruned, table = folder / "pruned.onnx", folder / "pruned.json"
+    pruned.unlink(missing_ok=True)
+    said = run("inspect", path)
+    said = said or run("prune", path, "--sparsity", "0.5", "-o", pruned, "--no-evaluation", "--json", table)
+    if said or not loads(pruned):
+        return said or "REFUSED BY ONNX RUNTIME", 0.0
+    told = json.loads(table.read_text())
+    prunable, dense = (sum(row["weights"] for row in told[key]) for key in ("layers", "left_dense"))
+    missing = unlisted(path, folder)
+    return f"NOT LISTED: {missing}" if missing else "", prunable / max(prunable + dense, 1)
+
+
+def main_reach(source, names):
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for path in sorted(source.glob("*.onnx")):
+            if not names or path.stem in names:
+                said, share = reach(path, pathlib.Path(folder))
+                rows.append((said, share))
+                print(f"{path.stem:30} {said or 'ok':40} {100 * share:6.2f} % can be pruned", flush=True)
+    fine = [share for said, share in rows if not said]
+    print(f"{len(fine)} of {len(rows)} files are fine; least share {100 * min(fine, default=0):.2f} %")
+
+
 def main():
+    if sys.argv[1] == "--reach":
+        return main_reach(pathlib.Path(sys.argv[2]), sys.argv[3:])
     source, images, names = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
     print("| file | inspect | prune | weights listed | against ONNX Runtime | pruned | repair auto | channels |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 
 /// Exit codes: 0 done, 1 failed, 2 wrong usage.
 fn main() -> ExitCode {
+    resprout_kernels::memory::give_back_large_blocks();
     let cli = Cli::parse();
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -29,6 +29,7 @@ pub mod gram;
 pub mod lanes;
 pub mod linear;
 pub mod low_rank;
+pub mod memory;
 pub mod norm;
 pub mod reference;
 pub mod table;

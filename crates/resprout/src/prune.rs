@@ -1,16 +1,18 @@
 //! The driver: score, allocate, select, set to zero.
 
 use crate::allocation::{ALLOCATIONS, Budget, LayerScores};
-use crate::criteria::{CRITERIA, ScoreInput, score_with_images};
+use crate::criteria::{CRITERIA, Criterion, ScoreInput, score_with_images};
 use crate::error::{Error, Result};
 use crate::model::prunable::NamePattern;
-use crate::model::{LeftDense, Mask, Model, Prunable, PrunableRule};
+use crate::model::{LeftDense, Mask, Model, Param, Prunable, PrunableRule};
 use crate::progress::Progress;
-use crate::select::{apply_caps, apply_floors, kept_alone, kept_of_all, mask_with_floor};
+use crate::select::{ScoreList, apply_caps, apply_floors, kept_alone, kept_of_all, mask_with_floor};
 use crate::structure::{Pattern, channel, nm};
 use crate::table;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, Value};
 use rayon::prelude::*;
+use std::borrow::Cow;
+use std::sync::Arc;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -96,11 +98,60 @@ pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progres
 }
 
 /// The layers that a pattern can prune, and their scores: what pruning at several sparsities can share.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Scored {
     layers: Vec<Prunable>,
     left_dense: Vec<LeftDense>,
-    scores: Vec<Vec<f64>>,
+    scores: Vec<LayerScore>,
+}
+
+/// The scores of one layer.
+#[derive(Clone)]
+enum LayerScore {
+    /// Measured, or the caller's.
+    Held(Arc<Vec<f64>>),
+    /// Computed from the weights whenever they are needed.
+    ByWeights { criterion: Arc<dyn Criterion>, weights: Arc<Value>, index: usize },
+}
+
+impl ScoreList for LayerScore {
+    fn len(&self) -> usize {
+        match self {
+            LayerScore::Held(scores) => scores.len(),
+            LayerScore::ByWeights { weights, .. } => weights.shape().iter().product(),
+        }
+    }
+
+    fn scores(&self) -> Cow<'_, [f64]> {
+        match self {
+            LayerScore::Held(scores) => Cow::Borrowed(scores),
+            LayerScore::ByWeights { criterion, weights, index } => {
+                let weights = weights.as_f32().map_or(&[][..], |tensor| &tensor.data);
+                Cow::Owned(criterion.score(&ScoreInput { weights, index: *index }))
+            }
+        }
+    }
+}
+
+/// Scores under an earlier mask: what it has pruned goes first again, before kept weights of score 0 too.
+struct Masked<'a> {
+    scores: &'a LayerScore,
+    mask: Option<Arc<Mask>>,
+}
+
+impl ScoreList for Masked<'_> {
+    fn len(&self) -> usize {
+        self.scores.len()
+    }
+
+    fn scores(&self) -> Cow<'_, [f64]> {
+        let Some(mask) = &self.mask else { return self.scores.scores() };
+        let mut scores = self.scores.scores().into_owned();
+        for (score, kept) in scores.iter_mut().zip(&mask.0) {
+            *score = if *kept { score.max(f64::MIN_POSITIVE) } else { 0.0 };
+        }
+        Cow::Owned(scores)
+    }
 }
 
 /// Scores the model's layers. Channels are scored by [`prune`] itself.
@@ -123,8 +174,7 @@ pub fn score_layers(model: &Model, options: &PruneOptions, images: &Tensor, prog
 /// Prunes the model that was scored, by an allocation to a sparsity.
 pub fn prune_scored(model: &mut Model, scored: &Scored, options: &PruneOptions) -> Result<PruneOutcome> {
     check_sparsity(options.sparsity, "--sparsity")?;
-    let Scored { layers, left_dense, scores } = scored.clone();
-    select(model, layers, left_dense, scores, options)
+    select(model, scored, options)
 }
 
 /// The same with scores of the caller's: one list per prunable layer, in the model's order, finite and not negative.
@@ -139,39 +189,29 @@ pub fn prune_by_scores(model: &mut Model, options: &PruneOptions, scores: Vec<Ve
         None => Ok(()),
     };
     layers.par_iter().zip(&scores).try_for_each(check)?;
-    select(model, layers, left_dense, scores, options)
+    let scores = scores.into_iter().map(|scores| LayerScore::Held(Arc::new(scores))).collect();
+    select(model, &Scored { layers, left_dense, scores }, options)
 }
 
 /// From scores to masks.
-fn select(
-    model: &mut Model,
-    layers: Vec<Prunable>,
-    left_dense: Vec<LeftDense>,
-    mut scores: Vec<Vec<f64>>,
-    options: &PruneOptions,
-) -> Result<PruneOutcome> {
-    layers.par_iter().zip(&mut scores).for_each(|(layer, scores)| {
-        if let Some(mask) = model.masks.get(&layer.param) {
-            // What an earlier mask has pruned goes first again, before kept weights of score 0 too.
-            for (score, kept) in scores.iter_mut().zip(&mask.0) {
-                *score = if *kept { score.max(f64::MIN_POSITIVE) } else { 0.0 };
-            }
-        }
-    });
+fn select(model: &mut Model, scored: &Scored, options: &PruneOptions) -> Result<PruneOutcome> {
+    let Scored { layers, left_dense, scores } = scored;
+    let masked = |(layer, scores): (&Prunable, _)| Masked { scores, mask: model.masks.shared(&layer.param) };
+    let scores: Vec<Masked> = layers.iter().zip(scores).map(masked).collect();
     let budget = match options.pattern {
         Pattern::Nm { .. } => Vec::new(),
-        _ => counts(model, &layers, &scores, options)?,
+        _ => counts(model, layers, &scores, options)?,
     };
     let masks: Vec<Mask> = match options.pattern {
         Pattern::Nm { m, .. } | Pattern::Mixed { m } => {
-            let kept = nm::kept_of_group(options.pattern, options.sparsity, &layers, &budget);
+            let kept = nm::kept_of_group(options.pattern, options.sparsity, layers, &budget);
             let jobs = layers.par_iter().zip(&scores).zip(kept);
-            jobs.map(|((layer, scores), n)| nm::mask(layer, scores, n, m)).collect()
+            jobs.map(|((layer, scores), n)| nm::mask(layer, &scores.scores(), n, m)).collect()
         }
         _ => {
             let jobs = layers.par_iter().zip(&scores).zip(&budget);
-            let mask = |((layer, scores), &kept): ((&Prunable, &Vec<f64>), &usize)| {
-                mask_with_floor(layer, scores, kept, options.min_per_channel, model.masks.get(&layer.param))
+            let mask = |((layer, scores), &kept): ((&Prunable, &Masked), &usize)| {
+                mask_with_floor(layer, &scores.scores(), kept, options.min_per_channel, scores.mask.as_deref())
             };
             jobs.map(mask).collect()
         }
@@ -185,7 +225,7 @@ fn select(
         model.masks.insert(layer.param.clone(), mask);
     }
     model.apply_masks();
-    Ok(PruneOutcome { layers, kept, left_dense })
+    Ok(PruneOutcome { layers: layers.clone(), kept, left_dense: left_dense.clone() })
 }
 
 /// How many of the prunable weights earlier masks have left, and how many there are.
@@ -234,27 +274,25 @@ fn score(
     options: &PruneOptions,
     images: &Tensor,
     progress: &dyn Progress,
-) -> Result<Vec<Vec<f64>>> {
+) -> Result<Vec<LayerScore>> {
     let (entry, method_options) = table::find(CRITERIA, "--criterion", &options.criterion)?;
-    let criterion = (entry.build)(&method_options, options.seed)?;
+    let criterion: Arc<dyn Criterion> = (entry.build)(&method_options, options.seed)?.into();
     if criterion.needs_images() {
-        score_with_images(&*criterion, model, layers, images, progress)
-    } else {
-        progress.begin("score", layers.len() as u64);
-        let score = |(index, layer): (usize, &Prunable)| {
-            let scores = criterion.score(&ScoreInput { weights: &model.weight(&layer.param)?.data, index });
-            progress.advance(1);
-            Ok(scores)
-        };
-        let scores: Result<Vec<Vec<f64>>> = layers.par_iter().enumerate().map(score).collect();
-        progress.end();
-        scores
+        let scores = score_with_images(&*criterion, model, layers, images, progress)?;
+        return Ok(scores.into_iter().map(|scores| LayerScore::Held(Arc::new(scores))).collect());
     }
+    let later = |(index, layer): (usize, &Prunable)| {
+        let weights = model.params.get(&layer.param).and_then(Param::value).filter(|value| value.as_f32().is_some());
+        let weights =
+            weights.ok_or_else(|| Error::data(format!("parameter {:?}: not a tensor of 32-bit floats", layer.param)))?;
+        Ok(LayerScore::ByWeights { criterion: criterion.clone(), weights: weights.clone(), index })
+    };
+    layers.iter().enumerate().map(later).collect()
 }
 
 /// How many weights each layer keeps: overrides first, then the allocation, then the floors. No layer keeps more than
 /// earlier masks have left; what an allocation gives it beyond that goes to the others.
-fn counts(model: &Model, layers: &[Prunable], scores: &[Vec<f64>], options: &PruneOptions) -> Result<Vec<usize>> {
+fn counts(model: &Model, layers: &[Prunable], scores: &[Masked], options: &PruneOptions) -> Result<Vec<usize>> {
     let (entry, method_options) = table::find(ALLOCATIONS, "--allocation", &options.allocation)?;
     let allocation = (entry.build)(&method_options)?;
     let caps: Vec<usize> = layers.iter().map(|layer| left(model, layer)).collect();

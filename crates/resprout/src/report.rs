@@ -264,7 +264,8 @@ pub type LayerMacs = HashMap<String, u64>;
 /// Counts the operations for images of shape `[C, H, W]`; an error where the model cannot be computed.
 pub fn layer_macs(model: &Model, image: &[usize]) -> Result<LayerMacs> {
     let input = with_batch(model, image);
-    let plan = Plan::new(model, &input, &PlanOptions::default())?;
+    // A BatchNormalization that is multiplied into weights is a copy of them, and changes no count.
+    let plan = Plan::new(model, &input, &PlanOptions { fold_batch_norm: false, ..PlanOptions::default() })?;
     let batch = input[0].max(1) as u64;
     Ok(plan.steps.iter().map(|step| (model.graph.layers[step.layer].name.clone(), step.macs / batch)).collect())
 }
@@ -422,7 +423,7 @@ pub fn sizes(model: &Model, files: &[PathBuf], compress: Compress) -> Result<Byt
     let compressed = compress == Compress::Always || raw <= QUICK_BYTES;
     let both = || Ok::<_, Error>((gzip_files(files)?, zstd_files(files)?));
     let (gzip, zstd) = compressed.then(both).transpose()?.unzip();
-    let sparse = sparse::encode(model)?.len() as u64;
+    let sparse = sparse::encoded_len(model)?;
     Ok(Bytes { raw, nonzero: 4 * nonzero_parameters(model) as u64, sparse, gzip, zstd })
 }
 

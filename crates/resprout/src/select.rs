@@ -3,6 +3,42 @@
 use crate::error::{Error, Result};
 use crate::model::{Mask, Prunable};
 use rayon::prelude::*;
+use std::borrow::Cow;
+
+/// The scores of one layer, which are kept, or computed whenever they are needed: those of all layers at once take twice
+/// the memory of the network.
+pub trait ScoreList: Sync {
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them, the same every time.
+    fn scores(&self) -> Cow<'_, [f64]>;
+}
+
+impl ScoreList for Vec<f64> {
+    fn len(&self) -> usize {
+        Vec::len(self)
+    }
+
+    fn scores(&self) -> Cow<'_, [f64]> {
+        Cow::Borrowed(self)
+    }
+}
+
+impl<T: ScoreList + ?Sized> ScoreList for &T {
+    fn len(&self) -> usize {
+        T::len(self)
+    }
+
+    fn scores(&self) -> Cow<'_, [f64]> {
+        T::scores(self)
+    }
+}
 
 /// How many of `size` weights stay at a sparsity of their own: what goes is rounded, half to even.
 pub fn kept_alone(size: usize, sparsity: f64) -> usize {
@@ -16,11 +52,11 @@ pub fn kept_of_all(size: usize, sparsity: f64) -> usize {
 
 /// How many of each list stay when the `keep` highest of all scores stay. Among equal scores the
 /// first in (list, index) order go first.
-pub fn global_counts(scores: &[&[f64]], keep: usize) -> Vec<usize> {
-    let total: usize = scores.iter().map(|list| list.len()).sum();
+pub fn global_counts<S: ScoreList>(lists: &[S], keep: usize) -> Vec<usize> {
+    let total: usize = lists.iter().map(S::len).sum();
     let removed = total - keep.min(total);
-    let Some(threshold) = threshold(scores, removed) else { return scores.iter().map(|list| list.len()).collect() };
-    let counts: Vec<[usize; 3]> = scores.par_iter().map(|list| below_equal_above(list, threshold)).collect();
+    let Some(threshold) = threshold(lists, removed) else { return lists.iter().map(S::len).collect() };
+    let counts: Vec<[usize; 3]> = lists.par_iter().map(|list| below_equal_above(&list.scores(), threshold)).collect();
     let mut ties = removed - counts.iter().map(|[below, ..]| below).sum::<usize>();
     let kept = |[_, equal, above]: [usize; 3]| {
         let dropped = equal.min(ties);
@@ -30,10 +66,23 @@ pub fn global_counts(scores: &[&[f64]], keep: usize) -> Vec<usize> {
     counts.into_iter().map(kept).collect()
 }
 
+/// Scores at hand.
+struct Borrowed<'s>(&'s [f64]);
+
+impl ScoreList for Borrowed<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn scores(&self) -> Cow<'_, [f64]> {
+        Cow::Borrowed(self.0)
+    }
+}
+
 /// The mask that keeps the `keep` highest scores; among equal scores the first go first.
 pub fn mask(scores: &[f64], keep: usize) -> Mask {
     let removed = scores.len() - keep.min(scores.len());
-    let Some(threshold) = threshold(&[scores], removed) else { return Mask(vec![true; scores.len()]) };
+    let Some(threshold) = threshold(&[Borrowed(scores)], removed) else { return Mask(vec![true; scores.len()]) };
     let [below, ..] = below_equal_above(scores, threshold);
     let mut kept: Vec<bool> = scores.iter().map(|score| score.total_cmp(&threshold).is_ge()).collect();
     let equal = (0..scores.len()).filter(|&index| scores[index].total_cmp(&threshold).is_eq());
@@ -71,9 +120,9 @@ const BUCKET_BITS: u32 = 16;
 /// The highest of the `removed` lowest scores; `None` if none is removed.
 ///
 /// Counts the scores by their leading bits, and sorts only among those that share the sought one's.
-fn threshold(scores: &[&[f64]], removed: usize) -> Option<f64> {
+fn threshold<S: ScoreList>(lists: &[S], removed: usize) -> Option<f64> {
     let mut last = removed.checked_sub(1)?;
-    let sizes = scores.par_iter().map(|list| bucket_sizes(list)).reduce_with(|mut a, b| {
+    let sizes = lists.par_iter().map(|list| bucket_sizes(&list.scores())).reduce_with(|mut a, b| {
         a.iter_mut().zip(&b).for_each(|(a, b)| *a += b);
         a
     })?;
@@ -82,8 +131,8 @@ fn threshold(scores: &[&[f64]], removed: usize) -> Option<f64> {
         last -= sizes[sought];
         sought += 1;
     }
-    let of_bucket = |list: &&[f64]| list.iter().copied().filter(|&score| bucket(score) == sought).collect::<Vec<f64>>();
-    let mut members: Vec<f64> = scores.par_iter().map(of_bucket).reduce(Vec::new, |a, b| [a, b].concat());
+    let of_bucket = |list: &S| list.scores().iter().copied().filter(|&score| bucket(score) == sought).collect::<Vec<f64>>();
+    let mut members: Vec<f64> = lists.par_iter().map(of_bucket).collect::<Vec<_>>().concat();
     Some(*members.select_nth_unstable_by(last, f64::total_cmp).1)
 }
 
@@ -162,7 +211,7 @@ mod tests {
 
     #[test]
     fn ties_go_by_layer_then_index() {
-        assert_eq!(global_counts(&[&[1.0, 1.0], &[1.0, 2.0]], 2), [0, 2]);
+        assert_eq!(global_counts(&[vec![1.0, 1.0], vec![1.0, 2.0]], 2), [0, 2]);
         assert_eq!(mask(&[1.0, 2.0, 1.0, 1.0], 2), Mask(vec![false, true, false, true]));
         assert_eq!(mask(&[0.0; 3], 0).kept(), 0);
         assert_eq!(mask(&[0.0; 3], 3).kept(), 3);
@@ -188,7 +237,7 @@ mod tests {
             let removed = (share * scores.len() as f64) as usize + 1;
             let mut sorted = scores.clone();
             sorted.sort_by(f64::total_cmp);
-            prop_assert_eq!(threshold(&[&scores[..scores.len() / 2], &scores[scores.len() / 2..]], removed), Some(sorted[removed - 1]));
+            prop_assert_eq!(threshold(&[Borrowed(&scores[..scores.len() / 2]), Borrowed(&scores[scores.len() / 2..])], removed), Some(sorted[removed - 1]));
         }
 
         #[test]
@@ -196,14 +245,13 @@ mod tests {
             lists in prop::collection::vec(prop::collection::vec(0u8..6, 1..20), 1..5), share in 0.0f64..1.0,
         ) {
             let lists: Vec<Vec<f64>> = lists.into_iter().map(|l| l.into_iter().map(f64::from).collect()).collect();
-            let views: Vec<&[f64]> = lists.iter().map(Vec::as_slice).collect();
             let total: usize = lists.iter().map(Vec::len).sum();
             let keep = (share * total as f64) as usize;
             let mut order: Vec<(usize, usize)> = (0..lists.len()).flat_map(|l| (0..lists[l].len()).map(move |i| (l, i))).collect();
             order.sort_by(|a, b| lists[a.0][a.1].total_cmp(&lists[b.0][b.1]));
             let mut expected = vec![0; lists.len()];
             order[total - keep..].iter().for_each(|(l, _)| expected[*l] += 1);
-            prop_assert_eq!(global_counts(&views, keep), expected);
+            prop_assert_eq!(global_counts(&lists, keep), expected);
         }
 
         #[test]

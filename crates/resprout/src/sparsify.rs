@@ -174,9 +174,16 @@ fn gradual(
         }
     }
     let (outcome, repair) = last.ok_or_else(|| Error::option("--steps 0: at least one is needed"))?;
-    let mut pruned = start.clone();
-    pruned.masks.clone_from(&model.masks);
-    pruned.apply_masks();
+    let pruned = match chain.needs_images() {
+        true => {
+            let mut pruned = start.clone();
+            pruned.masks.clone_from(&model.masks);
+            pruned.apply_masks();
+            pruned
+        }
+        // Nothing was repaired: both share their weights.
+        false => model.clone(),
+    };
     Ok(Sparsified { pruned, repaired: model, outcome, repair, candidates: Vec::new(), steps: steps.to_vec() })
 }
 

@@ -65,7 +65,9 @@ fn assert_same(a: &Model, b: &Model) {
 fn every_format_gives_back_what_went_in() {
     for bytes in [DIGITS, PLAIN] {
         for model in [onnx::parse(bytes.to_vec(), None).unwrap(), pruned(bytes, 0.9), repaired(bytes, 0.8)] {
-            let small = sparse::decode(&sparse::encode(&model).unwrap()).unwrap().unwrap();
+            let encoded = sparse::encode(&model).unwrap();
+            assert_eq!(sparse::encoded_len(&model).unwrap(), encoded.len() as u64);
+            let small = sparse::decode(&encoded).unwrap().unwrap();
             assert_same(&model, &small);
             assert_eq!(small.masks, model.masks);
             let standard = onnx::parse(onnx::encode_as(&model, Storage::Sparse).unwrap(), None).unwrap();

@@ -110,9 +110,11 @@ mod tests {
 
     #[test]
     fn small_layers_stay_dense_and_the_sum_is_exact() {
-        let scores = vec![0.0; 10_000];
-        let layer = |shape, n| LayerScores { name: "w", shape, scores: &scores[..n] };
-        let layers = [layer(&[2, 2], 4), layer(&[100, 100], 10_000)];
+        let (small, large) = (vec![0.0; 4], vec![0.0; 10_000]);
+        let layers = [
+            LayerScores { name: "w", shape: &[2, 2], scores: &small },
+            LayerScores { name: "w", shape: &[100, 100], scores: &large },
+        ];
         // Raw densities 1 and 0.02; their square roots leave the small layer open at 0.74.
         for (power, expected) in [(0.5, [3, 997]), (1.0, [4, 996]), (9.0, [4, 996])] {
             assert_eq!(Erk { power }.allocate(&layers, Budget { sparsity: 0.9, keep: 1000 }).unwrap(), expected);

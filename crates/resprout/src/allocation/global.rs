@@ -2,7 +2,7 @@
 
 use super::{Allocation, Budget, Build, LayerScores};
 use crate::error::Result;
-use crate::select::global_counts;
+use crate::select::{ScoreList, global_counts};
 use crate::table::Entry;
 
 pub(super) const ENTRY: Entry<Build> = Entry {
@@ -17,8 +17,8 @@ struct Global;
 
 impl Allocation for Global {
     fn allocate(&self, layers: &[LayerScores], budget: Budget) -> Result<Vec<usize>> {
-        let scores: Vec<&[f64]> = layers.iter().map(|layer| layer.scores).collect();
-        Ok(global_counts(&scores, budget.keep))
+        let lists: Vec<&dyn ScoreList> = layers.iter().map(|layer| layer.scores).collect();
+        Ok(global_counts(&lists, budget.keep))
     }
 }
 
@@ -28,8 +28,9 @@ mod tests {
 
     #[test]
     fn takes_the_highest_of_all() {
-        let layer = |scores| LayerScores { name: "w", shape: &[2], scores };
-        let counts = Global.allocate(&[layer(&[1.0, 4.0]), layer(&[3.0, 2.0])], Budget { sparsity: 0.5, keep: 2 }).unwrap();
+        let scores = [vec![1.0, 4.0], vec![3.0, 2.0]];
+        let layers = scores.each_ref().map(|scores| LayerScores { name: "w", shape: &[2], scores });
+        let counts = Global.allocate(&layers, Budget { sparsity: 0.5, keep: 2 }).unwrap();
         assert_eq!(counts, [1, 1]);
     }
 }

@@ -7,17 +7,18 @@ mod uniform;
 mod uniform_plus;
 
 use crate::error::Result;
+use crate::select::ScoreList;
 use crate::table::{Entry, Options};
 
 /// One prunable layer, as an allocation sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy)]
 pub struct LayerScores<'a> {
     /// The weight's name.
     pub name: &'a str,
     /// The weight's shape as stored.
     pub shape: &'a [usize],
     /// One score per weight; a high score = keep.
-    pub scores: &'a [f64],
+    pub scores: &'a dyn ScoreList,
 }
 
 /// What has to be distributed.

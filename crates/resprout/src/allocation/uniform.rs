@@ -27,9 +27,9 @@ mod tests {
 
     #[test]
     fn rounds_each_layer_half_to_even() {
-        let scores = [0.0; 7];
-        let layer = |n| LayerScores { name: "w", shape: &[], scores: &scores[..n] };
-        let counts = Uniform.allocate(&[layer(4), layer(5), layer(7)], Budget { sparsity: 0.5, keep: 8 }).unwrap();
+        let scores = [4, 5, 7].map(|n| vec![0.0; n]);
+        let layers = scores.each_ref().map(|scores| LayerScores { name: "w", shape: &[], scores });
+        let counts = Uniform.allocate(&layers, Budget { sparsity: 0.5, keep: 8 }).unwrap();
         assert_eq!(counts, [2, 3, 3], "2.5 removed is 2, 3.5 removed is 4");
     }
 }

@@ -55,10 +55,10 @@ mod tests {
     use super::*;
 
     fn allocate(sparsity: f64, keep: usize) -> Result<Vec<usize>> {
-        let scores = [0.0; 100];
-        let layer = |shape, n| LayerScores { name: "w", shape, scores: &scores[..n] };
-        UniformPlus
-            .allocate(&[layer(&[1, 1, 1, 10], 10), layer(&[1, 1, 1, 70], 70), layer(&[1, 20], 20)], Budget { sparsity, keep })
+        let scores = [10, 70, 20].map(|n| vec![0.0; n]);
+        let shapes: [&[usize]; 3] = [&[1, 1, 1, 10], &[1, 1, 1, 70], &[1, 20]];
+        let layer = |i: usize| LayerScores { name: "w", shape: shapes[i], scores: &scores[i] };
+        UniformPlus.allocate(&[layer(0), layer(1), layer(2)], Budget { sparsity, keep })
     }
 
     #[test]

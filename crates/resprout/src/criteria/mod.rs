@@ -24,7 +24,7 @@ pub struct ScoreInput<'a> {
 }
 
 /// Scores weights. Pure: the same input gives the same scores on every machine.
-pub trait Criterion: Sync {
+pub trait Criterion: Send + Sync {
     /// Whether it scores at the layer, with calibration images ([`Self::score_site`]), rather than by
     /// the weights alone ([`Self::score`]).
     fn needs_images(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all.
 
 use crate::error::{Error, Result};
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// A file under a temporary name beside its target. Dropped without [`commit`](Self::commit), it is removed.
@@ -13,9 +13,15 @@ pub struct PendingFile {
 impl PendingFile {
     /// Writes `bytes` to a temporary file in the target's folder.
     pub fn write(target: &Path, bytes: &[u8]) -> Result<PendingFile> {
-        let mut pending = PendingFile::begin(target)?;
-        pending.file.write_all(bytes).map_err(|e| Error::io(target, e).at("cannot write"))?;
-        pending.synced()
+        PendingFile::write_with(target, |out| out.write_all(bytes))
+    }
+
+    /// Writes what `write` hands out to a temporary file in the target's folder.
+    pub fn write_with(target: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<PendingFile> {
+        let mut out = BufWriter::new(PendingFile::begin(target)?);
+        let failed = |e| Error::io(target, e).at("cannot write");
+        write(&mut out).map_err(failed)?;
+        out.into_inner().map_err(|e| failed(e.into_error()))?.synced()
     }
 
     /// An empty temporary file in the target's folder, to be written.

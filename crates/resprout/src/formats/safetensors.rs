@@ -8,7 +8,9 @@ use crate::formats::weights::{Names, Number, Stored, add_bias};
 use crate::formats::{atomic, sparse};
 use crate::model::{Mask, Model};
 use crate::tensor::Tensor;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::View;
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, TensorView};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -31,38 +33,78 @@ pub fn encode_with(model: &Model, extra: &[(String, Tensor)], metadata: Option<H
     let mut tensors: Vec<Packed> = Vec::new();
     for (name, param) in model.params.iter() {
         if let Some(tensor) = param.f32() {
-            let tensor = model.stored_tensor(name, tensor)?;
-            tensors.push((name.to_string(), Dtype::F32, tensor.shape.clone(), tensor.to_le_bytes()));
+            tensors.push(Packed::floats(name, model.stored_tensor(name, tensor)?));
         }
     }
-    for (name, tensor) in extra {
-        tensors.push((name.clone(), Dtype::F32, tensor.shape.clone(), tensor.to_le_bytes()));
-    }
+    tensors.extend(extra.iter().map(|(name, tensor)| Packed::floats(name, Cow::Borrowed(tensor))));
     for (name, _) in model.masks.iter() {
-        let (shape, mask) = (model.stored_shape(name)?, model.stored_mask(name)?);
-        let flags = mask.into_iter().flat_map(|mask| mask.0).map(u8::from).collect();
-        tensors.push((format!("{name}{MASK_SUFFIX}"), Dtype::BOOL, shape.unwrap_or_default(), flags));
+        let (shape, mask) = (model.stored_shape(name)?.unwrap_or_default(), model.stored_mask(name)?);
+        let flags = move || mask.iter().flat_map(|mask| &mask.0).map(|&kept| u8::from(kept)).collect();
+        tensors.push(Packed { name: format!("{name}{MASK_SUFFIX}"), dtype: Dtype::BOOL, shape, bytes: Box::new(flags) });
     }
     pack(&tensors, metadata)
 }
 
 /// Writes tensors that are no model's.
 pub fn write_tensors(tensors: &[(String, Tensor)], path: &Path) -> Result<()> {
-    let tensors: Vec<Packed> =
-        tensors.iter().map(|(name, tensor)| (name.clone(), Dtype::F32, tensor.shape.clone(), tensor.to_le_bytes())).collect();
+    let tensors: Vec<Packed> = tensors.iter().map(|(name, tensor)| Packed::floats(name, Cow::Borrowed(tensor))).collect();
     atomic::write(path, &pack(&tensors, None).map_err(|e| e.at(path.display()))?)
 }
 
-/// Name, type, shape and bytes.
-pub(super) type Packed = (String, Dtype, Vec<usize>, Vec<u8>);
+/// A tensor of a file; its bytes are made when they are written.
+pub(super) struct Packed<'m> {
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub bytes: Box<dyn Fn() -> Vec<u8> + 'm>,
+}
+
+impl<'m> Packed<'m> {
+    pub fn floats(name: &str, tensor: Cow<'m, Tensor>) -> Packed<'m> {
+        let shape = tensor.shape.clone();
+        Packed { name: name.into(), dtype: Dtype::F32, shape, bytes: Box::new(move || tensor.to_le_bytes()) }
+    }
+}
+
+impl View for &Packed<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned((self.bytes)())
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
+    }
+}
 
 pub(super) fn pack(tensors: &[Packed], metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>> {
-    let mut views = Vec::with_capacity(tensors.len());
-    for (name, dtype, shape, bytes) in tensors {
-        let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| Error::format(format!("{name:?}: {e}")))?;
-        views.push((name.clone(), view));
-    }
+    let views = tensors.iter().map(|tensor| (&tensor.name, tensor));
     safetensors::serialize(views, metadata).map_err(|e| Error::format(e.to_string()))
+}
+
+/// The length of what [`pack`] makes, without making it.
+pub(super) fn packed_len(tensors: &[Packed], metadata: Option<HashMap<String, String>>) -> Result<u64> {
+    let mut sorted: Vec<&Packed> = tensors.iter().collect();
+    // The order of the file: offsets are written as text, so their digits count.
+    sorted.sort_by(|a, b| b.dtype.cmp(&a.dtype).then(a.name.cmp(&b.name)));
+    let mut end = 0;
+    let info = |tensor: &Packed| {
+        let start = end;
+        end += (&tensor).data_len();
+        (tensor.name.clone(), TensorInfo { dtype: tensor.dtype, shape: tensor.shape.clone(), data_offsets: (start, end) })
+    };
+    let infos = sorted.into_iter().map(info).collect();
+    let failed = |e: &dyn std::fmt::Display| Error::format(e.to_string());
+    let header = Metadata::new(metadata, infos).map_err(|e| failed(&e))?;
+    let header = serde_json::to_string(&header).map_err(|e| failed(&e))?.len().next_multiple_of(8);
+    Ok((8 + header + end) as u64)
 }
 
 /// As [`decode_into`], for a file of [`encode_with`]: also returns the tensors whose names end in

@@ -12,7 +12,7 @@
 //! * `resprout.graph`, bytes: the network as an ONNX file without these tensors.
 
 use super::onnx::{encode_graph, parse_with};
-use super::safetensors::{Packed, floats, pack};
+use super::safetensors::{Packed, floats, pack, packed_len};
 use super::{Room, atomic};
 use crate::error::{Error, Result};
 use crate::model::{Mask, Model, Param};
@@ -58,27 +58,48 @@ pub fn write(model: &Model, path: &Path) -> Result<()> {
 
 /// The bytes of the file.
 pub fn encode(model: &Model) -> Result<Vec<u8>> {
+    let (tensors, metadata) = packed(model)?;
+    pack(&tensors, Some(metadata))
+}
+
+/// How many bytes the file has.
+pub fn encoded_len(model: &Model) -> Result<u64> {
+    let (tensors, metadata) = packed(model)?;
+    packed_len(&tensors, Some(metadata))
+}
+
+/// The tensors of the file, and the text beside them.
+fn packed(model: &Model) -> Result<(Vec<Packed<'_>>, HashMap<String, String>)> {
     let (graph, stored) = encode_graph(model)?;
     let mut header = Header { version: VERSION, shapes: BTreeMap::new(), masks: Vec::new() };
-    let mut tensors: Vec<Packed> = vec![(GRAPH.into(), Dtype::U8, vec![graph.len()], graph)];
+    let whole = |name: String, bytes: Vec<u8>| {
+        let shape = vec![bytes.len()];
+        Packed { name, dtype: Dtype::U8, shape, bytes: Box::new(move || bytes.clone()) }
+    };
+    let mut tensors: Vec<Packed> = vec![whole(GRAPH.into(), graph)];
     for (name, tensor) in stored {
         let mask = model.stored_mask(name)?;
-        let stored = |at: usize| mask.as_ref().map_or_else(|| tensor.data[at] != 0.0, |mask| mask.0[at]);
-        let places: Vec<usize> = (0..tensor.len()).filter(|&at| stored(at)).collect();
-        if mask.is_none() && tensor.len().div_ceil(8) + 4 * places.len() >= 4 * tensor.len() {
-            tensors.push((name.into(), Dtype::F32, tensor.shape.clone(), tensor.to_le_bytes()));
+        let count = mask.as_ref().map_or_else(|| tensor.data.iter().filter(|value| **value != 0.0).count(), Mask::kept);
+        let mut bits = vec![0u8; tensor.len().div_ceil(8)];
+        if mask.is_none() && bits.len() + 4 * count >= 4 * tensor.len() {
+            tensors.push(Packed::floats(name, tensor));
             continue;
         }
-        let mut bits = vec![0u8; tensor.len().div_ceil(8)];
-        places.iter().for_each(|at| bits[at / 8] |= 1 << (at % 8));
-        let values = places.iter().flat_map(|&at| tensor.data[at].to_le_bytes()).collect();
+        let stored = |at: usize| mask.as_ref().map_or_else(|| tensor.data[at] != 0.0, |mask| mask.0[at]);
+        (0..tensor.len()).filter(|&at| stored(at)).for_each(|at| bits[at / 8] |= 1 << (at % 8));
         header.shapes.insert(name.into(), tensor.shape.clone());
         header.masks.extend(mask.map(|_| name.to_string()));
-        tensors.push((format!("{name}{BITS}"), Dtype::U8, vec![bits.len()], bits));
-        tensors.push((format!("{name}{VALUES}"), Dtype::F32, vec![places.len()], values));
+        let kept = bits.clone();
+        let values = move || {
+            let places = (0..tensor.len()).filter(|at| kept[at / 8] >> (at % 8) & 1 == 1);
+            places.flat_map(|at| tensor.data[at].to_le_bytes()).collect()
+        };
+        tensors.push(whole(format!("{name}{BITS}"), bits));
+        let name = format!("{name}{VALUES}");
+        tensors.push(Packed { name, dtype: Dtype::F32, shape: vec![count], bytes: Box::new(values) });
     }
     let header = serde_json::to_string(&header).map_err(|e| Error::format(e.to_string()))?;
-    pack(&tensors, Some(HashMap::from([(KEY.to_string(), header)])))
+    Ok((tensors, HashMap::from([(KEY.to_string(), header)])))
 }
 
 /// Reads a file of [`write()`]; `None` for any other safetensors file: it holds weights alone.

@@ -1,6 +1,7 @@
 //! Masks: which weights of a parameter are kept.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One flag per weight: true = kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,14 +24,14 @@ impl Mask {
     }
 }
 
-/// Masks by parameter name. A parameter without one is dense.
+/// Masks by parameter name. A parameter without one is dense. Cloning copies no masks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MaskTable(BTreeMap<String, Mask>);
+pub struct MaskTable(BTreeMap<String, Arc<Mask>>);
 
 impl MaskTable {
     /// Sets the mask of a parameter.
     pub fn insert(&mut self, name: String, mask: Mask) {
-        self.0.insert(name, mask);
+        self.0.insert(name, Arc::new(mask));
     }
 
     /// Takes the mask of a parameter away.
@@ -40,11 +41,16 @@ impl MaskTable {
 
     /// The mask of a parameter.
     pub fn get(&self, name: &str) -> Option<&Mask> {
-        self.0.get(name)
+        self.0.get(name).map(|mask| &**mask)
+    }
+
+    /// The mask of a parameter, shared.
+    pub(crate) fn shared(&self, name: &str) -> Option<Arc<Mask>> {
+        self.0.get(name).cloned()
     }
 
     /// All masks, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Mask)> {
-        self.0.iter().map(|(name, mask)| (name.as_str(), mask))
+        self.0.iter().map(|(name, mask)| (name.as_str(), &**mask))
     }
 }

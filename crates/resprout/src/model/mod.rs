@@ -134,7 +134,8 @@ impl Model {
 
     /// Sets every masked weight to exactly 0.0.
     pub fn apply_masks(&mut self) {
-        for (name, mask) in self.masks.iter() {
+        // A tensor that keeps every weight stays shared with the model that this one is a clone of.
+        for (name, mask) in self.masks.iter().filter(|(_, mask)| mask.0.contains(&false)) {
             if let Some(tensor) = self.params.f32_mut(name) {
                 mask.apply(&mut tensor.data);
             }

@@ -10,6 +10,7 @@ use super::{BinaryOp, Op, UnaryOp, axis_index, layout, matrix, reduce};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, Value, element_count};
 use resprout_kernels::{Activation, Kernel, PackedLinear};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What is known about a value before anything is computed.
@@ -436,9 +437,9 @@ fn gemm(inputs: &[Option<Fact>], alpha: f32, beta: f32, trans_a: bool, trans_b: 
     let a = operand(inputs, 0)?;
     let weight = constant_f32(inputs, 1, "weight")?;
     let [rows, k, outputs] = gemm_sizes(&a.shape, &weight.shape, trans_a, trans_b)?;
-    let mut scaled = if trans_b { weight.data.clone() } else { matrix::transposed(&weight.data, k, outputs) };
+    let mut scaled = if trans_b { Cow::from(&weight.data) } else { matrix::transposed(&weight.data, k, outputs).into() };
     if alpha != 1.0 {
-        scaled.iter_mut().for_each(|w| *w *= alpha);
+        scaled.to_mut().iter_mut().for_each(|w| *w *= alpha);
     }
     let bias: Vec<f32> = match optional_f32(inputs, 2)? {
         None => vec![],

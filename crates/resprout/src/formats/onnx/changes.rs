@@ -1,5 +1,6 @@
 //! What a model has in another way than the file it came from.
 
+use super::pieces::Numbers;
 use super::proto::data_type;
 use super::read::{OnnxSource, Place};
 use super::view::View;
@@ -28,10 +29,17 @@ pub(super) struct Stored<'a> {
     view: Option<&'a View>,
 }
 
-impl Stored<'_> {
-    /// Its type and its bytes.
-    pub fn bytes(&self) -> (i32, Vec<u8>) {
-        self.view.map_or_else(|| (data_type::FLOAT, self.tensor.to_le_bytes()), |view| view.bytes(&self.tensor))
+impl<'a> Stored<'a> {
+    /// Its type and its numbers.
+    pub fn numbers(&self) -> (i32, Numbers<'a>) {
+        match (self.view, &self.tensor) {
+            (Some(view), tensor) => {
+                let (element, bytes) = view.bytes(tensor);
+                (element, Numbers::Bytes(bytes.into()))
+            }
+            (None, Cow::Borrowed(tensor)) => (data_type::FLOAT, Numbers::Floats(tensor)),
+            (None, Cow::Owned(tensor)) => (data_type::FLOAT, Numbers::Bytes(tensor.to_le_bytes().into())),
+        }
     }
 }
 

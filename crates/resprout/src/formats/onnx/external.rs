@@ -1,6 +1,7 @@
 //! Tensors whose numbers lie in other files inside the model's folder: read one by one, each file opened once.
 
 use super::proto::{GraphProto, ModelProto, TensorProto, data_type};
+use super::skeleton::{self, Stretch};
 use crate::error::{Error, Result};
 use crate::tensor::element_count;
 use prost::Message;
@@ -16,7 +17,22 @@ pub(super) struct External<'a> {
     /// A file that does not have its name yet.
     pending: Option<(&'a str, &'a Path)>,
     files: HashMap<String, DataFile>,
+    /// The model's own file, and the numbers that were left there.
+    own: Option<(DataFile, HashMap<usize, Stretch>)>,
 }
+
+/// The numbers of a tensor.
+pub(super) enum Content {
+    /// Those that it was compared with, to the bit.
+    Same,
+    /// Of 32-bit floats.
+    Floats(Vec<f32>),
+    /// Of any other type.
+    Bytes(Bytes),
+}
+
+/// So many bytes at a time become numbers.
+const CHUNK: usize = 1 << 16;
 
 struct DataFile {
     path: PathBuf,
@@ -30,14 +46,44 @@ impl<'a> External<'a> {
     /// Files are looked for in `folder`; without one, external data are refused. `pending` is a file that is still
     /// to get the name that comes with it.
     pub fn new(folder: Option<&'a Path>, pending: Option<(&'a str, &'a Path)>) -> External<'a> {
-        External { folder, pending, files: HashMap::new() }
+        External { folder, pending, files: HashMap::new(), own: None }
     }
 
-    /// The bytes of a tensor; `None` if it is stored in the model's file.
-    pub fn bytes(&mut self, tensor: &TensorProto) -> Result<Option<Bytes>> {
-        if !tensor.is_external() {
-            return Ok(None);
+    /// The same with numbers that were left in the model's own file.
+    pub fn with_own(self, path: &Path, numbers: HashMap<usize, Stretch>) -> Result<External<'a>> {
+        let own = (!numbers.is_empty()).then(|| Ok((DataFile::open(path.to_path_buf(), "")?, numbers)));
+        Ok(External { own: own.transpose()?, ..self })
+    }
+
+    /// The numbers of an initializer that lie apart from it, and where in it they were if they are of the same file; `None`
+    /// if it has them itself. Where they are those of `like`, they need no memory of their own.
+    pub fn content(
+        &mut self,
+        index: usize,
+        tensor: &TensorProto,
+        like: Option<&[f32]>,
+    ) -> Result<Option<(Content, Option<usize>)>> {
+        let (file, offset, length, inside) = match (&mut self.own, tensor.is_external()) {
+            (_, true) => {
+                let (file, offset, length) = self.outside(tensor)?;
+                (file, offset, length, None)
+            }
+            (Some((file, numbers)), false) => {
+                let Some(stretch) = numbers.get(&index) else { return Ok(None) };
+                (file, stretch.offset, stretch.length, Some(stretch.at))
+            }
+            (None, false) => return Ok(None),
+        };
+        if tensor.data_type != data_type::FLOAT || length % 4 != 0 {
+            return Ok(Some((Content::Bytes(file.bytes(offset, length)?), inside)));
         }
+        let like = like.filter(|like| 4 * like.len() as u64 == length);
+        let same = like.map_or(Ok(false), |like| file.holds(offset, like))?;
+        Ok(Some((if same { Content::Same } else { Content::Floats(file.floats(offset, length)?) }, inside)))
+    }
+
+    /// The file with the numbers of a tensor, and where they lie in it.
+    fn outside(&mut self, tensor: &TensorProto) -> Result<(&mut DataFile, u64, u64)> {
         let location = tensor.entry("location").ok_or_else(|| Error::format("external data without a location"))?;
         let offset = number(tensor, "offset")?.unwrap_or(0);
         let needed = byte_count(tensor)?;
@@ -58,7 +104,8 @@ impl<'a> External<'a> {
         }
         let file = self.files.get_mut(location).expect("was just put in");
         let length = length.unwrap_or(file.len.saturating_sub(offset));
-        file.take(&tensor.name, location, offset, length).map(Some)
+        file.take(&tensor.name, location, offset, length)?;
+        Ok((file, offset, length))
     }
 
     /// The files that were opened, by name.
@@ -80,7 +127,7 @@ impl DataFile {
     }
 
     /// The same bytes may serve several tensors; tensors that overlap in part are a mistake.
-    fn take(&mut self, name: &str, location: &str, offset: u64, length: u64) -> Result<Bytes> {
+    fn take(&mut self, name: &str, location: &str, offset: u64, length: u64) -> Result<()> {
         let end = offset.checked_add(length).filter(|end| *end <= self.len).ok_or_else(|| {
             Error::format(format!(
                 "external data at {location:?}: {length} bytes at {offset} are needed, the file has {}; is it the model's own?",
@@ -97,11 +144,51 @@ impl DataFile {
         if length > 0 {
             self.ranges.insert(offset, (end, name.to_string()));
         }
+        Ok(())
+    }
+
+    fn bytes(&mut self, offset: u64, length: u64) -> Result<Bytes> {
         let length = usize::try_from(length).map_err(|_| Error::unsupported("external data beyond this machine's memory"))?;
         let mut bytes = vec![0; length];
         let read = self.file.seek(SeekFrom::Start(offset)).and_then(|_| self.file.read_exact(&mut bytes));
         read.map_err(|e| Error::io(&self.path, e))?;
         Ok(bytes.into())
+    }
+
+    /// Numbers, without their bytes in memory beside them.
+    fn floats(&mut self, offset: u64, length: u64) -> Result<Vec<f32>> {
+        let count = usize::try_from(length / 4).map_err(|_| Error::unsupported("external data beyond this machine's memory"))?;
+        let mut floats = Vec::with_capacity(count);
+        self.in_chunks(offset, count, |chunk| {
+            floats.extend(chunk.iter().map(|&bytes| f32::from_le_bytes(bytes)));
+            true
+        })?;
+        Ok(floats)
+    }
+
+    /// Whether these very numbers, to the bit, lie there.
+    fn holds(&mut self, offset: u64, numbers: &[f32]) -> Result<bool> {
+        let mut rest = numbers;
+        self.in_chunks(offset, numbers.len(), |chunk| {
+            let (now, later) = rest.split_at(chunk.len());
+            rest = later;
+            chunk.iter().zip(now).all(|(bytes, number)| *bytes == number.to_le_bytes())
+        })
+    }
+
+    /// Hands out the bytes of `count` numbers, some at a time, while `take` returns true; whether all were.
+    fn in_chunks(&mut self, offset: u64, count: usize, mut take: impl FnMut(&[[u8; 4]]) -> bool) -> Result<bool> {
+        let failed = |e| Error::io(&self.path, e);
+        self.file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+        let mut buffer = vec![0; CHUNK.min(4 * count)];
+        for start in (0..4 * count).step_by(CHUNK) {
+            let chunk = &mut buffer[..CHUNK.min(4 * count - start)];
+            self.file.read_exact(chunk).map_err(failed)?;
+            if !take(chunk.as_chunks::<4>().0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -137,7 +224,7 @@ fn byte_count(tensor: &TensorProto) -> Result<Option<u64>> {
 
 /// The files of external data that a model names, whether they are there or not.
 pub fn external_files(path: &Path) -> Result<Vec<PathBuf>> {
-    let bytes = Bytes::from(std::fs::read(path).map_err(|e| Error::io(path, e))?);
+    let bytes = Bytes::from(skeleton::read(path)?.bytes);
     let Ok(ModelProto { graph: Some(graph), .. }) = ModelProto::decode(bytes) else { return Ok(Vec::new()) };
     let mut names: Vec<&str> = locations(&graph).collect();
     names.sort_unstable();

@@ -41,7 +41,7 @@ pub(super) fn inline(bytes: &Bytes, model: &ModelProto) -> Result<Option<Vec<u8>
         .map(Edit::Replace),
         _ => Ok(Edit::Keep),
     })
-    .map(Some)
+    .map(|inlined| Some(inlined.into_vec()))
 }
 
 fn standard_version(sets: &[super::proto::OperatorSetId]) -> Option<i64> {

@@ -5,7 +5,7 @@
 
 use super::fold::{self, Constants};
 use super::proto::{GraphProto, TensorProto};
-use super::read::Place;
+use super::read::{Aside, Place};
 use super::tensors::widened;
 use super::view::{Step, View};
 use crate::error::Result;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub(super) struct Link<'a> {
     pub graph: &'a GraphProto,
     /// Initializers whose bytes lie in other files.
-    pub external: &'a HashMap<usize, Option<Bytes>>,
+    pub aside: &'a HashMap<usize, Aside>,
     /// Whether weights that follow from constants are computed.
     pub fold_weights: bool,
 }
@@ -227,9 +227,10 @@ impl Linker<'_> {
     /// A tensor of the file with its bytes, if they lie in another one.
     pub(super) fn stored(&self, name: &str) -> Option<(&TensorProto, Option<&Bytes>)> {
         match self.places.get(name)? {
-            Place::Initializer(index) => {
-                Some((self.link.graph.initializer.get(*index)?, self.link.external.get(index).and_then(Option::as_ref)))
-            }
+            Place::Initializer(index) => Some((
+                self.link.graph.initializer.get(*index)?,
+                self.link.aside.get(index).and_then(|aside| aside.bytes.as_ref()),
+            )),
             Place::ConstantNode(index) => Some((self.link.graph.node.get(*index)?.attribute.first()?.t.as_ref()?, None)),
             _ => None,
         }

@@ -1,9 +1,10 @@
 //! ONNX into a model: everything is checked before anything is built.
 
-use super::external::External;
+use super::external::{Content, External};
 use super::links::{self, Link};
 use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, data_type};
-use super::tensors::{constant_param, filled, read_tensor, spread};
+use super::skeleton::{self, Skeleton};
+use super::tensors::{constant_param, filled, float_param, read_tensor, spread};
 use super::view::View;
 use super::{functions, fused, order};
 use crate::error::{Error, Result};
@@ -27,7 +28,7 @@ pub struct ReadOptions {
 /// The file as it was read, and where in it each parameter lies.
 #[derive(Debug)]
 pub struct OnnxSource {
-    /// The whole file, functions written out.
+    /// The file, functions written out, without the numbers of large initializers.
     pub(super) bytes: Bytes,
     /// Where each parameter lies.
     pub(super) places: HashMap<String, Place>,
@@ -35,8 +36,8 @@ pub struct OnnxSource {
     pub(super) original: ParamTable,
     /// Version of the format.
     pub(super) ir_version: i64,
-    /// Initializers whose data lie in other files, by their index; with the bytes, where the parameter does not hold them.
-    pub(super) external: HashMap<usize, Option<Bytes>>,
+    /// Initializers whose numbers are not among the bytes, by their index.
+    pub(super) aside: HashMap<usize, Aside>,
     /// Those files.
     pub(super) data_files: Vec<PathBuf>,
     /// The node that each layer is, by the layer's name.
@@ -58,6 +59,15 @@ impl OnnxSource {
     pub fn data_files(&self) -> &[PathBuf] {
         &self.data_files
     }
+}
+
+/// The numbers of an initializer that are kept apart.
+#[derive(Debug)]
+pub(super) struct Aside {
+    /// Their bytes; `None` where the parameter holds them.
+    pub bytes: Option<Bytes>,
+    /// In the file itself: where in the initializer their field was. In another file: `None`.
+    pub inside: Option<usize>,
 }
 
 /// Where a parameter lies in the file.
@@ -84,27 +94,40 @@ pub fn read(path: &Path) -> Result<Model> {
 
 /// As [`read`], with options.
 pub fn read_with(path: &Path, options: ReadOptions) -> Result<Model> {
-    read_pending(path, None, options)
+    read_pending(path, None, None, options)
 }
 
-/// As [`read_with`], where a file of external data does not have its name yet.
-pub(super) fn read_pending(path: &Path, pending: Option<(&str, &Path)>, options: ReadOptions) -> Result<Model> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+/// As [`read_with`], where a file of external data does not have its name yet. What is the same in `like` is shared with
+/// it.
+pub(super) fn read_pending(
+    path: &Path,
+    pending: Option<(&str, &Path)>,
+    like: Option<&ParamTable>,
+    options: ReadOptions,
+) -> Result<Model> {
+    let Skeleton { bytes, numbers } = skeleton::read(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    parse_from(bytes, External::new(Some(folder), pending), Vec::new(), options).map_err(|e| e.at(path.display()))
+    let external = External::new(Some(folder), pending).with_own(path, numbers)?;
+    parse_from(bytes, external, like, Vec::new(), options).map_err(|e| e.at(path.display()))
 }
 
 /// Reads an ONNX model from memory. External data are looked for in `folder`, or refused without one.
 pub fn parse(bytes: Vec<u8>, folder: Option<&Path>) -> Result<Model> {
-    parse_from(bytes, External::new(folder, None), Vec::new(), ReadOptions::default())
+    parse_from(bytes, External::new(folder, None), None, Vec::new(), ReadOptions::default())
 }
 
 /// As [`parse`], with parameters that are kept apart from the graph.
 pub(in crate::formats) fn parse_with(bytes: Vec<u8>, apart: Vec<(String, Tensor)>) -> Result<Model> {
-    parse_from(bytes, External::new(None, None), apart, ReadOptions::default())
+    parse_from(bytes, External::new(None, None), None, apart, ReadOptions::default())
 }
 
-fn parse_from(bytes: Vec<u8>, data: External, apart: Vec<(String, Tensor)>, options: ReadOptions) -> Result<Model> {
+fn parse_from(
+    bytes: Vec<u8>,
+    data: External,
+    like: Option<&ParamTable>,
+    apart: Vec<(String, Tensor)>,
+    options: ReadOptions,
+) -> Result<Model> {
     if bytes.is_empty() {
         return Err(Error::format("the file is empty, not an ONNX model"));
     }
@@ -120,7 +143,7 @@ fn parse_from(bytes: Vec<u8>, data: External, apart: Vec<(String, Tensor)>, opti
     }
     let opset =
         proto.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx").map_or(1, |set| set.version);
-    let mut reader = Reader::new(data, opset);
+    let mut reader = Reader::new(data, like, opset);
     for (name, tensor) in apart {
         reader.add(name, Param::from_tensor(tensor), Place::Apart)?;
     }
@@ -130,9 +153,9 @@ fn parse_from(bytes: Vec<u8>, data: External, apart: Vec<(String, Tensor)>, opti
     let inputs = reader.inputs(graph)?;
     let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
     let layers = reader.sorted(layers, &inputs, &outputs)?;
-    let link = Link { graph, external: &reader.external, fold_weights: options.fold_weights };
+    let link = Link { graph, aside: &reader.aside, fold_weights: options.fold_weights };
     let linked = links::link(link, layers, &outputs, &mut reader.params, &mut reader.places, &reader.nodes)?;
-    let Reader { params, places, external, nodes, inner, data, .. } = reader;
+    let Reader { params, places, aside, nodes, inner, data, .. } = reader;
     let mut original = params.clone();
     linked.computed.iter().for_each(|name| original.remove(name));
     let source = OnnxSource {
@@ -140,7 +163,7 @@ fn parse_from(bytes: Vec<u8>, data: External, apart: Vec<(String, Tensor)>, opti
         places,
         original,
         ir_version: proto.ir_version,
-        external,
+        aside,
         data_files: data.into_paths(),
         nodes,
         views: linked.views,
@@ -164,21 +187,23 @@ struct Reader<'a> {
     opset: i64,
     params: ParamTable,
     places: HashMap<String, Place>,
-    external: HashMap<usize, Option<Bytes>>,
+    aside: HashMap<usize, Aside>,
     data: External<'a>,
+    like: Option<&'a ParamTable>,
     nodes: HashMap<String, usize>,
     inner: Vec<InnerWeight>,
     room: Room,
 }
 
 impl<'a> Reader<'a> {
-    fn new(data: External<'a>, opset: i64) -> Reader<'a> {
+    fn new(data: External<'a>, like: Option<&'a ParamTable>, opset: i64) -> Reader<'a> {
         Reader {
             opset,
             params: ParamTable::default(),
             places: HashMap::new(),
-            external: HashMap::new(),
+            aside: HashMap::new(),
             data,
+            like,
             nodes: HashMap::new(),
             inner: Vec::new(),
             room: Room::default(),
@@ -190,12 +215,25 @@ impl Reader<'_> {
     fn initializers(&mut self, graph: &GraphProto) -> Result<()> {
         for (index, tensor) in graph.initializer.iter().enumerate() {
             let place = || format!("initializer {:?}", tensor.name);
-            let outside = self.data.bytes(tensor).map_err(|e| e.at(place()))?;
-            let param = read_tensor(tensor, outside.as_ref()).map_err(|e| e.at(place()))?;
-            if let Some(bytes) = outside {
-                // The numbers of floats are their bytes: one copy is enough.
-                self.external.insert(index, param.f32().is_none().then_some(bytes));
+            let like = self.like.and_then(|like| like.get(&tensor.name)).filter(|like| has_dims(like, tensor));
+            let numbers = like.and_then(Param::f32).map(|like| &like.data[..]);
+            let param = match (self.data.content(index, tensor, numbers).map_err(|e| e.at(place()))?, like) {
+                (Some((Content::Same, inside)), Some(like)) => {
+                    self.aside.insert(index, Aside { bytes: None, inside });
+                    Ok(like.clone())
+                }
+                (None | Some((Content::Same, _)), _) => read_tensor(tensor, None),
+                (Some((Content::Floats(floats), inside)), _) => {
+                    self.aside.insert(index, Aside { bytes: None, inside });
+                    float_param(tensor, floats)
+                }
+                (Some((Content::Bytes(bytes), inside)), _) => {
+                    let param = read_tensor(tensor, Some(&bytes));
+                    self.aside.insert(index, Aside { bytes: Some(bytes), inside });
+                    param
+                }
             }
+            .map_err(|e| e.at(place()))?;
             self.add(tensor.name.clone(), param, Place::Initializer(index))?;
         }
         Ok(())
@@ -286,6 +324,10 @@ impl Reader<'_> {
         let known: HashSet<&str> = inputs.chain(self.params.iter().map(|(name, _)| name)).collect();
         order::sort(layers, &known, outputs)
     }
+}
+
+fn has_dims(param: &Param, tensor: &TensorProto) -> bool {
+    param.shape.len() == tensor.dims.len() && param.shape.iter().zip(&tensor.dims).all(|(&a, &b)| a as i64 == b)
 }
 
 /// A node's attributes, whatever its operation makes of them.

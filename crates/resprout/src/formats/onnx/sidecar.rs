@@ -1,9 +1,11 @@
 //! Tensors that are written to a file beside the graph's.
 
+use super::pieces::{Numbers, Pieces};
 use super::proto::{StringEntry, TensorProto};
+use super::tensors_out::with_numbers;
 use crate::error::{Error, Result};
 use crate::formats::atomic::PendingFile;
-use prost::bytes::Bytes;
+use prost::Message;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -11,8 +13,8 @@ use std::path::{Path, PathBuf};
 pub(super) trait Outside {
     /// Whether unchanged tensors are asked for as well.
     fn takes_all(&self) -> bool;
-    /// The tensor as the graph's file is to hold it.
-    fn place(&mut self, tensor: TensorProto) -> Result<TensorProto>;
+    /// The tensor as the graph's file is to hold it, from the tensor without its numbers and these.
+    fn place<'m>(&mut self, tensor: TensorProto, numbers: Numbers<'m>) -> Result<Pieces<'m>>;
 }
 
 /// Everything stays in the graph's file.
@@ -23,8 +25,8 @@ impl Outside for Inline {
         false
     }
 
-    fn place(&mut self, tensor: TensorProto) -> Result<TensorProto> {
-        Ok(tensor)
+    fn place<'m>(&mut self, tensor: TensorProto, numbers: Numbers<'m>) -> Result<Pieces<'m>> {
+        Ok(with_numbers(&tensor, numbers))
     }
 }
 
@@ -62,15 +64,14 @@ impl Outside for Sidecar {
         true
     }
 
-    fn place(&mut self, mut tensor: TensorProto) -> Result<TensorProto> {
-        if tensor.raw_data.len() < LEAST {
-            return Ok(tensor);
+    fn place<'m>(&mut self, mut tensor: TensorProto, numbers: Numbers<'m>) -> Result<Pieces<'m>> {
+        if numbers.len() < LEAST {
+            return Ok(with_numbers(&tensor, numbers));
         }
         let gap = self.at.next_multiple_of(ALIGNMENT) - self.at;
-        let written =
-            self.out.write_all(&[0; ALIGNMENT as usize][..gap as usize]).and_then(|()| self.out.write_all(&tensor.raw_data));
+        let written = self.out.write_all(&[0; ALIGNMENT as usize][..gap as usize]).and_then(|()| numbers.write_to(&mut self.out));
         written.map_err(|e| Error::io(&self.target, e).at("cannot write"))?;
-        let (offset, length) = (self.at + gap, tensor.raw_data.len() as u64);
+        let (offset, length) = (self.at + gap, numbers.len() as u64);
         self.at = offset + length;
         let entry = |key: &str, value: String| StringEntry { key: key.into(), value };
         tensor.external_data = vec![
@@ -78,7 +79,7 @@ impl Outside for Sidecar {
             entry("offset", offset.to_string()),
             entry("length", length.to_string()),
         ];
-        (tensor.data_location, tensor.raw_data) = (1, Bytes::new());
-        Ok(tensor)
+        tensor.data_location = 1;
+        Ok(tensor.encode_to_vec().into())
     }
 }

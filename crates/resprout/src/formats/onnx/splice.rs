@@ -1,5 +1,6 @@
 //! Messages of a file, copied byte for byte but for the fields that change.
 
+use super::pieces::Pieces;
 use crate::error::{Error, Result};
 use prost::bytes::{Buf, Bytes};
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
@@ -47,32 +48,32 @@ pub(super) fn append(out: &mut Vec<u8>, number: u32, content: &[u8]) {
 }
 
 /// What becomes of a field.
-pub(super) enum Edit {
+pub(super) enum Edit<'m> {
     Keep,
-    Replace(Vec<u8>),
+    Replace(Pieces<'m>),
     /// Several fields of the same number in its place.
     Several(Vec<Vec<u8>>),
     Drop,
 }
 
-impl From<Option<Vec<u8>>> for Edit {
-    fn from(new: Option<Vec<u8>>) -> Edit {
-        new.map_or(Edit::Keep, Edit::Replace)
+impl<'m, P: Into<Pieces<'m>>> From<Option<P>> for Edit<'m> {
+    fn from(new: Option<P>) -> Edit<'m> {
+        new.map_or(Edit::Keep, |new| Edit::Replace(new.into()))
     }
 }
 
 /// Copies a message with its length-delimited fields as `change(number, index among fields of that
 /// number, content)` says.
-pub(super) fn rewrite<E: Into<Edit>>(
+pub(super) fn rewrite<'m, E: Into<Edit<'m>>>(
     message: &Bytes,
     mut change: impl FnMut(u32, usize, &Bytes) -> Result<E>,
-) -> Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(message.len());
+) -> Result<Pieces<'m>> {
+    let mut out = Pieces::default();
     each_field(message, |number, index, whole, content| {
         match content.map(|content| change(number, index, content)).transpose()?.map_or(Edit::Keep, E::into) {
-            Edit::Replace(new) => append(&mut out, number, &new),
-            Edit::Several(all) => all.iter().for_each(|new| append(&mut out, number, new)),
-            Edit::Keep => out.extend_from_slice(whole),
+            Edit::Replace(new) => out.field(number, new),
+            Edit::Several(all) => all.into_iter().for_each(|new| out.field(number, new)),
+            Edit::Keep => out.share(message.slice_ref(whole)),
             Edit::Drop => {}
         }
         Ok(())

@@ -96,6 +96,13 @@ fn raw<'t>(tensor: &'t TensorProto, outside: Option<&'t Bytes>) -> Result<Option
     }
 }
 
+/// The tensor with numbers that were read from elsewhere.
+pub(super) fn float_param(tensor: &TensorProto, numbers: Vec<f32>) -> Result<Param> {
+    let shape = read_dims(&tensor.dims)?;
+    let count = element_count(&shape)?;
+    floats(&shape, numbers, count).map(Param::from_value)
+}
+
 /// Numbers from raw or typed data, or from `outside` where the data lie in another file.
 pub(super) fn read_tensor(tensor: &TensorProto, outside: Option<&Bytes>) -> Result<Param> {
     let shape = read_dims(&tensor.dims)?;

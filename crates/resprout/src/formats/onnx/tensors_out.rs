@@ -1,8 +1,9 @@
 //! Tensors as messages of a file.
 
 use super::changes::Stored;
+use super::pieces::{Numbers, Pieces};
 use super::proto::{AttributeProto, NodeProto, SparseTensorProto, TensorProto, data_type};
-use super::splice::{append, each_field, field};
+use super::splice::{each_field, field};
 use crate::error::{Error, Result};
 use crate::tensor::{Array, Tensor};
 use prost::Message;
@@ -17,9 +18,20 @@ pub(super) fn decode(tensor: &Bytes) -> Result<TensorProto> {
     TensorProto::decode(tensor.clone()).map_err(|e| Error::format(format!("a tensor cannot be read again: {e}")))
 }
 
-pub(super) fn float_tensor(stored: &Stored) -> TensorProto {
-    let (data_type, bytes) = stored.bytes();
-    TensorProto { dims: dims(&stored.tensor.shape), data_type, raw_data: Bytes::from(bytes), ..Default::default() }
+/// The tensor without its numbers, and these.
+pub(super) fn float_tensor<'m>(stored: &Stored<'m>) -> (TensorProto, Numbers<'m>) {
+    let (data_type, numbers) = stored.numbers();
+    (TensorProto { dims: dims(&stored.tensor.shape), data_type, ..Default::default() }, numbers)
+}
+
+/// The tensor with its numbers as raw data.
+pub(super) fn with_numbers<'m>(head: &TensorProto, numbers: Numbers<'m>) -> Pieces<'m> {
+    let mut out = Pieces::from(head.encode_to_vec());
+    // Typed numbers are in the head, and an empty field beside them would count as their raw form.
+    if numbers.len() > 0 {
+        out.field_of_numbers(field::TENSOR_RAW_DATA, numbers);
+    }
+    out
 }
 
 pub(super) fn whole_tensor(numbers: &Array<i64>) -> TensorProto {
@@ -48,14 +60,16 @@ pub(super) fn sparse_tensor(name: &str, tensor: &Tensor) -> SparseTensorProto {
 /// A ConstantOfShape node whose elements are no longer all the same becomes a Constant.
 pub(super) fn spelled_out(node: &Bytes, tensor: &Stored) -> Result<Vec<u8>> {
     let old = NodeProto::decode(node.clone()).map_err(|e| Error::format(format!("a node cannot be read again: {e}")))?;
-    let attribute = AttributeProto { name: "value".into(), t: Some(float_tensor(tensor)), r#type: 4, ..Default::default() };
+    let (head, numbers) = float_tensor(tensor);
+    let whole = decode(&with_numbers(&head, numbers).into_vec().into())?;
+    let attribute = AttributeProto { name: "value".into(), t: Some(whole), r#type: 4, ..Default::default() };
     let node = NodeProto { input: vec![], op_type: "Constant".into(), attribute: vec![attribute], ..old };
     Ok(node.encode_to_vec())
 }
 
 /// Replaces the numbers of a tensor, in the encoding they had, and its type and shape if these are others.
-pub(super) fn rewrite_tensor(tensor: &Bytes, new: &Stored) -> Result<Vec<u8>> {
-    let (element, bytes) = new.bytes();
+pub(super) fn rewrite_tensor<'m>(tensor: &Bytes, new: &Stored<'m>) -> Result<Pieces<'m>> {
+    let (element, numbers) = new.numbers();
     let old = decode(&without_data(tensor)?.0.into())?;
     let (mut out, typed) = without_data(tensor)?;
     let (same_shape, same_type) = (old.dims == dims(&new.tensor.shape), old.data_type == element);
@@ -82,7 +96,8 @@ pub(super) fn rewrite_tensor(tensor: &Bytes, new: &Stored) -> Result<Vec<u8>> {
     }
     // Raw data and packed floats are the same bytes.
     let tag = if typed && element == data_type::FLOAT { field::TENSOR_FLOAT_DATA } else { field::TENSOR_RAW_DATA };
-    append(&mut out, tag, &bytes);
+    let mut out = Pieces::from(out);
+    out.field_of_numbers(tag, numbers);
     Ok(out)
 }
 

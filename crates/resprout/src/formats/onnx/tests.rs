@@ -474,3 +474,49 @@ fn external_data_that_do_not_fit_are_refused_by_name() {
         assert!(error.contains(expected) && error.contains("initializer \"b\"") && error.contains("model.onnx"), "{error}");
     }
 }
+
+/// A layer whose weight is large enough to be read from the file only when it is needed, one in half precision that no
+/// layer reads, and one of typed numbers.
+fn large() -> ModelProto {
+    let unread = |name: &str, element, raw: Vec<u8>| TensorProto {
+        name: name.into(),
+        data_type: element,
+        raw_data: raw.into(),
+        ..whole(name, &[])
+    };
+    let half = TensorProto {
+        dims: vec![3000],
+        ..unread("half", data_type::FLOAT16, numbers(1500).iter().flat_map(|v| v.to_le_bytes()).collect())
+    };
+    let typed = TensorProto { raw_data: Default::default(), float_data: numbers(2000), ..floats("typed", &[2000, 1]) };
+    let nodes =
+        vec![node("Gemm", &["x", "w"], &["h"]), node("MatMul", &["h", "v"], &["g"]), node("MatMul", &["g", "typed"], &["y"])];
+    model(&[-1, 40], nodes, vec![half, floats("w", &[40, 50]), typed, floats("v", &[50, 2000])])
+}
+
+#[test]
+fn large_tensors_stay_in_the_file_until_they_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, out) = (folder.path().join("m.onnx"), folder.path().join("out.onnx"));
+    let bytes = large().encode_to_vec();
+    std::fs::write(&path, &bytes).unwrap();
+    let from_disk = read_with(&path, ReadOptions::default()).unwrap();
+    let source = from_disk.source.as_ref().unwrap();
+    assert_eq!(source.aside.len(), 3, "half, w and v");
+    assert!(source.bytes.len() < bytes.len() / 4);
+    // Unchanged, it is the same file; in a file of its own or as external data every number is there.
+    assert_eq!(encode(&from_disk).unwrap(), bytes);
+    for storage in [Storage::Dense, Storage::External] {
+        write(&from_disk, &out, storage, |_| Ok(())).unwrap();
+        let back = read_with(&out, ReadOptions::default()).unwrap();
+        assert_eq!(run(&back, &[40]), run(&from_disk, &[40]));
+        assert_eq!(encode(&back).unwrap(), bytes, "and into one file again");
+    }
+    let from_memory = pruned(&parse(bytes.clone(), None).unwrap(), "v");
+    assert_eq!(encode(&pruned(&from_disk, "v")).unwrap(), encode(&from_memory).unwrap());
+    // Cut off anywhere, it is refused as before.
+    for end in [3, 100, bytes.len() / 2, bytes.len() - 5000, bytes.len() - 1] {
+        std::fs::write(&path, &bytes[..end]).unwrap();
+        assert!(read_with(&path, ReadOptions::default()).is_err(), "{end}");
+    }
+}

@@ -4,8 +4,9 @@
 //! Everything else, known to this crate or not, is copied byte for byte.
 
 use super::changes::{Added, Changes, Home, is_handed_on, same, source_of, stored};
+use super::pieces::{Numbers, Pieces};
 use super::proto::{AttributeProto, Dimension, TensorProto, TensorShape, ValueInfoProto};
-use super::read::{OnnxSource, ReadOptions, read_pending};
+use super::read::{Aside, OnnxSource, ReadOptions, read_pending};
 use super::sidecar::{Inline, Outside, Sidecar};
 use super::splice::{Edit, append, field, rewrite, without};
 use super::tensors_out::{float_tensor, rewrite_tensor, sparse_tensor, spelled_out, whole_tensor};
@@ -36,12 +37,12 @@ pub fn write(model: &Model, path: &Path, storage: Storage, verify: impl FnOnce(&
         let encoded = encode_with(model, |_| Home::Inside, &mut sidecar)?;
         (encoded, Some(sidecar.finish()?))
     } else {
-        (encode_as(model, storage)?, None)
+        (pieces(model, storage)?, None)
     };
-    let pending = PendingFile::write(path, &encoded)?;
+    let pending = PendingFile::write_with(path, |out| encoded.write_to(out))?;
     drop(encoded);
     let place = data.as_ref().map(|data| (name.as_str(), data.path()));
-    let back = read_pending(pending.path(), place, ReadOptions::default())?;
+    let back = read_pending(pending.path(), place, Some(&model.params), ReadOptions::default())?;
     check_same(model, &back).map_err(|e| e.at(path.display()))?;
     verify(&back).map_err(|e| e.at(path.display()))?;
     data.map_or(Ok(()), PendingFile::commit)?;
@@ -83,6 +84,10 @@ pub fn encode(model: &Model) -> Result<Vec<u8>> {
 
 /// The bytes of the model as an ONNX file of its own.
 pub fn encode_as(model: &Model, storage: Storage) -> Result<Vec<u8>> {
+    pieces(model, storage).map(Pieces::into_vec)
+}
+
+fn pieces(model: &Model, storage: Storage) -> Result<Pieces<'_>> {
     match storage {
         Storage::Dense => encode_with(model, |_| Home::Inside, &mut Inline),
         Storage::Sparse => encode_with(model, |tensor| if is_sparse(tensor) { Home::Sparse } else { Home::Inside }, &mut Inline),
@@ -104,7 +109,7 @@ pub(in crate::formats) fn encode_graph(model: &Model) -> Result<(Vec<u8>, Stored
             tensors.push((name, stored(source, name, tensor)?.tensor));
         }
     }
-    Ok((bytes, tensors))
+    Ok((bytes.into_vec(), tensors))
 }
 
 /// A value and its index take three times the bytes of a value.
@@ -112,7 +117,7 @@ fn is_sparse(tensor: &Tensor) -> bool {
     !tensor.shape.is_empty() && 3 * tensor.data.iter().filter(|value| **value != 0.0).count() < tensor.len()
 }
 
-fn encode_with(model: &Model, home: impl Fn(&Tensor) -> Home, outside: &mut dyn Outside) -> Result<Vec<u8>> {
+fn encode_with<'m>(model: &'m Model, home: impl Fn(&Tensor) -> Home, outside: &mut dyn Outside) -> Result<Pieces<'m>> {
     let source = source_of(model)?;
     let changes = Changes::new(model, home)?;
     let mut bytes = rewrite(&source.bytes, |number, _, content| {
@@ -125,8 +130,10 @@ fn encode_with(model: &Model, home: impl Fn(&Tensor) -> Home, outside: &mut dyn 
     };
     if source.ir_version < needed {
         // Of a number that is there twice, the last one counts.
-        encode_key(field::MODEL_IR_VERSION, WireType::Varint, &mut bytes);
-        encode_varint(needed as u64, &mut bytes);
+        let mut version = Vec::new();
+        encode_key(field::MODEL_IR_VERSION, WireType::Varint, &mut version);
+        encode_varint(needed as u64, &mut version);
+        bytes.push(&version);
     }
     if bytes.len() > LARGEST_FILE {
         let message = format!("the model has {} bytes; an ONNX file ends at 2 GiB, unless its data are external", bytes.len());
@@ -145,7 +152,12 @@ fn check_same(model: &Model, back: &Model) -> Result<()> {
     Ok(())
 }
 
-fn rewrite_graph(graph: &Bytes, changes: &Changes, source: &OnnxSource, outside: &mut dyn Outside) -> Result<Vec<u8>> {
+fn rewrite_graph<'m>(
+    graph: &Bytes,
+    changes: &Changes<'m>,
+    source: &'m OnnxSource,
+    outside: &mut dyn Outside,
+) -> Result<Pieces<'m>> {
     let stale = !changes.resized.is_empty() || !changes.outputs.is_empty();
     let graph = if stale { without(graph, field::GRAPH_VALUE_INFO)? } else { graph.clone() };
     let mut out = rewrite(&graph, |number, index, content| match number {
@@ -158,45 +170,75 @@ fn rewrite_graph(graph: &Bytes, changes: &Changes, source: &OnnxSource, outside:
         field::GRAPH_INPUT if !changes.resized.is_empty() => reshape_input(content, &changes.resized).map(Edit::from),
         field::GRAPH_NODE => match (changes.constants.get(&index), changes.filled.get(&index)) {
             (Some(tensor), _) => rewrite_constant(content, tensor).map(Edit::Replace),
-            (None, Some(tensor)) => spelled_out(content, tensor).map(Edit::Replace),
+            (None, Some(tensor)) => spelled_out(content, tensor).map(|node| Edit::Replace(node.into())),
             (None, None) => rewrite_node(content, index, changes).map(Edit::from),
         },
         _ => Ok(Edit::Keep),
     })?;
     for (name, added) in &changes.added {
-        let tensor = match added {
+        let (tensor, numbers) = match added {
             Added::Numbers(stored) => float_tensor(stored),
-            Added::Whole(numbers) => whole_tensor(numbers),
+            Added::Whole(numbers) => {
+                let mut tensor = whole_tensor(numbers);
+                let bytes = std::mem::take(&mut tensor.raw_data);
+                (tensor, Numbers::Bytes(bytes))
+            }
         };
-        let initializer = outside.place(TensorProto { name: name.to_string(), ..tensor })?;
-        append(&mut out, field::GRAPH_INITIALIZER, &initializer.encode_to_vec());
+        let initializer = outside.place(TensorProto { name: name.to_string(), ..tensor }, numbers)?;
+        out.field(field::GRAPH_INITIALIZER, initializer);
     }
     for (name, stored) in &changes.sparse {
-        append(&mut out, field::GRAPH_SPARSE_INITIALIZER, &sparse_tensor(name, &stored.tensor).encode_to_vec());
+        out.field(field::GRAPH_SPARSE_INITIALIZER, sparse_tensor(name, &stored.tensor).encode_to_vec());
     }
     Ok(out)
 }
 
 /// An initializer with its new numbers, where these belong.
-fn initializer(index: usize, content: &Bytes, changes: &Changes, source: &OnnxSource, outside: &mut dyn Outside) -> Result<Edit> {
+fn initializer<'m>(
+    index: usize,
+    content: &Bytes,
+    changes: &Changes<'m>,
+    source: &'m OnnxSource,
+    outside: &mut dyn Outside,
+) -> Result<Edit<'m>> {
     let changed = changes.initializers.get(&index);
-    let from_outside = source.external.get(&index);
-    if !outside.takes_all() && from_outside.is_none() {
-        return Ok(changed.map(|stored| rewrite_tensor(content, stored)).transpose()?.into());
+    let aside = source.aside.get(&index);
+    let stays = !outside.takes_all() && aside.is_none_or(|aside| aside.inside.is_some());
+    match (changed, aside) {
+        (None, None) if stays => return Ok(Edit::Keep),
+        (Some(stored), _) if stays => return rewrite_tensor(content, stored).map(Edit::Replace),
+        (None, Some(Aside { inside: Some(at), bytes })) if stays => {
+            let tensor = super::tensors_out::decode(content)?;
+            let mut whole = Pieces::from(content[..*at].to_vec());
+            whole.field_of_numbers(field::TENSOR_RAW_DATA, kept_numbers(source, &tensor.name, bytes.as_ref())?);
+            whole.push(&content[*at..]);
+            return Ok(Edit::Replace(whole));
+        }
+        _ => {}
     }
     let mut tensor = super::tensors_out::decode(content)?;
-    if let Some(stored) = changed {
-        let TensorProto { dims, data_type, raw_data, .. } = float_tensor(stored);
-        tensor = TensorProto { dims, data_type, raw_data, float_data: Vec::new(), ..tensor };
-    } else if let Some(kept) = from_outside {
-        // Bytes that are no 32-bit floats were kept; those are in the parameter.
-        let param = source.original.f32(&tensor.name);
-        let stored = param.map(|param| stored(source, &tensor.name, param)).transpose()?;
-        let bytes = kept.clone().or_else(|| stored.map(|stored| Bytes::from(stored.bytes().1)));
-        tensor.raw_data = bytes.ok_or_else(|| Error::format(format!("the data of {:?} are not at hand", tensor.name)))?;
+    let numbers = match (changed, aside) {
+        (Some(stored), _) => {
+            let (head, numbers) = float_tensor(stored);
+            (tensor.dims, tensor.data_type, tensor.float_data) = (head.dims, head.data_type, Vec::new());
+            numbers
+        }
+        (None, Some(aside)) => kept_numbers(source, &tensor.name, aside.bytes.as_ref())?,
+        (None, None) => Numbers::Bytes(tensor.raw_data.clone()),
+    };
+    (tensor.raw_data, tensor.external_data, tensor.data_location) = (Bytes::new(), Vec::new(), 0);
+    outside.place(tensor, numbers).map(Edit::Replace)
+}
+
+/// Numbers that have not changed: floats are in the parameter, the bytes of others were kept.
+fn kept_numbers<'m>(source: &'m OnnxSource, name: &str, bytes: Option<&Bytes>) -> Result<Numbers<'m>> {
+    if let Some(bytes) = bytes {
+        return Ok(Numbers::Bytes(bytes.clone()));
     }
-    (tensor.external_data, tensor.data_location) = (Vec::new(), 0);
-    Ok(Edit::Replace(outside.place(tensor)?.encode_to_vec()))
+    let param = source.original.f32(name);
+    let stored = param.map(|param| stored(source, name, param)).transpose()?;
+    let stored = stored.ok_or_else(|| Error::format(format!("the data of {name:?} are not at hand")))?;
+    Ok(stored.numbers().1)
 }
 
 fn reshape_input(input: &Bytes, shapes: &HashMap<&str, Vec<usize>>) -> Result<Option<Vec<u8>>> {
@@ -222,6 +264,7 @@ fn rewrite_node(node: &Bytes, index: usize, changes: &Changes) -> Result<Option<
     }
     if let Some(output) = output {
         node = rewrite(&node, |number, at, _| Ok((number == field::NODE_OUTPUT && at == 0).then(|| output.as_bytes().to_vec())))?
+            .into_vec()
             .into();
     }
     for (place, name) in inputs.into_iter().flatten() {
@@ -239,6 +282,7 @@ fn regroup(node: &Bytes, groups: usize) -> Result<Vec<u8>> {
         let old = AttributeProto::decode(content.clone()).map_err(broken)?;
         Ok((old.name == "group").then(|| AttributeProto { i: groups as i64, ..old }.encode_to_vec()))
     })
+    .map(Pieces::into_vec)
 }
 
 fn give_input(node: &Bytes, place: usize, name: &str) -> Result<Vec<u8>> {
@@ -247,14 +291,15 @@ fn give_input(node: &Bytes, place: usize, name: &str) -> Result<Vec<u8>> {
     let mut out = rewrite(node, |number, index, _| {
         inputs += usize::from(number == field::NODE_INPUT);
         Ok((number == field::NODE_INPUT && index == place).then(|| name.as_bytes().to_vec()))
-    })?;
+    })?
+    .into_vec();
     for at in inputs..=place {
         append(&mut out, field::NODE_INPUT, if at == place { name.as_bytes() } else { b"" });
     }
     Ok(out)
 }
 
-fn rewrite_constant(node: &Bytes, tensor: &super::changes::Stored) -> Result<Vec<u8>> {
+fn rewrite_constant<'m>(node: &Bytes, tensor: &super::changes::Stored<'m>) -> Result<Pieces<'m>> {
     rewrite(node, |number, _, attribute| match number {
         field::NODE_ATTRIBUTE => rewrite(attribute, |number, _, content| match number {
             field::ATTRIBUTE_TENSOR => rewrite_tensor(content, tensor).map(Some),
