@@ -1,6 +1,6 @@
 //! How files are written: data beside the graph, BatchNormalization fused.
 
-use crate::util::{DIGITS_NORM, Scratch};
+use crate::util::{DIGITS_NORM, Scratch, model, node, tensor};
 
 fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap()
@@ -55,4 +55,46 @@ fn batch_normalisation_is_fused_on_writing_and_the_network_stays_the_same() {
     assert!(error.is_some_and(|error| error < 1e-4), "{eval}");
     let message = scratch.fails(2, &["convert", "fused.onnx", "--fold-bn", "-o", "again.onnx"]);
     assert!(message.contains("--fold-bn") && message.contains("no BatchNormalization"), "{message}");
+}
+
+#[test]
+fn a_repair_with_little_time_says_what_it_left_to_statistics() {
+    let scratch = Scratch::new();
+    let prune =
+        ["prune", "digits.onnx", "-s", "0.8", "--repair", "least-squares", "--calibration", "digits-images-idx3-ubyte.gz"];
+    let run = |more: &[&str]| {
+        json(&scratch.ok(&[&prune[..], &["--calibration-images", "100", "--json", "-"], &DIGITS_NORM, more].concat()))
+    };
+    let (free, enough) = (run(&["-o", "free.onnx"]), run(&["-o", "enough.onnx", "--seconds", "600"]));
+    assert_eq!(std::fs::read(scratch.path("free.onnx")).unwrap(), std::fs::read(scratch.path("enough.onnx")).unwrap());
+    assert_eq!(free["repair"]["statistics_only"], serde_json::json!([]));
+    let none = run(&["-o", "none.onnx", "--seconds", "1e-6"]);
+    assert_eq!(none["repair"]["fitted"], serde_json::json!([]));
+    assert_eq!(none["repair"]["statistics_only"], free["repair"]["fitted"], "every layer that would have been fitted");
+    let warnings = none["warnings"].to_string();
+    assert!(warnings.contains("--seconds"), "{warnings}");
+    assert_eq!(enough["options"]["seconds"], 600.0);
+    for seconds in ["0", "-1", "nan", "inf"] {
+        let message = scratch.fails(2, &[&prune[..], &["-o", "x.onnx", "--seconds", seconds]].concat());
+        assert!(message.contains("--seconds"), "{message}");
+    }
+    let message = scratch.fails(2, &["prune", "digits.onnx", "-s", "0.8", "-o", "x.onnx", "--seconds", "5"]);
+    assert!(message.contains("--seconds") && message.contains("--repair"), "{message}");
+}
+
+#[test]
+fn large_files_are_compressed_for_the_report_only_where_asked() {
+    let scratch = Scratch::new();
+    // 1500 x 1500 weights: nine megabytes.
+    let weights: Vec<f32> = (0..1500 * 1500).map(|i| (i % 1999) as f32 / 1000.0 - 1.0).collect();
+    scratch.file("large.onnx", &model(&[node("MatMul", &["x", "w"], "y")], &[tensor("w", &[1500, 1500], &weights)]));
+    let sizes = |model: &str, more: &[&str]| {
+        let args = [&["prune", model, "-s", "0.5", "--no-evaluation", "-o", "out.onnx", "--json", "-"][..], more].concat();
+        json(&scratch.ok(&args))["size"]["sparse"].clone()
+    };
+    let (quick, asked) = (sizes("large.onnx", &[]), sizes("large.onnx", &["--sizes"]));
+    assert!(quick["gzip"].is_null() && quick["zstd"].is_null(), "{quick}");
+    assert_eq!(quick["raw"], asked["raw"]);
+    assert!(asked["gzip"].as_u64().unwrap() < asked["raw"].as_u64().unwrap(), "{asked}");
+    assert!(sizes("digits.onnx", &[])["gzip"].is_u64(), "small files take no time");
 }
