@@ -7,6 +7,7 @@ use std::path::PathBuf;
 /// Prune trained vision networks, repair them without labels, and tell the truth about the result.
 #[derive(Parser, Debug)]
 #[command(
+    name = "resprout",
     version,
     propagate_version = true,
     after_help = "Try `resprout demo`: it needs nothing but this program.\n\nExit codes: 0 done, 1 failed, 2 wrong usage."
@@ -82,6 +83,25 @@ pub enum Command {
     /// Prune an embedded network at several sparsities and show collapse and recovery, offline
     #[command(after_help = "Example:\n  resprout demo --output resprout-demo")]
     Demo(DemoArgs),
+    /// Print the completions of a shell
+    #[command(after_help = "Example:\n  resprout completions bash > ~/.local/share/bash-completion/completions/resprout")]
+    Completions(CompletionsArgs),
+    /// Write manual pages, one for each command
+    #[command(after_help = "Example:\n  resprout man -o ~/.local/share/man/man1")]
+    Man(ManArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    /// Which shell
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Args, Debug)]
+pub struct ManArgs {
+    /// The folder for the pages
+    #[arg(short, long, value_name = "FOLDER")]
+    pub output: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -289,9 +309,25 @@ pub struct CompareArgs {
     pub images: ImageArgs,
     #[command(flatten)]
     pub network: NetworkArgs,
+    /// How the rows are printed: a table, comma-separated values in full, a table in Markdown, or JSON
+    #[arg(long, value_enum, default_value_t = TableFormat::Table, value_name = "FORMAT")]
+    pub format: TableFormat,
     /// Write the rows as JSON; - prints them instead of the table
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+/// How rows are printed.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableFormat {
+    /// Aligned columns
+    Table,
+    /// Comma-separated values, numbers in full
+    Csv,
+    /// A table in Markdown
+    Md,
+    /// JSON
+    Json,
 }
 
 /// A number of calibration images, or as many as it takes.

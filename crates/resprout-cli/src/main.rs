@@ -63,5 +63,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Data { command: DataCommand::Fetch(args) } => commands::data::fetch(args, &progress),
         Command::List(args) => commands::list::run(args),
         Command::Demo(args) => commands::demo::run(args, &progress),
+        Command::Completions(args) => commands::shell::completions(args),
+        Command::Man(args) => commands::shell::man(args),
     })
 }

@@ -126,12 +126,12 @@ impl Recipe {
     /// Reads YAML. What it does not say has the default.
     pub fn read(path: &Path) -> Result<Recipe> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        serde_yaml_ng::from_str(&text).map_err(|e| option(format!("{}: {e}", path.display())))
+        serde_saphyr::from_str(&text).map_err(|e| option(format!("{}: {e}", path.display())))
     }
 
     /// The recipe as YAML, every key of it.
     pub fn to_yaml(&self) -> Result<String> {
-        serde_yaml_ng::to_string(self).map_err(|e| Error::new(ErrorKind::Io, format!("{RECIPE}: {e}")))
+        serde_saphyr::to_string(self).map_err(|e| Error::new(ErrorKind::Io, format!("{RECIPE}: {e}")))
     }
 
     /// Writes YAML, whole or not at all.

@@ -19,7 +19,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The rival's program.
-const RIVAL: &str = include_str!("../../../../bench/rival.py");
+const RIVAL: &str = include_str!("../../assets/rival.py");
 
 /// Batches of a turn that count.
 const TURN: usize = 3;

@@ -1,7 +1,7 @@
 //! `resprout compare`: runs, reports, studies and models side by side.
 
 use super::{check_json_target, images, model_files, read_computable, read_model, write_json};
-use crate::args::CompareArgs;
+use crate::args::{CompareArgs, TableFormat};
 use crate::commands::sweep::STUDY;
 use crate::render::text;
 use resprout::eval::{self, Evaluation};
@@ -37,6 +37,9 @@ pub struct Compared {
 
 pub fn run(args: &CompareArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     check_json_target(args.json.as_deref())?;
+    if args.format != TableFormat::Table && args.json.as_deref() == Some(Path::new("-")) {
+        return Err(Error::new(ErrorKind::Option, "--json -: prints the rows as --format does; give one of them").into());
+    }
     let mut rows = Vec::new();
     let mut models: Vec<(usize, Model)> = Vec::new();
     for path in &args.paths {
@@ -57,8 +60,26 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> anyhow::Result<()> {
         None => Vec::new(),
     };
     if write_json(&rows, args.json.as_deref())? {
-        text::comparison(&rows);
-        text::warnings(&notes);
+        print(&rows, args.format)?;
+        // Where programs read, notes are not for them.
+        match args.format {
+            TableFormat::Table => text::warnings(&notes),
+            _ => notes.iter().for_each(|note| eprintln!("warning: {note}")),
+        }
+    }
+    Ok(())
+}
+
+fn print(rows: &[Compared], format: TableFormat) -> anyhow::Result<()> {
+    match format {
+        TableFormat::Table => text::comparison(rows),
+        TableFormat::Md => text::comparison_in_markdown(rows),
+        TableFormat::Json => outln!("{}", serde_json::to_string_pretty(rows)?),
+        TableFormat::Csv => {
+            let mut csv = csv::Writer::from_writer(Vec::new());
+            rows.iter().try_for_each(|row| csv.serialize(row))?;
+            outln!("{}", String::from_utf8(csv.into_inner()?)?.trim_end());
+        }
     }
     Ok(())
 }

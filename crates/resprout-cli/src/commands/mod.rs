@@ -12,6 +12,7 @@ pub mod list;
 pub mod prune;
 pub mod run;
 pub mod score;
+pub mod shell;
 pub mod sweep;
 pub mod train;
 

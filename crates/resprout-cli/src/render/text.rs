@@ -382,6 +382,20 @@ fn break_even(row: &BenchRow) {
 
 /// Runs, studies and models side by side.
 pub fn comparison(rows: &[Compared]) {
+    table(&COMPARED, &compared(rows));
+}
+
+pub fn comparison_in_markdown(rows: &[Compared]) {
+    let line = |cells: Vec<String>| outln!("| {} |", cells.join(" | "));
+    line(COMPARED.map(String::from).to_vec());
+    line(vec!["---".to_string(); COMPARED.len()]);
+    // A bar in a name would end its cell.
+    compared(rows).into_iter().for_each(|row| line(row.iter().map(|cell| cell.replace('|', "\\|")).collect()));
+}
+
+const COMPARED: [&str; 9] = ["", "sparsity", "smaller", "MACs", "MACs saved", "bytes", "top-1", "agreement", "KL (nats)"];
+
+fn compared(rows: &[Compared]) -> Vec<Vec<String>> {
     let share = |value: Option<f64>| value.map_or("-".into(), percent);
     let ratio = |value: Option<f64>| value.map_or("-".into(), |x| format!("{x:.2}x"));
     let row = |row: &Compared| {
@@ -397,10 +411,7 @@ pub fn comparison(rows: &[Compared]) {
             row.kl.map_or("-".into(), |kl| format!("{kl:.4}")),
         ]
     };
-    table(
-        &["", "sparsity", "smaller", "MACs", "MACs saved", "bytes", "top-1", "agreement", "KL (nats)"],
-        &rows.iter().map(row).collect::<Vec<_>>(),
-    );
+    rows.iter().map(row).collect()
 }
 
 pub fn demo(report: &DemoReport, folder: &Path) {

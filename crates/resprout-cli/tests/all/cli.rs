@@ -288,3 +288,20 @@ fn a_shrunk_model_is_smaller_and_does_what_the_masked_one_does() {
         scratch.ok(&["prune", "small.onnx", "-o", "nm.onnx", "--pattern", "mixed:m=2", "-s", "0.3", "--shrink", "--json", "-"]);
     assert!(json(&again)["shrunk"].is_null());
 }
+
+#[test]
+fn shells_and_manuals_know_every_command() {
+    let scratch = Scratch::new();
+    let bash = scratch.ok(&["completions", "bash"]);
+    for name in ["prune", "sweep", "--sparsity", "--calibration"] {
+        assert!(bash.contains(name), "{name}");
+    }
+    assert!(scratch.fails(2, &["completions", "cmd"]).contains("possible values"));
+    let written = scratch.ok(&["man", "-o", "man"]);
+    assert_eq!(written.lines().count(), crate::util::files(&scratch.path("man")).len());
+    let page = std::fs::read_to_string(scratch.path("man/resprout-prune.1")).unwrap();
+    assert!(page.contains("resprout-prune") && page.contains("sparsity"), "{page}");
+    assert!(scratch.path("man/resprout-data-fetch.1").is_file() && scratch.path("man/resprout.1").is_file());
+    assert!(scratch.fails(2, &["man", "-o", "digits.onnx"]).contains("is a file"));
+    assert!(scratch.ok(&["--version"]).starts_with("resprout 0."));
+}

@@ -188,6 +188,15 @@ fn all_kinds_of_results_stand_side_by_side() {
     assert_eq!(rows[1]["sparsity"], rows[3]["sparsity"]);
     assert!(rows[1]["top1"].as_f64().unwrap() > 0.5 && rows[5]["top1"].is_f64());
     assert!(scratch.ok(&["compare", "digits.onnx", "sparse.onnx"]).contains("smaller"));
+    let shown = |format: &str| scratch.ok(&["compare", "digits.onnx", "sparse.onnx", "--format", format]);
+    let csv = shown("csv");
+    let lines: Vec<&str> = csv.lines().collect();
+    assert!(lines.len() == 3 && lines[0].starts_with("name,sparsity,") && lines[1].starts_with("digits.onnx,"), "{csv}");
+    assert!(lines[2].split(',').nth(1).unwrap().parse::<f64>().is_ok_and(|sparsity| (sparsity - 0.9).abs() < 1e-3), "{csv}");
+    let markdown = shown("md");
+    assert!(markdown.lines().count() == 4 && markdown.lines().all(|line| line.starts_with("| ") && line.ends_with(" |")));
+    assert_eq!(shown("json"), scratch.ok(&["compare", "digits.onnx", "sparse.onnx", "--json", "-"]));
+    assert!(scratch.fails(2, &["compare", "digits.onnx", "--format", "csv", "--json", "-"]).contains("--format"));
     scratch.file("other.json", b"{\"a\": 1}");
     assert!(scratch.fails(1, &["compare", "other.json"]).contains("other.json"));
     assert!(scratch.fails(2, &["compare", "run", "--data", &images[1]]).contains("--data"));

@@ -145,7 +145,7 @@ impl Recipe {
     }
 
     fn parse(text: &str) -> Result<Recipe> {
-        let mut value: Value = serde_yaml_ng::from_str(text).map_err(|e| option(e.to_string()))?;
+        let mut value: Value = serde_saphyr::from_str(text).map_err(|e| option(e.to_string()))?;
         check_keys(&value, &Recipe::default(), "")?;
         if let Some(models) = value.get_mut("models").and_then(Value::as_array_mut) {
             for model in models {

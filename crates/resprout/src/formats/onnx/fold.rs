@@ -50,7 +50,8 @@ impl<'l, 'a> Constants<'l, 'a> {
         let &writer = self.writers.get(name)?;
         let layer = &self.linker.layers[writer];
         // Deeper than any weight's arithmetic: a file that asks for that is not followed.
-        let facts = if depth < DEEPEST { self.facts(layer, depth) } else { None };
+        let first = layer.outputs.first().is_some_and(|output| output == name);
+        let facts = if first && depth < DEEPEST { self.facts(layer, depth) } else { None };
         let value = facts.and_then(|facts| self.compute(layer, &facts)).map(Arc::new);
         self.known.insert(name.to_string(), value.clone());
         value
@@ -62,7 +63,8 @@ impl<'l, 'a> Constants<'l, 'a> {
     }
 
     fn facts(&mut self, layer: &Layer, depth: usize) -> Option<Vec<Option<Fact>>> {
-        (!layer.inputs.is_empty() && layer.outputs.len() == 1).then_some(())?;
+        let others = layer.outputs.len() > 1 && !matches!(&layer.op, Op::Unknown(name) if name.starts_with(NORM));
+        (!layer.inputs.is_empty() && !others).then_some(())?;
         let fact = |name: &String| match name.is_empty() {
             true => Some(None),
             false => self.value(name, depth + 1).map(|value| Some(Fact::constant(value))),
@@ -76,6 +78,10 @@ impl<'l, 'a> Constants<'l, 'a> {
                 let node = self.linker.link.graph.node.get(*self.linker.nodes.get(&layer.name)?)?;
                 dequantised(node, facts).ok()
             }
+            Op::Unknown(name) if name.starts_with(NORM) => {
+                let node = self.linker.link.graph.node.get(*self.linker.nodes.get(&layer.name)?)?;
+                normalised(node, facts)
+            }
             Op::Unknown(name) => {
                 let node = self.linker.link.graph.node.get(*self.linker.nodes.get(&layer.name)?)?;
                 reduced(name, node, facts).or_else(|| each(name, facts))
@@ -84,6 +90,8 @@ impl<'l, 'a> Constants<'l, 'a> {
         }
     }
 }
+
+const NORM: &str = "BatchNormalization";
 
 /// Most operations behind one another.
 const DEEPEST: usize = 200;
@@ -122,6 +130,29 @@ fn reduced(name: &str, node: &NodeProto, facts: &[Option<Fact>]) -> Option<Value
     let keep = attribute("keepdims").is_none_or(|keep| keep.i != 0);
     let shape = if keep { kept } else { (0..x.shape.len()).filter(|&axis| !goes(axis)).map(|axis| x.shape[axis]).collect() };
     Some(Value::F32(Tensor::new(shape, sums.into_iter().map(|sum| then(sum) as f32).collect())))
+}
+
+/// A BatchNormalization in training mode: by mean and variance of its input itself.
+fn normalised(node: &NodeProto, facts: &[Option<Fact>]) -> Option<Value> {
+    let number = |index: usize| facts.get(index)?.as_ref()?.value.as_ref()?.as_f32();
+    let (x, scale, shift) = (number(0)?, number(1)?, number(2)?);
+    let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name);
+    attribute("training_mode").filter(|mode| mode.i == 1)?;
+    let epsilon = f64::from(attribute("epsilon").map_or(1e-5, |epsilon| epsilon.f));
+    let &channels = x.shape.get(1).filter(|&&channels| channels > 0 && channels == scale.len() && channels == shift.len())?;
+    let inner = x.shape[2..].iter().product::<usize>().max(1);
+    let channel = |index: usize| index / inner % channels;
+    let count = (x.len() / channels).max(1) as f64;
+    let mut mean = vec![0.0f64; channels];
+    x.data.iter().enumerate().for_each(|(index, &v)| mean[channel(index)] += f64::from(v) / count);
+    let mut variance = vec![0.0f64; channels];
+    x.data.iter().enumerate().for_each(|(i, &v)| variance[channel(i)] += (f64::from(v) - mean[channel(i)]).powi(2) / count);
+    let of = |(index, &v): (usize, &f32)| {
+        let c = channel(index);
+        let unit = (f64::from(v) - mean[c]) / (variance[c] + epsilon).sqrt();
+        (unit * f64::from(scale.data[c]) + f64::from(shift.data[c])) as f32
+    };
+    Some(Value::F32(Tensor::new(x.shape.clone(), x.data.iter().enumerate().map(of).collect())))
 }
 
 /// Operations on single numbers that only weights need.

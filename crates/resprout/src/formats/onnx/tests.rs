@@ -301,6 +301,36 @@ fn weight_norm_as_pytorch_exports_it_is_folded() {
 }
 
 #[test]
+fn standardisation_by_a_normalisation_in_training_mode_is_folded() {
+    // One row per output channel, as the older exporter of PyTorch writes weight standardisation.
+    let norm =
+        with_int(node("BatchNormalization", &["rows", "s", "b", "m", "v"], &["unit", "mean", "variance"]), "training_mode", 1);
+    let nodes = vec![
+        node("Reshape", &["raw", "flat"], &["rows"]),
+        norm,
+        node("Reshape", &["unit", "back"], &["w"]),
+        with_int(node("Gemm", &["x", "w"], &["y"]), "transB", 1),
+    ];
+    let constants = ["s", "b", "m", "v"].map(|name| floats(name, &[3]));
+    let shapes = [whole("flat", &[1, 3, 4]), whole("back", &[3, 4])];
+    let proto = model(&[0, 4], nodes, [vec![floats("raw", &[3, 4])], shapes.to_vec(), constants.to_vec()].concat());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    std::fs::write(&path, proto.encode_to_vec()).unwrap();
+    assert_eq!(prunable(&read(&proto).unwrap()).1[0].param, "raw");
+    let folded = read_with(&path, ReadOptions { fold_weights: true }).unwrap();
+    assert_eq!(prunable(&folded).0, ["w"]);
+    let (raw, scale) = (numbers(12), numbers(3));
+    for (row, weights) in folded.params.f32("w").unwrap().data.chunks(4).enumerate() {
+        let row_of = &raw[row * 4..][..4];
+        let mean = row_of.iter().sum::<f32>() / 4.0;
+        let variance = row_of.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 4.0;
+        let near = |(v, w): (&f32, &f32)| ((v - mean) / (variance + 1e-5).sqrt() * scale[row] + scale[row] - w).abs() < 1e-5;
+        assert!(row_of.iter().zip(weights).all(near), "{weights:?}");
+    }
+}
+
+#[test]
 fn quantised_weights_are_folded() {
     let quantised = TensorProto {
         name: "q".into(),
