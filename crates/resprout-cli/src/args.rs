@@ -405,6 +405,9 @@ pub struct SessionArgs {
     /// A row of the kernels (see `resprout list`) [default: the best one of this CPU]
     #[arg(long, value_name = "NAME")]
     pub kernel: Option<String>,
+    /// Keep each thread on a CPU of its own: only where nothing else runs there
+    #[arg(long)]
+    pub pin: bool,
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {

@@ -69,7 +69,7 @@ fn threads_batches_tuning_and_paths_change_no_bit() {
     let usual = [(1, 1, 0.0), (2, 1, 0.0), (2, 4, 0.0), (3, 16, 0.0), (2, 2, 0.3)].map(|(t, b, s)| (t, b, s, Paths::Any));
     let paths = [Paths::Sparse, Paths::Dense].map(|paths| [(1, 1, 0.0, paths), (2, 2, 0.1, paths)]);
     for (threads, batch, tune, paths) in usual.into_iter().chain(paths.into_iter().flatten()) {
-        let options = SessionOptions { threads, batch, tune, kernel: None, paths };
+        let options = SessionOptions { threads, batch, tune, kernel: None, paths, pin: false };
         let mut session = Session::new(&model, &image, &options).unwrap();
         for result in [session.run(&images).unwrap().swap_remove(0), session.run(&images).unwrap().swap_remove(0)] {
             let same = first.get_or_insert_with(|| result.clone());
@@ -125,7 +125,7 @@ fn plans_are_kept_for_their_model_and_cpu() {
     let (model, image) = pruned("lenet-5", 0.5);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plans.json");
-    let options = SessionOptions { threads: 1, batch: 4, tune: 0.05, kernel: None, paths: Paths::Any };
+    let options = SessionOptions { threads: 1, batch: 4, tune: 0.05, kernel: None, paths: Paths::Any, pin: false };
     let mut session = Session::new(&model, &image, &options).unwrap();
     let key = StoredPlan::key(sha256(b"model"), &image, &options);
     let mut file = PlanFile::open(&path);

@@ -146,8 +146,12 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
         for &threads in &threads {
             progress.check()?;
             let options = session_options(&args.session, threads, batch);
-            let (session, note) = open_session(&args.model, &model, &image, &options, args.session.plan.as_deref())?;
-            warnings.extend(note);
+            let (session, notes) = open_session(&args.model, &model, &image, &options, args.session.plan.as_deref())?;
+            for note in notes.into_iter().chain(thread_note(&options)) {
+                if !warnings.contains(&note) {
+                    warnings.push(note);
+                }
+            }
             rows.push(row(args, &model, session, &image, &options)?);
             progress.advance(1);
         }
@@ -173,27 +177,41 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
 
 /// The options of a session.
 pub fn session_options(args: &SessionArgs, threads: usize, batch: usize) -> SessionOptions {
-    SessionOptions { threads, batch, tune: args.tune, kernel: args.kernel.clone(), paths: Paths::Any }
+    SessionOptions { threads, batch, tune: args.tune, kernel: args.kernel.clone(), paths: Paths::Any, pin: args.pin }
 }
 
-/// A session with a plan of the file, if it has one for this model, CPU and options; otherwise the plan is measured and kept.
+/// A session with a plan of the file, if it has one for this model, CPU and options; otherwise the plan is measured and kept,
+/// unless the machine was too busy. Notes say what was not done.
 pub fn open_session(
     path: &Path,
     model: &Model,
     image: &[usize],
     options: &SessionOptions,
     plans: Option<&Path>,
-) -> Result<(Session, Option<String>)> {
-    let Some(plans) = plans else { return Ok((Session::new(model, image, options)?, None)) };
+) -> Result<(Session, Vec<String>)> {
+    let own = |session: &Session| session.note().map(str::to_string);
+    let Some(plans) = plans else {
+        let session = Session::new(model, image, options)?;
+        let note = own(&session);
+        return Ok((session, note.into_iter().collect()));
+    };
     let mut file = PlanFile::open(plans);
     let key = StoredPlan::key(file_info(path)?.sha256, image, options);
     if let Some(chosen) = file.find(&key) {
-        return Ok((Session::with_plan(model, image, options, &chosen.clone())?, None));
+        return Ok((Session::with_plan(model, image, options, &chosen.clone())?, Vec::new()));
     }
     let session = Session::new(model, image, options)?;
-    let note = file.note.clone();
-    file.keep(StoredPlan { chosen: session.chosen(), ..key })?;
-    Ok((session, note))
+    let (own, note) = (own(&session), file.note.clone());
+    if own.is_none() {
+        file.keep(StoredPlan { chosen: session.chosen(), ..key })?;
+    }
+    Ok((session, own.into_iter().chain(note).collect()))
+}
+
+/// Where fewer threads run than were asked for.
+pub fn thread_note(options: &SessionOptions) -> Option<String> {
+    let (asked, started) = (options.threads, options.started_threads());
+    (started < asked).then(|| format!("--threads {asked}: this process can use {started} at once, so {started} run"))
 }
 
 fn image(args: &BenchArgs, model: &Model) -> Result<Vec<usize>> {
@@ -247,7 +265,7 @@ fn row(
             difference: if same { Some(rival.difference(&first)?) } else { None },
         })
     });
-    let limit = resprout_kernels::lanes::limit(options.threads).context("cannot start threads")?;
+    let limit = resprout_kernels::lanes::limit(options.started_threads()).context("cannot start threads")?;
     Ok(BenchRow {
         batch: options.batch,
         threads: options.threads,

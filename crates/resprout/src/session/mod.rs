@@ -13,6 +13,7 @@
 //! # }
 //! ```
 
+mod noise;
 mod plan;
 mod stages;
 mod tune;
@@ -21,12 +22,12 @@ pub use plan::{PlanFile, StoredPlan, cpu_name};
 pub use stages::StageStart;
 
 use crate::error::{Error, Result};
-use crate::forward::{Compiled, LayerTime, parts, room};
+use crate::forward::{Compiled, LayerTime, Twin, parts, room};
 use crate::model::Model;
 use crate::table;
 use crate::tensor::Tensor;
 pub use resprout_kernels::lanes::Paths;
-use resprout_kernels::lanes::{Arena, BreakEven, Choice, Program, Team, break_even};
+use resprout_kernels::lanes::{Arena, BreakEven, Choice, Loops, Program, ThreadPool, Worker, break_even, usable_threads};
 use resprout_kernels::{ConvShape, KERNELS, Kernel};
 use serde::{Deserialize, Serialize};
 use stages::Parts;
@@ -36,7 +37,8 @@ use std::time::Duration;
 /// How a session is made.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// Threads that work on a batch, the calling one among them. As many as the machine has stay on a CPU each while they work.
+    /// Threads that work on a batch, the calling one among them. Of more than this process can use at once (its CPUs, or its
+    /// quota of their time), only so many are started.
     pub threads: usize,
     /// Images of a usual batch: the plan is made for it. Any other number runs too.
     pub batch: usize,
@@ -46,15 +48,22 @@ pub struct SessionOptions {
     pub kernel: Option<String>,
     /// Ways to compute convolutions that may be chosen.
     pub paths: Paths,
+    /// Whether each thread stays on a CPU of its own while it works. That helps only where nothing else runs there.
+    pub pin: bool,
 }
 
 impl Default for SessionOptions {
     fn default() -> SessionOptions {
-        SessionOptions { threads: 1, batch: 1, tune: 0.0, kernel: None, paths: Paths::Any }
+        SessionOptions { threads: 1, batch: 1, tune: 0.0, kernel: None, paths: Paths::Any, pin: false }
     }
 }
 
 impl SessionOptions {
+    /// The threads that will be started, the calling one among them.
+    pub fn started_threads(&self) -> usize {
+        self.threads.min(usable_threads())
+    }
+
     /// The name of the kernel that will run.
     pub fn kernel_name(&self) -> String {
         self.kernel.clone().unwrap_or_else(|| Kernel::best().name().into())
@@ -64,9 +73,10 @@ impl SessionOptions {
 /// A network ready to run images of one size.
 pub struct Session {
     stages: Vec<Stage>,
-    team: Team,
+    pool: ThreadPool,
     image: Vec<usize>,
     batch: usize,
+    note: Option<String>,
 }
 
 /// A part of the network, and memory for each thread that runs it alone.
@@ -74,6 +84,9 @@ struct Stage {
     start: StageStart,
     compiled: Compiled,
     arenas: Vec<Vec<Arena>>,
+    paths: Paths,
+    /// For the calling thread alone, once others have held it up.
+    twin: Option<Twin>,
     /// Of the last run.
     outputs: Vec<Tensor>,
 }
@@ -119,14 +132,19 @@ impl Session {
         if count == 0 || images.shape[1..] != self.image {
             return Err(Error::data(format!("images of shape {:?}, the session is for [N, {:?}]", images.shape, self.image)));
         }
-        let Session { stages, team, .. } = self;
+        let Session { stages, pool, .. } = self;
         for index in 0..stages.len() {
             let (before, rest) = stages.split_at_mut(index);
             // Between two stages there is a single value.
             let input = before.last().and_then(|stage| stage.outputs.first()).unwrap_or(images);
-            rest[0].run(input, team);
+            rest[0].run(input, pool);
         }
         Ok(stages.last_mut().map_or(Vec::new(), |last| std::mem::take(&mut last.outputs)))
+    }
+
+    /// Why the plan was not measured though it was to be: the machine was too busy.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// What was chosen, to be kept.
@@ -159,7 +177,7 @@ impl Session {
 
     /// Name, seconds, multiply-accumulates of what is left, and density (both of convolutions) of every operation.
     pub fn layers(&mut self, runs: usize) -> Vec<LayerTime> {
-        self.stages.iter().flat_map(|stage| stage.compiled.time(&mut self.team, self.batch, runs)).collect()
+        self.stages.iter().flat_map(|stage| stage.compiled.time(&mut self.pool, self.batch, runs)).collect()
     }
 }
 
@@ -174,21 +192,30 @@ impl Stage {
     }
 
     /// Runs `images: [N, ..]`; the outputs are kept.
-    fn run(&mut self, images: &Tensor, team: &mut Team) {
-        let Stage { compiled, arenas, outputs, .. } = self;
+    fn run(&mut self, images: &Tensor, pool: &mut ThreadPool) {
+        let Stage { compiled, arenas, paths, twin, outputs, .. } = self;
         let count = images.shape[0];
         if outputs.first().is_none_or(|output| output.shape[0] != count) {
             *outputs = room(&compiled.plan.result_shapes, count);
         }
-        let workers = compiled.workers(count, team.threads());
+        let workers = compiled.workers(count, pool.threads());
         while arenas.len() < workers {
             arenas.push(compiled.arenas());
         }
         let each: usize = images.shape[1..].iter().product();
         let chunks = images.data.chunks(compiled.together * each).zip(parts(outputs, compiled.together));
-        match workers > 1 {
-            true => run_apart(compiled, chunks.collect(), arenas, team),
-            false => chunks.for_each(|(images, mut part)| compiled.run(images, &mut arenas[0], Some(team), &mut part)),
+        if workers > 1 {
+            return run_apart(compiled, chunks.collect(), arenas, pool);
+        }
+        for (images, mut part) in chunks {
+            let alone = pool.works_alone();
+            if alone && twin.is_none() {
+                *twin = compiled.twin(*paths).ok();
+            }
+            match twin.as_mut().filter(|_| alone) {
+                Some(twin) => compiled.run_twin(twin, images, &mut part),
+                None => compiled.run(images, &mut arenas[0], Some(pool), &mut part),
+            }
         }
     }
 }
@@ -197,21 +224,36 @@ impl Stage {
 type Chunk<'a> = (&'a [f32], Vec<&'a mut [f32]>);
 
 /// Every thread takes whole chunks.
-fn run_apart(compiled: &Compiled, chunks: Vec<Chunk>, arenas: &mut [Vec<Arena>], team: &mut Team) {
-    let arenas: Vec<Mutex<&mut Vec<Arena>>> = arenas.iter_mut().map(Mutex::new).collect();
-    let chunks: Vec<Mutex<Chunk>> = chunks.into_iter().map(Mutex::new).collect();
-    team.run(&|member| {
-        // Nobody else asks for this thread's arenas.
-        let Ok(mut arenas) = arenas[member.index].lock() else { return };
-        member.divide(chunks.len(), |index| {
-            // Nor for this chunk.
-            if let Ok(mut chunk) = chunks[index].lock() {
-                let (images, part) = &mut *chunk;
-                compiled.run(images, &mut arenas, None, part);
-            }
-        });
-        member.meet();
-    });
+fn run_apart(compiled: &Compiled, chunks: Vec<Chunk>, arenas: &mut [Vec<Arena>], pool: &mut ThreadPool) {
+    let arenas = arenas.iter_mut().map(Mutex::new).collect();
+    let chunks = chunks.into_iter().map(Mutex::new).collect();
+    pool.run(&Apart { compiled, chunks, arenas });
+}
+
+/// One loop, whose items are chunks.
+struct Apart<'a> {
+    compiled: &'a Compiled,
+    chunks: Vec<Mutex<Chunk<'a>>>,
+    /// Of each worker.
+    arenas: Vec<Mutex<&'a mut Vec<Arena>>>,
+}
+
+impl Loops for Apart<'_> {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn first(&self, _index: usize, worker: Worker) -> usize {
+        worker.first_of(self.chunks.len())
+    }
+
+    fn run(&self, _index: usize, item: usize, worker: Worker) {
+        // Nobody else asks for this chunk, nor for this worker's arenas.
+        if let (Ok(mut chunk), Ok(mut arenas)) = (self.chunks[item].lock(), self.arenas[worker.index].lock()) {
+            let (images, part) = &mut *chunk;
+            self.compiled.run(images, &mut arenas, None, part);
+        }
+    }
 }
 
 fn cut(choice: Choice) -> Cut {
@@ -235,7 +277,7 @@ pub fn break_evens(
     seconds: f64,
 ) -> Result<Vec<(String, ConvShape, BreakEven)>> {
     let session = Session::new(model, image, &SessionOptions { tune: 0.0, ..options.clone() })?;
-    let (kernel, mut team) = (find_kernel(options.kernel.as_deref())?, session.team);
+    let (kernel, mut pool) = (find_kernel(options.kernel.as_deref())?, session.pool);
     let mut all: Vec<(String, ConvShape, BreakEven)> = Vec::new();
     for compiled in session.stages.iter().map(|stage| &stage.compiled) {
         for program in compiled.programs() {
@@ -245,7 +287,7 @@ pub fn break_evens(
                     continue;
                 }
                 let limit = Duration::from_secs_f64(seconds.clamp(0.0, 60.0));
-                let found = break_even(kernel, shape, compiled.together, densities, &mut team, limit);
+                let found = break_even(kernel, shape, compiled.together, densities, &mut pool, limit);
                 all.extend(found.map(|found| (name.to_string(), shape.clone(), found)));
             }
         }
