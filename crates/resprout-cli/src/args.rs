@@ -451,6 +451,9 @@ pub struct BenchArgs {
     /// Turns of a few batches each
     #[arg(long, default_value_t = 15, value_name = "N")]
     pub rounds: usize,
+    /// Keep so many other threads busy meanwhile, as other programs on the machine would
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
+    pub contend: u16,
     /// Show every operation with its time
     #[arg(long)]
     pub layers: bool,

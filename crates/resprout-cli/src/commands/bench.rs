@@ -1,5 +1,6 @@
 //! `resprout bench`: latency and throughput, alone or alternating with ONNX Runtime.
 
+use super::contend::Contenders;
 use super::{check_json_target, file_info, read_computable, read_model, write_json};
 use crate::args::{BenchArgs, SessionArgs};
 use crate::render::text;
@@ -42,6 +43,8 @@ pub struct Bench {
     pub kernel: String,
     pub model: FileInfo,
     pub image: Vec<usize>,
+    /// Busy threads that ran beside.
+    pub contend: usize,
     pub load: Load,
     /// One per batch size and number of threads.
     pub rows: Vec<BenchRow>,
@@ -141,6 +144,7 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
     let threads = threads.map_or_else(|| args.bench_threads.clone(), |threads| vec![threads]);
     let mut warnings = Vec::new();
     let mut rows = Vec::new();
+    let contenders = Contenders::start(args.contend).context("--contend: cannot start threads")?;
     progress.begin("bench", (args.batch.len() * threads.len()) as u64);
     for &batch in &args.batch {
         for &threads in &threads {
@@ -164,6 +168,7 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
         cpu: cpu_name(),
         kernel: first.kernel_name(),
         model: file_info(&args.model)?,
+        contend: contenders.count(),
         load: load(args, &image, takes_bytes(&model), &first)?,
         image,
         rows,
