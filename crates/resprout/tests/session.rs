@@ -10,6 +10,7 @@ use resprout::random::SplitMix64;
 use resprout::session::{Chosen, Paths, PlanFile, Session, SessionOptions, StageStart, StoredPlan};
 use resprout::tensor::Tensor;
 use resprout_kernels::{KERNELS, Kernel};
+use std::time::{Duration, Instant};
 
 fn noise(shape: Vec<usize>, seed: u64) -> Tensor {
     let mut random = SplitMix64::new(seed, 0);
@@ -82,6 +83,22 @@ fn threads_batches_tuning_and_paths_change_no_bit() {
         assert!(some.same_bits(&first.as_ref().unwrap().first(3)), "{threads} threads, batch {batch}: the first three");
     }
     close(first.as_ref().unwrap(), &step_by_step(&model, &images), "resnet-20");
+}
+
+#[test]
+fn who_does_a_run_changes_no_bit() {
+    let (model, image) = pruned("resnet-20", 0.9);
+    // The calling thread alone is tried within the first tens of milliseconds of each way to share.
+    for batch in [1, 4] {
+        let images = noise([&[batch], &image[..]].concat(), 3);
+        let options = SessionOptions { threads: 2, batch, ..SessionOptions::default() };
+        let mut session = Session::new(&model, &image, &options).unwrap();
+        let expected = session.run(&images).unwrap();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(150) {
+            assert_eq!(session.run(&images).unwrap(), expected);
+        }
+    }
 }
 
 #[test]

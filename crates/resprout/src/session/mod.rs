@@ -14,6 +14,7 @@
 //! ```
 
 mod noise;
+mod pace;
 mod plan;
 mod stages;
 mod tune;
@@ -26,13 +27,14 @@ use crate::forward::{Compiled, LayerTime, Twin, parts, room};
 use crate::model::Model;
 use crate::table;
 use crate::tensor::Tensor;
+use pace::{Pace, Way};
 pub use resprout_kernels::lanes::Paths;
 use resprout_kernels::lanes::{Arena, BreakEven, Choice, Loops, Program, ThreadPool, Worker, break_even, usable_threads};
 use resprout_kernels::{ConvShape, KERNELS, Kernel};
 use serde::{Deserialize, Serialize};
 use stages::Parts;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a session is made.
 #[derive(Clone, Debug)]
@@ -85,8 +87,12 @@ struct Stage {
     compiled: Compiled,
     arenas: Vec<Vec<Arena>>,
     paths: Paths,
-    /// For the calling thread alone, once others have held it up.
+    /// Threads that it is cut for.
+    sharing: usize,
+    /// For the calling thread alone, once it does a run that is cut for several.
     twin: Option<Twin>,
+    /// Who does a run, where threads share an image and where each takes its own; none while plans are measured.
+    paces: Option<[Pace; 2]>,
     /// Of the last run.
     outputs: Vec<Tensor>,
 }
@@ -107,10 +113,11 @@ impl Session {
     /// Compiles `model` for images of shape `[C, H, W]`.
     pub fn new(model: &Model, image: &[usize], options: &SessionOptions) -> Result<Session> {
         let parts = Parts::new(model, image, options)?;
-        match options.tune > 0.0 {
+        let session = match options.tune > 0.0 {
             true => tune::fastest(&parts, Duration::from_secs_f64(options.tune.min(3600.0))),
             false => parts.session(&parts.usual()),
-        }
+        };
+        session.map(Session::paced)
     }
 
     /// The same, with what an earlier session has [`chosen`](Self::chosen), so that nothing is measured.
@@ -118,7 +125,13 @@ impl Session {
         let parts = Parts::new(model, image, options)?;
         let mut session = parts.session(&parts.possible(&chosen.stages))?;
         session.choose(&chosen.cuts);
-        Ok(session)
+        Ok(session.paced())
+    }
+
+    /// Finds out from now on whether threads pay.
+    fn paced(mut self) -> Session {
+        self.stages.iter_mut().for_each(|stage| stage.paces = Some(Default::default()));
+        self
     }
 
     /// Images that run together, in each stage.
@@ -193,42 +206,73 @@ impl Stage {
 
     /// Runs `images: [N, ..]`; the outputs are kept.
     fn run(&mut self, images: &Tensor, pool: &mut ThreadPool) {
-        let Stage { compiled, arenas, paths, twin, outputs, .. } = self;
         let count = images.shape[0];
-        if outputs.first().is_none_or(|output| output.shape[0] != count) {
-            *outputs = room(&compiled.plan.result_shapes, count);
+        if self.outputs.first().is_none_or(|output| output.shape[0] != count) {
+            self.outputs = room(&self.compiled.plan.result_shapes, count);
         }
-        let workers = compiled.workers(count, pool.threads());
-        while arenas.len() < workers {
-            arenas.push(compiled.arenas());
+        let workers = self.compiled.workers(count, pool.threads());
+        while self.arenas.len() < workers {
+            self.arenas.push(self.compiled.arenas());
         }
+        let mut outputs = std::mem::take(&mut self.outputs);
         let each: usize = images.shape[1..].iter().product();
-        let chunks = images.data.chunks(compiled.together * each).zip(parts(outputs, compiled.together));
-        if workers > 1 {
-            return run_apart(compiled, chunks.collect(), arenas, pool);
-        }
-        for (images, mut part) in chunks {
-            let alone = pool.works_alone();
-            if alone && twin.is_none() {
-                *twin = compiled.twin(*paths).ok();
-            }
-            match twin.as_mut().filter(|_| alone) {
-                Some(twin) => compiled.run_twin(twin, images, &mut part),
-                None => compiled.run(images, &mut arenas[0], Some(pool), &mut part),
+        let together = self.compiled.together;
+        let chunks = images.data.chunks(together * each).zip(parts(&mut outputs, together));
+        match workers {
+            1 => chunks
+                .for_each(|(images, mut part)| self.paced(0, 1, pool, |stage, pool| stage.run_shared(images, pool, &mut part))),
+            _ => {
+                let chunks: Vec<Chunk> = chunks.collect();
+                self.paced(1, chunks.len(), pool, |stage, pool| stage.run_apart(chunks, pool));
             }
         }
+        self.outputs = outputs;
+    }
+
+    /// Does so many chunks with all threads or, without a pool, with the calling one, whichever has been faster.
+    fn paced(
+        &mut self,
+        pace: usize,
+        chunks: usize,
+        pool: &mut ThreadPool,
+        run: impl FnOnce(&mut Stage, Option<&mut ThreadPool>),
+    ) {
+        let Some(way) = self.paces.as_ref().map(|paces| paces[pace].way()).filter(|_| pool.threads() > 1) else {
+            return run(self, Some(pool));
+        };
+        let start = Instant::now();
+        run(self, (way == Way::Shared).then_some(&mut *pool));
+        let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
+        let [elapsed, slept] = [start.elapsed(), pool.take_slept()].map(|time| time / chunks);
+        self.paces.iter_mut().for_each(|paces| paces[pace].note(elapsed, slept, pool.threads()));
+    }
+
+    /// All threads share a chunk; without a pool the calling one does it alone.
+    fn run_shared(&mut self, images: &[f32], pool: Option<&mut ThreadPool>, part: &mut [&mut [f32]]) {
+        let Stage { compiled, arenas, paths, sharing, twin, .. } = self;
+        if pool.is_none() && twin.is_none() && *sharing > 1 {
+            *twin = compiled.twin(*paths).ok();
+        }
+        match twin.as_mut().filter(|_| pool.is_none()) {
+            Some(twin) => compiled.run_twin(twin, images, part),
+            None => compiled.run(images, &mut arenas[0], pool, part),
+        }
+    }
+
+    /// Every thread takes whole chunks.
+    fn run_apart(&mut self, chunks: Vec<Chunk>, pool: Option<&mut ThreadPool>) {
+        let Stage { compiled, arenas, .. } = self;
+        let chunks = chunks.into_iter();
+        let Some(pool) = pool else {
+            return chunks.for_each(|(images, mut part)| compiled.run(images, &mut arenas[0], None, &mut part));
+        };
+        let arenas = arenas.iter_mut().map(Mutex::new).collect();
+        pool.run(&Apart { compiled, chunks: chunks.map(Mutex::new).collect(), arenas });
     }
 }
 
 /// Images that run together, and the outputs that they are to fill.
 type Chunk<'a> = (&'a [f32], Vec<&'a mut [f32]>);
-
-/// Every thread takes whole chunks.
-fn run_apart(compiled: &Compiled, chunks: Vec<Chunk>, arenas: &mut [Vec<Arena>], pool: &mut ThreadPool) {
-    let arenas = arenas.iter_mut().map(Mutex::new).collect();
-    let chunks = chunks.into_iter().map(Mutex::new).collect();
-    pool.run(&Apart { compiled, chunks, arenas });
-}
 
 /// One loop, whose items are chunks.
 struct Apart<'a> {

@@ -150,7 +150,7 @@ impl<'a> Parts<'a> {
             if paths != super::Paths::Any {
                 compiled.programs_mut().for_each(|program| program.choose(&program.usual(paths)));
             }
-            Ok(Stage { start, compiled, arenas: Vec::new(), paths, twin: None, outputs: Vec::new() })
+            Ok(Stage { start, compiled, arenas: Vec::new(), paths, sharing, twin: None, paces: None, outputs: Vec::new() })
         };
         let stages: Result<Vec<Stage>> = stages.iter().zip(ends).map(stage).collect();
         Ok(Session { stages: stages?, pool, image: self.image.to_vec(), batch, note: None })

@@ -6,17 +6,15 @@
 
 mod affinity;
 mod loops;
-mod pace;
 mod shared;
 mod spin;
 mod sync;
 
 pub use loops::{Loops, Worker};
-use pace::Pace;
 use shared::Shared;
 use spin::Spin;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use sync::Arc;
 
 /// Items of each worker's share, at the least: what others can take over when it is held up. Pieces of a convolution read
@@ -42,7 +40,8 @@ pub struct ThreadPool {
     /// Where the calling thread works.
     cpu: Option<usize>,
     spin: Spin,
-    pace: Pace,
+    /// See [`take_slept`](Self::take_slept).
+    slept: Duration,
 }
 
 /// How many threads this process can use at once: its CPUs, or what its quota of their time is worth.
@@ -70,7 +69,7 @@ impl ThreadPool {
         let shared = Arc::new(Shared::new(threads));
         let cpus = if options.pin { affinity::allowed() } else { Vec::new() };
         let cpu = |index: usize| cpus.get(index).copied().filter(|_| cpus.len() >= threads);
-        let mut pool = ThreadPool { shared, others: Vec::new(), cpu: cpu(0), spin: Spin::new(most), pace: Pace::default() };
+        let mut pool = ThreadPool { shared, others: Vec::new(), cpu: cpu(0), spin: Spin::new(most), slept: Duration::ZERO };
         for index in 1..threads {
             let (shared, cpu) = (pool.shared.clone(), cpu(index));
             let work = move || {
@@ -88,31 +87,30 @@ impl ThreadPool {
         self.shared.threads()
     }
 
-    /// Whether the calling thread had better do the next run alone, because the others have held it up: asked once before each.
-    pub fn works_alone(&mut self) -> bool {
-        self.pace.is_alone()
+    /// How long the calling thread has slept in runs since the last call, until an item of another was done: where that is much
+    /// of the time, it had better work alone.
+    pub fn take_slept(&mut self) -> Duration {
+        std::mem::take(&mut self.slept)
     }
 
-    /// Runs loops one after another. Only the calling thread is needed: the others help as far as they get a CPU, and where
-    /// they hold it up, it works alone for some runs. Items must not wait for each other.
+    /// Runs loops one after another. Only the calling thread is needed: the others help as far as they get a CPU.
+    /// Items must not wait for each other.
     ///
     /// # Panics
     /// If an item panics; those that have not begun are left out.
     pub fn run(&mut self, loops: &dyn Loops) {
         let threads = self.threads();
         let _bound = self.cpu.and_then(affinity::Bound::to);
-        if threads == 1 || self.pace.is_alone() {
+        if threads == 1 {
             return run_alone(loops, threads);
         }
-        let start = Instant::now();
         self.shared.register(0);
         // SAFETY: only the lifetime is forgotten.
         let forever: *const (dyn Loops + 'static) = unsafe { std::mem::transmute(std::ptr::from_ref(loops)) };
         // SAFETY: `work` returns when the job is done, and `&mut self` lets nobody start another.
         unsafe { self.shared.start(forever) };
-        let slept = self.shared.work(0, &mut self.spin);
+        self.slept += self.shared.work(0, &mut self.spin);
         assert!(!self.shared.has_panicked(), "a worker of the pool has panicked");
-        self.pace.note(start.elapsed(), slept, u32::try_from(threads).unwrap_or(u32::MAX));
     }
 }
 

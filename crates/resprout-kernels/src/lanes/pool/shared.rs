@@ -53,14 +53,20 @@ impl Loops for Nothing {
     fn run(&self, _loop: usize, _item: usize, _worker: Worker) {}
 }
 
+/// What changes with each loop; what does not must not lie beside it.
+struct Current {
+    state: AtomicU64,
+    /// The loop that is open.
+    index: AtomicUsize,
+    /// Written while no loop is open, read by holders of items.
+    job: UnsafeCell<Job>,
+}
+
 pub(super) struct Shared {
-    state: Apart<AtomicU64>,
+    current: Apart<Current>,
     /// Shares of the open loop that are not done, and one more while its opener is at it.
     open: Apart<AtomicUsize>,
     shares: Vec<Apart<Share>>,
-    /// Written while no loop is open, read by holders of items.
-    job: UnsafeCell<Job>,
-    index: AtomicUsize,
     panicked: AtomicBool,
     over: AtomicBool,
     threads: Vec<Mutex<Option<Thread>>>,
@@ -83,12 +89,11 @@ fn tag(number: u64) -> u64 {
 impl Shared {
     pub fn new(threads: usize) -> Shared {
         let share = || Share { claim: AtomicU64::new(0), unfinished: AtomicUsize::new(0), end: AtomicUsize::new(0) };
+        let current = Current { state: AtomicU64::new(0), index: AtomicUsize::new(0), job: UnsafeCell::new(&Nothing) };
         Shared {
-            state: Apart(AtomicU64::new(0)),
+            current: Apart(current),
             open: Apart(AtomicUsize::new(0)),
             shares: (0..threads).map(|_| Apart(share())).collect(),
-            job: UnsafeCell::new(&Nothing),
-            index: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             over: AtomicBool::new(false),
             threads: (0..threads).map(|_| Mutex::new(None)).collect(),
@@ -116,7 +121,7 @@ impl Shared {
     pub unsafe fn start(&self, loops: Job) {
         self.panicked.store(false, Ordering::Relaxed);
         // SAFETY: no loop is open, so nobody has an item, and nobody else reads this.
-        self.job.with_mut(|job| unsafe { *job = loops });
+        self.current.0.job.with_mut(|job| unsafe { *job = loops });
         // SAFETY: passed on to the caller.
         unsafe { self.open(loops, 0, 0) };
     }
@@ -126,7 +131,7 @@ impl Shared {
     pub fn work(&self, me: usize, spin: &mut Spin) -> Duration {
         let mut slept = Duration::ZERO;
         loop {
-            let state = self.state.0.load(Ordering::Acquire);
+            let state = self.current.0.state.load(Ordering::Acquire);
             if (me == 0 && state & RUNNING == 0) || self.over.load(Ordering::Relaxed) {
                 return slept;
             }
@@ -145,7 +150,7 @@ impl Shared {
     /// Lets the other threads return.
     pub fn close(&self) {
         self.over.store(true, Ordering::Relaxed);
-        self.state.0.fetch_add(1 << NUMBER_SHIFT, Ordering::AcqRel);
+        self.current.0.state.fetch_add(1 << NUMBER_SHIFT, Ordering::AcqRel);
         (1..self.threads()).for_each(|worker| self.wake(worker));
     }
 
@@ -154,7 +159,7 @@ impl Shared {
         for owner in (me..self.threads()).chain(0..me) {
             while let Some(item) = self.claim(owner, number) {
                 // The item is not done, so the job is there and does not change.
-                let (loops, index) = (self.job(), self.index.load(Ordering::Relaxed));
+                let (loops, index) = (self.job(), self.current.0.index.load(Ordering::Relaxed));
                 let worker = Worker { index: me, count: self.threads() };
                 // SAFETY: as above.
                 self.guard(|| unsafe { (*loops).run(index, item, worker) });
@@ -183,7 +188,7 @@ impl Shared {
     /// The job, for holders of items.
     fn job(&self) -> Job {
         // SAFETY: it is written only while no loop is open.
-        self.job.with(|job| unsafe { *job })
+        self.current.0.job.with(|job| unsafe { *job })
     }
 
     /// Calls the caller's code, unless some of it has panicked before.
@@ -232,7 +237,7 @@ impl Shared {
         if index >= loops.count() {
             return None;
         }
-        self.index.store(index, Ordering::Relaxed);
+        self.current.0.index.store(index, Ordering::Relaxed);
         let mut begin = 0;
         for (owner, Apart(share)) in self.shares.iter().enumerate() {
             let end = loops.first(index, Worker { index: owner + 1, count });
@@ -250,12 +255,12 @@ impl Shared {
     fn publish(&self, shares: usize, me: usize) -> bool {
         // Until this worker gives its own one back nobody can close the loop and open another.
         self.open.0.store(shares + 1, Ordering::Relaxed);
-        let number = number(self.state.0.load(Ordering::Relaxed)) + 1;
+        let number = number(self.current.0.state.load(Ordering::Relaxed)) + 1;
         for Apart(share) in &self.shares {
             let items = share.unfinished.load(Ordering::Relaxed) as u64;
             share.claim.store(tag(number) | items, Ordering::Release);
         }
-        let before = self.state.0.swap(number << NUMBER_SHIFT | RUNNING, Ordering::AcqRel);
+        let before = self.current.0.state.swap(number << NUMBER_SHIFT | RUNNING, Ordering::AcqRel);
         let done = self.open.0.fetch_sub(1, Ordering::AcqRel) == 1;
         if before & SLEEPERS != 0 {
             (0..self.threads()).filter(|worker| *worker != me).for_each(|worker| self.wake(worker));
@@ -266,7 +271,7 @@ impl Shared {
     /// Ends the job. Workers that sleep go on sleeping.
     fn finish(&self) {
         let next = |state: u64| Some((number(state) + 1) << NUMBER_SHIFT | state & SLEEPERS);
-        let before = self.state.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, next).unwrap_or(0);
+        let before = self.current.0.state.fetch_update(Ordering::AcqRel, Ordering::Relaxed, next).unwrap_or(0);
         if before & SLEEPERS != 0 {
             self.wake(0);
         }
@@ -280,13 +285,13 @@ impl Shared {
     /// Returns when the state has changed: the worker looks out for a while, then it sleeps, and says how long.
     fn wait(&self, state: u64, spin: &mut Spin) -> Duration {
         let has_changed = |now: u64| now & !SLEEPERS != state & !SLEEPERS;
-        let look = || has_changed(self.state.0.load(Ordering::Acquire));
+        let look = || has_changed(self.current.0.state.load(Ordering::Acquire));
         if spin.until(look) {
             return Duration::ZERO;
         }
         let start = Instant::now();
         // Whoever changes the state sees that somebody sleeps, or this worker sees the change.
-        while !look() && !has_changed(self.state.0.fetch_or(SLEEPERS, Ordering::AcqRel)) {
+        while !look() && !has_changed(self.current.0.state.fetch_or(SLEEPERS, Ordering::AcqRel)) {
             park();
         }
         start.elapsed()

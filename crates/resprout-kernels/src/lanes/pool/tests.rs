@@ -103,8 +103,6 @@ fn stress(runs: usize) {
                 }
                 done.fetch_add(1, Ordering::Relaxed);
             };
-            // However late they are, all threads take part.
-            pool.pace = Pace::default();
             pool.run(&Count { items: items.clone(), work });
             assert_eq!(done.load(Ordering::Relaxed), items.iter().sum::<usize>(), "{threads} threads, run {run}");
             if random(100) == 0 {
