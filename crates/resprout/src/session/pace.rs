@@ -9,7 +9,7 @@ use std::time::Duration;
 const TIMES: usize = 7;
 
 /// Runs that take longer pay for handing work to and fro: they are compared only where other threads are late.
-const SHORT: Duration = Duration::from_millis(5);
+const SHORT: Duration = Duration::from_micros(500);
 
 /// How long a choice stays at the least, and at the most. Each time it turns out right again, it stays twice as long.
 const SOON: Duration = Duration::from_millis(20);
