@@ -158,9 +158,13 @@ macro_rules! per_isa {
     ($(#[$doc:meta])* $visibility:vis fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? = $body:ident) => {
         $(#[$doc])*
         $visibility fn $name(kernel: $crate::Kernel, $($arg: $type),*) $(-> $out)? {
+            /// # Safety
+            /// The CPU must have AVX-512F.
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f")]
             unsafe fn avx512($($arg: $type),*) $(-> $out)? { $body($($arg),*) }
+            /// # Safety
+            /// The CPU must have AVX2 and FMA.
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             unsafe fn avx2($($arg: $type),*) $(-> $out)? { $body($($arg),*) }

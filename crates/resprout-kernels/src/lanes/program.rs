@@ -367,6 +367,9 @@ impl Program {
 
 impl Base {
     /// The first line (of the border) of a channel.
+    ///
+    /// # Safety
+    /// `value` must lie in this arena and have the channel.
     unsafe fn channel(&self, value: &Placed, channel: usize) -> *mut f32 {
         // SAFETY: the caller asks for a channel of a value of this arena.
         unsafe { self.arena.add((value.start + channel * value.extent.pitch()) * LANES) }
@@ -374,6 +377,9 @@ impl Base {
 
     /// Where `value` is read as the member's own copy, if there are copies. `None` for a member without one: the others do its
     /// part.
+    ///
+    /// # Safety
+    /// `value` must lie in this arena, with all its copies.
     unsafe fn copy(&self, value: &Placed, member: &Member) -> Option<Base> {
         let Extent { copies, band, .. } = value.extent;
         match copies {
@@ -385,6 +391,9 @@ impl Base {
 }
 
 /// Every lane that a table would read, to the place where it would be read from.
+///
+/// # Safety
+/// Both must be whole channels of the values that the table was made for, `target` the one that it reads.
 unsafe fn scatter(table: &[Gather], source: *const f32, target: *mut f32) {
     for gather in table {
         // SAFETY: tables are made of places inside of their values.
@@ -684,6 +693,10 @@ impl Conv {
     }
 
     /// With the input of one base, and all else of the other.
+    ///
+    /// # Safety
+    /// The arenas of both bases must hold all values of this convolution. Nobody else may write its input, or read or write the
+    /// tile's lines of the groups' output.
     unsafe fn run_tile(&self, [own_input, base]: [Base; 2], (tile, run): &(Tile, Run), groups: std::ops::Range<usize>) {
         let step = self.shape.out_channels / self.choice.group + 1;
         let [output_pitch, added_pitch] = self.pitches();

@@ -58,19 +58,42 @@ impl Work<'_> {
     }
 }
 
-/// Arithmetic on a line. Addresses must be those of whole, aligned lines, and the CPU must have the instructions.
+/// Arithmetic on a line.
+///
+/// # Safety
+/// Of every function: the CPU must have the instructions. A function that is called with `#[inline(always)]` takes them from
+/// its caller, which must be compiled for them.
 trait Isa {
     type Line: Copy;
+    /// # Safety
+    /// The CPU must have the instructions.
     unsafe fn splat(value: f32) -> Self::Line;
+    /// # Safety
+    /// `from` is the address of a whole, aligned line that may be read.
     unsafe fn load(from: *const u8) -> Self::Line;
+    /// # Safety
+    /// `to` is the address of a whole, aligned line that nobody else reads or writes.
     unsafe fn store(to: *mut u8, line: Self::Line);
+    /// # Safety
+    /// The CPU must have the instructions.
     unsafe fn add(a: Self::Line, b: Self::Line) -> Self::Line;
+    /// # Safety
+    /// The CPU must have the instructions.
     unsafe fn multiply_add(weight: Self::Line, line: Self::Line, sum: Self::Line) -> Self::Line;
     /// Asks for a line that will be needed soon; any address will do.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions.
     unsafe fn prefetch(from: *const u8);
     /// Makes a line of the channel `to` of one of the channel `from`.
+    ///
+    /// # Safety
+    /// Both must be whole channels of the values that `repair` was made for.
     unsafe fn repair(repair: &Repair, from: *const u8, to: *mut u8);
     /// NaN stays NaN.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions.
     unsafe fn clamp(line: Self::Line, low: Self::Line, high: Self::Line) -> Self::Line;
 }
 
@@ -78,6 +101,9 @@ trait Isa {
 type Sums<L, const R: usize, const W: usize> = [[L; W]; R];
 
 /// What the sums of an output channel begin with in this block.
+///
+/// # Safety
+/// As for [`Run`]; `channel` is one of the output's.
 #[inline(always)]
 unsafe fn begin<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usize) -> Sums<I::Line, R, W> {
     // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
@@ -101,6 +127,9 @@ unsafe fn begin<I: Isa, const R: usize, const W: usize>(work: &Work, channel: us
 }
 
 /// The lines of a tile in a channel.
+///
+/// # Safety
+/// The tile must be one of the value that `channel` begins a channel of; the CPU must have the instructions.
 #[inline(always)]
 unsafe fn lines<I: Isa, const R: usize, const W: usize>(channel: *const u8, rows: &[usize; MOST_ROWS]) -> Sums<I::Line, R, W> {
     // SAFETY: the caller vouches for the tile being of the channel's value.
@@ -116,6 +145,9 @@ unsafe fn lines<I: Isa, const R: usize, const W: usize>(channel: *const u8, rows
 }
 
 /// Asks for what the sums of an output channel will begin with: it lies far apart, where no hardware prefetcher looks.
+///
+/// # Safety
+/// The CPU must have the instructions; any address will do.
 #[inline(always)]
 unsafe fn ask<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usize) {
     let out = work.output.wrapping_add(channel * work.output_pitch);
@@ -147,6 +179,9 @@ pub(super) fn ask_for_lines(first: *const f32, count: usize) {
 }
 
 /// Writes the sums of an output channel and, behind the last block, what is made of them.
+///
+/// # Safety
+/// As for [`Run`]; `channel` is one of the output's.
 #[inline(always)]
 unsafe fn put<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usize, sums: &Sums<I::Line, R, W>) {
     let (low, high) = match work.activation {
@@ -171,6 +206,9 @@ unsafe fn put<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usiz
 }
 
 /// Makes lines of the channel `to` of some of the channel `from`.
+///
+/// # Safety
+/// Both must be whole channels of the values that the repairs were made for; the CPU must have the instructions.
 #[inline(always)]
 unsafe fn repair_all<I: Isa>(repairs: &[Repair], from: *const u8, to: *mut u8) {
     // No closure: compilers leave one out of line, where it does not have the caller's instructions.
@@ -181,6 +219,9 @@ unsafe fn repair_all<I: Isa>(repairs: &[Repair], from: *const u8, to: *mut u8) {
 }
 
 /// The group of output channels at a place in the order.
+///
+/// # Safety
+/// `place` must lie within `work.order`.
 #[inline(always)]
 unsafe fn group_at(work: &Work, place: usize) -> usize {
     // SAFETY: the caller vouches for the streams of `work`.
@@ -188,6 +229,9 @@ unsafe fn group_at(work: &Work, place: usize) -> usize {
 }
 
 /// The entries of the group of `G` output channels there.
+///
+/// # Safety
+/// `place + 1` must lie within `work.starts`, which must count entries of `1 + G` words that `work.entries` has.
 #[inline(always)]
 unsafe fn entries<'a, const G: usize>(work: &Work<'a>, place: usize) -> &'a [u32] {
     // SAFETY: the caller vouches for the streams of `work`.
@@ -198,6 +242,9 @@ unsafe fn entries<'a, const G: usize>(work: &Work<'a>, place: usize) -> &'a [u32
 }
 
 /// Where the rows of the input's tile begin.
+///
+/// # Safety
+/// `work.input` must begin the value that the tile is of, and the tile must have `R` rows.
 #[inline(always)]
 unsafe fn rows<const R: usize>(work: &Work) -> [*const u8; R] {
     // SAFETY: the caller vouches for the extents of `work`.
@@ -205,6 +252,9 @@ unsafe fn rows<const R: usize>(work: &Work) -> [*const u8; R] {
 }
 
 /// Adds an entry of a group to the sums of its `G` output channels.
+///
+/// # Safety
+/// `entry` must have `1 + G` words, and its offset must lead from every row to `W` lines at steps of `S` that may be read.
 #[inline(always)]
 unsafe fn add_entry<I: Isa, const G: usize, const R: usize, const W: usize, const S: usize>(
     entry: &[u32],
@@ -227,6 +277,9 @@ unsafe fn add_entry<I: Isa, const G: usize, const R: usize, const W: usize, cons
 }
 
 /// `G` output channels at once, `R` rows of `W` lines at a horizontal step of `S` lines.
+///
+/// # Safety
+/// As for [`Run`].
 #[inline(always)]
 unsafe fn run<I: Isa, const G: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
     // SAFETY: passed on to the caller.
@@ -234,6 +287,9 @@ unsafe fn run<I: Isa, const G: usize, const R: usize, const W: usize, const S: u
 }
 
 /// The same for some of the groups.
+///
+/// # Safety
+/// As for [`Run`]; `groups` must lie within the order.
 #[inline(always)]
 unsafe fn run_groups<I: Isa, const G: usize, const R: usize, const W: usize, const S: usize>(
     work: &Work,
@@ -278,6 +334,9 @@ unsafe fn run_groups<I: Isa, const G: usize, const R: usize, const W: usize, con
 
 /// The same as [`run`] for groups of one: `P` output channels in turns, each with its own entries. Every addition to a sum
 /// waits for the one before, so that few lines alone leave the arithmetic idle.
+///
+/// # Safety
+/// As for [`Run`].
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn run_in_turns<I: Isa, const P: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
@@ -323,6 +382,9 @@ mod x86 {
     use std::arch::x86_64::*;
 
     /// `to[l] = from[places[l]]` where the bit of `read` is set, else 0.
+    ///
+    /// # Safety
+    /// The CPU must have AVX-512F. Every place whose bit is set may be read from `from`; `to` is a whole, aligned line.
     #[target_feature(enable = "avx512f")]
     pub unsafe fn gather(from: *const f32, places: &[u32; 16], read: u16, to: *mut f32) {
         unsafe {
@@ -477,11 +539,19 @@ impl Isa for Portable {
 }
 
 /// A kernel for one shape of tile.
+///
+/// # Safety
+/// The CPU must have the instructions of the table that the kernel is from. The addresses of the [`Work`] begin values (input,
+/// output, and what is added unless that is null) that the tile was made for, with all their channels. Its order, starts and
+/// entries are of one stream, packed for as many output channels at once as the kernel computes. Nobody else writes what it
+/// reads, or reads or writes its tile of the output.
 pub(super) type Run = unsafe fn(&Work);
 
 macro_rules! finder {
     ($name:ident, $run:ident, $isa:ty, $(#[$feature:meta])?; $($g:literal: $(($r:literal, $w:literal))*;)*) => {
         fn $name(group: usize, rows: usize, columns: usize, step: usize) -> Option<Run> {
+            /// # Safety
+            /// As for [`Run`].
             $(#[$feature])?
             unsafe fn one<const G: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
                 // SAFETY: passed on to the caller.
@@ -607,12 +677,16 @@ pub(super) unsafe fn gather_line(kernel: Kernel, gather: &Gather, from: *const f
 /// # Safety
 /// Both must be whole channels of the values that the repairs were made for.
 pub(super) unsafe fn repair_lines(kernel: Kernel, repairs: &[Repair], from: *const f32, to: *mut f32) {
+    /// # Safety
+    /// As for [`repair_all`].
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f")]
     unsafe fn avx512(repairs: &[Repair], from: *const u8, to: *mut u8) {
         // SAFETY: passed on to the caller.
         unsafe { repair_all::<x86::Avx512>(repairs, from, to) }
     }
+    /// # Safety
+    /// As for [`repair_all`].
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn avx2(repairs: &[Repair], from: *const u8, to: *mut u8) {

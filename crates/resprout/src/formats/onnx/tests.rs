@@ -10,6 +10,7 @@ use super::{parse, read_with};
 use crate::error::Result;
 use crate::forward::{Network, PlanOptions};
 use crate::model::{LeftDense, Mask, Model, PrunableRule};
+use crate::random::SplitMix64;
 use crate::tensor::Tensor;
 use half::f16;
 use prost::Message;
@@ -549,4 +550,35 @@ fn large_tensors_stay_in_the_file_until_they_are_read() {
         std::fs::write(&path, &bytes[..end]).unwrap();
         assert!(read_with(&path, ReadOptions::default()).is_err(), "{end}");
     }
+}
+
+#[test]
+fn damaged_files_are_read_from_disk_as_they_are_from_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.onnx");
+    let nodes = vec![node("MatMul", &["x", "w"], &["h"]), node("MatMul", &["h", "v"], &["y"])];
+    let bytes = model(&[0, 40], nodes, vec![floats("w", &[40, 50]), floats("v", &[50, 30])]).encode_to_vec();
+    let mut random = SplitMix64::new(0, 0);
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..600 {
+        let mut damaged = bytes.clone();
+        // Mostly where the structure is, not among the numbers.
+        let far = if random.next_f64() < 0.1 { damaged.len() } else { 160 };
+        let at = (random.next_f64() * far as f64) as usize;
+        let at = if random.next_f64() < 0.5 { at } else { damaged.len() - 1 - at };
+        damaged[at] = (256.0 * random.next_f64()) as u8;
+        std::fs::write(&path, &damaged).unwrap();
+        match (parse(damaged, None), read_with(&path, ReadOptions::default())) {
+            (Ok(a), Ok(b)) => {
+                let bits = |model: &Model| -> Vec<Vec<u8>> {
+                    model.params.iter().filter_map(|(_, param)| param.f32()).map(Tensor::to_le_bytes).collect()
+                };
+                assert_eq!(bits(&a), bits(&b), "byte {at}");
+                read += 1;
+            }
+            (Err(_), Err(_)) => refused += 1,
+            (a, b) => panic!("byte {at}: from memory {:?}, from disk {:?}", a.err(), b.err()),
+        }
+    }
+    assert!(read > 50 && refused > 50, "{read} read, {refused} refused");
 }
