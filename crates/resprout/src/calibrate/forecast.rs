@@ -12,7 +12,7 @@ use crate::tensor::Tensor;
 use resprout_kernels::Kernel;
 use resprout_kernels::dense::{COLS, Tile};
 use std::collections::HashSet;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// What a visitor's time at a layer with weights depends on.
@@ -45,10 +45,15 @@ pub struct Speed {
 impl Speed {
     /// Measured once, in some milliseconds, on all threads at once: they may share a core, or be held up by others.
     pub fn here() -> Speed {
-        static ONE: OnceLock<f64> = OnceLock::new();
+        // No lock: a thread that waited for one could not take its part in the measurement that it waits for.
+        static ONE: AtomicU64 = AtomicU64::new(0);
         let threads = rayon::current_num_threads() as f64;
-        let each = || rayon::broadcast(|_| measure()).into_iter().sum::<f64>() / threads;
-        Speed { single: ONE.get_or_init(each) * threads, bytes: 5e9 * threads }
+        let mut each = f64::from_bits(ONE.load(Ordering::Relaxed));
+        if each == 0.0 {
+            each = rayon::broadcast(|_| measure()).into_iter().sum::<f64>() / threads;
+            ONE.store(each.to_bits(), Ordering::Relaxed);
+        }
+        Speed { single: each * threads, bytes: 5e9 * threads }
     }
 }
 
