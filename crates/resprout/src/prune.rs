@@ -98,7 +98,6 @@ pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progres
 }
 
 /// The layers that a pattern can prune, and their scores: what pruning at several sparsities can share.
-#[derive(Clone)]
 pub struct Scored {
     layers: Vec<Prunable>,
     left_dense: Vec<LeftDense>,
@@ -106,10 +105,9 @@ pub struct Scored {
 }
 
 /// The scores of one layer.
-#[derive(Clone)]
 enum LayerScore {
     /// Measured, or the caller's.
-    Held(Arc<Vec<f64>>),
+    Held(Vec<f64>),
     /// Computed from the weights whenever they are needed.
     ByWeights { criterion: Arc<dyn Criterion>, weights: Arc<Value>, index: usize },
 }
@@ -189,7 +187,7 @@ pub fn prune_by_scores(model: &mut Model, options: &PruneOptions, scores: Vec<Ve
         None => Ok(()),
     };
     layers.par_iter().zip(&scores).try_for_each(check)?;
-    let scores = scores.into_iter().map(|scores| LayerScore::Held(Arc::new(scores))).collect();
+    let scores = scores.into_iter().map(LayerScore::Held).collect();
     select(model, &Scored { layers, left_dense, scores }, options)
 }
 
@@ -279,7 +277,7 @@ fn score(
     let criterion: Arc<dyn Criterion> = (entry.build)(&method_options, options.seed)?.into();
     if criterion.needs_images() {
         let scores = score_with_images(&*criterion, model, layers, images, progress)?;
-        return Ok(scores.into_iter().map(|scores| LayerScore::Held(Arc::new(scores))).collect());
+        return Ok(scores.into_iter().map(LayerScore::Held).collect());
     }
     let later = |(index, layer): (usize, &Prunable)| {
         let weights = model.params.get(&layer.param).and_then(Param::value).filter(|value| value.as_f32().is_some());

@@ -20,23 +20,13 @@ pub trait ScoreList: Sync {
     fn scores(&self) -> Cow<'_, [f64]>;
 }
 
-impl ScoreList for Vec<f64> {
+impl<T: AsRef<[f64]> + Sync> ScoreList for T {
     fn len(&self) -> usize {
-        Vec::len(self)
+        self.as_ref().len()
     }
 
     fn scores(&self) -> Cow<'_, [f64]> {
-        Cow::Borrowed(self)
-    }
-}
-
-impl<T: ScoreList + ?Sized> ScoreList for &T {
-    fn len(&self) -> usize {
-        T::len(self)
-    }
-
-    fn scores(&self) -> Cow<'_, [f64]> {
-        T::scores(self)
+        Cow::Borrowed(self.as_ref())
     }
 }
 
@@ -66,23 +56,10 @@ pub fn global_counts<S: ScoreList>(lists: &[S], keep: usize) -> Vec<usize> {
     counts.into_iter().map(kept).collect()
 }
 
-/// Scores at hand.
-struct Borrowed<'s>(&'s [f64]);
-
-impl ScoreList for Borrowed<'_> {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn scores(&self) -> Cow<'_, [f64]> {
-        Cow::Borrowed(self.0)
-    }
-}
-
 /// The mask that keeps the `keep` highest scores; among equal scores the first go first.
 pub fn mask(scores: &[f64], keep: usize) -> Mask {
     let removed = scores.len() - keep.min(scores.len());
-    let Some(threshold) = threshold(&[Borrowed(scores)], removed) else { return Mask(vec![true; scores.len()]) };
+    let Some(threshold) = threshold(&[scores], removed) else { return Mask(vec![true; scores.len()]) };
     let [below, ..] = below_equal_above(scores, threshold);
     let mut kept: Vec<bool> = scores.iter().map(|score| score.total_cmp(&threshold).is_ge()).collect();
     let equal = (0..scores.len()).filter(|&index| scores[index].total_cmp(&threshold).is_eq());
@@ -237,7 +214,7 @@ mod tests {
             let removed = (share * scores.len() as f64) as usize + 1;
             let mut sorted = scores.clone();
             sorted.sort_by(f64::total_cmp);
-            prop_assert_eq!(threshold(&[Borrowed(&scores[..scores.len() / 2]), Borrowed(&scores[scores.len() / 2..])], removed), Some(sorted[removed - 1]));
+            prop_assert_eq!(threshold(&[&scores[..scores.len() / 2], &scores[scores.len() / 2..]], removed), Some(sorted[removed - 1]));
         }
 
         #[test]

@@ -2,7 +2,7 @@
 
 use super::{Allocation, Budget, Build, LayerScores};
 use crate::error::Result;
-use crate::select::{ScoreList, global_counts};
+use crate::select::global_counts;
 use crate::table::Entry;
 
 pub(super) const ENTRY: Entry<Build> = Entry {
@@ -17,8 +17,7 @@ struct Global;
 
 impl Allocation for Global {
     fn allocate(&self, layers: &[LayerScores], budget: Budget) -> Result<Vec<usize>> {
-        let lists: Vec<&dyn ScoreList> = layers.iter().map(|layer| layer.scores).collect();
-        Ok(global_counts(&lists, budget.keep))
+        Ok(global_counts(layers, budget.keep))
     }
 }
 

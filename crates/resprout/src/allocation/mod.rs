@@ -9,6 +9,7 @@ mod uniform_plus;
 use crate::error::Result;
 use crate::select::ScoreList;
 use crate::table::{Entry, Options};
+use std::borrow::Cow;
 
 /// One prunable layer, as an allocation sees it.
 #[derive(Clone, Copy)]
@@ -19,6 +20,16 @@ pub struct LayerScores<'a> {
     pub shape: &'a [usize],
     /// One score per weight; a high score = keep.
     pub scores: &'a dyn ScoreList,
+}
+
+impl ScoreList for LayerScores<'_> {
+    fn len(&self) -> usize {
+        self.scores.len()
+    }
+
+    fn scores(&self) -> Cow<'_, [f64]> {
+        self.scores.scores()
+    }
 }
 
 /// What has to be distributed.

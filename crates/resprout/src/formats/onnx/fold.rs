@@ -2,7 +2,7 @@
 
 use super::links::Linker;
 use super::order::captured;
-use super::proto::{GraphProto, NodeProto};
+use super::proto::{AttributeProto, GraphProto, NodeProto};
 use super::tensors::widened;
 use crate::error::{Error, Result};
 use crate::model::Layer;
@@ -74,17 +74,13 @@ impl<'l, 'a> Constants<'l, 'a> {
 
     fn compute(&self, layer: &Layer, facts: &[Option<Fact>]) -> Option<Value> {
         match &layer.op {
-            Op::Unknown(name) if name == "DequantizeLinear" => {
-                let node = self.linker.link.graph.node.get(*self.linker.nodes.get(&layer.name)?)?;
-                dequantised(node, facts).ok()
-            }
-            Op::Unknown(name) if name.starts_with(NORM) => {
-                let node = self.linker.link.graph.node.get(*self.linker.nodes.get(&layer.name)?)?;
-                normalised(node, facts)
-            }
             Op::Unknown(name) => {
                 let node = self.linker.link.graph.node.get(*self.linker.nodes.get(&layer.name)?)?;
-                reduced(name, node, facts).or_else(|| each(name, facts))
+                match name.as_str() {
+                    "DequantizeLinear" => dequantised(node, facts).ok(),
+                    name if name.starts_with(NORM) => normalised(node, facts),
+                    name => reduced(name, node, facts).or_else(|| each(name, facts)),
+                }
             }
             op => fold(op, facts, Kernel::best()).ok()?,
         }
@@ -92,6 +88,10 @@ impl<'l, 'a> Constants<'l, 'a> {
 }
 
 const NORM: &str = "BatchNormalization";
+
+fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
+    node.attribute.iter().find(|attribute| attribute.name == name)
+}
 
 /// Most operations behind one another.
 const DEEPEST: usize = 200;
@@ -106,7 +106,7 @@ fn reduced(name: &str, node: &NodeProto, facts: &[Option<Fact>]) -> Option<Value
     };
     let then = |sum: f64| if name == "ReduceL2" { sum.sqrt() } else { sum };
     let x = facts.first()?.as_ref()?.value.as_ref()?.as_f32()?;
-    let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name);
+    let attribute = |name: &str| attribute(node, name);
     let given =
         facts.get(1).and_then(Option::as_ref).and_then(|fact| fact.value.as_ref()?.as_i64().map(|axes| axes.data.clone()));
     let axes = given.or_else(|| attribute("axes").map(|axes| axes.ints.clone())).unwrap_or_default();
@@ -136,7 +136,7 @@ fn reduced(name: &str, node: &NodeProto, facts: &[Option<Fact>]) -> Option<Value
 fn normalised(node: &NodeProto, facts: &[Option<Fact>]) -> Option<Value> {
     let number = |index: usize| facts.get(index)?.as_ref()?.value.as_ref()?.as_f32();
     let (x, scale, shift) = (number(0)?, number(1)?, number(2)?);
-    let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name);
+    let attribute = |name: &str| attribute(node, name);
     attribute("training_mode").filter(|mode| mode.i == 1)?;
     let epsilon = f64::from(attribute("epsilon").map_or(1e-5, |epsilon| epsilon.f));
     let &channels = x.shape.get(1).filter(|&&channels| channels > 0 && channels == scale.len() && channels == shift.len())?;
@@ -182,7 +182,7 @@ fn dequantised(node: &NodeProto, facts: &[Option<Fact>]) -> Result<Value> {
     };
     let (x, scale) = (tensor(0).ok_or_else(missing)?, tensor(1).ok_or_else(missing)?);
     let zero = tensor(2).unwrap_or_else(|| Tensor::new(scale.shape.clone(), vec![0.0; scale.len()]));
-    let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name).map(|attribute| attribute.i);
+    let attribute = |name: &str| attribute(node, name).map(|attribute| attribute.i);
     let axis = axis_index(attribute("axis").unwrap_or(1), x.shape.len().max(1))?;
     let along = x.shape.get(axis).copied().unwrap_or(1);
     let fits = scale.len() == 1 || (scale.shape.len() == 1 && scale.len() == along);

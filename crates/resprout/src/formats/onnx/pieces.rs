@@ -1,8 +1,8 @@
 //! A message that is written piece by piece: tensors become bytes only then, one after the other.
 
+use super::splice::head;
 use crate::tensor::Tensor;
 use prost::bytes::Bytes;
-use prost::encoding::{WireType, encode_key, encode_varint};
 use std::io::Write;
 
 /// The bytes of a message, in order.
@@ -14,11 +14,10 @@ pub(super) struct Pieces<'m> {
 
 enum Piece<'m> {
     Own(Vec<u8>),
-    Shared(Bytes),
-    Floats(&'m Tensor),
+    Apart(Numbers<'m>),
 }
 
-/// The numbers of a tensor as bytes, or to become bytes.
+/// Bytes that are not copied, or the numbers of a tensor that are still to become bytes.
 pub(super) enum Numbers<'m> {
     Bytes(Bytes),
     Floats(&'m Tensor),
@@ -42,7 +41,14 @@ impl Numbers<'_> {
     pub fn write_to(&self, out: &mut dyn Write) -> std::io::Result<()> {
         match self {
             Numbers::Bytes(bytes) => out.write_all(bytes),
-            Numbers::Floats(tensor) => write_floats(tensor, out),
+            Numbers::Floats(tensor) => {
+                let mut bytes = Vec::with_capacity(4 * CHUNK);
+                tensor.data.chunks(CHUNK).try_for_each(|chunk| {
+                    bytes.clear();
+                    chunk.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+                    out.write_all(&bytes)
+                })
+            }
         }
     }
 }
@@ -62,19 +68,15 @@ impl<'m> Pieces<'m> {
 
     /// Bytes that need not be copied.
     pub fn share(&mut self, bytes: Bytes) {
-        if bytes.len() < SHORT {
-            return self.push(&bytes);
-        }
-        self.len += bytes.len();
-        self.pieces.push(Piece::Shared(bytes));
+        self.numbers(Numbers::Bytes(bytes));
     }
 
     fn numbers(&mut self, numbers: Numbers<'m>) {
         match numbers {
-            Numbers::Bytes(bytes) => self.share(bytes),
-            Numbers::Floats(tensor) => {
-                self.len += 4 * tensor.len();
-                self.pieces.push(Piece::Floats(tensor));
+            Numbers::Bytes(bytes) if bytes.len() < SHORT => self.push(&bytes),
+            numbers => {
+                self.len += numbers.len();
+                self.pieces.push(Piece::Apart(numbers));
             }
         }
     }
@@ -86,8 +88,7 @@ impl<'m> Pieces<'m> {
         for piece in content.pieces {
             match piece {
                 Piece::Own(bytes) => self.push(&bytes),
-                Piece::Shared(bytes) => self.share(bytes),
-                Piece::Floats(tensor) => self.numbers(Numbers::Floats(tensor)),
+                Piece::Apart(numbers) => self.numbers(numbers),
             }
         }
     }
@@ -99,17 +100,15 @@ impl<'m> Pieces<'m> {
     }
 
     fn head(&mut self, number: u32, len: usize) {
-        let mut head = Vec::new();
-        encode_key(number, WireType::LengthDelimited, &mut head);
-        encode_varint(len as u64, &mut head);
-        self.push(&head);
+        let mut bytes = Vec::new();
+        head(&mut bytes, number, len);
+        self.push(&bytes);
     }
 
     pub fn write_to(&self, out: &mut dyn Write) -> std::io::Result<()> {
         self.pieces.iter().try_for_each(|piece| match piece {
             Piece::Own(bytes) => out.write_all(bytes),
-            Piece::Shared(bytes) => out.write_all(bytes),
-            Piece::Floats(tensor) => write_floats(tensor, out),
+            Piece::Apart(numbers) => numbers.write_to(out),
         })
     }
 
@@ -127,13 +126,4 @@ impl From<Vec<u8>> for Pieces<'_> {
     fn from(bytes: Vec<u8>) -> Self {
         Pieces { len: bytes.len(), pieces: vec![Piece::Own(bytes)] }
     }
-}
-
-fn write_floats(tensor: &Tensor, out: &mut dyn Write) -> std::io::Result<()> {
-    let mut bytes = Vec::with_capacity(4 * CHUNK);
-    tensor.data.chunks(CHUNK).try_for_each(|chunk| {
-        bytes.clear();
-        chunk.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
-        out.write_all(&bytes)
-    })
 }

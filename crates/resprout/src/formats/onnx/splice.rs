@@ -42,9 +42,14 @@ pub(super) fn without(message: &Bytes, field: u32) -> Result<Bytes> {
 }
 
 pub(super) fn append(out: &mut Vec<u8>, number: u32, content: &[u8]) {
-    encode_key(number, WireType::LengthDelimited, out);
-    encode_varint(content.len() as u64, out);
+    head(out, number, content.len());
     out.extend_from_slice(content);
+}
+
+/// What stands in front of a field's content: its number and how long it is.
+pub(super) fn head(out: &mut Vec<u8>, number: u32, len: usize) {
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(len as u64, out);
 }
 
 /// What becomes of a field.
