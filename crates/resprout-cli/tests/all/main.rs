@@ -1,6 +1,7 @@
 //! The program as a person uses it: one binary of all its tests.
 
 mod bad_input;
+mod book;
 mod brought;
 mod cli;
 mod inputs;
