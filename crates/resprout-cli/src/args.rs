@@ -441,6 +441,9 @@ pub struct SessionArgs {
     /// A row of the kernels (see `resprout list`) [default: the best one of this CPU]
     #[arg(long, value_name = "NAME")]
     pub kernel: Option<String>,
+    /// Keep each thread on a CPU of its own: only where nothing else runs there
+    #[arg(long)]
+    pub pin: bool,
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
@@ -484,6 +487,9 @@ pub struct BenchArgs {
     /// Turns of a few batches each
     #[arg(long, default_value_t = 15, value_name = "N")]
     pub rounds: usize,
+    /// Keep so many other threads busy meanwhile, as other programs on the machine would
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
+    pub contend: u16,
     /// Show every operation with its time
     #[arg(long)]
     pub layers: bool,

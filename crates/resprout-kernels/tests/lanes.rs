@@ -1,7 +1,7 @@
 //! Programs on lines against the naive reference, for every kernel that this CPU has.
 
 use proptest::prelude::*;
-use resprout_kernels::lanes::{Builder, Choice, Convolution, Paths, Team};
+use resprout_kernels::lanes::{Builder, Choice, Convolution, Paths, ThreadPool};
 use resprout_kernels::{Activation, ConvShape, KERNELS, Kernel, reference};
 
 fn kernels() -> Vec<Kernel> {
@@ -84,7 +84,7 @@ fn residual_convolutions(images: usize, shape: &ConvShape, density: f64, seed: u
         let mut program = builder.finish().unwrap();
         let mut first: Option<Vec<f32>> = None;
         for threads in [1, 2] {
-            let mut team = Team::new(threads).unwrap();
+            let mut pool = ThreadPool::new(threads).unwrap();
             for choice in [
                 None,
                 Some(Choice { rows: 1, columns: 1, block: 1, group: 1, by_channel: false }),
@@ -97,8 +97,8 @@ fn residual_convolutions(images: usize, shape: &ConvShape, density: f64, seed: u
                 let mut arena = program.arena();
                 let mut out = vec![f32::NAN; images * shape.out_channels * oh * ow];
                 // Twice: what the first run has left behind must not matter.
-                program.run(&mut arena, &mut team, &[&input], &mut [&mut out]);
-                program.run(&mut arena, &mut team, &[&input], &mut [&mut out]);
+                program.run(&mut arena, &mut pool, &[&input], &mut [&mut out]);
+                program.run(&mut arena, &mut pool, &[&input], &mut [&mut out]);
                 close(&out, &expected);
                 let same = first.get_or_insert_with(|| out.clone());
                 assert!(same.iter().zip(&out).all(|(a, b)| a.to_bits() == b.to_bits()), "{choice:?} on {threads} threads");
@@ -196,9 +196,9 @@ fn the_other_operations_equal_plain_loops() {
             let program = builder.finish().unwrap();
             let sizes = [2 * c * len, c * out[0] * out[1], c, c * (h / 2) * (w / 2)].map(|n| images * n);
             let mut results = sizes.map(|n| vec![f32::NAN; n]);
-            let mut team = Team::new(2).unwrap();
+            let mut pool = ThreadPool::new(2).unwrap();
             let mut views: Vec<&mut [f32]> = results.iter_mut().map(Vec::as_mut_slice).collect();
-            program.run(&mut program.arena(), &mut team, &[&input], &mut views);
+            program.run(&mut program.arena(), &mut pool, &[&input], &mut views);
             let mut expected: [Vec<f32>; 4] = Default::default();
             for image in input.chunks_exact(c * len) {
                 let planes: Vec<Vec<f32>> = image
@@ -252,20 +252,20 @@ fn tuning_changes_no_bit() {
     let y = builder.conv("conv", x, Convolution { shape, weight: &weight, bias: &[], activation: RELU6, added: None });
     builder.output(y);
     let mut program = builder.finish().unwrap();
-    let (mut arena, mut team) = (program.arena(), Team::new(2).unwrap());
+    let (mut arena, mut pool) = (program.arena(), ThreadPool::new(2).unwrap());
     let mut before = vec![0.0; 24 * 400];
-    program.run(&mut arena, &mut team, &[&input], &mut [&mut before]);
+    program.run(&mut arena, &mut pool, &[&input], &mut [&mut before]);
     // All threads in one arena, and each in its own.
     for arenas in 1..=2 {
         let mut arenas: Vec<_> = (0..arenas).map(|_| program.arena()).collect();
-        program.tune(&mut arenas, &mut team, std::time::Duration::from_millis(200), Paths::Any);
+        program.tune(&mut arenas, &mut pool, std::time::Duration::from_millis(200), Paths::Any);
         let mut after = vec![0.0; 24 * 400];
-        let times = program.time(&mut arenas, &mut team, &[&input], &mut [&mut after], 2);
+        let times = program.time(&mut arenas, &mut pool, &[&input], &mut [&mut after], 2);
         assert!(times.iter().all(|seconds| seconds.is_finite()), "{times:?}");
         assert_eq!(before, after);
     }
     let mut after = vec![0.0; 24 * 400];
-    program.run(&mut arena, &mut team, &[&input], &mut [&mut after]);
+    program.run(&mut arena, &mut pool, &[&input], &mut [&mut after]);
     assert_eq!(before, after);
     let choices = program.choices();
     program.choose(&choices);

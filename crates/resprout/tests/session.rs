@@ -10,6 +10,7 @@ use resprout::random::SplitMix64;
 use resprout::session::{Chosen, Paths, PlanFile, Session, SessionOptions, StageStart, StoredPlan};
 use resprout::tensor::Tensor;
 use resprout_kernels::{KERNELS, Kernel};
+use std::time::{Duration, Instant};
 
 fn noise(shape: Vec<usize>, seed: u64) -> Tensor {
     let mut random = SplitMix64::new(seed, 0);
@@ -69,7 +70,7 @@ fn threads_batches_tuning_and_paths_change_no_bit() {
     let usual = [(1, 1, 0.0), (2, 1, 0.0), (2, 4, 0.0), (3, 16, 0.0), (2, 2, 0.3)].map(|(t, b, s)| (t, b, s, Paths::Any));
     let paths = [Paths::Sparse, Paths::Dense].map(|paths| [(1, 1, 0.0, paths), (2, 2, 0.1, paths)]);
     for (threads, batch, tune, paths) in usual.into_iter().chain(paths.into_iter().flatten()) {
-        let options = SessionOptions { threads, batch, tune, kernel: None, paths };
+        let options = SessionOptions { threads, batch, tune, kernel: None, paths, pin: false };
         let mut session = Session::new(&model, &image, &options).unwrap();
         for result in [session.run(&images).unwrap().swap_remove(0), session.run(&images).unwrap().swap_remove(0)] {
             let same = first.get_or_insert_with(|| result.clone());
@@ -82,6 +83,22 @@ fn threads_batches_tuning_and_paths_change_no_bit() {
         assert!(some.same_bits(&first.as_ref().unwrap().first(3)), "{threads} threads, batch {batch}: the first three");
     }
     close(first.as_ref().unwrap(), &step_by_step(&model, &images), "resnet-20");
+}
+
+#[test]
+fn who_does_a_run_changes_no_bit() {
+    let (model, image) = pruned("resnet-20", 0.9);
+    // The calling thread alone is tried within the first tens of milliseconds of each way to share.
+    for batch in [1, 4] {
+        let images = noise([&[batch], &image[..]].concat(), 3);
+        let options = SessionOptions { threads: 2, batch, ..SessionOptions::default() };
+        let mut session = Session::new(&model, &image, &options).unwrap();
+        let expected = session.run(&images).unwrap();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(150) {
+            assert_eq!(session.run(&images).unwrap(), expected);
+        }
+    }
 }
 
 #[test]
@@ -125,7 +142,7 @@ fn plans_are_kept_for_their_model_and_cpu() {
     let (model, image) = pruned("lenet-5", 0.5);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plans.json");
-    let options = SessionOptions { threads: 1, batch: 4, tune: 0.05, kernel: None, paths: Paths::Any };
+    let options = SessionOptions { threads: 1, batch: 4, tune: 0.05, kernel: None, paths: Paths::Any, pin: false };
     let mut session = Session::new(&model, &image, &options).unwrap();
     let key = StoredPlan::key(sha256(b"model"), &image, &options);
     let mut file = PlanFile::open(&path);

@@ -1,5 +1,6 @@
 //! `resprout bench`: latency and throughput, alone or alternating with ONNX Runtime.
 
+use super::contend::Contenders;
 use super::{check_json_target, file_info, read_computable, read_model, write_json};
 use crate::args::{BenchArgs, SessionArgs};
 use crate::render::text;
@@ -42,6 +43,8 @@ pub struct Bench {
     pub kernel: String,
     pub model: FileInfo,
     pub image: Vec<usize>,
+    /// Busy threads that ran beside.
+    pub contend: usize,
     pub load: Load,
     /// One per batch size and number of threads.
     pub rows: Vec<BenchRow>,
@@ -118,6 +121,8 @@ pub struct BreakEvenRow {
 pub struct Times {
     pub p50: f64,
     pub p90: f64,
+    /// Where other programs interrupt batches, this says more than the median: it counts the interruptions in their proportion.
+    pub mean: f64,
     pub images_per_second: f64,
 }
 
@@ -141,15 +146,32 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
     let threads = threads.map_or_else(|| args.bench_threads.clone(), |threads| vec![threads]);
     let mut warnings = Vec::new();
     let mut rows = Vec::new();
-    progress.begin("bench", (args.batch.len() * threads.len()) as u64);
+    let contenders = Contenders::start(args.contend).context("--contend: cannot start threads")?;
+    progress.begin("bench", (args.batch.len() * args.rounds) as u64);
     for &batch in &args.batch {
+        let images = noise(&image, batch, takes_bytes(&model))?;
+        let mut entrants = Vec::new();
         for &threads in &threads {
             progress.check()?;
             let options = session_options(&args.session, threads, batch);
-            let (session, note) = open_session(&args.model, &model, &image, &options, args.session.plan.as_deref())?;
-            warnings.extend(note);
-            rows.push(row(args, &model, session, &image, &options)?);
+            let (session, notes) = open_session(&args.model, &model, &image, &options, args.session.plan.as_deref())?;
+            for note in notes.into_iter().chain(thread_note(&options)) {
+                if !warnings.contains(&note) {
+                    warnings.push(note);
+                }
+            }
+            entrants.push(Entrant::new(args, session, options, &images)?);
+        }
+        for _ in 0..args.rounds {
+            progress.check()?;
+            entrants.iter_mut().try_for_each(|entrant| entrant.turn(&images))?;
+            // Whoever comes behind another finds the machine as that has left it.
+            entrants.reverse();
             progress.advance(1);
+        }
+        entrants.sort_by_key(|entrant| threads.iter().position(|&count| count == entrant.options.threads));
+        for entrant in entrants {
+            rows.push(entrant.row(args, &model, &images)?);
         }
     }
     progress.end();
@@ -160,6 +182,7 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
         cpu: cpu_name(),
         kernel: first.kernel_name(),
         model: file_info(&args.model)?,
+        contend: contenders.count(),
         load: load(args, &image, takes_bytes(&model), &first)?,
         image,
         rows,
@@ -173,27 +196,41 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
 
 /// The options of a session.
 pub fn session_options(args: &SessionArgs, threads: usize, batch: usize) -> SessionOptions {
-    SessionOptions { threads, batch, tune: args.tune, kernel: args.kernel.clone(), paths: Paths::Any }
+    SessionOptions { threads, batch, tune: args.tune, kernel: args.kernel.clone(), paths: Paths::Any, pin: args.pin }
 }
 
-/// A session with a plan of the file, if it has one for this model, CPU and options; otherwise the plan is measured and kept.
+/// A session with a plan of the file, if it has one for this model, CPU and options; otherwise the plan is measured and kept,
+/// unless the machine was too busy. Notes say what was not done.
 pub fn open_session(
     path: &Path,
     model: &Model,
     image: &[usize],
     options: &SessionOptions,
     plans: Option<&Path>,
-) -> Result<(Session, Option<String>)> {
-    let Some(plans) = plans else { return Ok((Session::new(model, image, options)?, None)) };
+) -> Result<(Session, Vec<String>)> {
+    let own = |session: &Session| session.note().map(str::to_string);
+    let Some(plans) = plans else {
+        let session = Session::new(model, image, options)?;
+        let note = own(&session);
+        return Ok((session, note.into_iter().collect()));
+    };
     let mut file = PlanFile::open(plans);
     let key = StoredPlan::key(file_info(path)?.sha256, image, options);
     if let Some(chosen) = file.find(&key) {
-        return Ok((Session::with_plan(model, image, options, &chosen.clone())?, None));
+        return Ok((Session::with_plan(model, image, options, &chosen.clone())?, Vec::new()));
     }
     let session = Session::new(model, image, options)?;
-    let note = file.note.clone();
-    file.keep(StoredPlan { chosen: session.chosen(), ..key })?;
-    Ok((session, note))
+    let (own, note) = (own(&session), file.note.clone());
+    if own.is_none() {
+        file.keep(StoredPlan { chosen: session.chosen(), ..key })?;
+    }
+    Ok((session, own.into_iter().chain(note).collect()))
+}
+
+/// Where fewer threads run than were asked for.
+pub fn thread_note(options: &SessionOptions) -> Option<String> {
+    let (asked, started) = (options.threads, options.started_threads());
+    (started < asked).then(|| format!("--threads {asked}: this process can use {started} at once, so {started} run"))
 }
 
 fn image(args: &BenchArgs, model: &Model) -> Result<Vec<usize>> {
@@ -215,50 +252,63 @@ fn image(args: &BenchArgs, model: &Model) -> Result<Vec<usize>> {
     }
 }
 
-fn row(
-    args: &BenchArgs,
-    model: &Model,
-    mut session: Session,
-    image: &[usize],
-    options: &SessionOptions,
-) -> anyhow::Result<BenchRow> {
-    let images = noise(image, options.batch, takes_bytes(model))?;
-    let mut rival = args.against.as_ref().map(|_| Opponent::start(args, &images, options)).transpose()?;
-    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    let first = session.run(&images)?.swap_remove(0);
-    for _ in 0..args.rounds {
-        if rival.is_some() {
+/// A session that is measured in turns with others, and the rival beside it.
+struct Entrant {
+    options: SessionOptions,
+    session: Session,
+    /// What the session computes of the images.
+    first: Tensor,
+    rival: Option<Opponent>,
+    ours: Vec<f64>,
+    theirs: Vec<f64>,
+    ratios: Vec<f64>,
+}
+
+impl Entrant {
+    fn new(args: &BenchArgs, mut session: Session, options: SessionOptions, images: &Tensor) -> anyhow::Result<Entrant> {
+        let rival = args.against.as_ref().map(|_| Opponent::start(args, images, &options)).transpose()?;
+        let first = session.run(images)?.swap_remove(0);
+        Ok(Entrant { options, session, first, rival, ours: Vec::new(), theirs: Vec::new(), ratios: Vec::new() })
+    }
+
+    fn turn(&mut self, images: &Tensor) -> anyhow::Result<()> {
+        if self.rival.is_some() {
             std::thread::sleep(PAUSE);
         }
-        let mine = turn(|| seconds(&mut session, &images))?;
-        if let Some(rival) = &mut rival {
+        let mine = turn(|| seconds(&mut self.session, images))?;
+        if let Some(rival) = &mut self.rival {
             let its = turn(|| rival.ask("go"))?;
-            ratios.push(percentile(&its, 0.5) / percentile(&mine, 0.5));
-            theirs.extend(its);
+            self.ratios.push(percentile(&its, 0.5) / percentile(&mine, 0.5));
+            self.theirs.extend(its);
         }
-        ours.extend(mine);
+        self.ours.extend(mine);
+        Ok(())
     }
-    let rival = rival.map(|rival| {
-        let same = args.rival_model.is_none();
-        anyhow::Ok(Rival {
-            name: format!("onnxruntime {}", rival.version),
-            times: times(&theirs, options.batch),
-            ratio: percentile(&ratios, 0.5),
-            difference: if same { Some(rival.difference(&first)?) } else { None },
+
+    fn row(self, args: &BenchArgs, model: &Model, images: &Tensor) -> anyhow::Result<BenchRow> {
+        let Entrant { options, mut session, first, rival, ours, theirs, ratios } = self;
+        let rival = rival.map(|rival| {
+            let same = args.rival_model.is_none();
+            anyhow::Ok(Rival {
+                name: format!("onnxruntime {}", rival.version),
+                times: times(&theirs, options.batch),
+                ratio: percentile(&ratios, 0.5),
+                difference: if same { Some(rival.difference(&first)?) } else { None },
+            })
+        });
+        let limit = resprout_kernels::lanes::limit(options.started_threads()).context("cannot start threads")?;
+        Ok(BenchRow {
+            batch: options.batch,
+            threads: options.threads,
+            together: session.together(),
+            ours: times(&ours, options.batch),
+            rival: rival.transpose()?,
+            limit,
+            layers: if args.layers { session.layers(LAYER_RUNS) } else { Vec::new() },
+            plans: if args.plans { Some(plans(args, model, &mut session, images, &options)?) } else { None },
+            break_even: if args.break_even { break_even(model, &images.shape[1..], &options)? } else { Vec::new() },
         })
-    });
-    let limit = resprout_kernels::lanes::limit(options.threads).context("cannot start threads")?;
-    Ok(BenchRow {
-        batch: options.batch,
-        threads: options.threads,
-        together: session.together(),
-        ours: times(&ours, options.batch),
-        rival: rival.transpose()?,
-        limit,
-        layers: if args.layers { session.layers(LAYER_RUNS) } else { Vec::new() },
-        plans: if args.plans { Some(plans(args, model, &mut session, &images, options)?) } else { None },
-        break_even: if args.break_even { break_even(model, image, options)? } else { Vec::new() },
-    })
+    }
 }
 
 /// Times that a model is loaded.
@@ -403,7 +453,8 @@ fn turn(mut batch: impl FnMut() -> anyhow::Result<f64>) -> anyhow::Result<Vec<f6
 
 fn times(all: &[f64], batch: usize) -> Times {
     let p50 = percentile(all, 0.5);
-    Times { p50, p90: percentile(all, 0.9), images_per_second: batch as f64 / p50 }
+    let mean = all.iter().sum::<f64>() / all.len().max(1) as f64;
+    Times { p50, p90: percentile(all, 0.9), mean, images_per_second: batch as f64 / p50 }
 }
 
 /// The value below which so large a share lies; of an even number the lower one.

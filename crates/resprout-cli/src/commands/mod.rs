@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod compare;
+mod contend;
 pub mod convert;
 pub mod data;
 pub mod demo;

@@ -1,6 +1,6 @@
 //! `resprout run`: inference on images, classes out.
 
-use super::bench::{open_session, session_options};
+use super::bench::{open_session, session_options, thread_note};
 use super::{check_json_target, images, read_computable, write_json};
 use crate::args::RunArgs;
 use crate::render::text;
@@ -43,7 +43,7 @@ pub fn run(args: &RunArgs, threads: usize, progress: &dyn Progress) -> anyhow::R
     let image = images::shape(&set, &model, &preprocess)?;
     let batch = set.len().min(DECODED);
     let options = session_options(&args.session, threads, batch);
-    let (mut session, plan_note) = open_session(&args.model, &model, &image, &options, args.session.plan.as_deref())?;
+    let (mut session, plan_notes) = open_session(&args.model, &model, &image, &options, args.session.plan.as_deref())?;
     let mut all = Vec::with_capacity(set.len());
     let mut seconds = 0.0;
     progress.begin("run", set.len() as u64);
@@ -66,7 +66,7 @@ pub fn run(args: &RunArgs, threads: usize, progress: &dyn Progress) -> anyhow::R
         preprocess,
         images_per_second: all.len() as f64 / seconds,
         images: all,
-        warnings: notes.into_iter().chain(plan_note).chain(set.left_out()).collect(),
+        warnings: notes.into_iter().chain(plan_notes).chain(thread_note(&options)).chain(set.left_out()).collect(),
     };
     if write_json(&result, args.json.as_deref())? {
         text::classified(&result);

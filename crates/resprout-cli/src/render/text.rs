@@ -273,7 +273,8 @@ pub fn classified(result: &Classified) {
 /// Latency and throughput.
 pub fn bench(bench: &Bench, layers: bool) {
     let shape: Vec<String> = bench.image.iter().map(usize::to_string).collect();
-    outln!("{} on images of {}, {}, {}", bench.model.path, shape.join("x"), bench.cpu, bench.kernel);
+    let beside = if bench.contend > 0 { format!(", beside {} busy threads", bench.contend) } else { String::new() };
+    outln!("{} on images of {}, {}, {}{beside}", bench.model.path, shape.join("x"), bench.cpu, bench.kernel);
     let row = |row: &BenchRow| {
         let rival = |of: fn(&Rival) -> f64| row.rival.as_ref().map(of);
         vec![

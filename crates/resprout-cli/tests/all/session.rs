@@ -1,6 +1,6 @@
 //! `resprout run` and `resprout bench`.
 
-use crate::util::{DIGITS_NORM, Scratch, digits_split};
+use crate::util::{DIGITS_NORM, Scratch, digits_split, text};
 
 fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap()
@@ -87,6 +87,24 @@ fn bench_measures_batches_threads_and_layers() {
     let other = std::fs::read_to_string(scratch.path("plans.json")).unwrap().replace("\"cpu\": \"", "\"cpu\": \"Another ");
     scratch.file("plans.json", other.as_bytes());
     assert!(scratch.ok(&plan).contains("another CPU"));
+}
+
+#[test]
+fn a_busy_machine_keeps_the_default_plan_and_says_so() {
+    let scratch = Scratch::new();
+    let busy = (4 * std::thread::available_parallelism().unwrap().get()).to_string();
+    let tuned =
+        ["bench", "digits.onnx", "--rounds", "1", "--contend", &busy, "--tune", "0.1", "--plan", "plans.json", "--json", "-"];
+    let shown = json(&scratch.ok(&tuned));
+    assert_eq!(shown["contend"].to_string(), busy);
+    assert!(shown["warnings"][0].as_str().unwrap().contains("too busy"), "{}", shown["warnings"]);
+    assert!(!scratch.path("plans.json").exists());
+    // More threads than CPUs are not started.
+    let many = json(&scratch.ok(&["bench", "digits.onnx", "--rounds", "1", "--threads", "200", "--pin", "--json", "-"]));
+    assert!(many["warnings"][0].as_str().unwrap().contains("--threads 200"), "{}", many["warnings"]);
+    let mut command = scratch.command(&["bench", "digits.onnx"]);
+    let output = command.env("RESPROUT_SPIN", "long").output().unwrap();
+    assert!(output.status.code() == Some(2) && text(&output.stderr).contains("RESPROUT_SPIN=long"), "{}", text(&output.stderr));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Memory for lines.
 
+use std::sync::atomic::AtomicBool;
+
 /// Lanes of a line.
 pub const LANES: usize = 16;
 
@@ -14,11 +16,14 @@ pub(super) struct Line(pub [f32; LANES]);
 /// The values of a program, for one run at a time.
 pub struct Arena {
     lines: Vec<Line>,
+    /// Which replicas of values have been made in this run.
+    made: Vec<AtomicBool>,
 }
 
 impl Arena {
-    pub(super) fn new(lines: usize) -> Arena {
-        Arena { lines: vec![Line([0.0; LANES]); lines] }
+    pub(super) fn new(lines: usize, replicas: usize) -> Arena {
+        let made = (0..replicas).map(|_| AtomicBool::new(false)).collect();
+        Arena { lines: vec![Line([0.0; LANES]); lines], made }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -27,5 +32,9 @@ impl Arena {
 
     pub(super) fn pointer(&mut self) -> *mut f32 {
         self.lines.as_mut_ptr().cast()
+    }
+
+    pub(super) fn made(&self) -> &[AtomicBool] {
+        &self.made
     }
 }

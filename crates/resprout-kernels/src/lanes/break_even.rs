@@ -1,7 +1,7 @@
 //! From which density on a convolution is faster with its zeros.
 
 use super::program::{Paths, Program};
-use super::{Builder, Convolution, Team};
+use super::{Builder, Convolution, ThreadPool};
 use crate::table::Kernel;
 use crate::{Activation, ConvShape};
 use std::time::Duration;
@@ -38,10 +38,10 @@ pub fn break_even(
     shape: &ConvShape,
     images: usize,
     densities: &[f64],
-    team: &mut Team,
+    pool: &mut ThreadPool,
     limit: Duration,
 ) -> Option<BreakEven> {
-    let mut seconds = |density, paths| time(&mut program(kernel, shape, [images, team.threads()], density)?, team, limit, paths);
+    let mut seconds = |density, paths| time(&mut program(kernel, shape, [images, pool.threads()], density)?, pool, limit, paths);
     let dense = seconds(1.0, Paths::Dense)?;
     let sparse = densities.iter().map(|&density| Some((density, seconds(density, Paths::Sparse)?))).collect::<Option<_>>()?;
     Some(BreakEven { dense, sparse })
@@ -71,16 +71,16 @@ fn program(kernel: Kernel, shape: &ConvShape, [images, threads]: [usize; 2], den
 /// Runs of which the least time counts.
 const RUNS: usize = 10;
 
-fn time(program: &mut Program, team: &mut Team, limit: Duration, paths: Paths) -> Option<f64> {
+fn time(program: &mut Program, pool: &mut ThreadPool, limit: Duration, paths: Paths) -> Option<f64> {
     let mut arena = program.arena();
     let arenas = std::slice::from_mut(&mut arena);
-    program.tune(arenas, team, limit, paths);
+    program.tune(arenas, pool, limit, paths);
     let (inputs, outputs) = program.sizes();
     let inputs: Vec<Vec<f32>> = inputs.iter().map(|&size| vec![0.5; size]).collect();
     let mut outputs: Vec<Vec<f32>> = outputs.iter().map(|&size| vec![0.0; size]).collect();
     let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
     let mut outputs: Vec<&mut [f32]> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
-    let times = program.time(arenas, team, &inputs, &mut outputs, RUNS);
+    let times = program.time(arenas, pool, &inputs, &mut outputs, RUNS);
     program.names().zip(times).find_map(|((_, conv), seconds)| conv.map(|_| seconds))
 }
 

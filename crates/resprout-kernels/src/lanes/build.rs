@@ -361,7 +361,9 @@ impl Builder {
         self.insert_borders();
         let (places, lines) = self.places();
         let bordered: Vec<bool> = (0..self.extents.len()).map(|value| self.is_bordered(Value(value))).collect();
-        let placed = |value: Value| Placed { extent: self.extents[value.0], start: places[value.0] };
+        let placed =
+            |value: Value| Placed { extent: self.extents[value.0], start: places[value.0], made: value.0 * self.threads };
+        let replicas = self.extents.len() * self.threads;
         let mut ops = Vec::with_capacity(self.drafts.len());
         let mut names = Vec::with_capacity(self.drafts.len());
         for (name, draft) in std::mem::take(&mut self.drafts) {
@@ -382,7 +384,7 @@ impl Builder {
                     let lines = self.extents[to.0].lines_from(&self.extents[from.0]);
                     match self.extents[to.0].copies {
                         1 => Op::Border { from: placed(from), to: placed(to), repairs: lines },
-                        _ => Op::Own { from: placed(from), to: placed(to), lines: lines.concat() },
+                        _ => Op::Replicate { from: placed(from), to: placed(to), lines: lines.concat() },
                     }
                 }
                 Draft::Border { value } => {
@@ -416,7 +418,8 @@ impl Builder {
                 }
             });
         }
-        Some(Program { kernel: self.kernel, ops, names, lines, inputs: self.inputs, outputs: self.outputs, images: self.images })
+        let Builder { kernel, images, inputs, outputs, .. } = self;
+        Some(Program { kernel, ops, names, lines, replicas, inputs, outputs, images })
     }
 
     /// Where much of a value is border, what others have written is read less often if each thread makes the border of its band

@@ -2,8 +2,9 @@
 
 use super::arena::Arena;
 use super::layout::Lanes;
-use super::program::{Base, Choice, Conv, Op, Paths, Program};
-use super::team::{Member, Team};
+use super::pool::{Loops, ThreadPool, Worker};
+use super::program::{Choice, Conv, Op, Paths, Program};
+use super::run::Base;
 use super::tile::GROUPS;
 use crate::table::Kernel;
 use crate::{Activation, ConvShape};
@@ -25,24 +26,16 @@ impl Program {
     pub fn time(
         &self,
         arenas: &mut [Arena],
-        team: &mut Team,
+        pool: &mut ThreadPool,
         inputs: &[&[f32]],
         outputs: &mut [&mut [f32]],
         runs: usize,
     ) -> Vec<f64> {
-        let mut places = Places::new(arenas, self.lines, team);
-        let (pointers, _) = self.check(&mut arenas[0], inputs, outputs);
-        places.0[0].outputs = pointers.as_ptr();
-        let watches: Vec<Stopwatch> = self.ops.iter().map(|_| Stopwatch::default()).collect();
-        team.run(&|member| {
-            let (base, worker) = places.of(member);
-            for _ in 0..runs {
-                for (op, watch) in self.ops.iter().zip(&watches) {
-                    watch.time(member, || self.run_op(op, base, inputs, &worker));
-                }
-            }
-        });
-        watches.iter().map(Stopwatch::least).collect()
+        let pointers = self.check(&arenas[0], inputs, outputs);
+        let mut places = Places::new(arenas, self.lines, pool);
+        places.0[0] = Base::new(&mut arenas[0], pointers.as_ptr());
+        let steps: Vec<Step> = self.ops.iter().map(|op| Step { program: self, op, inputs }).collect();
+        places.time(pool, &steps, runs)
     }
 
     /// Tries ways to cut each convolution, within about `limit`, and keeps the fastest of those that are on these paths.
@@ -50,9 +43,9 @@ impl Program {
     ///
     /// # Panics
     /// As [`time`](Self::time).
-    pub fn tune(&mut self, arenas: &mut [Arena], team: &mut Team, limit: Duration, paths: Paths) -> Vec<Choice> {
+    pub fn tune(&mut self, arenas: &mut [Arena], pool: &mut ThreadPool, limit: Duration, paths: Paths) -> Vec<Choice> {
         let start = Instant::now();
-        let places = Places::new(arenas, self.lines, team);
+        let places = Places::new(arenas, self.lines, pool);
         let mut known: Vec<(Signature, Fastest)> = Vec::new();
         let mut left = self.convs().count();
         let kernel = self.kernel;
@@ -63,7 +56,7 @@ impl Program {
             let found = known.iter().find(|(known, _)| *known == signature).map(|(_, fastest)| *fastest);
             let fastest = found.unwrap_or_else(|| {
                 let share = limit.saturating_sub(start.elapsed()) / u32::try_from(left).unwrap_or(1);
-                conv.fastest(kernel, &places, team, share, paths)
+                conv.fastest(kernel, &places, pool, share, paths)
             });
             if conv.choice != fastest.of_all {
                 conv.choose(kernel, fastest.of_all);
@@ -76,23 +69,112 @@ impl Program {
     }
 }
 
-/// Where each thread of a team works: all in one arena, sharing what is done, or each alone in its own.
+/// Where the threads of a pool work: all in one arena, sharing what is done, or each alone in its own.
 struct Places(Vec<Base>);
 
 impl Places {
-    fn new(arenas: &mut [Arena], lines: usize, team: &Team) -> Places {
+    fn new(arenas: &mut [Arena], lines: usize, pool: &ThreadPool) -> Places {
         assert!(arenas.iter().all(|arena| arena.len() == lines), "an arena of another program");
-        assert!(arenas.len() == 1 || arenas.len() == team.threads(), "one arena, or one for each thread");
-        Places(arenas.iter_mut().map(|arena| Base { arena: arena.pointer(), outputs: std::ptr::null() }).collect())
+        assert!(arenas.len() == 1 || arenas.len() == pool.threads(), "one arena, or one for each thread");
+        Places(arenas.iter_mut().map(|arena| Base::new(arena, std::ptr::null())).collect())
     }
 
     /// How many threads share an operation.
-    fn sharing(&self, team: &Team) -> usize {
-        if self.0.len() == 1 { team.threads() } else { 1 }
+    fn sharing(&self, pool: &ThreadPool) -> usize {
+        if self.0.len() == 1 { pool.threads() } else { 1 }
     }
 
-    fn of<'a>(&self, member: &Member<'a>) -> (Base, Member<'a>) {
-        if self.0.len() == 1 { (self.0[0], *member) } else { (self.0[member.index], Member::alone()) }
+    /// Seconds of each work: the least of several rounds.
+    fn time(&self, pool: &mut ThreadPool, works: &[impl Work], rounds: usize) -> Vec<f64> {
+        let clock = Clock { last: Instant::now(), least: vec![f64::INFINITY; works.len()] };
+        let timed = Timed { places: self, works, rounds, clock: Mutex::new(clock) };
+        pool.run(&timed);
+        timed.clock.into_inner().unwrap_or_else(PoisonError::into_inner).least
+    }
+}
+
+/// A piece of a program that is timed.
+trait Work: Sync {
+    fn first(&self, base: Base, worker: Worker) -> usize;
+
+    fn run(&self, base: Base, item: usize, worker: Worker);
+
+    /// All of it on one thread.
+    fn run_alone(&self, base: Base) {
+        let items = self.first(base, Worker { index: 1, count: 1 });
+        (0..items).for_each(|item| self.run(base, item, Worker::ALONE));
+    }
+}
+
+/// An operation.
+struct Step<'a> {
+    program: &'a Program,
+    op: &'a Op,
+    inputs: &'a [&'a [f32]],
+}
+
+impl Work for Step<'_> {
+    fn first(&self, base: Base, worker: Worker) -> usize {
+        self.op.first(base, worker)
+    }
+
+    fn run(&self, base: Base, item: usize, worker: Worker) {
+        self.program.run_item(self.op, base, self.inputs, item, worker);
+    }
+}
+
+impl Work for &Conv {
+    fn first(&self, _base: Base, worker: Worker) -> usize {
+        Conv::first(self, worker)
+    }
+
+    fn run(&self, base: Base, item: usize, worker: Worker) {
+        // SAFETY: as in `Program::run_item`; threads that do not share have arenas of their own.
+        unsafe { Conv::run(self, base, item, worker) };
+    }
+}
+
+/// Several works one after another, for so many rounds; whoever closes a loop takes its time.
+struct Timed<'a, W> {
+    places: &'a Places,
+    works: &'a [W],
+    rounds: usize,
+    clock: Mutex<Clock>,
+}
+
+struct Clock {
+    last: Instant,
+    least: Vec<f64>,
+}
+
+impl<W: Work> Loops for Timed<'_, W> {
+    fn count(&self) -> usize {
+        self.works.len() * self.rounds
+    }
+
+    fn first(&self, index: usize, worker: Worker) -> usize {
+        match self.places.0[..] {
+            [base] => self.works[index % self.works.len()].first(base, worker),
+            // A work in an arena is an item.
+            _ => worker.index,
+        }
+    }
+
+    fn run(&self, index: usize, item: usize, worker: Worker) {
+        let work = &self.works[index % self.works.len()];
+        match self.places.0[..] {
+            [base] => work.run(base, item, worker),
+            _ => work.run_alone(self.places.0[item]),
+        }
+    }
+
+    fn done(&self, index: usize) {
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let seconds = (now - clock.last).as_secs_f64();
+        let least = &mut clock.least[index % self.works.len()];
+        *least = least.min(seconds);
+        clock.last = now;
     }
 }
 
@@ -124,7 +206,7 @@ impl Conv {
     }
 
     /// Measures candidates, each a few times, as long as there is time.
-    fn fastest(&mut self, kernel: Kernel, places: &Places, team: &mut Team, limit: Duration, paths: Paths) -> Fastest {
+    fn fastest(&mut self, kernel: Kernel, places: &Places, pool: &mut ThreadPool, limit: Duration, paths: Paths) -> Fastest {
         let start = Instant::now();
         let likely = self.usual(kernel, paths);
         let others = [Paths::Sparse, Paths::Dense].map(|paths| self.usual(kernel, paths));
@@ -132,7 +214,7 @@ impl Conv {
         for choice in [likely].into_iter().chain(others.into_iter().filter(|_| paths == Paths::Any)) {
             if tried.iter().all(|(_, known)| *known != choice) {
                 self.choose(kernel, choice);
-                tried.push((self.measure(places, team, f64::INFINITY), choice));
+                tried.push((self.measure(places, pool, f64::INFINITY), choice));
             }
         }
         let best = |tried: &[(f64, Choice)], of: &dyn Fn(&Choice) -> bool| {
@@ -147,7 +229,7 @@ impl Conv {
             .filter(|&group| self.groups_by(kernel, group) && if group == 1 { hopeful(1) } else { hopeful(largest) })
             .filter(|&group| paths != Paths::Dense || group == largest)
             .collect();
-        let mut candidates = self.candidates(kernel, places.sharing(team), &groups);
+        let mut candidates = self.candidates(kernel, places.sharing(pool), &groups);
         // The likely ones come first, all tiles of a block together: its stream is laid out once.
         candidates.sort_by_key(|choice| {
             let far = choice.block.max(1).ilog2().abs_diff(likely.block.max(1).ilog2());
@@ -158,7 +240,7 @@ impl Conv {
                 break;
             }
             self.choose(kernel, choice);
-            let seconds = self.measure(places, team, least);
+            let seconds = self.measure(places, pool, least);
             least = least.min(seconds);
             tried.push((seconds, choice));
         }
@@ -168,44 +250,10 @@ impl Conv {
     }
 
     /// The least time of a few runs; of fewer where the first say that it will not come near `best`.
-    fn measure(&self, places: &Places, team: &mut Team, best: f64) -> f64 {
-        let watch = Stopwatch::default();
-        let mut run = || {
-            team.run(&|member| {
-                let (base, worker) = places.of(member);
-                for _ in 0..2 {
-                    // SAFETY: as in `Program::run_op`; threads that do not share have arenas of their own.
-                    watch.time(member, || unsafe { self.run(base, &worker) });
-                }
-            });
-            watch.least()
-        };
-        if run() > UNLIKELY * best { watch.least() } else { run() }
-    }
-}
-
-/// The least time that a team has taken for some work.
-#[derive(Default)]
-struct Stopwatch(Mutex<Option<Duration>>);
-
-impl Stopwatch {
-    /// Does this thread's part of the work; the first thread takes the time from one meeting to the next. It begins before the
-    /// first: held up behind it, this thread could find all the work done by the others, and no time gone.
-    fn time(&self, member: &Member, work: impl FnOnce()) {
-        let start = Instant::now();
-        member.meet();
-        work();
-        member.meet();
-        if member.index == 0 {
-            let elapsed = start.elapsed();
-            let mut least = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            *least = Some(least.map_or(elapsed, |least| least.min(elapsed)));
-        }
-    }
-
-    /// In seconds; infinite if nothing was timed.
-    fn least(&self) -> f64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).map_or(f64::INFINITY, |least| least.as_secs_f64())
+    fn measure(&self, places: &Places, pool: &mut ThreadPool, best: f64) -> f64 {
+        let mut run = || places.time(pool, &[self], 2)[0];
+        let first = run();
+        if first > UNLIKELY * best { first } else { first.min(run()) }
     }
 }
 
@@ -223,22 +271,26 @@ pub fn limit(threads: usize) -> std::io::Result<f64> {
     let output = builder.conv("limit", input, convolution);
     builder.output(output);
     let Some(program) = builder.finish() else { return Ok(f64::NAN) };
-    let conv = program.convs().next();
-    let watch = Stopwatch::default();
-    const RUNS: usize = 2000;
-    let mut team = Team::new(threads)?;
-    let mut arenas: Vec<Arena> = (0..team.threads()).map(|_| program.arena()).collect();
-    let places = Places::new(&mut arenas, program.lines, &team);
-    team.run(&|member| {
-        let (base, worker) = places.of(member);
-        for _ in 0..5 {
-            watch.time(member, || {
-                for _ in 0..RUNS {
-                    // SAFETY: as in `run_op`; each thread has an arena of its own.
-                    conv.into_iter().for_each(|conv| unsafe { conv.run(base, &worker) });
-                }
-            });
-        }
-    });
-    Ok((threads * RUNS * WEIGHTS * SIZE[0] * SIZE[1]) as f64 / watch.least())
+    let mut pool = ThreadPool::new(threads)?;
+    let mut arenas: Vec<Arena> = (0..pool.threads()).map(|_| program.arena()).collect();
+    let places = Places::new(&mut arenas, program.lines, &pool);
+    let repeated: Vec<Repeated> = program.convs().map(Repeated).collect();
+    let seconds = places.time(&mut pool, &repeated, 5)[0];
+    Ok((threads * RUNS * WEIGHTS * SIZE[0] * SIZE[1]) as f64 / seconds)
+}
+
+/// Runs of a convolution that are timed as one.
+const RUNS: usize = 2000;
+
+/// A convolution, many times.
+struct Repeated<'a>(&'a Conv);
+
+impl Work for Repeated<'_> {
+    fn first(&self, base: Base, worker: Worker) -> usize {
+        Work::first(&self.0, base, worker)
+    }
+
+    fn run(&self, base: Base, item: usize, worker: Worker) {
+        (0..RUNS).for_each(|_| Work::run(&self.0, base, item, worker));
+    }
 }

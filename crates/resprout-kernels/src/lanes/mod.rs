@@ -22,9 +22,10 @@ mod build;
 mod cuts;
 mod layout;
 mod measure;
+mod pool;
 mod program;
+mod run;
 mod stream;
-mod team;
 mod tile;
 
 pub use arena::{Arena, LANES};
@@ -32,5 +33,5 @@ pub use break_even::{BreakEven, break_even};
 pub use build::{Builder, Convolution, Value};
 pub use layout::wasted;
 pub use measure::limit;
+pub use pool::{Loops, PoolOptions, ThreadPool, Worker, usable_threads};
 pub use program::{Choice, Paths, Program};
-pub use team::{Member, Team};

@@ -2,10 +2,11 @@
 
 use super::arena::{Arena, LANES, LINE};
 use super::layout::{Extent, Gather, Repair};
+use super::pool::{PIECES, ThreadPool, Worker, run_alone};
+use super::run::{Base, Run as ProgramRun};
 use super::stream::{Row, Stream};
-use super::team::{Member, PIECES, Team};
 use super::tile::{self, GROUPS, MOST_ROWS, ROWS, Run, Tile, Work};
-use crate::table::{Kernel, per_isa};
+use crate::table::Kernel;
 use crate::{Activation, ConvShape};
 
 /// How a convolution is cut into pieces. No choice changes a result.
@@ -41,6 +42,8 @@ pub(super) struct Placed {
     pub extent: Extent,
     /// Its first line.
     pub start: usize,
+    /// The number of its first replica among those of all values.
+    pub made: usize,
 }
 
 pub(super) enum Op {
@@ -58,8 +61,8 @@ pub(super) enum Op {
         to: Placed,
         repairs: Vec<Vec<Repair>>,
     },
-    /// Each thread makes a copy of its own, with a border.
-    Own {
+    /// Each thread makes a replica of its own, with a border.
+    Replicate {
         from: Placed,
         to: Placed,
         lines: Vec<Repair>,
@@ -146,24 +149,13 @@ pub struct Program {
     /// Names for tables, one per operation.
     pub(super) names: Vec<String>,
     pub(super) lines: usize,
+    /// How many replicas there are, of all values.
+    pub(super) replicas: usize,
     /// Elements of each input and output.
     pub(super) inputs: Vec<usize>,
     pub(super) outputs: Vec<usize>,
     pub(super) images: usize,
 }
-
-/// Addresses that all threads use at once, each its own parts.
-#[derive(Clone, Copy)]
-pub(super) struct Base {
-    pub arena: *mut f32,
-    /// Null if nobody asks for them.
-    pub outputs: *const *mut f32,
-}
-
-// SAFETY: threads write to disjoint parts between two meetings, and read only what was written before the last one.
-unsafe impl Send for Base {}
-// SAFETY: as above.
-unsafe impl Sync for Base {}
 
 impl Program {
     /// Elements of each input and of each output.
@@ -173,17 +165,16 @@ impl Program {
 
     /// Memory for one run at a time.
     pub fn arena(&self) -> Arena {
-        Arena::new(self.lines)
+        Arena::new(self.lines, self.replicas)
     }
 
-    /// Runs on all threads of the team: they share each operation.
+    /// Runs on the threads of the pool: they share each operation.
     ///
     /// # Panics
     /// If inputs or outputs do not have the lengths that the program was built for, or the arena is another's.
-    pub fn run(&self, arena: &mut Arena, team: &mut Team, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) {
-        let (pointers, arena) = self.check(arena, inputs, outputs);
-        let base = Base { arena, outputs: pointers.as_ptr() };
-        team.run(&|member| self.run_part(base, inputs, member));
+    pub fn run(&self, arena: &mut Arena, pool: &mut ThreadPool, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) {
+        let pointers = self.check(arena, inputs, outputs);
+        pool.run(&ProgramRun { program: self, base: Base::new(arena, pointers.as_ptr()), inputs });
     }
 
     /// Runs on this thread alone.
@@ -191,22 +182,16 @@ impl Program {
     /// # Panics
     /// As [`run`](Self::run).
     pub fn run_alone(&self, arena: &mut Arena, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) {
-        let (pointers, arena) = self.check(arena, inputs, outputs);
-        self.run_part(Base { arena, outputs: pointers.as_ptr() }, inputs, &Member::alone());
+        let pointers = self.check(arena, inputs, outputs);
+        run_alone(&ProgramRun { program: self, base: Base::new(arena, pointers.as_ptr()), inputs }, 1);
     }
 
-    pub(super) fn check(&self, arena: &mut Arena, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) -> (Vec<*mut f32>, *mut f32) {
+    /// The places of the outputs.
+    pub(super) fn check(&self, arena: &Arena, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) -> Vec<*mut f32> {
         assert_eq!(arena.len(), self.lines, "an arena of another program");
         assert!(inputs.iter().map(|input| input.len()).eq(self.inputs.iter().copied()), "inputs of another size");
         assert!(outputs.iter().map(|output| output.len()).eq(self.outputs.iter().copied()), "outputs of another size");
-        (outputs.iter_mut().map(|output| output.as_mut_ptr()).collect(), arena.pointer())
-    }
-
-    fn run_part(&self, base: Base, inputs: &[&[f32]], member: &Member) {
-        for op in &self.ops {
-            self.run_op(op, base, inputs, member);
-            member.meet();
-        }
+        outputs.iter_mut().map(|output| output.as_mut_ptr()).collect()
     }
 
     /// Names of the operations, and of each convolution its number.
@@ -258,212 +243,6 @@ impl Program {
     pub fn shapes(&self) -> impl Iterator<Item = &ConvShape> {
         self.convs().map(|conv| &conv.shape)
     }
-
-    pub(super) fn run_op(&self, op: &Op, base: Base, inputs: &[&[f32]], member: &Member) {
-        // SAFETY: `Builder` has checked every extent against the arena; each thread writes its own channels or tiles.
-        unsafe {
-            match op {
-                Op::Conv(conv) => conv.run(base, member),
-                Op::Input { index, to, table } => {
-                    let size = to.extent.size[0] * to.extent.size[1];
-                    // Threads share the lines: images often have three channels, and tables are long.
-                    member.each(table.len(), |line| {
-                        for channel in 0..to.extent.channels {
-                            let source = inputs[*index].as_ptr().add(channel * size);
-                            tile::gather_line(self.kernel, &table[line], source, base.channel(to, channel));
-                        }
-                    });
-                }
-                Op::Border { from, to, repairs } => {
-                    member.each_of(repairs.len(), to.extent.channels, |band, channel| {
-                        let (source, target) = (base.channel(from, channel), base.channel(to, channel));
-                        tile::repair_lines(self.kernel, &repairs[band], source, target);
-                    });
-                }
-                Op::Own { from, to, lines } => {
-                    let Some(own) = base.copy(to, member) else { return };
-                    for channel in 0..to.extent.channels {
-                        tile::repair_lines(self.kernel, lines, base.channel(from, channel), own.channel(to, channel));
-                    }
-                }
-                Op::Move { from, to, tables } => {
-                    member.each_of(tables.len(), to.extent.channels, |band, channel| {
-                        let (source, line) = (base.channel(from, channel), base.channel(to, channel));
-                        tables[band].iter().for_each(|gather| tile::gather_line(self.kernel, gather, source, line));
-                    });
-                }
-                Op::Copy { from, to, first } => {
-                    member.each_of(to.extent.lanes.bands, from.extent.channels, |band, channel| {
-                        let (source, target) = (base.channel(from, channel), base.channel(to, first + channel));
-                        for_rows(band, &from.extent, &to.extent, |a, b, count| {
-                            source.add(a * LANES).copy_to_nonoverlapping(target.add(b * LANES), count * LANES);
-                        });
-                    });
-                }
-                Op::Pool { from, to, taps, step, kind } => {
-                    let [down, across] = *step;
-                    member.each_of(to.extent.lanes.bands, to.extent.channels, |band, channel| {
-                        let source = std::slice::from_raw_parts(base.channel(from, channel), from.extent.span() * LANES);
-                        for y in to.extent.lanes.rows(band) {
-                            let target = base.channel(to, channel).add(to.extent.line_of(band, y as isize, 0) * LANES);
-                            let target = std::slice::from_raw_parts_mut(target, to.extent.lanes.patch[1] * LANES);
-                            let source = &source[from.extent.shift(band, y * down, 0) * LANES..];
-                            pool(self.kernel, source, target, taps, across, *kind);
-                        }
-                    });
-                }
-                Op::Affine { from, to, scale, shift, activation } => {
-                    member.each_of(to.extent.lanes.bands, from.extent.channels, |band, channel| {
-                        let (source, target) = (base.channel(from, channel), base.channel(to, channel));
-                        let (scale, shift) = (scale[channel], shift[channel]);
-                        for_rows(band, &from.extent, &to.extent, |a, b, count| {
-                            let source = std::slice::from_raw_parts(source.add(a * LANES), count * LANES);
-                            let target = std::slice::from_raw_parts_mut(target.add(b * LANES), count * LANES);
-                            affine(self.kernel, source, target, scale, shift, *activation);
-                        });
-                    });
-                }
-                Op::Add { a, b, to, activation } => {
-                    member.each_of(to.extent.lanes.bands, to.extent.channels, |band, channel| {
-                        let (left, right, target) =
-                            (base.channel(a, channel), base.channel(b, channel), base.channel(to, channel));
-                        let count = to.extent.lanes.patch[1] * LANES;
-                        for y in to.extent.lanes.rows(band) {
-                            let at =
-                                |placed: &Placed, line: *mut f32| line.add(placed.extent.line_of(band, y as isize, 0) * LANES);
-                            let left = std::slice::from_raw_parts(at(a, left), count);
-                            let right = std::slice::from_raw_parts(at(b, right), count);
-                            let target = std::slice::from_raw_parts_mut(at(to, target), count);
-                            add(self.kernel, left, right, target, *activation);
-                        }
-                    });
-                }
-                Op::Mean { from, to, table } => {
-                    let size = from.extent.size[0] * from.extent.size[1];
-                    member.each(from.extent.channels, |channel| {
-                        let source = std::slice::from_raw_parts(base.channel(from, channel), from.extent.span() * LANES);
-                        let sums = lane_sums(self.kernel, table, source);
-                        let target = base.channel(to, channel);
-                        // The lanes of an image lie side by side.
-                        for (image, lanes) in sums.chunks_exact(LANES / from.extent.lanes.images).enumerate() {
-                            let sum: f64 = lanes.iter().sum();
-                            *target.add(to.extent.float(image, [0, 0])) = (sum / size as f64) as f32;
-                        }
-                    });
-                }
-                // Nobody asks for the outputs.
-                Op::Output { .. } if base.outputs.is_null() => {}
-                Op::Output { from, index, table } => {
-                    let size = from.extent.size[0] * from.extent.size[1];
-                    member.each(from.extent.channels, |channel| {
-                        let target = (*base.outputs.add(*index)).add(channel * size);
-                        scatter(table, base.channel(from, channel), target);
-                    });
-                }
-            }
-        }
-    }
-}
-
-impl Base {
-    /// The first line (of the border) of a channel.
-    ///
-    /// # Safety
-    /// `value` must lie in this arena and have the channel.
-    unsafe fn channel(&self, value: &Placed, channel: usize) -> *mut f32 {
-        // SAFETY: the caller asks for a channel of a value of this arena.
-        unsafe { self.arena.add((value.start + channel * value.extent.pitch()) * LANES) }
-    }
-
-    /// Where `value` is read as the member's own copy, if there are copies. `None` for a member without one: the others do its
-    /// part.
-    ///
-    /// # Safety
-    /// `value` must lie in this arena, with all its copies.
-    unsafe fn copy(&self, value: &Placed, member: &Member) -> Option<Base> {
-        let Extent { copies, band, .. } = value.extent;
-        match copies {
-            1 => Some(*self),
-            // SAFETY: each copy is a band behind the one before, in this arena.
-            _ => (member.index < copies).then(|| Base { arena: unsafe { self.arena.add(member.index * band * LANES) }, ..*self }),
-        }
-    }
-}
-
-/// Every lane that a table would read, to the place where it would be read from.
-///
-/// # Safety
-/// Both must be whole channels of the values that the table was made for, `target` the one that it reads.
-unsafe fn scatter(table: &[Gather], source: *const f32, target: *mut f32) {
-    for gather in table {
-        // SAFETY: tables are made of places inside of their values.
-        let line = unsafe { source.add(gather.line as usize * LANES).cast::<[f32; LANES]>().read() };
-        for lane in (0..LANES).filter(|lane| gather.read >> lane & 1 == 1) {
-            // SAFETY: as above.
-            unsafe { *target.add(gather.from[lane] as usize) = line[lane] };
-        }
-    }
-}
-
-/// The sums of each lane's pixels, of a channel from its first line on.
-#[inline(always)]
-fn lane_sums_body(table: &[Gather], source: &[f32]) -> [f64; LANES] {
-    let (source, _) = source.as_chunks::<LANES>();
-    let mut lanes = [0.0; LANES];
-    for gather in table {
-        let line = &source[gather.line as usize];
-        for lane in 0..LANES {
-            lanes[lane] += if gather.read >> lane & 1 == 1 { f64::from(line[lane]) } else { 0.0 };
-        }
-    }
-    lanes
-}
-
-/// Calls `work` with the first lines of each row of a band in both values, and the row's length.
-fn for_rows(band: usize, from: &Extent, to: &Extent, work: impl Fn(usize, usize, usize)) {
-    for y in to.lanes.rows(band) {
-        work(from.line_of(band, y as isize, 0), to.line_of(band, y as isize, 0), to.lanes.patch[1]);
-    }
-}
-
-per_isa!(fn pool(source: &[f32], target: &mut [f32], taps: &[usize], step: usize, kind: Pool) = pool_body);
-per_isa!(fn lane_sums(table: &[Gather], source: &[f32]) -> [f64; LANES] = lane_sums_body);
-per_isa!(fn affine(source: &[f32], target: &mut [f32], scale: f32, shift: f32, activation: Activation) = affine_body);
-per_isa!(fn add(left: &[f32], right: &[f32], target: &mut [f32], activation: Activation) = add_body);
-
-/// A row of lines; the taps are those of its first one.
-#[inline(always)]
-fn pool_body(source: &[f32], target: &mut [f32], taps: &[usize], step: usize, kind: Pool) {
-    let (source, _) = source.as_chunks::<LANES>();
-    let (target, _) = target.as_chunks_mut::<LANES>();
-    for (x, target) in target.iter_mut().enumerate() {
-        let mut result = source[x * step + taps[0]];
-        for &tap in &taps[1..] {
-            let other = source[x * step + tap];
-            for lane in 0..LANES {
-                result[lane] = match kind {
-                    // NaN wins, as it must.
-                    Pool::Max if other[lane] > result[lane] || other[lane].is_nan() => other[lane],
-                    Pool::Max => result[lane],
-                    Pool::Mean(_) => result[lane] + other[lane],
-                };
-            }
-        }
-        if let Pool::Mean(scale) = kind {
-            result.iter_mut().for_each(|value| *value *= scale);
-        }
-        *target = result;
-    }
-}
-
-#[inline(always)]
-fn affine_body(source: &[f32], target: &mut [f32], scale: f32, shift: f32, activation: Activation) {
-    target.iter_mut().zip(source).for_each(|(y, x)| *y = activation.apply(x * scale + shift));
-}
-
-#[inline(always)]
-fn add_body(left: &[f32], right: &[f32], target: &mut [f32], activation: Activation) {
-    target.iter_mut().zip(left.iter().zip(right)).for_each(|(sum, (a, b))| *sum = activation.apply(a + b));
 }
 
 impl Conv {
@@ -634,30 +413,41 @@ impl Conv {
         lines
     }
 
-    /// # Safety
-    /// The base must be that of an arena of the program's size, and all members must run the same.
-    pub(super) unsafe fn run(&self, base: Base, member: &Member) {
-        let count = member.count;
-        let (tiles, parts) = (self.tiles.len(), self.stream.parts.len() - 1);
-        // What a thread begins with lies side by side: its tiles with all channels, or its channels of all tiles.
-        let own = if self.choice.by_channel && parts.is_multiple_of(count) { parts / count } else { parts };
-        let by_band = !self.choice.by_channel && self.band_starts.len() == count + 1;
-        let first = |owner: usize| match by_band {
-            true => parts * self.band_starts[owner],
-            false => tiles * parts * owner / count,
-        };
-        if by_band && count > 1 {
-            self.ask_for_edges(base, member.index);
+    /// Whether each worker begins with its band.
+    fn by_band(&self, worker: Worker) -> bool {
+        !self.choice.by_channel && self.band_starts.len() == worker.count + 1
+    }
+
+    /// Parts of the output channels.
+    fn part_count(&self) -> usize {
+        self.stream.parts.len() - 1
+    }
+
+    /// The first item of a worker's share, or past the last one: a part of the output channels of a tile.
+    pub(super) fn first(&self, worker: Worker) -> usize {
+        let parts = self.part_count();
+        match self.by_band(worker) {
+            true => parts * self.band_starts[worker.index],
+            false => worker.first_of(self.tiles.len() * parts),
         }
-        // SAFETY: the builder has placed the copies.
-        let Some(own_input) = (unsafe { base.copy(&self.from, member) }) else { return };
-        member.divide_at(first, |thing| {
-            let (owner, thing) = (thing / (tiles * own), thing % (tiles * own));
-            let (tile, part) = (thing / own, owner * own + thing % own);
-            let groups = self.stream.parts[part]..self.stream.parts[part + 1];
-            // SAFETY: passed on to the caller; different tiles and channels do not meet.
-            unsafe { self.run_tile([own_input, base], &self.tiles[tile], groups) };
-        });
+    }
+
+    /// # Safety
+    /// The base must be that of an arena of the program's size, and all workers must run the same.
+    pub(super) unsafe fn run(&self, base: Base, item: usize, worker: Worker) {
+        let (tiles, parts) = (self.tiles.len(), self.part_count());
+        // What a worker begins with lies side by side: its tiles with all channels, or its channels of all tiles.
+        let own = if self.choice.by_channel && parts.is_multiple_of(worker.count) { parts / worker.count } else { parts };
+        if self.by_band(worker) && worker.count > 1 {
+            let starts = &self.band_starts[..worker.count];
+            let band = starts.iter().position(|first| parts * first == item);
+            band.into_iter().for_each(|band| self.ask_for_edges(base, band));
+        }
+        let (owner, item) = (item / (tiles * own), item % (tiles * own));
+        let (tile, part) = (item / own, owner * own + item % own);
+        let groups = self.stream.parts[part]..self.stream.parts[part + 1];
+        // SAFETY: passed on to the caller; different tiles and channels do not meet.
+        unsafe { self.run_tile([base.nearest(&self.from, worker), base], &self.tiles[tile], groups) };
     }
 
     /// Asks for the rows beyond a band's own, which other threads have written: all at once, or sums would wait for one by one.

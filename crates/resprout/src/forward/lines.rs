@@ -7,7 +7,7 @@ use crate::model::Model;
 use crate::ops::remap::Remap;
 use crate::ops::{BinaryOp, Compute};
 use crate::tensor::Tensor;
-use resprout_kernels::lanes::{Arena, Builder, Choice, Convolution, Paths, Program, Team, Value};
+use resprout_kernels::lanes::{Arena, Builder, Choice, Convolution, Paths, Program, ThreadPool, Value};
 use resprout_kernels::{Activation, ConvShape, Kernel};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -24,7 +24,15 @@ pub(crate) struct Compiled {
     pub plan: Plan,
     pub together: usize,
     kernel: Kernel,
+    /// The layer of each step.
+    names: Vec<String>,
     segments: Vec<Segment>,
+}
+
+/// The same network for the calling thread alone: where several share each operation, the work is cut for them.
+pub(crate) struct Twin {
+    segments: Vec<Segment>,
+    arenas: Vec<Arena>,
 }
 
 enum Segment {
@@ -44,18 +52,17 @@ impl Compiled {
         if plan.input_shape.first() != fixed_batch(model).as_ref() || together > 1 || !plan.keeps_count() {
             plan.check_apart(model, &model.graph.outputs)?;
         }
-        let mut compiler = Compiler::new(model, &plan, kernel, together, sharing);
-        if plan.continues {
-            // What the steps before had in lines goes on in lines, as it would without a cut.
-            compiler.known(0);
-        }
-        for index in 0..plan.steps.len() {
-            compiler.step(index)?;
-        }
-        compiler.current = plan.steps.len();
-        compiler.close()?;
-        let segments = compiler.segments;
-        Ok(Compiled { plan, together, kernel, segments })
+        let names: Vec<String> = plan.steps.iter().map(|step| model.graph.layers[step.layer].name.clone()).collect();
+        let segments = Compiler::new(&names, &plan, kernel, together, sharing).segments()?;
+        Ok(Compiled { plan, together, kernel, names, segments })
+    }
+
+    /// The same for one thread, on these paths.
+    pub fn twin(&self, paths: Paths) -> Result<Twin> {
+        let mut segments = Compiler::new(&self.names, &self.plan, self.kernel, self.together, 1).segments()?;
+        programs_mut(&mut segments).filter(|_| paths != Paths::Any).for_each(|program| program.choose(&program.usual(paths)));
+        let arenas = programs(&segments).map(Program::arena).collect();
+        Ok(Twin { segments, arenas })
     }
 
     /// Whether nearly all images go through lines: each step between two programs costs a way out and in.
@@ -66,17 +73,11 @@ impl Compiled {
     }
 
     pub fn programs(&self) -> impl Iterator<Item = &Program> {
-        self.segments.iter().filter_map(|segment| match segment {
-            Segment::Program { program, .. } => Some(&**program),
-            Segment::Step(_) => None,
-        })
+        programs(&self.segments)
     }
 
     pub fn programs_mut(&mut self) -> impl Iterator<Item = &mut Program> {
-        self.segments.iter_mut().filter_map(|segment| match segment {
-            Segment::Program { program, .. } => Some(&mut **program),
-            Segment::Step(_) => None,
-        })
+        programs_mut(&mut self.segments)
     }
 
     /// Memory for one run at a time: an arena for each program.
@@ -91,52 +92,64 @@ impl Compiled {
 
     /// Tries ways to cut every convolution for batches of so many images, within about `limit` for each of them; returns of
     /// each the fastest that was found on the dense path.
-    pub fn tune(&mut self, team: &mut Team, batch: usize, limit: Duration, paths: Paths) -> Vec<Choice> {
-        let workers = self.workers(batch, team.threads());
+    pub fn tune(&mut self, pool: &mut ThreadPool, batch: usize, limit: Duration, paths: Paths) -> Vec<Choice> {
+        let workers = self.workers(batch, pool.threads());
         let mut dense = Vec::new();
         for program in self.programs_mut() {
             let mut arenas: Vec<Arena> = (0..workers).map(|_| program.arena()).collect();
             let convs = u32::try_from(program.choices().len()).unwrap_or(u32::MAX);
-            dense.extend(program.tune(&mut arenas, team, limit * convs, paths));
+            dense.extend(program.tune(&mut arenas, pool, limit * convs, paths));
         }
         dense
     }
 
-    /// Runs up to [`together`](Self::together) images, alone or with a team; `outputs` have room for what comes out of so many.
-    pub fn run(&self, images: &[f32], arenas: &mut [Arena], team: Option<&mut Team>, outputs: &mut [&mut [f32]]) {
+    /// Runs up to [`together`](Self::together) images, alone or with a pool; `outputs` have room for what comes out of so many.
+    pub fn run(&self, images: &[f32], arenas: &mut [Arena], pool: Option<&mut ThreadPool>, outputs: &mut [&mut [f32]]) {
+        self.run_segments(&self.segments, images, arenas, pool, outputs);
+    }
+
+    /// The same, alone.
+    pub fn run_twin(&self, twin: &mut Twin, images: &[f32], outputs: &mut [&mut [f32]]) {
+        self.run_segments(&twin.segments, images, &mut twin.arenas, None, outputs);
+    }
+
+    fn run_segments(
+        &self,
+        segments: &[Segment],
+        images: &[f32],
+        arenas: &mut [Arena],
+        mut pool: Option<&mut ThreadPool>,
+        outputs: &mut [&mut [f32]],
+    ) {
         if images.len() == self.plan.input_shape.iter().product::<usize>()
-            && let (Some(program), [arena]) = (self.only_program(), &mut *arenas)
+            && let (Some(program), [arena]) = (self.only_program(segments), &mut *arenas)
         {
-            return run_program(program, arena, team, &[images], outputs);
+            return run_program(program, arena, pool, &[images], outputs);
         }
-        fill(outputs, &self.run_segments(images, arenas, team));
-    }
-
-    /// The program that reads the images and writes the only output, if there is nothing else.
-    fn only_program(&self) -> Option<&Program> {
-        match &self.segments[..] {
-            [Segment::Program { program, inputs, outputs }] => {
-                (inputs[..] == [0] && outputs.len() == 1 && self.plan.result_shapes.len() == 1).then_some(program)
-            }
-            _ => None,
-        }
-    }
-
-    fn run_segments(&self, images: &[f32], arenas: &mut [Arena], mut team: Option<&mut Team>) -> Vec<Tensor> {
         let mut slots = self.start(images);
         let mut arenas = arenas.iter_mut();
-        for segment in &self.segments {
+        for segment in segments {
             match segment {
                 Segment::Step(index) => self.run_step(*index, &mut slots),
                 Segment::Program { program, inputs, outputs } => {
                     let Some(arena) = arenas.next() else { continue };
                     self.with_buffers(inputs, outputs, &mut slots, |inputs, outputs| {
-                        run_program(program, arena, team.as_deref_mut(), inputs, outputs);
+                        run_program(program, arena, pool.as_deref_mut(), inputs, outputs);
                     });
                 }
             }
         }
-        self.plan.results(&mut slots)
+        fill(outputs, &self.plan.results(&mut slots));
+    }
+
+    /// The program that reads the images and writes the only output, if there is nothing else.
+    fn only_program<'s>(&self, segments: &'s [Segment]) -> Option<&'s Program> {
+        match segments {
+            [Segment::Program { program, inputs, outputs }] => {
+                (inputs[..] == [0] && outputs.len() == 1 && self.plan.result_shapes.len() == 1).then_some(program)
+            }
+            _ => None,
+        }
     }
 
     /// A last, shorter chunk is filled up with zeros.
@@ -170,8 +183,8 @@ impl Compiled {
     }
 
     /// The least time of every operation in batches of so many images.
-    pub fn time(&self, team: &mut Team, batch: usize, runs: usize) -> Vec<LayerTime> {
-        let workers = self.workers(batch, team.threads());
+    pub fn time(&self, pool: &mut ThreadPool, batch: usize, runs: usize) -> Vec<LayerTime> {
+        let workers = self.workers(batch, pool.threads());
         let images = vec![0.5; self.plan.input_shape.iter().product()];
         let mut slots = self.start(&images);
         let mut all = Vec::new();
@@ -188,7 +201,7 @@ impl Compiled {
                     let mut arenas: Vec<Arena> = (0..workers).map(|_| program.arena()).collect();
                     let mut seconds = Vec::new();
                     self.with_buffers(inputs, outputs, &mut slots, |inputs, outputs| {
-                        seconds = program.time(&mut arenas, team, inputs, outputs, runs.max(1));
+                        seconds = program.time(&mut arenas, pool, inputs, outputs, runs.max(1));
                     });
                     let work = program.work();
                     all.extend(program.names().zip(seconds).map(|((name, conv), seconds)| LayerTime {
@@ -206,9 +219,29 @@ impl Compiled {
     }
 }
 
-fn run_program(program: &Program, arena: &mut Arena, team: Option<&mut Team>, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) {
-    match team {
-        Some(team) => program.run(arena, team, inputs, outputs),
+fn programs(segments: &[Segment]) -> impl Iterator<Item = &Program> {
+    segments.iter().filter_map(|segment| match segment {
+        Segment::Program { program, .. } => Some(&**program),
+        Segment::Step(_) => None,
+    })
+}
+
+fn programs_mut(segments: &mut [Segment]) -> impl Iterator<Item = &mut Program> {
+    segments.iter_mut().filter_map(|segment| match segment {
+        Segment::Program { program, .. } => Some(&mut **program),
+        Segment::Step(_) => None,
+    })
+}
+
+fn run_program(
+    program: &Program,
+    arena: &mut Arena,
+    pool: Option<&mut ThreadPool>,
+    inputs: &[&[f32]],
+    outputs: &mut [&mut [f32]],
+) {
+    match pool {
+        Some(pool) => program.run(arena, pool, inputs, outputs),
         None => program.run_alone(arena, inputs, outputs),
     }
 }
@@ -238,7 +271,7 @@ struct Open {
 }
 
 struct Compiler<'a> {
-    model: &'a Model,
+    names: &'a [String],
     plan: &'a Plan,
     kernel: Kernel,
     together: usize,
@@ -256,7 +289,7 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(model: &'a Model, plan: &'a Plan, kernel: Kernel, together: usize, sharing: usize) -> Compiler<'a> {
+    fn new(names: &'a [String], plan: &'a Plan, kernel: Kernel, together: usize, sharing: usize) -> Compiler<'a> {
         let mut last_read = HashMap::new();
         let mut shapes = HashMap::from([(0, plan.input_shape.clone())]);
         for (index, step) in plan.steps.iter().enumerate() {
@@ -265,7 +298,7 @@ impl<'a> Compiler<'a> {
         }
         last_read.extend(shapes.keys().filter(|slot| plan.is_result(**slot)).map(|slot| (*slot, usize::MAX)));
         Compiler {
-            model,
+            names,
             plan,
             kernel,
             together,
@@ -277,6 +310,20 @@ impl<'a> Compiler<'a> {
             last_read,
             shapes,
         }
+    }
+
+    /// Compiles the plan.
+    fn segments(mut self) -> Result<Vec<Segment>> {
+        if self.plan.continues {
+            // What the steps before had in lines goes on in lines, as it would without a cut.
+            self.known(0);
+        }
+        for index in 0..self.plan.steps.len() {
+            self.step(index)?;
+        }
+        self.current = self.plan.steps.len();
+        self.close()?;
+        Ok(self.segments)
     }
 
     fn step(&mut self, index: usize) -> Result<()> {
@@ -365,7 +412,7 @@ impl<'a> Compiler<'a> {
 
     /// Adds the step to the open program; `None` if lines cannot do it.
     fn lines(&mut self, index: usize, step: &Step) -> Option<()> {
-        let name = self.model.graph.layers[step.layer].name.as_str();
+        let name = self.names[index].as_str();
         match &step.compute {
             Compute::Conv(conv) => {
                 if !Builder::knows(conv.shape()) || step.shape[0] != self.together {
@@ -576,6 +623,11 @@ mod tests {
         let mut result = vec![0.0; 8];
         compiled.run(&images.data, &mut compiled.arenas(), None, &mut [&mut result]);
         assert_eq!(expected.shape, [2, 4]);
+        // The twin of what is cut for three threads is the same.
+        let shared = Compiled::new(&model, plan(), Kernel::best(), 3).unwrap();
+        let mut alone = vec![0.0; 8];
+        shared.run_twin(&mut shared.twin(Paths::Any).unwrap(), &images.data, &mut [&mut alone]);
+        assert_eq!(alone, result);
         // The same sums in another order.
         assert!(result.iter().zip(&expected.data).all(|(a, b)| (a - b).abs() < 1e-5), "{result:?} {expected:?}");
     }

@@ -10,7 +10,7 @@ mod support;
 mod tests;
 
 pub use lines::LayerTime;
-pub(crate) use lines::{Compiled, usual_together, workers};
+pub(crate) use lines::{Compiled, Twin, usual_together, workers};
 pub use network::{Network, plan_chunk};
 pub(crate) use network::{fixed_batch, parts, room, with_batch};
 pub use plan::{BatchNormStep, Plan, PlanOptions, Slots, Step};

@@ -13,6 +13,8 @@
 //! # }
 //! ```
 
+mod noise;
+mod pace;
 mod plan;
 mod stages;
 mod tune;
@@ -21,22 +23,24 @@ pub use plan::{PlanFile, StoredPlan, cpu_name};
 pub use stages::StageStart;
 
 use crate::error::{Error, Result};
-use crate::forward::{Compiled, LayerTime, parts, room};
+use crate::forward::{Compiled, LayerTime, Twin, parts, room};
 use crate::model::Model;
 use crate::table;
 use crate::tensor::Tensor;
+use pace::{Pace, Way};
 pub use resprout_kernels::lanes::Paths;
-use resprout_kernels::lanes::{Arena, BreakEven, Choice, Program, Team, break_even};
+use resprout_kernels::lanes::{Arena, BreakEven, Choice, Loops, Program, ThreadPool, Worker, break_even, usable_threads};
 use resprout_kernels::{ConvShape, KERNELS, Kernel};
 use serde::{Deserialize, Serialize};
 use stages::Parts;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a session is made.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// Threads that work on a batch, the calling one among them. As many as the machine has stay on a CPU each while they work.
+    /// Threads that work on a batch, the calling one among them. Of more than this process can use at once (its CPUs, or its
+    /// quota of their time), only so many are started.
     pub threads: usize,
     /// Images of a usual batch: the plan is made for it. Any other number runs too.
     pub batch: usize,
@@ -46,15 +50,22 @@ pub struct SessionOptions {
     pub kernel: Option<String>,
     /// Ways to compute convolutions that may be chosen.
     pub paths: Paths,
+    /// Whether each thread stays on a CPU of its own while it works. That helps only where nothing else runs there.
+    pub pin: bool,
 }
 
 impl Default for SessionOptions {
     fn default() -> SessionOptions {
-        SessionOptions { threads: 1, batch: 1, tune: 0.0, kernel: None, paths: Paths::Any }
+        SessionOptions { threads: 1, batch: 1, tune: 0.0, kernel: None, paths: Paths::Any, pin: false }
     }
 }
 
 impl SessionOptions {
+    /// The threads that will be started, the calling one among them.
+    pub fn started_threads(&self) -> usize {
+        self.threads.min(usable_threads())
+    }
+
     /// The name of the kernel that will run.
     pub fn kernel_name(&self) -> String {
         self.kernel.clone().unwrap_or_else(|| Kernel::best().name().into())
@@ -64,9 +75,10 @@ impl SessionOptions {
 /// A network ready to run images of one size.
 pub struct Session {
     stages: Vec<Stage>,
-    team: Team,
+    pool: ThreadPool,
     image: Vec<usize>,
     batch: usize,
+    note: Option<String>,
 }
 
 /// A part of the network, and memory for each thread that runs it alone.
@@ -74,6 +86,13 @@ struct Stage {
     start: StageStart,
     compiled: Compiled,
     arenas: Vec<Vec<Arena>>,
+    paths: Paths,
+    /// Threads that it is cut for.
+    sharing: usize,
+    /// For the calling thread alone, once it does a run that is cut for several.
+    twin: Option<Twin>,
+    /// Who does a run, where threads share an image and where each takes its own; none while plans are measured.
+    paces: Option<[Pace; 2]>,
     /// Of the last run.
     outputs: Vec<Tensor>,
 }
@@ -94,10 +113,11 @@ impl Session {
     /// Compiles `model` for images of shape `[C, H, W]`.
     pub fn new(model: &Model, image: &[usize], options: &SessionOptions) -> Result<Session> {
         let parts = Parts::new(model, image, options)?;
-        match options.tune > 0.0 {
+        let session = match options.tune > 0.0 {
             true => tune::fastest(&parts, Duration::from_secs_f64(options.tune.min(3600.0))),
             false => parts.session(&parts.usual()),
-        }
+        };
+        session.map(Session::paced)
     }
 
     /// The same, with what an earlier session has [`chosen`](Self::chosen), so that nothing is measured.
@@ -105,7 +125,13 @@ impl Session {
         let parts = Parts::new(model, image, options)?;
         let mut session = parts.session(&parts.possible(&chosen.stages))?;
         session.choose(&chosen.cuts);
-        Ok(session)
+        Ok(session.paced())
+    }
+
+    /// Finds out from now on whether threads pay.
+    fn paced(mut self) -> Session {
+        self.stages.iter_mut().for_each(|stage| stage.paces = Some(Default::default()));
+        self
     }
 
     /// Images that run together, in each stage.
@@ -119,14 +145,19 @@ impl Session {
         if count == 0 || images.shape[1..] != self.image {
             return Err(Error::data(format!("images of shape {:?}, the session is for [N, {:?}]", images.shape, self.image)));
         }
-        let Session { stages, team, .. } = self;
+        let Session { stages, pool, .. } = self;
         for index in 0..stages.len() {
             let (before, rest) = stages.split_at_mut(index);
             // Between two stages there is a single value.
             let input = before.last().and_then(|stage| stage.outputs.first()).unwrap_or(images);
-            rest[0].run(input, team);
+            rest[0].run(input, pool);
         }
         Ok(stages.last_mut().map_or(Vec::new(), |last| std::mem::take(&mut last.outputs)))
+    }
+
+    /// Why the plan was not measured though it was to be: the machine was too busy.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// What was chosen, to be kept.
@@ -159,7 +190,7 @@ impl Session {
 
     /// Name, seconds, multiply-accumulates of what is left, and density (both of convolutions) of every operation.
     pub fn layers(&mut self, runs: usize) -> Vec<LayerTime> {
-        self.stages.iter().flat_map(|stage| stage.compiled.time(&mut self.team, self.batch, runs)).collect()
+        self.stages.iter().flat_map(|stage| stage.compiled.time(&mut self.pool, self.batch, runs)).collect()
     }
 }
 
@@ -174,44 +205,99 @@ impl Stage {
     }
 
     /// Runs `images: [N, ..]`; the outputs are kept.
-    fn run(&mut self, images: &Tensor, team: &mut Team) {
-        let Stage { compiled, arenas, outputs, .. } = self;
+    fn run(&mut self, images: &Tensor, pool: &mut ThreadPool) {
         let count = images.shape[0];
-        if outputs.first().is_none_or(|output| output.shape[0] != count) {
-            *outputs = room(&compiled.plan.result_shapes, count);
+        if self.outputs.first().is_none_or(|output| output.shape[0] != count) {
+            self.outputs = room(&self.compiled.plan.result_shapes, count);
         }
-        let workers = compiled.workers(count, team.threads());
-        while arenas.len() < workers {
-            arenas.push(compiled.arenas());
+        let workers = self.compiled.workers(count, pool.threads());
+        while self.arenas.len() < workers {
+            self.arenas.push(self.compiled.arenas());
         }
+        let mut outputs = std::mem::take(&mut self.outputs);
         let each: usize = images.shape[1..].iter().product();
-        let chunks = images.data.chunks(compiled.together * each).zip(parts(outputs, compiled.together));
-        match workers > 1 {
-            true => run_apart(compiled, chunks.collect(), arenas, team),
-            false => chunks.for_each(|(images, mut part)| compiled.run(images, &mut arenas[0], Some(team), &mut part)),
+        let together = self.compiled.together;
+        let chunks = images.data.chunks(together * each).zip(parts(&mut outputs, together));
+        match workers {
+            1 => chunks
+                .for_each(|(images, mut part)| self.paced(0, 1, pool, |stage, pool| stage.run_shared(images, pool, &mut part))),
+            _ => {
+                let chunks: Vec<Chunk> = chunks.collect();
+                self.paced(1, chunks.len(), pool, |stage, pool| stage.run_apart(chunks, pool));
+            }
         }
+        self.outputs = outputs;
+    }
+
+    /// Does so many chunks with all threads or, without a pool, with the calling one, whichever has been faster.
+    fn paced(
+        &mut self,
+        pace: usize,
+        chunks: usize,
+        pool: &mut ThreadPool,
+        run: impl FnOnce(&mut Stage, Option<&mut ThreadPool>),
+    ) {
+        let Some(way) = self.paces.as_ref().map(|paces| paces[pace].way()).filter(|_| pool.threads() > 1) else {
+            return run(self, Some(pool));
+        };
+        if way == Way::Alone && pace == 0 && self.sharing > 1 && self.twin.is_none() {
+            self.twin = self.compiled.twin(self.paths).ok();
+        }
+        let start = Instant::now();
+        run(self, (way == Way::Shared).then_some(&mut *pool));
+        let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
+        let [elapsed, slept] = [start.elapsed(), pool.take_slept()].map(|time| time / chunks);
+        self.paces.iter_mut().for_each(|paces| paces[pace].note(elapsed, slept, pool.threads()));
+    }
+
+    /// All threads share a chunk; without a pool the calling one does it alone.
+    fn run_shared(&mut self, images: &[f32], pool: Option<&mut ThreadPool>, part: &mut [&mut [f32]]) {
+        let Stage { compiled, arenas, twin, .. } = self;
+        match twin.as_mut().filter(|_| pool.is_none()) {
+            Some(twin) => compiled.run_twin(twin, images, part),
+            None => compiled.run(images, &mut arenas[0], pool, part),
+        }
+    }
+
+    /// Every thread takes whole chunks.
+    fn run_apart(&mut self, chunks: Vec<Chunk>, pool: Option<&mut ThreadPool>) {
+        let Stage { compiled, arenas, .. } = self;
+        let chunks = chunks.into_iter();
+        let Some(pool) = pool else {
+            return chunks.for_each(|(images, mut part)| compiled.run(images, &mut arenas[0], None, &mut part));
+        };
+        let arenas = arenas.iter_mut().map(Mutex::new).collect();
+        pool.run(&Apart { compiled, chunks: chunks.map(Mutex::new).collect(), arenas });
     }
 }
 
 /// Images that run together, and the outputs that they are to fill.
 type Chunk<'a> = (&'a [f32], Vec<&'a mut [f32]>);
 
-/// Every thread takes whole chunks.
-fn run_apart(compiled: &Compiled, chunks: Vec<Chunk>, arenas: &mut [Vec<Arena>], team: &mut Team) {
-    let arenas: Vec<Mutex<&mut Vec<Arena>>> = arenas.iter_mut().map(Mutex::new).collect();
-    let chunks: Vec<Mutex<Chunk>> = chunks.into_iter().map(Mutex::new).collect();
-    team.run(&|member| {
-        // Nobody else asks for this thread's arenas.
-        let Ok(mut arenas) = arenas[member.index].lock() else { return };
-        member.divide(chunks.len(), |index| {
-            // Nor for this chunk.
-            if let Ok(mut chunk) = chunks[index].lock() {
-                let (images, part) = &mut *chunk;
-                compiled.run(images, &mut arenas, None, part);
-            }
-        });
-        member.meet();
-    });
+/// One loop, whose items are chunks.
+struct Apart<'a> {
+    compiled: &'a Compiled,
+    chunks: Vec<Mutex<Chunk<'a>>>,
+    /// Of each worker.
+    arenas: Vec<Mutex<&'a mut Vec<Arena>>>,
+}
+
+impl Loops for Apart<'_> {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn first(&self, _index: usize, worker: Worker) -> usize {
+        worker.first_of(self.chunks.len())
+    }
+
+    fn run(&self, _index: usize, item: usize, worker: Worker) {
+        // Nobody else asks for this chunk, nor for this worker's arenas.
+        if let (Ok(mut chunk), Ok(mut arenas)) = (self.chunks[item].lock(), self.arenas[worker.index].lock()) {
+            let (images, part) = &mut *chunk;
+            self.compiled.run(images, &mut arenas, None, part);
+        }
+    }
 }
 
 fn cut(choice: Choice) -> Cut {
@@ -235,7 +321,7 @@ pub fn break_evens(
     seconds: f64,
 ) -> Result<Vec<(String, ConvShape, BreakEven)>> {
     let session = Session::new(model, image, &SessionOptions { tune: 0.0, ..options.clone() })?;
-    let (kernel, mut team) = (find_kernel(options.kernel.as_deref())?, session.team);
+    let (kernel, mut pool) = (find_kernel(options.kernel.as_deref())?, session.pool);
     let mut all: Vec<(String, ConvShape, BreakEven)> = Vec::new();
     for compiled in session.stages.iter().map(|stage| &stage.compiled) {
         for program in compiled.programs() {
@@ -245,7 +331,7 @@ pub fn break_evens(
                     continue;
                 }
                 let limit = Duration::from_secs_f64(seconds.clamp(0.0, 60.0));
-                let found = break_even(kernel, shape, compiled.together, densities, &mut team, limit);
+                let found = break_even(kernel, shape, compiled.together, densities, &mut pool, limit);
                 all.extend(found.map(|found| (name.to_string(), shape.clone(), found)));
             }
         }

@@ -17,7 +17,7 @@ pub struct StoredPlan {
     pub kernel: String,
     /// `[C, H, W]`
     pub image: Vec<usize>,
-    /// As [`SessionOptions::threads`].
+    /// As [`SessionOptions::started_threads`].
     pub threads: usize,
     /// As [`SessionOptions::batch`].
     pub batch: usize,
@@ -82,7 +82,7 @@ impl StoredPlan {
             cpu: cpu_name(),
             kernel: options.kernel_name(),
             image: image.to_vec(),
-            threads: options.threads,
+            threads: options.started_threads(),
             batch: options.batch,
             chosen: Chosen { stages: Vec::new(), cuts: Vec::new() },
         }

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::forward::{Compiled, Plan, PlanOptions, fixed_batch, usual_together, workers};
 use crate::model::Model;
 use resprout_kernels::Kernel;
-use resprout_kernels::lanes::{LANES, Team, wasted};
+use resprout_kernels::lanes::{LANES, PoolOptions, ThreadPool, wasted};
 use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
 
@@ -134,21 +134,25 @@ impl<'a> Parts<'a> {
 
     /// A session with these stages.
     pub fn session(&self, stages: &[StageStart]) -> Result<Session> {
-        let io = |e| Error::new(ErrorKind::Io, format!("cannot start threads: {e}"));
-        let team = Team::new(self.options.threads).map_err(io)?;
+        let io = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::InvalidInput => Error::option(e.to_string()),
+            _ => Error::new(ErrorKind::Io, format!("cannot start threads: {e}")),
+        };
+        let SessionOptions { batch, pin, paths, .. } = *self.options;
+        let threads = self.options.started_threads();
+        let pool = ThreadPool::with_options(&PoolOptions { threads, pin, spin: None }).map_err(io)?;
         let ends = stages.iter().skip(1).map(|next| next.step).chain([usize::MAX]);
         let stage = |(&start, end): (&StageStart, usize)| {
             let plan = self.plan(start.together)?;
             let end = end.min(plan.steps.len());
-            let SessionOptions { batch, threads, .. } = *self.options;
             let sharing = if workers(batch, start.together, threads) == 1 { threads } else { 1 };
             let mut compiled = Compiled::new(self.model, plan.part(start.step..end), self.kernel, sharing)?;
-            if self.options.paths != super::Paths::Any {
-                compiled.programs_mut().for_each(|program| program.choose(&program.usual(self.options.paths)));
+            if paths != super::Paths::Any {
+                compiled.programs_mut().for_each(|program| program.choose(&program.usual(paths)));
             }
-            Ok(Stage { start, compiled, arenas: Vec::new(), outputs: Vec::new() })
+            Ok(Stage { start, compiled, arenas: Vec::new(), paths, sharing, twin: None, paces: None, outputs: Vec::new() })
         };
         let stages: Result<Vec<Stage>> = stages.iter().zip(ends).map(stage).collect();
-        Ok(Session { stages: stages?, team, image: self.image.to_vec(), batch: self.options.batch })
+        Ok(Session { stages: stages?, pool, image: self.image.to_vec(), batch, note: None })
     }
 }

@@ -1,11 +1,12 @@
 //! Which stages, and which plan for each, are the fastest: measured.
 
+use super::noise::Noise;
 use super::stages::{Parts, StageStart};
 use super::{Cut, Paths, Session, Stage, cut, grey};
 use crate::error::{Error, Result};
 use crate::forward::LayerTime;
 use crate::linalg::median;
-use resprout_kernels::lanes::Team;
+use resprout_kernels::lanes::ThreadPool;
 use std::time::{Duration, Instant};
 
 /// Runs of which each operation's least time is taken.
@@ -78,8 +79,29 @@ struct Finalist {
     seconds: Vec<f64>,
 }
 
-/// The fastest session. Cuts are looked for within about `limit`; comparing what was found takes some batches more.
+/// The fastest session, as far as times can be compared: on a busy machine the one that is chosen without measuring, with a
+/// note. Cuts are looked for within about `limit`; comparing what was found takes some batches more.
 pub(super) fn fastest(parts: &Parts, limit: Duration) -> Result<Session> {
+    let mut usual = parts.session(&parts.usual())?;
+    let before = Noise::of(&mut usual)?;
+    if let Some(complaint) = before.complaint() {
+        return Ok(untuned(usual, &complaint));
+    }
+    let session = search(parts, limit)?;
+    let complaint = before.complaint_until(&Noise::of(&mut usual)?);
+    Ok(complaint.map_or(session, |complaint| untuned(usual, &complaint)))
+}
+
+/// With a note why.
+fn untuned(mut usual: Session, complaint: &str) -> Session {
+    usual.note = Some(format!(
+        "the machine is too busy for tuning ({complaint}); the default plan is used: tune again when nothing else runs"
+    ));
+    usual
+}
+
+/// The fastest session by what was measured.
+fn search(parts: &Parts, limit: Duration) -> Result<Session> {
     let starts: Vec<usize> = parts.starts().iter().map(|(step, _)| *step).collect();
     let whole = |together| parts.session(&starts.iter().map(|&step| StageStart { step, together }).collect::<Vec<_>>());
     let mut measured = Vec::new();
@@ -119,21 +141,21 @@ fn convolutions(measured: &[Measured], hopeful: &[Vec<bool>]) -> usize {
 impl Measured {
     /// With the cuts that are chosen without measuring.
     fn usual(together: usize, session: &mut Session) -> Measured {
-        let Session { stages, team, batch, .. } = session;
+        let Session { stages, pool, batch, .. } = session;
         let measured = |stage: &mut Stage| {
             let dense = stage.usual(Paths::Dense).collect();
-            StageCost::of(stage, team, *batch, dense)
+            StageCost::of(stage, pool, *batch, dense)
         };
         Measured { together, stages: stages.iter_mut().map(measured).collect() }
     }
 
     /// Looks for better cuts in some stages.
     fn improve(&mut self, session: &mut Session, hopeful: &[bool], each: Duration, paths: Paths) {
-        let Session { stages, team, batch, .. } = session;
+        let Session { stages, pool, batch, .. } = session;
         let stages = stages.iter_mut().zip(&mut self.stages).zip(hopeful).filter(|(_, hopeful)| **hopeful);
         for ((stage, cost), _) in stages {
-            let dense = stage.compiled.tune(team, *batch, each, paths).into_iter().map(cut).collect();
-            *cost = StageCost::of(stage, team, *batch, dense);
+            let dense = stage.compiled.tune(pool, *batch, each, paths).into_iter().map(cut).collect();
+            *cost = StageCost::of(stage, pool, *batch, dense);
         }
     }
 
@@ -148,15 +170,15 @@ impl Measured {
 }
 
 impl StageCost {
-    fn of(stage: &mut Stage, team: &mut Team, batch: usize, dense: Vec<Cut>) -> StageCost {
-        StageCost { seconds: Seconds::of(stage, team, batch), cuts: Cuts { fastest: stage.cuts().collect(), dense } }
+    fn of(stage: &mut Stage, pool: &mut ThreadPool, batch: usize, dense: Vec<Cut>) -> StageCost {
+        StageCost { seconds: Seconds::of(stage, pool, batch), cuts: Cuts { fastest: stage.cuts().collect(), dense } }
     }
 }
 
 impl Seconds {
     /// As it will run: whole batches.
-    fn of(stage: &mut Stage, team: &mut Team, batch: usize) -> Seconds {
-        let layers = stage.compiled.time(team, batch, RUNS);
+    fn of(stage: &mut Stage, pool: &mut ThreadPool, batch: usize) -> Seconds {
+        let layers = stage.compiled.time(pool, batch, RUNS);
         let named = |layer: Option<&LayerTime>, name: &str| {
             layer.filter(|layer| layer.name == name).map_or(0.0, |layer| layer.seconds / layer.images as f64)
         };
@@ -165,7 +187,7 @@ impl Seconds {
         let mut least = f64::INFINITY;
         for _ in 0..RUNS {
             let start = Instant::now();
-            stage.run(&images, team);
+            stage.run(&images, pool);
             least = least.min(start.elapsed().as_secs_f64());
         }
         stage.arenas.clear();
