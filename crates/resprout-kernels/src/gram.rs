@@ -201,6 +201,56 @@ fn sparse_product_body(rows: &[SparseRow], columns: &[f32], stride: usize, out: 
     }
 }
 
+/// Inputs whose columns stay in the second-level cache while all outputs are multiplied with them.
+const NEAR: usize = 64;
+
+per_isa! {
+    /// Products of each output's target with some inputs, `sum_r targets[m][r] * columns[k][r]` for every `k` of `asked[m]`, one
+    /// after another in `out`: `targets: [outputs][stride]` and `columns: [K][stride]`, where `stride` is a multiple of [`LANES`].
+    /// Each `asked` ascends. Less work than all products where few are asked for.
+    ///
+    /// # Panics
+    /// If a length does not match.
+    pub fn sparse_cross(targets: &[f32], columns: &[f32], stride: usize, asked: &[Vec<u32>], out: &mut [f32]) = sparse_cross_body
+}
+
+#[inline(always)]
+fn sparse_cross_body(targets: &[f32], columns: &[f32], stride: usize, asked: &[Vec<u32>], out: &mut [f32]) {
+    assert!(stride <= PackedRows::MOST && stride.is_multiple_of(LANES), "{stride} rows");
+    assert_eq!(out.len(), asked.iter().map(Vec::len).sum::<usize>(), "products");
+    let starts: Vec<usize> = asked.iter().scan(0, |end, asked| Some(std::mem::replace(end, *end + asked.len()))).collect();
+    let mut done = vec![0; asked.len()];
+    for near in (0..columns.len() / stride).step_by(NEAR).map(|first| first + NEAR) {
+        for (m, target) in targets.chunks_exact(stride).enumerate() {
+            let (from, count) = (done[m], asked[m][done[m]..].partition_point(|&k| (k as usize) < near));
+            let places = &mut out[starts[m] + from..][..count];
+            for (&k, place) in asked[m][from..].iter().zip(places) {
+                *place = dot(target, &columns[k as usize * stride..][..stride]);
+            }
+            done[m] = from + count;
+        }
+    }
+}
+
+/// Sums of several vectors side by side, which do not wait for each other.
+const SIDE_BY_SIDE: usize = 4;
+
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<{ SIDE_BY_SIDE * LANES }>(), b.as_chunks::<{ SIDE_BY_SIDE * LANES }>());
+    let mut sums = [0.0f32; SIDE_BY_SIDE * LANES];
+    for (a, b) in a.iter().zip(b) {
+        (0..SIDE_BY_SIDE * LANES).for_each(|i| sums[i] += a[i] * b[i]);
+    }
+    sums.iter_mut().zip(a_rest.iter().zip(b_rest)).for_each(|(sum, (a, b))| *sum += a * b);
+    let mut width = SIDE_BY_SIDE * LANES / 2;
+    while width > 0 {
+        (0..width).for_each(|i| sums[i] += sums[i + width]);
+        width /= 2;
+    }
+    sums[0]
+}
+
 /// The windows of a convolution's input as rows: one row per output position, one column per weight
 /// of an output channel.
 pub struct Patches {
@@ -334,6 +384,27 @@ mod tests {
             for i in 0..144 {
                 let wanted = 0.5 * columns[i] - 2.0 * columns[3 * 144 + i] + 3.0 * columns[8 * 144 + i];
                 assert!((out[i] - wanted).abs() < 1e-5 && out[144 + i] == 0.0, "{} {i}", kernel.name());
+            }
+        }
+    }
+
+    #[test]
+    fn products_that_are_asked_for_equal_plain_ones() {
+        // More inputs than are near at once, and rows that fill no whole number of sums.
+        let (inputs, outputs) = (3 * NEAR + 5, 4);
+        for stride in [LANES, 5 * LANES, PackedRows::MOST] {
+            let (targets, columns) = (values(outputs * stride, 1), values(inputs * stride, 2));
+            let asked: Vec<Vec<u32>> = vec![vec![0, 63, 64, 196], vec![], (0..inputs as u32).collect(), vec![130]];
+            let pairs = asked.iter().enumerate().flat_map(|(m, asked)| asked.iter().map(move |&k| (m, k as usize)));
+            let wanted: Vec<f64> = pairs
+                .map(|(m, k)| (0..stride).map(|r| f64::from(targets[m * stride + r]) * f64::from(columns[k * stride + r])).sum())
+                .collect();
+            for kernel in KERNELS.iter().filter_map(|row| row.open()) {
+                let mut got = vec![f32::NAN; wanted.len()];
+                sparse_cross(kernel, &targets, &columns, stride, &asked, &mut got);
+                // Sums of up to 512 products of magnitude 1.
+                let close = |(a, b): (&f32, &f64)| (f64::from(*a) - b).abs() < 5e-5;
+                assert!(got.iter().zip(&wanted).all(close), "{} {stride}", kernel.name());
             }
         }
     }

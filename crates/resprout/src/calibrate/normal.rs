@@ -9,12 +9,16 @@ use rayon::prelude::*;
 use resprout_kernels::Kernel;
 use resprout_kernels::conv::Scratch;
 use resprout_kernels::gram::{
-    NARROW, PackedRows, Patches, SparseRow, accumulate, accumulate_narrow, narrow_stride, sparse_product, strip,
+    NARROW, PackedRows, Patches, SparseRow, accumulate, accumulate_narrow, narrow_stride, sparse_cross,
+    sparse_product, strip,
 };
 use std::ops::Range;
 
 /// Rows that are packed before they are added up stay within about so many bytes. A layer whose rows all fit is packed once.
 const PACKED_BYTES: usize = 160 << 20;
+
+/// Where at most this share of a layer's weights is left, products with targets are summed for those alone.
+const FEW: f64 = 0.3;
 
 /// A layer's inputs as rows of a matrix: windows of a convolution, or vectors.
 pub struct Inputs {
@@ -273,14 +277,15 @@ impl<'r> Rows<'r> {
         Rows { site, inputs, sample, group, keep, packed: Vec::new() }
     }
 
-    /// Sums of the inputs' products, and `[outputs][K + 1]` of theirs with the targets.
-    pub fn sums(&mut self, target: Option<&DenseTarget>) -> (InputSums, Vec<f64>) {
+    /// Sums of the inputs' products, and `[outputs][K + 1]` of theirs with the targets: where an output has weights left (`kept`), and
+    /// of the constant. What stands elsewhere means nothing.
+    pub fn sums(&mut self, target: Option<(&DenseTarget, &[&[u32]])>) -> (InputSums, Vec<f64>) {
         let width = self.inputs.width();
         let mut sums = InputSums { width, count: self.sample.rows() as f64, gram: vec![0.0; width * width] };
         let mut cross = Vec::new();
         let outputs: Vec<usize> = self.inputs.outputs(self.group).collect();
         match target {
-            Some(target) => cross = self.run(Some(&mut sums.gram), &outputs, target, None),
+            Some((target, kept)) => cross = self.run(Some(&mut sums.gram), &outputs, kept, target, None),
             None if self.inputs.is_narrow() => self.narrow(Some(&mut sums.gram[..]), &[], None, &mut cross),
             None => {
                 for blocks in self.sample.blocks.chunks(self.inputs.blocks_together(0)) {
@@ -293,15 +298,17 @@ impl<'r> Rows<'r> {
         (sums, cross)
     }
 
-    /// Products of inputs and targets of some outputs, `[outputs][K + 1]`.
+    /// Products of inputs and targets of some outputs, `[outputs][K + 1]`, where they have weights left, and of the constant.
     pub fn cross(&mut self, outputs: &[usize], target: &DenseTarget, current: &CurrentRows) -> Vec<f64> {
-        self.run(None, outputs, target, Some(current))
+        let kept: Vec<&[u32]> = current.weights.iter().map(|row| &row.indices[..]).collect();
+        self.run(None, outputs, &kept, target, Some(current))
     }
 
     fn run(
         &mut self,
         mut gram: Option<&mut Vec<f64>>,
         outputs: &[usize],
+        kept: &[&[u32]],
         target: &DenseTarget,
         current: Option<&CurrentRows>,
     ) -> Vec<f64> {
@@ -309,6 +316,10 @@ impl<'r> Rows<'r> {
         let mut cross = vec![0.0; outputs.len() * width];
         if self.inputs.is_narrow() {
             self.narrow(gram.map(|gram| &mut gram[..]), outputs, Some((target, current)), &mut cross);
+            return cross;
+        }
+        if kept.iter().map(|kept| kept.len()).sum::<usize>() as f64 <= FEW * (outputs.len() * self.inputs.len) as f64 {
+            self.run_few(gram, outputs, kept, (target, current), &mut cross);
             return cross;
         }
         let together = self.inputs.blocks_together(outputs.len());
@@ -332,6 +343,47 @@ impl<'r> Rows<'r> {
             }
         }
         cross
+    }
+
+    /// The same, one by one for each weight that is left.
+    fn run_few(
+        &self,
+        mut gram: Option<&mut Vec<f64>>,
+        outputs: &[usize],
+        kept: &[&[u32]],
+        (target, current): (&DenseTarget, Option<&CurrentRows>),
+        cross: &mut [f64],
+    ) {
+        let width = self.inputs.width();
+        let constant = self.inputs.len as u32;
+        let asked: Vec<Vec<u32>> = kept.iter().map(|kept| [kept, &[constant][..]].concat()).collect();
+        let count: usize = asked.iter().map(Vec::len).sum();
+        let needs_gram = gram.is_some();
+        let of_block = |block: &Vec<Part>| {
+            let inputs = needs_gram.then(|| self.inputs.pack(self.site, self.group, block));
+            let (columns, stride) = self.columns(block);
+            let targets = self.targets(block, outputs, target, current, &columns, stride);
+            let mut products = vec![0.0; count];
+            sparse_cross(Kernel::best(), &targets, &columns, stride, &asked, &mut products);
+            (inputs, products)
+        };
+        let bytes = PackedRows::bytes(width, if needs_gram { PackedRows::MOST } else { 0 }) + count * size_of::<f32>();
+        let mut sums = vec![0.0; count];
+        for blocks in self.sample.blocks.chunks((PACKED_BYTES / bytes).clamp(2, 128)) {
+            let (inputs, products): (Vec<Option<PackedRows>>, Vec<Vec<f32>>) = blocks.par_iter().map(of_block).unzip();
+            let inputs: Vec<PackedRows> = inputs.into_iter().flatten().collect();
+            if let Some(gram) = &mut gram {
+                add(gram, &inputs, &inputs, width, true);
+            }
+            // In the order of the blocks.
+            sums.par_chunks_mut(4096).enumerate().for_each(|(at, sums)| {
+                for products in &products {
+                    sums.iter_mut().zip(&products[at * 4096..]).for_each(|(sum, &product)| *sum += f64::from(product));
+                }
+            });
+        }
+        let places = asked.iter().enumerate().flat_map(|(m, asked)| asked.iter().map(move |&k| m * width + k as usize));
+        places.zip(sums).for_each(|(place, sum)| cross[place] = sum);
     }
 
     fn pack_targets(&self, block: &[Part], outputs: &[usize], target: &DenseTarget, current: Option<&CurrentRows>) -> PackedRows {

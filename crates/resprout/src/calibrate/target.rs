@@ -56,7 +56,14 @@ impl<'s> DenseTarget<'s> {
         let image_len = value.len() / sweep.batch();
         let image = &value.data[part.image * image_len..][..image_len];
         let (start, step) = if self.site.channels_last() { (channel, channels) } else { (channel * (image_len / channels), 1) };
-        part.positions.iter().map(|&position| image[start + position as usize * step]).collect()
+        let positions = &part.positions;
+        match (positions.first(), positions.last()) {
+            // Most layers' samples are whole images: nothing to be looked up one by one.
+            (Some(&first), Some(&last)) if step == 1 && (last - first) as usize + 1 == positions.len() => {
+                image[start + first as usize..][..positions.len()].to_vec()
+            }
+            _ => positions.iter().map(|&position| image[start + position as usize * step]).collect(),
+        }
     }
 
     /// The target of channel `c` at the positions of a part of an image. With `behind`, errors behind the activation's bounds do

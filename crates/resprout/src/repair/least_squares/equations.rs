@@ -105,6 +105,15 @@ pub(super) fn supports(site: &WeightSite, outputs: &[usize]) -> Vec<Support> {
     supports
 }
 
+/// The surviving weights of each output, which follow each other.
+pub(super) fn kept<'s>(supports: &'s [Support], outputs: &[usize]) -> Vec<&'s [u32]> {
+    let mut kept: Vec<&[u32]> = vec![&[]; outputs.len()];
+    for support in supports {
+        support.outputs.iter().for_each(|output| kept[output - outputs[0]] = &support.indices);
+    }
+    kept
+}
+
 /// What outputs compute with the rows found so far, or with the weights they had.
 pub(super) fn current(site: &WeightSite, first: usize, members: &[usize], found: &[Option<Row>]) -> CurrentRows {
     let mut current = CurrentRows { weights: Vec::new(), intercepts: Vec::new() };

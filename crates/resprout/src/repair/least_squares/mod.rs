@@ -118,11 +118,11 @@ impl LeastSquares {
     /// Fits every output of a group; `None` where its equations are singular.
     fn group(&self, site: &WeightSite, inputs: &Inputs, sample: &Sample, group: usize, target: &DenseTarget) -> Vec<Option<Row>> {
         let mut rows = Rows::new(site, inputs, sample, group, inputs.groups());
-        let (sums, cross) = rows.sums(Some(target));
         let outputs: Vec<usize> = inputs.outputs(group).collect();
+        let supports = equations::supports(site, &outputs);
+        let (sums, cross) = rows.sums(Some((target, &equations::kept(&supports, &outputs))));
         let equations = Equations::new(site, sums, self.damp);
         let rounds = if site.has_activation() { self.rounds } else { 0 };
-        let supports = equations::supports(site, &outputs);
         let solver = Solver::new(&equations, &supports);
         let mut solutions: Vec<Option<Row>> = vec![None; outputs.len()];
         let first = outputs[0];
