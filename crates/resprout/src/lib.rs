@@ -1,7 +1,33 @@
 //! Prune trained vision networks, repair them without labels, and report what is left.
 //!
+//! [`sparsify::Sparsify`] does it in one expression, with methods of the tables or of your own:
+//!
+//! ```
+//! use resprout::allocation::Erk;
+//! use resprout::data::{ImageSet, LabelSource, Preprocess};
+//! use resprout::repair::LeastSquares;
+//! use resprout::sparsify::{Budget, Sparsify};
+//! use resprout::formats::onnx;
+//!
+//! # fn main() -> resprout::Result<()> {
+//! # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../resprout-cli/assets");
+//! let dense = onnx::read(&folder.join("digits.onnx"))?;
+//! let images = ImageSet::open(&folder.join("digits-images-idx3-ubyte.gz"), &LabelSource::None)?;
+//! let images = images.load(0..256, 1, &Preprocess::preset("raw")?)?;
+//!
+//! let sparse = Sparsify::new(Budget::sparsity(0.9))
+//!     .allocation(Erk::default())
+//!     .repair(LeastSquares::default())
+//!     .run(&dense, &images)?;
+//! assert_eq!(sparse.outcome.kept.iter().sum::<usize>(), 7707); // a tenth of 77,072
+//! let bytes = onnx::encode(&sparse.repaired)?;
+//! # assert!(!bytes.is_empty());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! A [`model::Model`] is a graph, a table of parameters and a table of masks; every method is a step
-//! on it. Pruning and recalibrating a network takes a few lines:
+//! on it. The same step by step:
 //!
 //! ```
 //! use resprout::{data::*, formats::onnx, progress::Quiet, prune::*, repair::*};

@@ -1,6 +1,6 @@
 //! The driver: score, allocate, select, set to zero.
 
-use crate::allocation::{ALLOCATIONS, Budget, LayerScores};
+use crate::allocation::{ALLOCATIONS, Allocation, LayerScores, Totals};
 use crate::criteria::{CRITERIA, Criterion, ScoreInput, score_with_images};
 use crate::error::{Error, Result};
 use crate::model::prunable::NamePattern;
@@ -39,6 +39,24 @@ pub struct PruneOptions {
     pub pattern: Pattern,
     /// For channels: remove until this share of the operations is left, instead of by sparsity.
     pub macs: Option<f64>,
+    /// Methods that are no rows of a table; the names above only say what they are then.
+    pub own: OwnMethods,
+}
+
+/// Methods of the caller's own, instead of rows of the tables.
+#[derive(Clone, Default)]
+pub struct OwnMethods {
+    /// Scores weights.
+    pub criterion: Option<Arc<dyn Criterion>>,
+    /// Decides how many each layer keeps.
+    pub allocation: Option<Arc<dyn Allocation>>,
+}
+
+impl std::fmt::Debug for OwnMethods {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let OwnMethods { criterion, allocation } = self;
+        f.debug_struct("OwnMethods").field("criterion", &criterion.is_some()).field("allocation", &allocation.is_some()).finish()
+    }
 }
 
 impl Default for PruneOptions {
@@ -54,6 +72,7 @@ impl Default for PruneOptions {
             seed: 0,
             pattern: Pattern::Unstructured,
             macs: None,
+            own: OwnMethods::default(),
         }
     }
 }
@@ -62,15 +81,27 @@ impl PruneOptions {
     /// Fails on what no pruning without images can do, before the work that leads up to it.
     pub fn check_without_images(&self) -> Result<()> {
         check_sparsity(self.sparsity, "--sparsity")?;
+        if self.build_criterion()?.needs_images() {
+            let name = self.criterion.split(':').next().unwrap_or_default();
+            return Err(Error::option(format!("--criterion {name}: needs calibration images, which there are none of here")));
+        }
+        self.build_allocation().map(drop)
+    }
+
+    fn build_criterion(&self) -> Result<Arc<dyn Criterion>> {
+        if let Some(own) = &self.own.criterion {
+            return Ok(own.clone());
+        }
         let (entry, options) = table::find(CRITERIA, "--criterion", &self.criterion)?;
-        if (entry.build)(&options, self.seed)?.needs_images() {
-            return Err(Error::option(format!(
-                "--criterion {}: needs calibration images, which there are none of here",
-                entry.name
-            )));
+        Ok((entry.build)(&options, self.seed)?.into())
+    }
+
+    fn build_allocation(&self) -> Result<Arc<dyn Allocation>> {
+        if let Some(own) = &self.own.allocation {
+            return Ok(own.clone());
         }
         let (entry, options) = table::find(ALLOCATIONS, "--allocation", &self.allocation)?;
-        (entry.build)(&options).map(drop)
+        Ok((entry.build)(&options)?.into())
     }
 }
 
@@ -273,8 +304,7 @@ fn score(
     images: &Tensor,
     progress: &dyn Progress,
 ) -> Result<Vec<LayerScore>> {
-    let (entry, method_options) = table::find(CRITERIA, "--criterion", &options.criterion)?;
-    let criterion: Arc<dyn Criterion> = (entry.build)(&method_options, options.seed)?.into();
+    let criterion = options.build_criterion()?;
     if criterion.needs_images() {
         let scores = score_with_images(&*criterion, model, layers, images, progress)?;
         return Ok(scores.into_iter().map(LayerScore::Held).collect());
@@ -291,8 +321,7 @@ fn score(
 /// How many weights each layer keeps: overrides first, then the allocation, then the floors. No layer keeps more than
 /// earlier masks have left; what an allocation gives it beyond that goes to the others.
 fn counts(model: &Model, layers: &[Prunable], scores: &[Masked], options: &PruneOptions) -> Result<Vec<usize>> {
-    let (entry, method_options) = table::find(ALLOCATIONS, "--allocation", &options.allocation)?;
-    let allocation = (entry.build)(&method_options)?;
+    let allocation = options.build_allocation()?;
     let caps: Vec<usize> = layers.iter().map(|layer| left(model, layer)).collect();
     let fixed = overrides(layers, &caps, &options.layers)?;
     let total: usize = layers.iter().map(Prunable::len).sum();
@@ -328,14 +357,14 @@ fn open_budget(
     keep: usize,
     left: usize,
     options: &PruneOptions,
-) -> Result<Budget> {
+) -> Result<Totals> {
     let taken: usize = fixed.iter().flatten().sum();
     let size: usize = open.iter().map(|&i| layers[i].len()).sum();
     if taken == 0 && open.len() == layers.len() && keep == kept_of_all(size, options.sparsity) {
-        return Ok(Budget { sparsity: options.sparsity, keep });
+        return Ok(Totals { sparsity: options.sparsity, keep });
     }
     match keep.checked_sub(taken) {
-        Some(rest) if rest <= left => Ok(Budget { sparsity: 1.0 - rest as f64 / size.max(1) as f64, keep: rest }),
+        Some(rest) if rest <= left => Ok(Totals { sparsity: 1.0 - rest as f64 / size.max(1) as f64, keep: rest }),
         _ => Err(Error::option(format!(
             "--layer: the layers with a sparsity of their own keep {taken} weights and the others have {left}; \
              --sparsity {} asks for {keep} in all",

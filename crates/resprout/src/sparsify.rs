@@ -1,6 +1,10 @@
 //! The whole way from a dense network to a sparse one that works: prune and repair, in one step or
 //! in several, with one repair or the best of several.
 
+mod builder;
+
+pub use builder::{AnyAllocation, AnyCriterion, AnyRepair, Budget, Sparsify};
+
 use crate::calibrate::{Dense, Recording};
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::{images_sha256, sha256};
@@ -61,21 +65,10 @@ pub fn sparsify_from(
     progress: &dyn Progress,
 ) -> Result<Sparsified> {
     check_same_layers(start, dense)?;
-    check_present(start, &options.prune)?;
-    let (left, total) = weights_left(start, &options.prune)?;
-    // Steps lead to a share of the operations as they do to a share of the weights.
-    let (density, target) = match options.prune.macs {
-        Some(share) => (1.0, 1.0 - share),
-        None => (left as f64 / total.max(1) as f64, options.prune.sparsity),
-    };
-    let steps = schedule_from(density, target, options.steps)?;
+    let steps = schedule_of(start, options)?;
     if options.repair != AUTO {
         let chain = Chain::parse(&options.repair)?;
-        let recording = match chain.needs_dense(dense) && steps.len() > 1 {
-            true => Recording::new(dense, images, options.repair_options.memory, progress)?,
-            false => None,
-        };
-        return gradual(start, Dense::recorded(dense, &recording), images, &chain, &steps, options, progress);
+        return in_steps(start, dense, images, &chain, &steps, options, progress);
     }
     let all = images.shape.first().copied().unwrap_or(0);
     if all < 4 {
@@ -94,6 +87,45 @@ pub fn sparsify_from(
         options.repair_options.seconds = options.repair_options.seconds.map(left);
         gradual(start, recorded, &seen, &Chain::parse(text)?, &steps, &options, progress)
     })
+}
+
+/// The same as [`sparsify`] with this chain of repairs.
+fn with_chain(
+    dense: &Model,
+    images: &Tensor,
+    chain: &Chain,
+    options: &SparsifyOptions,
+    progress: &dyn Progress,
+) -> Result<Sparsified> {
+    in_steps(dense, dense, images, chain, &schedule_of(dense, options)?, options, progress)
+}
+
+/// The sparsity of every step from what is left of `start`; it leads to a share of the operations as it does to one of the weights.
+fn schedule_of(start: &Model, options: &SparsifyOptions) -> Result<Vec<f64>> {
+    check_present(start, &options.prune)?;
+    let (left, total) = weights_left(start, &options.prune)?;
+    let (density, target) = match options.prune.macs {
+        Some(share) => (1.0, 1.0 - share),
+        None => (left as f64 / total.max(1) as f64, options.prune.sparsity),
+    };
+    schedule_from(density, target, options.steps)
+}
+
+/// What the dense network computes is recorded where several steps look at it.
+fn in_steps(
+    start: &Model,
+    dense: &Model,
+    images: &Tensor,
+    chain: &Chain,
+    steps: &[f64],
+    options: &SparsifyOptions,
+    progress: &dyn Progress,
+) -> Result<Sparsified> {
+    let recording = match chain.needs_dense(dense) && steps.len() > 1 {
+        true => Recording::new(dense, images, options.repair_options.memory, progress)?,
+        false => None,
+    };
+    gradual(start, Dense::recorded(dense, &recording), images, chain, steps, options, progress)
 }
 
 /// Runs every candidate and takes the best.

@@ -13,7 +13,7 @@ use resprout::forward::{Network, PlanOptions};
 use resprout::model::{CameSparse, MergedNorms, Model, PrunableRule};
 use resprout::ops::Op;
 use resprout::progress::Progress;
-use resprout::prune::{PruneOptions, check_sparsity};
+use resprout::prune::{OwnMethods, PruneOptions, check_sparsity};
 use resprout::random::SplitMix64;
 use resprout::repair::{AUTO, Chain, RepairOptions};
 use resprout::report::{self, Calibration, Compress, EvaluationReport, RepairReport, Report, SizeInfo};
@@ -201,7 +201,7 @@ fn prune_options(args: &PruneArgs) -> Result<PruneOptions> {
     if let (Pattern::Nm { .. }, Some(allocation)) = (pattern, &args.allocation) {
         return wrong(format!("--allocation {allocation}: --pattern {} keeps the same in every layer; see mixed", args.pattern));
     }
-    let (criterion, allocation) = if pattern == Pattern::Channel { ("l2", "global") } else { ("magnitude", "lamp") };
+    let (criterion, allocation) = pattern.default_methods();
     let layer = |text: &String| {
         let wrong = || Error::new(ErrorKind::Option, format!("--layer {text:?}: NAME=SPARSITY is needed"));
         let (name, sparsity) = text.rsplit_once('=').ok_or_else(wrong)?;
@@ -218,6 +218,7 @@ fn prune_options(args: &PruneArgs) -> Result<PruneOptions> {
         seed: args.seed,
         pattern,
         macs: args.macs,
+        own: OwnMethods::default(),
     })
 }
 

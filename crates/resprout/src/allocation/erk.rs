@@ -1,6 +1,6 @@
 //! Erdős–Rényi–Kernel: density in proportion to (sum of dimensions) / (product of dimensions).
 
-use super::{Allocation, Budget, Build, LayerScores};
+use super::{Allocation, Build, LayerScores, Totals};
 use crate::error::Result;
 use crate::select::largest_remainder;
 use crate::table::{Entry, OptionSpec};
@@ -16,17 +16,27 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     },
 };
 
-struct Erk {
-    power: f64,
+/// Erdős–Rényi–Kernel (Evci et al., ICML 2020): density in proportion to the sum of a weight's dimensions by their product.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Erk {
+    /// Exponent of the raw density, positive.
+    pub power: f64,
+}
+
+impl Default for Erk {
+    fn default() -> Erk {
+        Erk { power: 1.0 }
+    }
 }
 
 impl Allocation for Erk {
-    fn allocate(&self, layers: &[LayerScores], budget: Budget) -> Result<Vec<usize>> {
+    fn allocate(&self, layers: &[LayerScores], totals: Totals) -> Result<Vec<usize>> {
         let sizes: Vec<f64> = layers.iter().map(|layer| layer.scores.len() as f64).collect();
         let raw: Vec<f64> = layers.iter().map(|layer| self.raw_density(layer.shape)).collect();
-        let densities = solve(&sizes, &raw, 1.0 - budget.sparsity);
+        let densities = solve(&sizes, &raw, 1.0 - totals.sparsity);
         let shares: Vec<f64> = densities.iter().zip(&sizes).map(|(density, size)| density * size).collect();
-        Ok(largest_remainder(&shares, budget.keep))
+        Ok(largest_remainder(&shares, totals.keep))
     }
 }
 
@@ -40,7 +50,7 @@ impl Erk {
 /// `d_l = min(1, eps * raw_l)` with `sum d_l n_l = density * sum n_l`.
 ///
 /// All layers that share the largest raw density are capped together, so every pass makes progress.
-/// The capped layers never hold more than the budget: a layer is capped only when its share
+/// The capped layers never hold more than the totals: a layer is capped only when its share
 /// `eps * raw_l * n_l` exceeds its size `n_l`, so what is left for the others grows with each cap.
 fn solve(sizes: &[f64], raw: &[f64], density: f64) -> Vec<f64> {
     let mut capped = vec![false; sizes.len()];
@@ -117,7 +127,7 @@ mod tests {
         ];
         // Raw densities 1 and 0.02; their square roots leave the small layer open at 0.74.
         for (power, expected) in [(0.5, [3, 997]), (1.0, [4, 996]), (9.0, [4, 996])] {
-            assert_eq!(Erk { power }.allocate(&layers, Budget { sparsity: 0.9, keep: 1000 }).unwrap(), expected);
+            assert_eq!(Erk { power }.allocate(&layers, Totals { sparsity: 0.9, keep: 1000 }).unwrap(), expected);
         }
     }
 }

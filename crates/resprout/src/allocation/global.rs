@@ -1,6 +1,6 @@
 //! One threshold for all layers.
 
-use super::{Allocation, Budget, Build, LayerScores};
+use super::{Allocation, Build, LayerScores, Totals};
 use crate::error::Result;
 use crate::select::global_counts;
 use crate::table::Entry;
@@ -13,11 +13,13 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     build: |_| Ok(Box::new(Global)),
 };
 
-struct Global;
+/// The highest scores of all layers together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Global;
 
 impl Allocation for Global {
-    fn allocate(&self, layers: &[LayerScores], budget: Budget) -> Result<Vec<usize>> {
-        Ok(global_counts(layers, budget.keep))
+    fn allocate(&self, layers: &[LayerScores], totals: Totals) -> Result<Vec<usize>> {
+        Ok(global_counts(layers, totals.keep))
     }
 }
 
@@ -29,7 +31,7 @@ mod tests {
     fn takes_the_highest_of_all() {
         let scores = [vec![1.0, 4.0], vec![3.0, 2.0]];
         let layers = scores.each_ref().map(|scores| LayerScores { name: "w", shape: &[2], scores });
-        let counts = Global.allocate(&layers, Budget { sparsity: 0.5, keep: 2 }).unwrap();
+        let counts = Global.allocate(&layers, Totals { sparsity: 0.5, keep: 2 }).unwrap();
         assert_eq!(counts, [1, 1]);
     }
 }

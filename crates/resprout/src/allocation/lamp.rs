@@ -1,6 +1,6 @@
 //! Layer-adaptive magnitude: global selection by `w_u^2 / sum of w_v^2 over all v at least as large`.
 
-use super::{Allocation, Budget, Build, LayerScores};
+use super::{Allocation, Build, LayerScores, Totals};
 use crate::error::Result;
 use crate::select::{ScoreList, global_counts};
 use crate::table::Entry;
@@ -14,12 +14,14 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     build: |_| Ok(Box::new(Lamp)),
 };
 
-struct Lamp;
+/// Layer-adaptive magnitude (Lee et al., ICLR 2021): scores relative to what is left of the layer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lamp;
 
 impl Allocation for Lamp {
-    fn allocate(&self, layers: &[LayerScores], budget: Budget) -> Result<Vec<usize>> {
+    fn allocate(&self, layers: &[LayerScores], totals: Totals) -> Result<Vec<usize>> {
         let lists: Vec<Ranked> = layers.iter().map(|layer| Ranked(layer.scores)).collect();
-        Ok(global_counts(&lists, budget.keep))
+        Ok(global_counts(&lists, totals.keep))
     }
 }
 

@@ -11,6 +11,12 @@ use crate::select::ScoreList;
 use crate::table::{Entry, Options};
 use std::borrow::Cow;
 
+pub use erk::Erk;
+pub use global::Global;
+pub use lamp::Lamp;
+pub use uniform::Uniform;
+pub use uniform_plus::UniformPlus;
+
 /// One prunable layer, as an allocation sees it.
 #[derive(Clone, Copy)]
 pub struct LayerScores<'a> {
@@ -32,9 +38,9 @@ impl ScoreList for LayerScores<'_> {
     }
 }
 
-/// What has to be distributed.
+/// What the layers have to share.
 #[derive(Clone, Copy, Debug)]
-pub struct Budget {
+pub struct Totals {
     /// The asked sparsity of these layers, in `[0, 1)`.
     pub sparsity: f64,
     /// The number of weights to keep in all of them.
@@ -42,10 +48,10 @@ pub struct Budget {
 }
 
 /// Decides how many weights each layer keeps.
-pub trait Allocation: Sync {
-    /// One count per layer, none larger than the layer. The sum is `budget.keep`, but for `uniform`,
+pub trait Allocation: Send + Sync {
+    /// One count per layer, none larger than the layer. The sum is `totals.keep`, but for `uniform`,
     /// which rounds layer by layer.
-    fn allocate(&self, layers: &[LayerScores], budget: Budget) -> Result<Vec<usize>>;
+    fn allocate(&self, layers: &[LayerScores], totals: Totals) -> Result<Vec<usize>>;
 }
 
 /// Builds an allocation from its options.

@@ -1,6 +1,6 @@
 //! Uniform, but the first convolution dense and a fifth of the last layer kept.
 
-use super::{Allocation, Budget, Build, LayerScores};
+use super::{Allocation, Build, LayerScores, Totals};
 use crate::error::{Error, Result};
 use crate::select::largest_remainder;
 use crate::table::Entry;
@@ -16,14 +16,16 @@ pub(super) const ENTRY: Entry<Build> = Entry {
 /// The last layer keeps at least this share.
 const LAST_SHARE: f64 = 0.2;
 
-struct UniformPlus;
+/// The row `uniform+`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UniformPlus;
 
 impl Allocation for UniformPlus {
-    fn allocate(&self, layers: &[LayerScores], budget: Budget) -> Result<Vec<usize>> {
+    fn allocate(&self, layers: &[LayerScores], totals: Totals) -> Result<Vec<usize>> {
         let sizes: Vec<usize> = layers.iter().map(|layer| layer.scores.len()).collect();
         let Some(last) = sizes.len().checked_sub(1) else { return Ok(vec![]) };
         let total: usize = sizes.iter().sum();
-        let removed = total - budget.keep.min(total);
+        let removed = total - totals.keep.min(total);
         let first_dense = layers[0].shape.len() == 4 && last > 0;
         let start = usize::from(first_dense);
         let rest: usize = sizes[start..].iter().sum();
@@ -58,7 +60,7 @@ mod tests {
         let scores = [10, 70, 20].map(|n| vec![0.0; n]);
         let shapes: [&[usize]; 3] = [&[1, 1, 1, 10], &[1, 1, 1, 70], &[1, 20]];
         let layer = |i: usize| LayerScores { name: "w", shape: shapes[i], scores: &scores[i] };
-        UniformPlus.allocate(&[layer(0), layer(1), layer(2)], Budget { sparsity, keep })
+        UniformPlus.allocate(&[layer(0), layer(1), layer(2)], Totals { sparsity, keep })
     }
 
     #[test]

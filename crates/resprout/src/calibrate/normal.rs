@@ -9,8 +9,7 @@ use rayon::prelude::*;
 use resprout_kernels::Kernel;
 use resprout_kernels::conv::Scratch;
 use resprout_kernels::gram::{
-    NARROW, PackedRows, Patches, SparseRow, accumulate, accumulate_narrow, narrow_stride, sparse_cross,
-    sparse_product, strip,
+    NARROW, PackedRows, Patches, SparseRow, accumulate, accumulate_narrow, narrow_stride, sparse_cross, sparse_product, strip,
 };
 use std::ops::Range;
 

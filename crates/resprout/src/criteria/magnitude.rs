@@ -11,7 +11,9 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     build: |_, _| Ok(Box::new(Magnitude)),
 };
 
-struct Magnitude;
+/// The weight's absolute value.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Magnitude;
 
 impl Criterion for Magnitude {
     fn score(&self, layer: &ScoreInput) -> Vec<f64> {

@@ -15,6 +15,9 @@ use crate::tensor::Tensor;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+pub use magnitude::Magnitude;
+pub use rms::Rms;
+
 /// One layer's weights, as a criterion sees them.
 pub struct ScoreInput<'a> {
     /// The weights, flat, in the order of the file.

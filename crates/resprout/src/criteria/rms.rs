@@ -11,7 +11,9 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     build: |_, _| Ok(Box::new(Rms)),
 };
 
-struct Rms;
+/// The absolute value by the layer's root mean square.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rms;
 
 impl Criterion for Rms {
     fn score(&self, layer: &ScoreInput) -> Vec<f64> {

@@ -28,44 +28,60 @@ impl Default for RepairOptions {
 ///
 /// Repairs of ascending stage share a walk: at each layer they act in the order given, on what the
 /// repaired layers before it compute. Where the stage falls, or a repair comes again, a new walk begins.
+#[derive(Default)]
 pub struct Chain {
     text: String,
     repairs: Vec<Box<dyn Repair>>,
     names: Vec<&'static str>,
     /// Which repairs share a walk.
     walks: Vec<std::ops::Range<usize>>,
+    /// Stage and walk of the last repair.
+    last: Option<(Stage, usize)>,
 }
 
 impl Chain {
     /// Reads `name:option=value,name,...`.
     pub fn parse(text: &str) -> Result<Chain> {
-        let mut chain = Chain { text: text.to_string(), repairs: Vec::new(), names: Vec::new(), walks: Vec::new() };
-        let mut last: Option<(Stage, usize)> = None;
+        let mut chain = Chain::default();
+        chain.push_rows(text)?;
+        chain.check_batches()?;
+        Ok(chain)
+    }
+
+    /// The repairs of such a text behind those there are.
+    pub(crate) fn push_rows(&mut self, text: &str) -> Result<()> {
         for part in text.split(',') {
             if part == AUTO {
                 return Err(Error::option(format!("--repair {text}: auto tries several repairs and stands alone, in `prune`")));
             }
             let (entry, options) = table::find_beside(REPAIRS, &[AUTO], "--repair", part)?;
-            let repair = (entry.build)(&options)?;
-            let stage = repair.stage();
-            let index = chain.repairs.len();
-            let start = match last {
-                Some((before, start)) if before <= stage && !chain.names[start..].contains(&entry.name) => start,
-                _ => index,
-            };
-            match chain.walks.last_mut() {
-                Some(walk) if walk.start == start => walk.end = index + 1,
-                _ => chain.walks.push(start..index + 1),
-            }
-            last = Some((stage, start));
-            chain.names.push(entry.name);
-            chain.repairs.push(repair);
+            self.add(part, entry.name, (entry.build)(&options)?);
         }
-        chain.check_batches()?;
-        Ok(chain)
+        Ok(())
     }
 
-    fn check_batches(&self) -> Result<()> {
+    /// One more repair.
+    pub(crate) fn push(&mut self, name: &'static str, repair: Box<dyn Repair>) {
+        self.add(name, name, repair);
+    }
+
+    fn add(&mut self, text: &str, name: &'static str, repair: Box<dyn Repair>) {
+        let (stage, index) = (repair.stage(), self.repairs.len());
+        let start = match self.last {
+            Some((before, start)) if before <= stage && !self.names[start..].contains(&name) => start,
+            _ => index,
+        };
+        match self.walks.last_mut() {
+            Some(walk) if walk.start == start => walk.end = index + 1,
+            _ => self.walks.push(start..index + 1),
+        }
+        self.last = Some((stage, start));
+        self.names.push(name);
+        self.repairs.push(repair);
+        self.text = if self.text.is_empty() { text.into() } else { format!("{},{text}", self.text) };
+    }
+
+    pub(crate) fn check_batches(&self) -> Result<()> {
         for walk in &self.walks {
             let batches: Vec<usize> = self.repairs[walk.clone()].iter().filter_map(|repair| repair.needs().batch).collect();
             if batches.windows(2).any(|pair| pair[0] != pair[1]) {

@@ -17,6 +17,7 @@ mod stats;
 
 pub use auto::{AUTO, Candidate, Judge};
 pub use chain::{Chain, RepairOptions};
+pub use least_squares::LeastSquares;
 
 use crate::calibrate::Visitor;
 use crate::error::Result;

@@ -159,6 +159,14 @@ fn masked(model: &Model, coupling: &Coupling, dead: &[bool]) -> MaskTable {
 
 /// Fails on options that say nothing about channels.
 fn check(options: &PruneOptions) -> Result<()> {
+    let PruneOptions { criterion, allocation, own, .. } = options;
+    for (kind, name, is_own) in
+        [("criterion", criterion, own.criterion.is_some()), ("allocation", allocation, own.allocation.is_some())]
+    {
+        if is_own {
+            return Err(Error::option(format!("{kind} {name}: is for single weights; whole channels take a row of the tables")));
+        }
+    }
     find(&options.criterion)?;
     table::find(CHANNEL_ALLOCATIONS, "--allocation", &options.allocation)?;
     if !options.layers.is_empty() || options.min_per_layer > 0 || options.min_per_channel > 0 {

@@ -87,6 +87,11 @@ impl Pattern {
         (entry.build)(&options).map_err(|e| if short.is_some() { Error::option(format!("--pattern {text}: {e}")) } else { e })
     }
 
+    /// The rows that score and allocate where nothing else is chosen.
+    pub fn default_methods(&self) -> (&'static str, &'static str) {
+        if *self == Pattern::Channel { ("l2", "global") } else { ("magnitude", "lamp") }
+    }
+
     /// The sparsity that follows from the pattern alone.
     pub fn sparsity(&self) -> Option<f64> {
         match *self {

@@ -57,13 +57,29 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     },
 };
 
-struct LeastSquares {
-    damp: f64,
-    rows: usize,
-    sum: bool,
-    rounds: usize,
-    recalibrate: bool,
-    seed: u64,
+/// Fits the surviving weights of every output to what the dense network computes (the fixed-mask step of Optimal Brain
+/// Compression, NeurIPS 2022, in sequence).
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct LeastSquares {
+    /// Ridge, by the inputs' mean variance and the number of weights per output and image; from 0 on.
+    pub damp: f64,
+    /// About how many positions of all images are used per layer; from 1 on.
+    pub rows: usize,
+    /// Whether a layer makes good what the other summand behind it has lost.
+    pub sum: bool,
+    /// Rounds of fitting only what the activation behind lets through.
+    pub rounds: usize,
+    /// Whether the BatchNormalization behind is recalibrated instead of fitted.
+    pub recalibrate: bool,
+    /// Which positions are drawn.
+    pub seed: u64,
+}
+
+impl Default for LeastSquares {
+    fn default() -> LeastSquares {
+        LeastSquares { damp: 0.1, rows: 65536, sum: true, rounds: 1, recalibrate: false, seed: 0 }
+    }
 }
 
 impl Visitor for LeastSquares {

@@ -1,0 +1,236 @@
+//! Prune and repair in one expression, with methods of the tables or of one's own.
+
+use super::{Sparsified, SparsifyOptions, sparsify, with_chain};
+use crate::allocation::Allocation;
+use crate::criteria::Criterion;
+use crate::error::{Error, Result};
+use crate::model::{Model, PrunableRule};
+use crate::progress::{Progress, Quiet};
+use crate::prune::PruneOptions;
+use crate::repair::{Chain, Repair, RepairOptions};
+use crate::structure::{Pattern, channel};
+use crate::tensor::Tensor;
+use std::sync::Arc;
+
+/// How much may be left, and which weights go together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    sparsity: Option<f64>,
+    macs: Option<f64>,
+    pattern: Pattern,
+}
+
+impl Budget {
+    /// Removes this share of the prunable weights, in `[0, 1)`.
+    pub fn sparsity(sparsity: f64) -> Budget {
+        Budget { sparsity: Some(sparsity), macs: None, pattern: Pattern::Unstructured }
+    }
+
+    /// Removes whole channels until this share of the multiply-accumulates is left, in `(0, 1]`.
+    pub fn macs(share: f64) -> Budget {
+        Budget { sparsity: None, macs: Some(share), pattern: Pattern::Channel }
+    }
+
+    /// Keeps `n` of every `m` neighbours along the input channels.
+    pub fn n_of_m(n: usize, m: usize) -> Budget {
+        Budget { sparsity: None, macs: None, pattern: Pattern::Nm { n, m } }
+    }
+
+    /// The same share in another pattern: whole channels, or an `n` of `m` for each layer.
+    #[must_use]
+    pub fn pattern(self, pattern: Pattern) -> Budget {
+        Budget { pattern, ..self }
+    }
+
+    /// The options of this budget; the pattern's own criterion and allocation where none is chosen.
+    fn prune_options(self) -> Result<PruneOptions> {
+        let Budget { sparsity, macs, pattern } = self;
+        if let Pattern::Nm { n, m } = pattern {
+            Pattern::parse(&format!("{n}:{m}"))?;
+        }
+        let sparsity = match (pattern.sparsity(), sparsity) {
+            (Some(own), Some(_)) => return Err(Error::option(format!("a budget of n:m has a sparsity of its own, {own}"))),
+            (own, other) => own.or(other).unwrap_or(0.0),
+        };
+        if macs.is_some() && pattern != Pattern::Channel {
+            return Err(Error::option("a budget of multiply-accumulates goes with whole channels"));
+        }
+        macs.map_or(Ok(()), channel::check_share)?;
+        let (criterion, allocation) = pattern.default_methods();
+        let (criterion, allocation) = (criterion.into(), allocation.into());
+        Ok(PruneOptions { sparsity, macs, pattern, criterion, allocation, ..PruneOptions::default() })
+    }
+}
+
+/// A method: a row of a table, `name` or `name:option=value:...`, or one of one's own.
+enum Method<T: ?Sized> {
+    Row(String),
+    Own(&'static str, Box<T>),
+}
+
+/// A criterion: text for a row of [`CRITERIA`](crate::criteria::CRITERIA), or anything that implements [`Criterion`].
+pub struct AnyCriterion(Method<dyn Criterion>);
+
+/// An allocation: text for a row of [`ALLOCATIONS`](crate::allocation::ALLOCATIONS), or anything that implements [`Allocation`].
+pub struct AnyAllocation(Method<dyn Allocation>);
+
+/// A repair: text as [`Chain::parse`] reads it, `auto` included, or anything that implements [`Repair`].
+pub struct AnyRepair(Method<dyn Repair>);
+
+impl<T: ?Sized> Method<T> {
+    fn name(&self) -> &str {
+        match self {
+            Method::Row(name) => name,
+            Method::Own(name, _) => name,
+        }
+    }
+}
+
+macro_rules! any {
+    ($any:ident, $method:ident) => {
+        impl From<&str> for $any {
+            fn from(row: &str) -> $any {
+                $any(Method::Row(row.into()))
+            }
+        }
+
+        impl<T: $method + 'static> From<T> for $any {
+            fn from(own: T) -> $any {
+                $any(Method::Own(std::any::type_name::<T>(), Box::new(own)))
+            }
+        }
+    };
+}
+
+any!(AnyCriterion, Criterion);
+any!(AnyAllocation, Allocation);
+any!(AnyRepair, Repair);
+
+/// Prunes and repairs a network: see the example of the [crate](crate).
+pub struct Sparsify {
+    budget: Budget,
+    criterion: Option<AnyCriterion>,
+    allocation: Option<AnyAllocation>,
+    repairs: Vec<AnyRepair>,
+    repair_options: RepairOptions,
+    rule: PrunableRule,
+    seed: u64,
+    steps: usize,
+}
+
+impl Sparsify {
+    /// By magnitude and LAMP (whole channels: by norm, over all layers), in one step, without a repair.
+    pub fn new(budget: Budget) -> Sparsify {
+        Sparsify {
+            budget,
+            criterion: None,
+            allocation: None,
+            repairs: Vec::new(),
+            repair_options: RepairOptions::default(),
+            rule: PrunableRule::default(),
+            seed: 0,
+            steps: 1,
+        }
+    }
+
+    /// How much each weight matters.
+    #[must_use]
+    pub fn criterion(self, criterion: impl Into<AnyCriterion>) -> Sparsify {
+        Sparsify { criterion: Some(criterion.into()), ..self }
+    }
+
+    /// How many weights each layer keeps.
+    #[must_use]
+    pub fn allocation(self, allocation: impl Into<AnyAllocation>) -> Sparsify {
+        Sparsify { allocation: Some(allocation.into()), ..self }
+    }
+
+    /// One more repair, behind those before.
+    #[must_use]
+    pub fn repair(mut self, repair: impl Into<AnyRepair>) -> Sparsify {
+        self.repairs.push(repair.into());
+        self
+    }
+
+    /// Memory and time of repairs.
+    #[must_use]
+    pub fn repair_options(self, repair_options: RepairOptions) -> Sparsify {
+        Sparsify { repair_options, ..self }
+    }
+
+    /// Which layers are taken.
+    #[must_use]
+    pub fn rule(self, rule: PrunableRule) -> Sparsify {
+        Sparsify { rule, ..self }
+    }
+
+    /// For criteria that draw random numbers.
+    #[must_use]
+    pub fn seed(self, seed: u64) -> Sparsify {
+        Sparsify { seed, ..self }
+    }
+
+    /// In how many steps of pruning and repair, from 1 on.
+    #[must_use]
+    pub fn steps(self, steps: usize) -> Sparsify {
+        Sparsify { steps, ..self }
+    }
+
+    /// Prunes and repairs. `images: [N, C, H, W]`, preprocessed; may be empty where nothing needs them.
+    ///
+    /// # Errors
+    /// Of kind `Option` for what the tables do not know and what the network or the pattern does not allow, of kind `Data` for
+    /// images or scores that do not fit.
+    pub fn run(self, dense: &Model, images: &Tensor) -> Result<Sparsified> {
+        self.run_with(dense, images, &Quiet)
+    }
+
+    /// The same with progress.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and of kind `Interrupted`.
+    pub fn run_with(self, dense: &Model, images: &Tensor, progress: &dyn Progress) -> Result<Sparsified> {
+        let mut prune = PruneOptions { rule: self.rule, seed: self.seed, ..self.budget.prune_options()? };
+        match self.criterion.map(|any| any.0) {
+            None => {}
+            Some(Method::Row(row)) => prune.criterion = row,
+            Some(Method::Own(name, own)) => (prune.criterion, prune.own.criterion) = (name.into(), Some(Arc::from(own))),
+        }
+        if let (Pattern::Nm { n, m }, Some(allocation)) = (prune.pattern, &self.allocation) {
+            let name = allocation.0.name();
+            return Err(Error::option(format!("allocation {name}: a budget of {n}:{m} keeps the same in every layer")));
+        }
+        match self.allocation.map(|any| any.0) {
+            None => {}
+            Some(Method::Row(row)) => prune.allocation = row,
+            Some(Method::Own(name, own)) => (prune.allocation, prune.own.allocation) = (name.into(), Some(Arc::from(own))),
+        }
+        let rows: Option<Vec<&str>> = self.repairs.iter().map(AnyRepair::row).collect();
+        // Rows alone are text, as `auto` is.
+        let repair = rows.as_ref().map_or(String::new(), |rows| if rows.is_empty() { "none".into() } else { rows.join(",") });
+        let is_text = rows.is_some();
+        let (repair_options, steps) = (self.repair_options, self.steps);
+        let options = SparsifyOptions { prune, repair, repair_options, steps, checkpoint: None };
+        if is_text {
+            return sparsify(dense, images, &options, progress);
+        }
+        let mut chain = Chain::default();
+        for repair in self.repairs {
+            match repair.0 {
+                Method::Row(row) => chain.push_rows(&row)?,
+                Method::Own(name, own) => chain.push(name, own),
+            }
+        }
+        chain.check_batches()?;
+        with_chain(dense, images, &chain, &options, progress)
+    }
+}
+
+impl AnyRepair {
+    fn row(&self) -> Option<&str> {
+        match &self.0 {
+            Method::Row(row) => Some(row),
+            Method::Own(..) => None,
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The library as a stranger uses it: typed methods, and a criterion, an allocation and a repair of one's own.
+
+use resprout::allocation::{Allocation, Erk, Global, Lamp, LayerScores, Totals, Uniform, UniformPlus};
+use resprout::calibrate::{Needs, Visitor, WeightSite};
+use resprout::criteria::{Criterion, Magnitude, Rms, ScoreInput};
+use resprout::data::{ImageSet, LabelSource, Preprocess};
+use resprout::formats::onnx;
+use resprout::model::Model;
+use resprout::repair::{LeastSquares, Repair, Stage};
+use resprout::sparsify::{AnyAllocation, AnyCriterion, Budget, Sparsified, Sparsify};
+use resprout::structure::Pattern;
+use resprout::tensor::Tensor;
+use resprout::{ErrorKind, Result};
+use std::path::Path;
+
+/// The square of the weight.
+struct Energy;
+
+impl Criterion for Energy {
+    fn score(&self, layer: &ScoreInput) -> Vec<f64> {
+        layer.weights.iter().map(|w| f64::from(*w).powi(2)).collect()
+    }
+}
+
+/// Every layer keeps the same number of weights, as far as it has them.
+struct Equal;
+
+impl Allocation for Equal {
+    fn allocate(&self, layers: &[LayerScores], totals: Totals) -> Result<Vec<usize>> {
+        let mut left = totals.keep;
+        let mut order: Vec<usize> = (0..layers.len()).collect();
+        order.sort_by_key(|&i| layers[i].scores.len());
+        let mut kept = vec![0; layers.len()];
+        for (done, &i) in order.iter().enumerate() {
+            kept[i] = (left / (layers.len() - done)).min(layers[i].scores.len());
+            left -= kept[i];
+        }
+        Ok(kept)
+    }
+}
+
+/// Gives each layer's outputs the dense network's mean deviation.
+struct Rescale;
+
+impl Visitor for Rescale {
+    fn needs(&self) -> Needs {
+        Needs { images: true, dense: true, weights: true, ..Needs::default() }
+    }
+
+    fn weights(&self, site: &mut WeightSite) -> Result<()> {
+        let pair = site.pair()?;
+        let deviation = |var: &[f64]| var.iter().map(|v| v.sqrt()).sum::<f64>();
+        let gain = (deviation(&pair.dense.var) / deviation(&pair.sparse.var).max(1e-12)) as f32;
+        site.weights.data.iter_mut().for_each(|w| *w *= gain);
+        site.touch();
+        Ok(())
+    }
+}
+
+impl Repair for Rescale {
+    fn stage(&self) -> Stage {
+        Stage::Weights
+    }
+}
+
+fn digits() -> (Model, Tensor) {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../resprout-cli/assets");
+    let images = ImageSet::open(&assets.join("digits-images-idx3-ubyte.gz"), &LabelSource::None).unwrap();
+    let images = images.load(0..64, 1, &Preprocess::preset("raw").unwrap()).unwrap();
+    (onnx::read(&assets.join("digits.onnx")).unwrap(), images)
+}
+
+fn run(sparsify: Sparsify) -> Sparsified {
+    let (dense, images) = digits();
+    sparsify.run(&dense, &images).unwrap()
+}
+
+fn bytes(sparse: &Sparsified) -> Vec<u8> {
+    onnx::encode(&sparse.repaired).unwrap()
+}
+
+fn at_90() -> Sparsify {
+    Sparsify::new(Budget::sparsity(0.9))
+}
+
+#[test]
+fn ones_own_criterion_ranks_as_it_says() {
+    // Squares have the order of absolute values.
+    assert_eq!(bytes(&run(at_90().criterion(Energy).allocation("global"))), bytes(&run(at_90().allocation(Global))));
+}
+
+#[test]
+fn ones_own_allocation_is_asked() {
+    let sparse = run(at_90().allocation(Equal));
+    let sizes: Vec<usize> = sparse.outcome.layers.iter().map(|layer| layer.len()).collect();
+    assert_eq!(sparse.outcome.kept.iter().sum::<usize>(), 7707);
+    let most = sparse.outcome.kept.iter().max().unwrap();
+    assert!(sparse.outcome.kept.iter().zip(&sizes).all(|(kept, size)| kept.abs_diff(*size.min(most)) <= 1), "{sizes:?}");
+}
+
+#[test]
+fn ones_own_repair_acts_alone_and_with_rows() {
+    let none = run(at_90());
+    for sparse in [run(at_90().repair(Rescale)), run(at_90().repair(Rescale).repair("bn")), run(at_90().repair(Rescale).steps(2))]
+    {
+        assert_ne!(bytes(&sparse), bytes(&none));
+        let (layer, kept) = (&sparse.outcome.layers[0], sparse.outcome.kept[0]);
+        let weights = sparse.repaired.params.get(&layer.param).unwrap().value().unwrap().as_f32().unwrap().data.clone();
+        assert!(weights.iter().filter(|w| **w != 0.0).count() <= kept);
+    }
+}
+
+#[test]
+fn typed_methods_are_the_rows_of_the_tables() {
+    let criteria: [(AnyCriterion, &str); 2] = [(Magnitude.into(), "magnitude"), (Rms.into(), "rms")];
+    for (typed, row) in criteria {
+        assert_eq!(bytes(&run(at_90().criterion(typed))), bytes(&run(at_90().criterion(row))), "{row}");
+    }
+    let allocations: [(AnyAllocation, &str); 5] = [
+        (Uniform.into(), "uniform"),
+        (UniformPlus.into(), "uniform+"),
+        (Global.into(), "global"),
+        (Erk::default().into(), "erk"),
+        (Lamp.into(), "lamp"),
+    ];
+    for (typed, row) in allocations {
+        assert_eq!(bytes(&run(at_90().allocation(typed))), bytes(&run(at_90().allocation(row))), "{row}");
+    }
+    assert_eq!(bytes(&run(at_90().repair(LeastSquares::default()))), bytes(&run(at_90().repair("least-squares"))));
+}
+
+#[test]
+fn what_does_not_go_together_is_an_error() {
+    let (dense, images) = digits();
+    let refused = |sparsify: Sparsify| {
+        let error = sparsify.run(&dense, &images).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Option, "{error}");
+        error.to_string()
+    };
+    let channels = Budget::sparsity(0.5).pattern(Pattern::Channel);
+    assert!(refused(Sparsify::new(channels).criterion(Energy)).contains("Energy"));
+    assert!(refused(Sparsify::new(channels).allocation(Equal)).contains("Equal"));
+    assert!(refused(Sparsify::new(Budget::n_of_m(2, 4)).allocation(Equal)).contains("Equal"));
+    assert!(refused(Sparsify::new(Budget::n_of_m(2, 4)).allocation("erk")).contains("erk"));
+    assert!(refused(Sparsify::new(Budget::sparsity(0.5).pattern(Pattern::Nm { n: 2, m: 4 }))).contains("0.5"));
+    assert!(refused(Sparsify::new(Budget::macs(0.5).pattern(Pattern::Unstructured))).contains("multiply-accumulates"));
+    assert!(refused(Sparsify::new(Budget::n_of_m(5, 4))).contains("5:4"));
+    assert!(refused(at_90().steps(0)).contains("steps"));
+    assert!(refused(at_90().repair("none").repair("auto").repair(Rescale)).contains("auto"));
+}
