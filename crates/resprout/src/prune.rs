@@ -210,16 +210,38 @@ pub fn prune_scored(model: &mut Model, scored: &Scored, options: &PruneOptions) 
 pub fn prune_by_scores(model: &mut Model, options: &PruneOptions, scores: Vec<Vec<f64>>) -> Result<PruneOutcome> {
     check_sparsity(options.sparsity, "--sparsity")?;
     let (layers, left_dense) = model.prunable(&options.rule)?;
-    if layers.len() != scores.len() || layers.iter().zip(&scores).any(|(layer, scores)| layer.len() != scores.len()) {
+    if layers.len() != scores.len() {
         return Err(Error::data("the scores are not of this model's prunable layers"));
     }
-    let check = |(layer, scores): (&Prunable, &Vec<f64>)| match scores.iter().find(|s| !(s.is_finite() && **s >= 0.0)) {
-        Some(score) => Err(Error::data(format!("layer {:?}: a score is {score}", layer.layer))),
-        None => Ok(()),
-    };
-    layers.par_iter().zip(&scores).try_for_each(check)?;
+    layers.par_iter().zip(&scores).try_for_each(|(layer, scores)| check_scores(layer, scores))?;
     let scores = scores.into_iter().map(LayerScore::Held).collect();
     select(model, &Scored { layers, left_dense, scores }, options)
+}
+
+/// Fails unless a layer has one score per weight, finite and not negative.
+fn check_scores(layer: &Prunable, scores: &[f64]) -> Result<()> {
+    let name = &layer.layer;
+    if scores.len() != layer.len() {
+        return Err(Error::data(format!("layer {name:?}: {} scores for {} weights", scores.len(), layer.len())));
+    }
+    match scores.iter().find(|score| !(score.is_finite() && **score >= 0.0)) {
+        Some(score) => Err(Error::data(format!("layer {name:?}: a score is {score}; it must be finite and not negative"))),
+        None => Ok(()),
+    }
+}
+
+/// Fails unless an allocation gives every layer a count that it can have.
+fn check_counts(name: &str, layers: &[LayerScores], counts: &[usize]) -> Result<()> {
+    if layers.len() != counts.len() {
+        return Err(Error::data(format!("allocation {name}: {} counts for {} layers", counts.len(), layers.len())));
+    }
+    match layers.iter().zip(counts).find(|(layer, count)| **count > layer.scores.len()) {
+        Some((layer, count)) => {
+            let (layer, size) = (layer.name, layer.scores.len());
+            Err(Error::data(format!("allocation {name}: layer {layer:?} is to keep {count} of {size} weights")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// From scores to masks.
@@ -307,6 +329,7 @@ fn score(
     let criterion = options.build_criterion()?;
     if criterion.needs_images() {
         let scores = score_with_images(&*criterion, model, layers, images, progress)?;
+        layers.iter().zip(&scores).try_for_each(|(layer, scores)| check_scores(layer, scores))?;
         return Ok(scores.into_iter().map(LayerScore::Held).collect());
     }
     let later = |(index, layer): (usize, &Prunable)| {
@@ -315,7 +338,17 @@ fn score(
             weights.ok_or_else(|| Error::data(format!("parameter {:?}: not a tensor of 32-bit floats", layer.param)))?;
         Ok(LayerScore::ByWeights { criterion: criterion.clone(), weights: weights.clone(), index })
     };
-    layers.iter().enumerate().map(later).collect()
+    let scores: Vec<LayerScore> = layers.iter().enumerate().map(later).collect::<Result<_>>()?;
+    if options.own.criterion.is_none() {
+        return Ok(scores);
+    }
+    // Nobody has tested it: computed once, and looked at.
+    let held = |(layer, score): (&Prunable, &LayerScore)| {
+        let scores = score.scores().into_owned();
+        check_scores(layer, &scores)?;
+        Ok(LayerScore::Held(scores))
+    };
+    layers.par_iter().zip(&scores).map(held).collect()
 }
 
 /// How many weights each layer keeps: overrides first, then the allocation, then the floors. No layer keeps more than
@@ -335,7 +368,9 @@ fn counts(model: &Model, layers: &[Prunable], scores: &[Masked], options: &Prune
     let budget = open_budget(layers, &fixed, &open, keep, of_open(&caps).iter().sum(), options)?;
     let views: Vec<LayerScores> =
         open.iter().map(|&i| LayerScores { name: &layers[i].param, shape: &layers[i].shape, scores: &scores[i] }).collect();
-    let allocated = apply_caps(&allocation.allocate(&views, budget)?, &of_open(&caps));
+    let allocated = allocation.allocate(&views, budget)?;
+    check_counts(&options.allocation, &views, &allocated)?;
+    let allocated = apply_caps(&allocated, &of_open(&caps));
     let floors: Vec<usize> = layers.iter().map(|layer| floor(model, layer, options)).collect();
     let allocated = apply_floors(&allocated, &of_open(&floors))?;
     let mut kept: Vec<usize> = fixed.iter().map(|count| count.unwrap_or(0)).collect();

@@ -146,5 +146,41 @@ fn what_does_not_go_together_is_an_error() {
     assert!(refused(Sparsify::new(Budget::macs(0.5).pattern(Pattern::Unstructured))).contains("multiply-accumulates"));
     assert!(refused(Sparsify::new(Budget::n_of_m(5, 4))).contains("5:4"));
     assert!(refused(at_90().steps(0)).contains("steps"));
+    assert!(refused(Sparsify::new(Budget::n_of_m(2, 4).pattern(Pattern::Unstructured))).contains("n:m"));
+    assert!(refused(Sparsify::new(Budget::sparsity(0.5).pattern(Pattern::Mixed { m: 0 }))).contains("mixed"));
+    let (mut erk, mut fit) = (Erk::default(), LeastSquares::default());
+    (erk.power, fit.rows) = (f64::NAN, 0);
+    assert!(refused(at_90().allocation(erk)).contains("power"));
+    assert!(refused(at_90().repair(fit)).contains("rows"));
     assert!(refused(at_90().repair("none").repair("auto").repair(Rescale)).contains("auto"));
+}
+
+/// Says something that no criterion and no allocation may say.
+struct Wrong(f64, usize);
+
+impl Criterion for Wrong {
+    fn score(&self, layer: &ScoreInput) -> Vec<f64> {
+        vec![self.0; layer.weights.len() - self.1]
+    }
+}
+
+impl Allocation for Wrong {
+    fn allocate(&self, layers: &[LayerScores], totals: Totals) -> Result<Vec<usize>> {
+        Ok(vec![totals.keep * 10; layers.len() - self.1])
+    }
+}
+
+#[test]
+fn wrong_answers_of_ones_own_methods_are_errors() {
+    let (dense, images) = digits();
+    let refused = |sparsify: Sparsify| {
+        let error = sparsify.run(&dense, &images).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data, "{error}");
+        error.to_string()
+    };
+    assert!(refused(at_90().criterion(Wrong(f64::NAN, 0))).contains("a score is NaN"));
+    assert!(refused(at_90().criterion(Wrong(-1.0, 0))).contains("a score is -1"));
+    assert!(refused(at_90().criterion(Wrong(1.0, 1))).contains("scores for"));
+    assert!(refused(at_90().allocation(Wrong(0.0, 0))).contains("is to keep"));
+    assert!(refused(at_90().allocation(Wrong(0.0, 1))).contains("counts for"));
 }

@@ -1,7 +1,7 @@
 //! Erdős–Rényi–Kernel: density in proportion to (sum of dimensions) / (product of dimensions).
 
 use super::{Allocation, Build, LayerScores, Totals};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::select::largest_remainder;
 use crate::table::{Entry, OptionSpec};
 
@@ -11,7 +11,7 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     paper: "Evci et al., Rigging the lottery, ICML 2020",
     options: &[OptionSpec { name: "power", about: "exponent of the raw density, positive", default: "1" }],
     build: |options| {
-        let power = options.parse("power", "a positive number", |&p: &f64| p > 0.0 && p.is_finite())?;
+        let power = options.parse("power", "a positive number", |&power: &f64| Erk { power }.is_valid())?;
         Ok(Box::new(Erk { power }))
     },
 };
@@ -32,6 +32,9 @@ impl Default for Erk {
 
 impl Allocation for Erk {
     fn allocate(&self, layers: &[LayerScores], totals: Totals) -> Result<Vec<usize>> {
+        if !self.is_valid() {
+            return Err(Error::option(format!("allocation erk: power {}: a positive number is needed", self.power)));
+        }
         let sizes: Vec<f64> = layers.iter().map(|layer| layer.scores.len() as f64).collect();
         let raw: Vec<f64> = layers.iter().map(|layer| self.raw_density(layer.shape)).collect();
         let densities = solve(&sizes, &raw, 1.0 - totals.sparsity);
@@ -41,6 +44,10 @@ impl Allocation for Erk {
 }
 
 impl Erk {
+    fn is_valid(&self) -> bool {
+        self.power > 0.0 && self.power.is_finite()
+    }
+
     fn raw_density(&self, shape: &[usize]) -> f64 {
         let (sum, product) = (shape.iter().sum::<usize>() as f64, shape.iter().product::<usize>() as f64);
         (sum / product).powf(self.power)

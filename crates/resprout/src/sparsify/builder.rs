@@ -45,11 +45,14 @@ impl Budget {
     /// The options of this budget; the pattern's own criterion and allocation where none is chosen.
     fn prune_options(self) -> Result<PruneOptions> {
         let Budget { sparsity, macs, pattern } = self;
-        if let Pattern::Nm { n, m } = pattern {
-            Pattern::parse(&format!("{n}:{m}"))?;
+        match pattern {
+            Pattern::Nm { n, m } => _ = Pattern::parse(&format!("{n}:{m}"))?,
+            Pattern::Mixed { m } => _ = Pattern::parse(&format!("mixed:m={m}"))?,
+            Pattern::Unstructured | Pattern::Channel => {}
         }
         let sparsity = match (pattern.sparsity(), sparsity) {
             (Some(own), Some(_)) => return Err(Error::option(format!("a budget of n:m has a sparsity of its own, {own}"))),
+            (None, None) if macs.is_none() => return Err(Error::option("a budget of n:m goes with no other pattern")),
             (own, other) => own.or(other).unwrap_or(0.0),
         };
         if macs.is_some() && pattern != Pattern::Channel {

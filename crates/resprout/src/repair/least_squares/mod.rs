@@ -10,7 +10,7 @@ use super::{Build, Repair, Stage};
 use crate::calibrate::normal::{Inputs, Rows, Sample};
 use crate::calibrate::target::DenseTarget;
 use crate::calibrate::{Needs, NormSite, Outline, Visitor, WeightSite};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::table::{Entry, OptionSpec};
 use equations::{Equations, Row};
 use rayon::prelude::*;
@@ -92,6 +92,12 @@ impl Visitor for LeastSquares {
     }
 
     fn weights(&self, site: &mut WeightSite) -> Result<()> {
+        if !(self.damp >= 0.0 && self.damp.is_finite() && self.rows > 0) {
+            let LeastSquares { damp, rows, .. } = self;
+            return Err(Error::option(format!(
+                "repair least-squares: damp {damp}, rows {rows}: a number from 0 on and one from 1 on are needed"
+            )));
+        }
         if site.statistics_only {
             return super::bias::shift(site);
         }
