@@ -5,7 +5,7 @@
 //! are summed in `f32` by the dense micro-kernel, these sums in `f64`.
 
 use crate::conv::{ConvShape, pad, tap_offsets};
-use crate::dense::dots::{DOT_ROWS, DOT_SHIFTS};
+use crate::dense::dots::{DOT_ROWS, DOT_SHIFTS, tree_sum};
 use crate::dense::{COLS, LANES, ROWS, Tile};
 use crate::table::per_isa;
 use crate::{Kernel, conv::Scratch};
@@ -243,12 +243,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
         (0..SIDE_BY_SIDE * LANES).for_each(|i| sums[i] += a[i] * b[i]);
     }
     sums.iter_mut().zip(a_rest.iter().zip(b_rest)).for_each(|(sum, (a, b))| *sum += a * b);
-    let mut width = SIDE_BY_SIDE * LANES / 2;
-    while width > 0 {
-        (0..width).for_each(|i| sums[i] += sums[i + width]);
-        width /= 2;
-    }
-    sums[0]
+    tree_sum(sums)
 }
 
 /// The windows of a convolution's input as rows: one row per output position, one column per weight

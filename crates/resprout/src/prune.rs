@@ -88,6 +88,14 @@ impl PruneOptions {
         self.build_allocation().map(drop)
     }
 
+    /// Whether the criterion scores by calibration images.
+    pub fn needs_images(&self) -> Result<bool> {
+        match self.pattern {
+            Pattern::Channel => Ok(channel::find(&self.criterion)?.needs_images),
+            _ => Ok(self.build_criterion()?.needs_images()),
+        }
+    }
+
     fn build_criterion(&self) -> Result<Arc<dyn Criterion>> {
         if let Some(own) = &self.own.criterion {
             return Ok(own.clone());
@@ -365,10 +373,10 @@ fn counts(model: &Model, layers: &[Prunable], scores: &[Masked], options: &Prune
     }
     let open: Vec<usize> = (0..layers.len()).filter(|&i| fixed[i].is_none()).collect();
     let of_open = |all: &[usize]| open.iter().map(|&i| all[i]).collect::<Vec<usize>>();
-    let budget = open_budget(layers, &fixed, &open, keep, of_open(&caps).iter().sum(), options)?;
+    let totals = open_totals(layers, &fixed, &open, keep, of_open(&caps).iter().sum(), options)?;
     let views: Vec<LayerScores> =
         open.iter().map(|&i| LayerScores { name: &layers[i].param, shape: &layers[i].shape, scores: &scores[i] }).collect();
-    let allocated = allocation.allocate(&views, budget)?;
+    let allocated = allocation.allocate(&views, totals)?;
     check_counts(&options.allocation, &views, &allocated)?;
     let allocated = apply_caps(&allocated, &of_open(&caps));
     let floors: Vec<usize> = layers.iter().map(|layer| floor(model, layer, options)).collect();
@@ -385,7 +393,7 @@ fn left(model: &Model, layer: &Prunable) -> usize {
 }
 
 /// What the layers without a sparsity of their own have to share.
-fn open_budget(
+fn open_totals(
     layers: &[Prunable],
     fixed: &[Option<usize>],
     open: &[usize],

@@ -89,17 +89,6 @@ pub fn sparsify_from(
     })
 }
 
-/// The same as [`sparsify`] with this chain of repairs.
-fn with_chain(
-    dense: &Model,
-    images: &Tensor,
-    chain: &Chain,
-    options: &SparsifyOptions,
-    progress: &dyn Progress,
-) -> Result<Sparsified> {
-    in_steps(dense, dense, images, chain, &schedule_of(dense, options)?, options, progress)
-}
-
 /// The sparsity of every step from what is left of `start`; it leads to a share of the operations as it does to one of the weights.
 fn schedule_of(start: &Model, options: &SparsifyOptions) -> Result<Vec<f64>> {
     check_present(start, &options.prune)?;

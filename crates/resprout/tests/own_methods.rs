@@ -75,6 +75,14 @@ fn run(sparsify: Sparsify) -> Sparsified {
     sparsify.run(&dense, &images).unwrap()
 }
 
+/// The error, which must be of this kind.
+fn refused(sparsify: Sparsify, kind: ErrorKind) -> String {
+    let (dense, images) = digits();
+    let error = sparsify.run(&dense, &images).map(drop).unwrap_err();
+    assert_eq!(error.kind(), kind, "{error}");
+    error.to_string()
+}
+
 fn bytes(sparse: &Sparsified) -> Vec<u8> {
     onnx::encode(&sparse.repaired).unwrap()
 }
@@ -131,12 +139,7 @@ fn typed_methods_are_the_rows_of_the_tables() {
 
 #[test]
 fn what_does_not_go_together_is_an_error() {
-    let (dense, images) = digits();
-    let refused = |sparsify: Sparsify| {
-        let error = sparsify.run(&dense, &images).map(drop).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Option, "{error}");
-        error.to_string()
-    };
+    let refused = |sparsify: Sparsify| refused(sparsify, ErrorKind::Option);
     let channels = Budget::sparsity(0.5).pattern(Pattern::Channel);
     assert!(refused(Sparsify::new(channels).criterion(Energy)).contains("Energy"));
     assert!(refused(Sparsify::new(channels).allocation(Equal)).contains("Equal"));
@@ -172,12 +175,7 @@ impl Allocation for Wrong {
 
 #[test]
 fn wrong_answers_of_ones_own_methods_are_errors() {
-    let (dense, images) = digits();
-    let refused = |sparsify: Sparsify| {
-        let error = sparsify.run(&dense, &images).map(drop).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Data, "{error}");
-        error.to_string()
-    };
+    let refused = |sparsify: Sparsify| refused(sparsify, ErrorKind::Data);
     assert!(refused(at_90().criterion(Wrong(f64::NAN, 0))).contains("a score is NaN"));
     assert!(refused(at_90().criterion(Wrong(-1.0, 0))).contains("a score is -1"));
     assert!(refused(at_90().criterion(Wrong(1.0, 1))).contains("scores for"));

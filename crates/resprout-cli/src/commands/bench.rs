@@ -44,7 +44,7 @@ pub struct Bench {
     pub model: FileInfo,
     pub image: Vec<usize>,
     /// Busy threads that ran beside.
-    pub contend: usize,
+    pub contend: u16,
     pub load: Load,
     /// One per batch size and number of threads.
     pub rows: Vec<BenchRow>,
@@ -146,7 +146,7 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
     let threads = threads.map_or_else(|| args.bench_threads.clone(), |threads| vec![threads]);
     let mut warnings = Vec::new();
     let mut rows = Vec::new();
-    let contenders = Contenders::start(args.contend).context("--contend: cannot start threads")?;
+    let _contenders = Contenders::start(args.contend).context("--contend: cannot start threads")?;
     progress.begin("bench", (args.batch.len() * args.rounds) as u64);
     for &batch in &args.batch {
         let images = noise(&image, batch, takes_bytes(&model))?;
@@ -169,7 +169,9 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
             entrants.reverse();
             progress.advance(1);
         }
-        entrants.sort_by_key(|entrant| threads.iter().position(|&count| count == entrant.options.threads));
+        if args.rounds % 2 == 1 {
+            entrants.reverse();
+        }
         for entrant in entrants {
             rows.push(entrant.row(args, &model, &images)?);
         }
@@ -182,7 +184,7 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
         cpu: cpu_name(),
         kernel: first.kernel_name(),
         model: file_info(&args.model)?,
-        contend: contenders.count(),
+        contend: args.contend,
         load: load(args, &image, takes_bytes(&model), &first)?,
         image,
         rows,

@@ -25,10 +25,6 @@ impl Contenders {
         }
         Ok(contenders)
     }
-
-    pub fn count(&self) -> usize {
-        self.threads.len()
-    }
 }
 
 impl Drop for Contenders {

@@ -7,13 +7,12 @@ use super::{
 use crate::args::{CalibrationCount, Format, PruneArgs};
 use crate::render::text;
 use resprout::calibrate::{Checkup, checkup};
-use resprout::criteria::CRITERIA;
 use resprout::data::{ImageSet, LabelSource, Preprocess, gaussian};
 use resprout::forward::{Network, PlanOptions};
 use resprout::model::{CameSparse, MergedNorms, Model, PrunableRule};
 use resprout::ops::Op;
 use resprout::progress::Progress;
-use resprout::prune::{OwnMethods, PruneOptions, check_sparsity};
+use resprout::prune::{PruneOptions, check_sparsity};
 use resprout::random::SplitMix64;
 use resprout::repair::{AUTO, Chain, RepairOptions};
 use resprout::report::{self, Calibration, Compress, EvaluationReport, RepairReport, Report, SizeInfo};
@@ -21,7 +20,7 @@ use resprout::sparsify::{self, Sparsified, SparsifyOptions, sparsify, sparsify_f
 use resprout::structure::shrink::{Cut, shrink};
 use resprout::structure::{Pattern, channel};
 use resprout::tensor::Tensor;
-use resprout::{Error, ErrorKind, Result, eval, table};
+use resprout::{Error, ErrorKind, Result, eval};
 use std::time::Instant;
 
 pub fn run(args: &PruneArgs, progress: &dyn Progress) -> anyhow::Result<()> {
@@ -218,20 +217,14 @@ fn prune_options(args: &PruneArgs) -> Result<PruneOptions> {
         seed: args.seed,
         pattern,
         macs: args.macs,
-        own: OwnMethods::default(),
+        ..PruneOptions::default()
     })
 }
 
 /// Whether criterion or repair need images; an error where they are missing.
 fn check_images(args: &PruneArgs, options: &PruneOptions) -> Result<bool> {
     let repair = args.repair == AUTO || Chain::parse(&args.repair)?.needs_images();
-    let criterion = match options.pattern {
-        Pattern::Channel => channel::find(&options.criterion)?.needs_images,
-        _ => {
-            let (entry, options) = table::find(CRITERIA, "--criterion", &options.criterion)?;
-            (entry.build)(&options, args.seed)?.needs_images()
-        }
-    };
+    let criterion = options.needs_images()?;
     if (repair || criterion) && args.calibration.is_none() && !args.data_free {
         let option = if repair { format!("--repair {}", args.repair) } else { format!("--criterion {}", options.criterion) };
         return Err(Error::new(

@@ -139,9 +139,10 @@ pub(crate) unsafe fn avx512(
     }
 }
 
+/// The sum of all lanes, halves on halves.
 #[inline(always)]
-fn tree_sum(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
+pub(crate) fn tree_sum<const N: usize>(mut lanes: [f32; N]) -> f32 {
+    let mut width = N / 2;
     while width > 0 {
         for lane in 0..width {
             lanes[lane] += lanes[lane + width];

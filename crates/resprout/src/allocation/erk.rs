@@ -57,7 +57,7 @@ impl Erk {
 /// `d_l = min(1, eps * raw_l)` with `sum d_l n_l = density * sum n_l`.
 ///
 /// All layers that share the largest raw density are capped together, so every pass makes progress.
-/// The capped layers never hold more than the totals: a layer is capped only when its share
+/// The capped layers never hold more than is to be kept: a layer is capped only when its share
 /// `eps * raw_l * n_l` exceeds its size `n_l`, so what is left for the others grows with each cap.
 fn solve(sizes: &[f64], raw: &[f64], density: f64) -> Vec<f64> {
     let mut capped = vec![false; sizes.len()];

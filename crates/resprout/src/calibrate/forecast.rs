@@ -6,6 +6,7 @@ use super::visitor::Visitor;
 use super::walk::{follow, weight_param};
 use crate::error::Result;
 use crate::forward::{Plan, Step};
+use crate::linalg::median;
 use crate::model::Model;
 use crate::ops::{Compute, Op};
 use crate::tensor::Tensor;
@@ -69,9 +70,7 @@ fn measure() -> f64 {
         }
         (2 * 64 * STEPS * 8 * COLS) as f64 / start.elapsed().as_secs_f64().max(1e-9)
     };
-    let mut turns: Vec<f64> = (0..25).map(turn).collect();
-    turns.sort_by(f64::total_cmp);
-    turns[turns.len() / 2]
+    median(&(0..25).map(turn).collect::<Vec<f64>>())
 }
 
 /// Share of the micro-kernel's speed that convolutions reach.

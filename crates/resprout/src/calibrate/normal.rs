@@ -19,6 +19,9 @@ const PACKED_BYTES: usize = 160 << 20;
 /// Where at most this share of a layer's weights is left, products with targets are summed for those alone.
 const FEW: f64 = 0.3;
 
+/// Sums that a thread adds to at a time: few enough for its first-level cache.
+const SUMS: usize = 4096;
+
 /// A layer's inputs as rows of a matrix: windows of a convolution, or vectors.
 pub struct Inputs {
     kind: Kind,
@@ -375,9 +378,9 @@ impl<'r> Rows<'r> {
                 add(gram, &inputs, &inputs, width, true);
             }
             // In the order of the blocks.
-            sums.par_chunks_mut(4096).enumerate().for_each(|(at, sums)| {
+            sums.par_chunks_mut(SUMS).enumerate().for_each(|(at, sums)| {
                 for products in &products {
-                    sums.iter_mut().zip(&products[at * 4096..]).for_each(|(sum, &product)| *sum += f64::from(product));
+                    sums.iter_mut().zip(&products[at * SUMS..]).for_each(|(sum, &product)| *sum += f64::from(product));
                 }
             });
         }

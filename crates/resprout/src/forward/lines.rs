@@ -24,6 +24,9 @@ pub(crate) struct Compiled {
     pub plan: Plan,
     pub together: usize,
     kernel: Kernel,
+    /// Threads that operations are cut for, and the ways to compute convolutions that may be chosen.
+    pub sharing: usize,
+    paths: Paths,
     /// The layer of each step.
     names: Vec<String>,
     segments: Vec<Segment>,
@@ -54,13 +57,19 @@ impl Compiled {
         }
         let names: Vec<String> = plan.steps.iter().map(|step| model.graph.layers[step.layer].name.clone()).collect();
         let segments = Compiler::new(&names, &plan, kernel, together, sharing).segments()?;
-        Ok(Compiled { plan, together, kernel, names, segments })
+        Ok(Compiled { plan, together, kernel, sharing, paths: Paths::Any, names, segments })
     }
 
-    /// The same for one thread, on these paths.
-    pub fn twin(&self, paths: Paths) -> Result<Twin> {
+    /// Keeps to these paths.
+    pub fn restrict(&mut self, paths: Paths) {
+        self.paths = paths;
+        restrict(&mut self.segments, paths);
+    }
+
+    /// The same for one thread.
+    pub fn twin(&self) -> Result<Twin> {
         let mut segments = Compiler::new(&self.names, &self.plan, self.kernel, self.together, 1).segments()?;
-        programs_mut(&mut segments).filter(|_| paths != Paths::Any).for_each(|program| program.choose(&program.usual(paths)));
+        restrict(&mut segments, self.paths);
         let arenas = programs(&segments).map(Program::arena).collect();
         Ok(Twin { segments, arenas })
     }
@@ -231,6 +240,12 @@ fn programs_mut(segments: &mut [Segment]) -> impl Iterator<Item = &mut Program> 
         Segment::Program { program, .. } => Some(&mut **program),
         Segment::Step(_) => None,
     })
+}
+
+fn restrict(segments: &mut [Segment], paths: Paths) {
+    if paths != Paths::Any {
+        programs_mut(segments).for_each(|program| program.choose(&program.usual(paths)));
+    }
 }
 
 fn run_program(
@@ -626,7 +641,7 @@ mod tests {
         // The twin of what is cut for three threads is the same.
         let shared = Compiled::new(&model, plan(), Kernel::best(), 3).unwrap();
         let mut alone = vec![0.0; 8];
-        shared.run_twin(&mut shared.twin(Paths::Any).unwrap(), &images.data, &mut [&mut alone]);
+        shared.run_twin(&mut shared.twin().unwrap(), &images.data, &mut [&mut alone]);
         assert_eq!(alone, result);
         // The same sums in another order.
         assert!(result.iter().zip(&expected.data).all(|(a, b)| (a - b).abs() < 1e-5), "{result:?} {expected:?}");

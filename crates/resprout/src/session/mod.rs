@@ -86,9 +86,6 @@ struct Stage {
     start: StageStart,
     compiled: Compiled,
     arenas: Vec<Vec<Arena>>,
-    paths: Paths,
-    /// Threads that it is cut for.
-    sharing: usize,
     /// For the calling thread alone, once it does a run that is cut for several.
     twin: Option<Twin>,
     /// Who does a run, where threads share an image and where each takes its own; none while plans are measured.
@@ -240,8 +237,8 @@ impl Stage {
         let Some(way) = self.paces.as_ref().map(|paces| paces[pace].way()).filter(|_| pool.threads() > 1) else {
             return run(self, Some(pool));
         };
-        if way == Way::Alone && pace == 0 && self.sharing > 1 && self.twin.is_none() {
-            self.twin = self.compiled.twin(self.paths).ok();
+        if way == Way::Alone && pace == 0 && self.compiled.sharing > 1 && self.twin.is_none() {
+            self.twin = self.compiled.twin().ok();
         }
         let start = Instant::now();
         run(self, (way == Way::Shared).then_some(&mut *pool));

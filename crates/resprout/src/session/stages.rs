@@ -147,10 +147,8 @@ impl<'a> Parts<'a> {
             let end = end.min(plan.steps.len());
             let sharing = if workers(batch, start.together, threads) == 1 { threads } else { 1 };
             let mut compiled = Compiled::new(self.model, plan.part(start.step..end), self.kernel, sharing)?;
-            if paths != super::Paths::Any {
-                compiled.programs_mut().for_each(|program| program.choose(&program.usual(paths)));
-            }
-            Ok(Stage { start, compiled, arenas: Vec::new(), paths, sharing, twin: None, paces: None, outputs: Vec::new() })
+            compiled.restrict(paths);
+            Ok(Stage { start, compiled, arenas: Vec::new(), twin: None, paces: None, outputs: Vec::new() })
         };
         let stages: Result<Vec<Stage>> = stages.iter().zip(ends).map(stage).collect();
         Ok(Session { stages: stages?, pool, image: self.image.to_vec(), batch, note: None })

@@ -1,13 +1,13 @@
 //! Prune and repair in one expression, with methods of the tables or of one's own.
 
-use super::{Sparsified, SparsifyOptions, sparsify, with_chain};
+use super::{Sparsified, SparsifyOptions, in_steps, schedule_of, sparsify};
 use crate::allocation::Allocation;
 use crate::criteria::Criterion;
 use crate::error::{Error, Result};
 use crate::model::{Model, PrunableRule};
 use crate::progress::{Progress, Quiet};
 use crate::prune::PruneOptions;
-use crate::repair::{Chain, Repair, RepairOptions};
+use crate::repair::{AUTO, Chain, Repair, RepairOptions};
 use crate::structure::{Pattern, channel};
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -85,6 +85,14 @@ impl<T: ?Sized> Method<T> {
         match self {
             Method::Row(name) => name,
             Method::Own(name, _) => name,
+        }
+    }
+
+    /// Its name, and the method itself where it is no row.
+    fn split(self) -> (String, Option<Arc<T>>) {
+        match self {
+            Method::Row(row) => (row, None),
+            Method::Own(name, own) => (name.into(), Some(Arc::from(own))),
         }
     }
 }
@@ -194,46 +202,32 @@ impl Sparsify {
     /// As [`run`](Self::run), and of kind `Interrupted`.
     pub fn run_with(self, dense: &Model, images: &Tensor, progress: &dyn Progress) -> Result<Sparsified> {
         let mut prune = PruneOptions { rule: self.rule, seed: self.seed, ..self.budget.prune_options()? };
-        match self.criterion.map(|any| any.0) {
-            None => {}
-            Some(Method::Row(row)) => prune.criterion = row,
-            Some(Method::Own(name, own)) => (prune.criterion, prune.own.criterion) = (name.into(), Some(Arc::from(own))),
-        }
         if let (Pattern::Nm { n, m }, Some(allocation)) = (prune.pattern, &self.allocation) {
             let name = allocation.0.name();
             return Err(Error::option(format!("allocation {name}: a budget of {n}:{m} keeps the same in every layer")));
         }
-        match self.allocation.map(|any| any.0) {
-            None => {}
-            Some(Method::Row(row)) => prune.allocation = row,
-            Some(Method::Own(name, own)) => (prune.allocation, prune.own.allocation) = (name.into(), Some(Arc::from(own))),
+        if let Some(AnyCriterion(method)) = self.criterion {
+            (prune.criterion, prune.own.criterion) = method.split();
         }
-        let rows: Option<Vec<&str>> = self.repairs.iter().map(AnyRepair::row).collect();
-        // Rows alone are text, as `auto` is.
-        let repair = rows.as_ref().map_or(String::new(), |rows| if rows.is_empty() { "none".into() } else { rows.join(",") });
-        let is_text = rows.is_some();
+        if let Some(AnyAllocation(method)) = self.allocation {
+            (prune.allocation, prune.own.allocation) = method.split();
+        }
         let (repair_options, steps) = (self.repair_options, self.steps);
-        let options = SparsifyOptions { prune, repair, repair_options, steps, checkpoint: None };
-        if is_text {
-            return sparsify(dense, images, &options, progress);
+        let options = |repair: &str| SparsifyOptions { prune, repair: repair.into(), repair_options, steps, checkpoint: None };
+        if let [AnyRepair(Method::Row(row))] = &self.repairs[..]
+            && row == AUTO
+        {
+            return sparsify(dense, images, &options(AUTO), progress);
         }
         let mut chain = Chain::default();
-        for repair in self.repairs {
-            match repair.0 {
+        for AnyRepair(repair) in self.repairs {
+            match repair {
                 Method::Row(row) => chain.push_rows(&row)?,
                 Method::Own(name, own) => chain.push(name, own),
             }
         }
         chain.check_batches()?;
-        with_chain(dense, images, &chain, &options, progress)
-    }
-}
-
-impl AnyRepair {
-    fn row(&self) -> Option<&str> {
-        match &self.0 {
-            Method::Row(row) => Some(row),
-            Method::Own(..) => None,
-        }
+        let options = options(chain.text());
+        in_steps(dense, dense, images, &chain, &schedule_of(dense, &options)?, &options, progress)
     }
 }

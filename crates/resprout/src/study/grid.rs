@@ -2,12 +2,11 @@
 
 use super::Cell;
 use crate::allocation::ALLOCATIONS;
-use crate::criteria::CRITERIA;
 use crate::error::{Error, Result};
-use crate::prune::check_sparsity;
+use crate::prune::{PruneOptions, check_sparsity};
 use crate::repair::Chain;
 use crate::structure::Pattern;
-use crate::structure::channel::{self, CHANNEL_ALLOCATIONS};
+use crate::structure::channel::CHANNEL_ALLOCATIONS;
 use crate::table;
 use serde::{Deserialize, Serialize};
 
@@ -150,11 +149,7 @@ impl Grid {
 
 /// Whether the criterion needs images; an error if the pattern knows none of that name.
 pub(super) fn criterion_needs_images(criterion: &str, pattern: Pattern, seed: u64) -> Result<bool> {
-    if pattern == Pattern::Channel {
-        return Ok(channel::find(criterion)?.needs_images);
-    }
-    let (entry, options) = table::find(CRITERIA, "--criterion", criterion)?;
-    Ok((entry.build)(&options, seed)?.needs_images())
+    PruneOptions { criterion: criterion.into(), pattern, seed, ..PruneOptions::default() }.needs_images()
 }
 
 fn find_allocation(allocation: &str, pattern: Pattern) -> Result<()> {

@@ -47,8 +47,8 @@ pub(super) const ENTRY: Entry<Build> = Entry {
             return Err(options.error("target", "layer or sum"));
         }
         Ok(Box::new(LeastSquares {
-            damp: options.parse("damp", "a number from 0 on", |&d: &f64| d >= 0.0 && d.is_finite())?,
-            rows: options.parse("rows", "a number from 1 on", |&r: &usize| r > 0)?,
+            damp: options.parse("damp", "a number from 0 on", |&damp| is_damp(damp))?,
+            rows: options.parse("rows", "a number from 1 on", |&rows| are_rows(rows))?,
             sum: target == "sum",
             rounds: options.parse("activation", "a number of rounds up to 100", |&r: &usize| r <= 100)?,
             recalibrate: norm == "recalibrate",
@@ -76,6 +76,14 @@ pub struct LeastSquares {
     pub seed: u64,
 }
 
+fn is_damp(damp: f64) -> bool {
+    damp >= 0.0 && damp.is_finite()
+}
+
+fn are_rows(rows: usize) -> bool {
+    rows > 0
+}
+
 impl Default for LeastSquares {
     fn default() -> LeastSquares {
         LeastSquares { damp: 0.1, rows: 65536, sum: true, rounds: 1, recalibrate: false, seed: 0 }
@@ -92,8 +100,8 @@ impl Visitor for LeastSquares {
     }
 
     fn weights(&self, site: &mut WeightSite) -> Result<()> {
-        if !(self.damp >= 0.0 && self.damp.is_finite() && self.rows > 0) {
-            let LeastSquares { damp, rows, .. } = self;
+        let LeastSquares { damp, rows, .. } = *self;
+        if !is_damp(damp) || !are_rows(rows) {
             return Err(Error::option(format!(
                 "repair least-squares: damp {damp}, rows {rows}: a number from 0 on and one from 1 on are needed"
             )));
