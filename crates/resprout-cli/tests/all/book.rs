@@ -1,19 +1,11 @@
 //! The documents: every page is listed, every link leads somewhere, every command can be typed.
 
-use crate::util::{Scratch, files, text};
+use crate::util::{Scratch, files, read, root, text};
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The most lines of the README: one screen or two.
 const README_LINES: usize = 90;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
-
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
 
 /// Every page below `docs/`.
 fn pages() -> Vec<PathBuf> {

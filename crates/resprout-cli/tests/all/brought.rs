@@ -1,11 +1,10 @@
 //! What users bring: weights of other programs, models that came sparse, smaller networks, interruptions.
 
-use crate::util::{DIGITS_NORM, Scratch, digits_split, text};
+use crate::util::{DIGITS_NORM, Scratch, digits_split, root, text};
 use serde_json::Value;
-use std::path::Path;
 
 fn golden(scratch: &Scratch, name: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden/weights").join(name);
+    let path = root().join("testdata/golden/weights").join(name);
     scratch.file(name, &std::fs::read(path).unwrap());
 }
 

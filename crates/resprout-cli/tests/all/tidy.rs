@@ -1,14 +1,9 @@
 //! Lists that exist twice agree: tables, help and documents.
 
-use crate::util::Scratch;
-use std::path::{Path, PathBuf};
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
+use crate::util::{self, Scratch, root};
 
 fn read(name: &str) -> String {
-    std::fs::read_to_string(root().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    util::read(&root().join(name))
 }
 
 #[test]

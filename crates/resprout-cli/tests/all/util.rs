@@ -9,6 +9,16 @@ pub const DIGIT_LABELS: &[u8] = include_bytes!("../../assets/digits-labels-idx1-
 /// How the digits were normalised in training.
 pub const DIGITS_NORM: [&str; 6] = ["--scale", "1", "--mean", "4.884", "--std", "6.017"];
 
+/// The repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// A file's text.
+pub fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
 /// A folder of its own for one test, with the digits in it.
 pub struct Scratch {
     pub folder: tempfile::TempDir,
