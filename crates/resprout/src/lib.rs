@@ -55,30 +55,17 @@ pub mod architectures;
 pub mod calibrate;
 pub mod criteria;
 pub mod data;
-pub mod error;
 pub mod eval;
-pub mod formats;
-pub mod forward;
-pub mod linalg;
 pub mod lipschitz;
-pub mod model;
-pub mod ops;
-pub mod progress;
 pub mod prune;
-pub mod random;
 pub mod repair;
 pub mod report;
 pub mod select;
-pub mod session;
 pub mod sparsify;
 pub mod structure;
 pub mod study;
-pub mod table;
-pub mod tensor;
 
-pub use error::{Error, ErrorKind, Result};
+pub use resprout_runtime::{Error, ErrorKind, Result};
+pub use resprout_runtime::{error, formats, forward, linalg, model, ops, progress, random, session, table, tensor};
 
-/// The dense kernels of this build, best first: name, what the CPU must have, whether this one has it.
-pub fn kernels() -> impl Iterator<Item = (&'static str, &'static str, bool)> {
-    resprout_kernels::KERNELS.iter().map(|row| (row.name, row.about, row.open().is_some()))
-}
+pub use resprout_runtime::kernels;

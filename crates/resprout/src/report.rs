@@ -5,15 +5,13 @@ use crate::data::Preprocess;
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, EvaluationRun, OutputKind};
 use crate::formats::sparse;
-use crate::forward::{Plan, PlanOptions, with_batch};
+use crate::forward::{LayerMacs, layer_macs};
 use crate::model::effective::{effective_counts, first_cut_off};
-use crate::model::{CameSparse, Dim, Layout, LeftDense, MergedNorms, Model, Prunable};
-use crate::ops::Op;
+use crate::model::{CameSparse, LeftDense, MergedNorms, Model, Prunable};
 use crate::repair::Candidate;
 use crate::structure::shrink::Cut;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -258,18 +256,6 @@ impl EvaluationReport {
     }
 }
 
-/// Multiply-accumulates per image of every layer, by name.
-pub type LayerMacs = HashMap<String, u64>;
-
-/// Counts the operations for images of shape `[C, H, W]`; an error where the model cannot be computed.
-pub fn layer_macs(model: &Model, image: &[usize]) -> Result<LayerMacs> {
-    let input = with_batch(model, image);
-    // A BatchNormalization that is multiplied into weights is a copy of them, and changes no count.
-    let plan = Plan::new(model, &input, &PlanOptions { fold_batch_norm: false, ..PlanOptions::default() })?;
-    let batch = input[0].max(1) as u64;
-    Ok(plan.steps.iter().map(|step| (model.graph.layers[step.layer].name.clone(), step.macs / batch)).collect())
-}
-
 /// A table of the model's prunable layers; without `macs` the operations stay unknown.
 pub fn layer_rows(model: &Model, layers: &[Prunable], macs: Option<&LayerMacs>) -> Result<Vec<LayerRow>> {
     let effective = effective_counts(model, layers);
@@ -360,48 +346,6 @@ fn dead_channels(layer: &Prunable, weight: &Tensor) -> usize {
     let mut alive = vec![false; layer.channels()];
     weight.data.iter().enumerate().filter(|(_, w)| **w != 0.0).for_each(|(i, _)| alive[layer.channel_of(i)] = true);
     alive.iter().filter(|&&alive| !alive).count()
-}
-
-/// The image shape `[C, H, W]` that the model itself fixes, if it does.
-pub fn fixed_image(model: &Model) -> Option<Vec<usize>> {
-    let [input] = &model.graph.inputs[..] else { return None };
-    let fixed = |dim: &Dim| match dim {
-        Dim::Fixed(dim) => Some(*dim),
-        Dim::Free(_) => None,
-    };
-    let axes: Option<Vec<usize>> = input.shape.get(1..)?.iter().map(fixed).collect();
-    axes.filter(|axes| !axes.is_empty())
-}
-
-/// Sides of images to try where a model leaves them free.
-const SIDES: [usize; 10] = [224, 64, 32, 28, 96, 128, 256, 299, 384, 512];
-
-/// Image shapes `[C, ...]` that a model of one input may be for: the one that it fixes, or some that are usual.
-pub fn possible_images(model: &Model) -> Vec<Vec<usize>> {
-    let Some(input) = model.graph.inputs.first() else { return Vec::new() };
-    let reader = model.graph.layers.iter().find(|layer| layer.input(0) == Some(&input.name));
-    let weight = reader.and_then(|layer| match &layer.op {
-        Op::Conv(a) => Some((&shape_of(model, layer.input(1)?)?[..], a.groups)),
-        _ => None,
-    });
-    let channels = weight.and_then(|(shape, groups)| Some(shape.get(1)? * groups)).unwrap_or(3);
-    let last = model.graph.image_layout() == Layout::ChannelsLast;
-    let rank = if input.shape.is_empty() { weight.map_or(4, |(shape, _)| shape.len()) } else { input.shape.len() };
-    let image = |side: usize| {
-        let dim = |axis: usize| match input.shape.get(axis) {
-            Some(Dim::Fixed(dim)) => *dim,
-            _ if axis == if last { rank - 1 } else { 1 } => channels,
-            _ => side,
-        };
-        (1..rank).map(dim).collect::<Vec<usize>>()
-    };
-    let mut images: Vec<Vec<usize>> = SIDES.into_iter().map(image).collect();
-    images.dedup();
-    images
-}
-
-fn shape_of<'m>(model: &'m Model, param: &str) -> Option<&'m Vec<usize>> {
-    model.params.get(param).map(|param| &param.shape)
 }
 
 /// Which files are compressed to see how small they become.

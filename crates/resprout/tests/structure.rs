@@ -5,9 +5,9 @@ use resprout::formats::onnx;
 use resprout::forward::{Network, PlanOptions};
 use resprout::model::{Model, PrunableRule};
 use resprout::progress::Quiet;
+use resprout::prune::channel::{CHANNEL_ALLOCATIONS, CHANNEL_CRITERIA};
 use resprout::prune::{PruneOptions, prune};
 use resprout::structure::Pattern;
-use resprout::structure::channel::{CHANNEL_ALLOCATIONS, CHANNEL_CRITERIA};
 use resprout::structure::shrink::shrink;
 use resprout::tensor::Tensor;
 
@@ -109,7 +109,7 @@ fn shrunk_networks_compute_what_masked_ones_do() {
 fn every_criterion_and_allocation_prunes_channels_to_a_budget_of_operations() {
     let model = network("resnet-20");
     let images = images([3, 32, 32]);
-    let macs = |model: &Model| resprout::report::layer_macs(model, &[3, 32, 32]).unwrap().values().sum::<u64>() as f64;
+    let macs = |model: &Model| resprout::forward::layer_macs(model, &[3, 32, 32]).unwrap().values().sum::<u64>() as f64;
     let mut results = Vec::new();
     for criterion in CHANNEL_CRITERIA {
         for allocation in CHANNEL_ALLOCATIONS {

@@ -9,7 +9,7 @@ use resprout::data::{Preprocess, gaussian};
 use resprout::forward::LayerTime;
 use resprout::model::{ElementType, Model};
 use resprout::progress::Progress;
-use resprout::report::{self, FileInfo, SCHEMA_VERSION};
+use resprout::report::{FileInfo, SCHEMA_VERSION};
 use resprout::session::{Paths, PlanFile, Session, SessionOptions, StoredPlan, break_evens, cpu_name};
 use resprout::tensor::Tensor;
 use resprout::{Error, ErrorKind, Result};
@@ -236,7 +236,7 @@ pub fn thread_note(options: &SessionOptions) -> Option<String> {
 }
 
 fn image(args: &BenchArgs, model: &Model) -> Result<Vec<usize>> {
-    match (&args.input_shape, report::fixed_image(model)) {
+    match (&args.input_shape, resprout::model::fixed_image(model)) {
         (Some(shape), _)
             if !shape.contains(&0)
                 && let &[c, h, w] = &shape[..] =>

@@ -204,7 +204,7 @@ fn of_model(path: &Path, model: &Model, first: Option<&Model>) -> Result<Compare
 
 fn sparsity(model: &Model) -> Result<SparsityInfo> {
     let (layers, _) = model.prunable(&PrunableRule::default())?;
-    let macs = report::fixed_image(model).and_then(|image| report::layer_macs(model, &image).ok());
+    let macs = resprout::model::fixed_image(model).and_then(|image| resprout::forward::layer_macs(model, &image).ok());
     let rows = report::layer_rows(model, &layers, macs.as_ref())?;
     Ok(report::sparsity_info(model, &rows, None, macs.as_ref()))
 }

@@ -109,7 +109,7 @@ fn one(
     let run = eval::evaluate(&networks.iter().collect::<Vec<_>>(), test, &embedded::preprocess(), true, &Quiet)?;
     let path = args.output.join(format!("digits-{:.0}.onnx", sparsity * 100.0));
     onnx::write(&fitted.repaired, &path, Storage::Dense, |_| Ok(()))?;
-    let macs = report::layer_macs(&fitted.repaired, image)?;
+    let macs = resprout::forward::layer_macs(&fitted.repaired, image)?;
     let rows = report::layer_rows(&fitted.repaired, &fitted.outcome.layers, Some(&macs))?;
     let mut evaluations = run.networks.into_iter();
     let mut next = || evaluations.next().ok_or_else(|| Error::new(resprout::ErrorKind::Data, "an evaluation is missing"));

@@ -96,7 +96,7 @@ pub fn shape(set: &ImageSet, model: &Model, preprocess: &Preprocess) -> Result<V
 
 /// Channels, height and width of the images, where the model fixes them.
 pub fn fixed_size(model: &Model) -> Option<[usize; 3]> {
-    let shape: [usize; 3] = resprout::report::fixed_image(model)?.try_into().ok()?;
+    let shape: [usize; 3] = resprout::model::fixed_image(model)?.try_into().ok()?;
     Some(model.graph.image_layout().channels_first(shape))
 }
 

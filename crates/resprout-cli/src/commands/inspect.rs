@@ -46,8 +46,8 @@ fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
         [c, h, w] => layout.shape([c, h, w]).to_vec(),
         _ => shape.clone(),
     });
-    let image = given.or_else(|| report::fixed_image(model)).or_else(|| usual_image(model));
-    let (macs, forward_error) = match image.as_ref().map(|image| report::layer_macs(model, image)).transpose() {
+    let image = given.or_else(|| resprout::model::fixed_image(model)).or_else(|| usual_image(model));
+    let (macs, forward_error) = match image.as_ref().map(|image| resprout::forward::layer_macs(model, image)).transpose() {
         Ok(macs) => (macs, None),
         Err(error) => (None, Some(error.to_string())),
     };

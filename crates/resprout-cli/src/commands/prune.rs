@@ -12,13 +12,14 @@ use resprout::forward::{Network, PlanOptions};
 use resprout::model::{CameSparse, MergedNorms, Model, PrunableRule};
 use resprout::ops::Op;
 use resprout::progress::Progress;
+use resprout::prune::channel;
 use resprout::prune::{PruneOptions, check_sparsity};
 use resprout::random::SplitMix64;
 use resprout::repair::{AUTO, Chain, RepairOptions};
 use resprout::report::{self, Calibration, Compress, EvaluationReport, RepairReport, Report, SizeInfo};
 use resprout::sparsify::{self, Sparsified, SparsifyOptions, sparsify, sparsify_from};
+use resprout::structure::Pattern;
 use resprout::structure::shrink::{Cut, shrink};
-use resprout::structure::{Pattern, channel};
 use resprout::tensor::Tensor;
 use resprout::{Error, ErrorKind, Result, eval};
 use std::time::Instant;
@@ -110,7 +111,7 @@ fn check_same(masked: &Model, small: &Model, images: Option<&Tensor>) -> Result<
 /// What the model makes of two images of noise, and these: of the size that it fixes, or the first usual one that it takes.
 fn outputs_of_noise(model: &Model) -> (Result<Vec<Tensor>>, Tensor) {
     let mut tried = (Err(Error::new(ErrorKind::Data, "it has no input")), Tensor::default());
-    for image in report::possible_images(model) {
+    for image in resprout::model::possible_images(model) {
         let shape = [&[2], &image[..]].concat();
         let mut random = SplitMix64::new(0, 0);
         let data = (0..shape.iter().product()).map(|_| (2.0 * random.next_f64() - 1.0) as f32).collect();
@@ -335,7 +336,7 @@ fn noise(args: &PruneArgs, model: &Model, preprocess: &Preprocess, count: usize)
         (Some(shape), _) => shape,
         (_, Some([height, width])) => [images::channels(model), height, width],
         _ => {
-            let message = match report::fixed_image(model) {
+            let message = match resprout::model::fixed_image(model) {
                 Some(shape) => {
                     format!("--data-free: noise is drawn as images, not in the shape {shape:?}; give --calibration, an .npy file")
                 }
@@ -350,8 +351,8 @@ fn noise(args: &PruneArgs, model: &Model, preprocess: &Preprocess, count: usize)
 fn build_report(args: &PruneArgs, options: &PruneOptions, dense: &Model, all: Outcome, data: Data) -> Result<Report> {
     let Outcome { result, written, format, cuts, norms, checkup, evaluation, came_sparse, notes } = all;
     let (model, outcome) = (&result.repaired, &result.outcome);
-    let image = data.images().map(|images| images.shape[1..].to_vec()).or_else(|| report::fixed_image(model));
-    let macs = image.as_ref().and_then(|image| report::layer_macs(model, image).ok());
+    let image = data.images().map(|images| images.shape[1..].to_vec()).or_else(|| resprout::model::fixed_image(model));
+    let macs = image.as_ref().and_then(|image| resprout::forward::layer_macs(model, image).ok());
     let layers = report::layer_rows(model, &outcome.layers, macs.as_ref())?;
     let (dense_file, sparse_file) = (file_info(&args.model)?, file_info(&args.output)?);
     let mut warnings = warnings(args, format, result, checkup.as_ref(), &data, &layers);

@@ -58,7 +58,7 @@ pub fn run(args: &ScoreArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     let repair = lipschitz::find(&args.repair_init)?;
     let (shape, batches) = images(args, method.batches)?;
     let mut model = open_source(&args.source, &shape, args.ablation != "none")?;
-    let image = shape.image.or_else(|| report::fixed_image(&model).and_then(|axes| axes.try_into().ok()));
+    let image = shape.image.or_else(|| resprout::model::fixed_image(&model).and_then(|axes| axes.try_into().ok()));
     let missing = || Error::new(ErrorKind::Option, "--input-shape: the model leaves the size of an image free; give C,H,W");
     let image = image.ok_or_else(missing)?;
     let input = Input { batches: &batches, image, device: &args.device, seed: args.source.seed };
@@ -133,7 +133,7 @@ fn describe(
     seconds: f64,
 ) -> Result<Scored> {
     let (prunable, left_dense) = model.prunable(&options.rule)?;
-    let macs = report::layer_macs(model, &image)?;
+    let macs = resprout::forward::layer_macs(model, &image)?;
     let layers = report::layer_rows(model, &prunable, Some(&macs))?;
     let mut warnings = report::layer_warnings(&layers);
     warnings.extend(report::path_warnings(model, &prunable, &layers));

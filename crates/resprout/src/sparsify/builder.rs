@@ -7,8 +7,9 @@ use crate::error::{Error, Result};
 use crate::model::{Model, PrunableRule};
 use crate::progress::{Progress, Quiet};
 use crate::prune::PruneOptions;
+use crate::prune::channel;
 use crate::repair::{AUTO, Chain, Repair, RepairOptions};
-use crate::structure::{Pattern, channel};
+use crate::structure::Pattern;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 

@@ -1,6 +1,5 @@
 //! Patterns: which weights may go together. Single ones, n of m, or whole channels.
 
-pub mod channel;
 pub mod coupling;
 pub mod nm;
 pub mod shrink;

@@ -3,10 +3,10 @@
 use super::Cell;
 use crate::allocation::ALLOCATIONS;
 use crate::error::{Error, Result};
+use crate::prune::channel::CHANNEL_ALLOCATIONS;
 use crate::prune::{PruneOptions, check_sparsity};
 use crate::repair::Chain;
 use crate::structure::Pattern;
-use crate::structure::channel::CHANNEL_ALLOCATIONS;
 use crate::table;
 use serde::{Deserialize, Serialize};
 

@@ -7,13 +7,14 @@ use super::{Cell, Measured, Record, Signs};
 use crate::calibrate::{Dense, Recording};
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::{self, OutputKind, images_sha256, sha256};
+use crate::forward::LayerMacs;
 use crate::forward::{Network, PlanOptions};
 use crate::model::{Model, Prunable, PrunableRule};
 use crate::progress::{Progress, Quiet};
 use crate::prune::{PruneOptions, PruneOutcome, Scored, check_present, prune, prune_scored, score_layers};
 use crate::random::SplitMix64;
 use crate::repair::{Chain, RepairOptions};
-use crate::report::{self, LayerMacs, LayerRow};
+use crate::report::{self, LayerRow};
 use crate::structure::Pattern;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -294,7 +295,7 @@ impl<'a> Prepared<'a> {
         let made = Arc::new(Shared {
             outputs: network.run(&self.subject.images.test)?.swap_remove(0),
             kind: eval::output_kind_of(network.plan()),
-            macs: report::layer_macs(model, self.image()).ok(),
+            macs: crate::forward::layer_macs(model, self.image()).ok(),
             layers: model.prunable(&everything)?.0,
         });
         *shared = Some(made.clone());

@@ -1,8 +1,8 @@
 //! The shape of every value of a network.
 
+use crate::model::possible_images;
 use crate::model::{Dim, Model};
 use crate::ops::{Fact, Op, fold, output_shape};
-use crate::report::possible_images;
 use crate::tensor::element_count;
 use resprout_kernels::Kernel;
 use std::collections::HashMap;

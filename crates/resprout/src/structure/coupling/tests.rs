@@ -62,7 +62,7 @@ fn numbers(shape: &[usize]) -> Tensor {
 
 /// Prunes channels and cuts them out, for two seeds; the smaller network computes what the masked one does.
 fn cut(model: &Model, sparsity: f64) -> Vec<Cut> {
-    let image: Vec<usize> = crate::report::possible_images(model).swap_remove(0);
+    let image: Vec<usize> = crate::model::possible_images(model).swap_remove(0);
     let images = numbers(&[&[2], &image[..]].concat());
     let run = |model: &Model| {
         let network = Network::new(model, &image, &PlanOptions::default()).unwrap();
@@ -78,7 +78,8 @@ fn cut(model: &Model, sparsity: f64) -> Vec<Cut> {
             seed,
             ..PruneOptions::default()
         };
-        let mut masked = Model { masks: MaskTable::default(), ..model.clone() };
+        let mut masked = model.clone();
+        masked.masks = MaskTable::default();
         prune(&mut masked, &options, &Tensor::default(), &Quiet).unwrap();
         let (small, cuts) = shrink(&masked).unwrap();
         let (before, after) = (run(&masked), run(&small));

@@ -1,0 +1,89 @@
+//! One error type: what went wrong, of which kind, and where.
+
+use std::fmt;
+use std::path::Path;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The kind of an [`Error`], for programs that react to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A file or folder could not be read or written.
+    Io,
+    /// A file does not follow its format.
+    Format,
+    /// The input is valid, but this version cannot do what was asked of it.
+    Unsupported,
+    /// An option's value makes no sense, alone or for this model.
+    Option,
+    /// The data do not fit the model or each other.
+    Data,
+    /// The user asked to stop.
+    Interrupted,
+}
+
+/// What went wrong and where. The text names file, layer, parameter or option.
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+}
+
+impl Error {
+    /// A new error; `message` says what is wrong with what.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error { kind, message: message.into() }
+    }
+
+    /// An error of a file that does not follow its format.
+    pub fn format(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Format, message)
+    }
+
+    /// An error of valid input that this version cannot work with.
+    pub fn unsupported(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Unsupported, message)
+    }
+
+    /// An error of an option's value.
+    pub fn option(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Option, message)
+    }
+
+    /// An error of data that do not fit.
+    pub fn data(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Data, message)
+    }
+
+    /// An operating-system error with the path it concerns.
+    pub fn io(path: &Path, error: std::io::Error) -> Error {
+        Error::new(ErrorKind::Io, format!("{}: {error}", path.display()))
+    }
+
+    /// The kind, for programs that react to it.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Puts a place (file, layer, option) in front of the message.
+    #[must_use]
+    pub fn at(mut self, place: impl fmt::Display) -> Error {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.message)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,108 @@
+//! A model from scratch: nodes and initializers are collected and then read as if from a file, so a
+//! built model differs in nothing from one that was read.
+
+use super::proto::{
+    AttributeProto, Dimension, GraphProto, ModelProto, NodeProto, OperatorSetId, TensorProto, TensorShape, TensorType, TypeProto,
+    ValueInfoProto, data_type,
+};
+use crate::error::Result;
+use crate::model::Model;
+use crate::tensor::Tensor;
+use prost::Message;
+use prost::bytes::Bytes;
+
+/// Opset of built models.
+const OPSET: i64 = 13;
+/// The file format's version that opset came with.
+const IR_VERSION: i64 = 7;
+
+/// An attribute of a node.
+pub enum Attribute {
+    /// One integer.
+    Int(i64),
+    /// Several.
+    Ints(Vec<i64>),
+    /// One number.
+    Float(f32),
+}
+
+/// Collects nodes and initializers.
+#[derive(Default)]
+pub struct GraphBuilder {
+    graph: GraphProto,
+}
+
+impl GraphBuilder {
+    /// Adds a node with one output, which has the node's name, and returns it.
+    pub fn node(&mut self, op: &str, name: &str, inputs: &[&str], attributes: &[(&str, Attribute)]) -> String {
+        self.graph.node.push(NodeProto {
+            input: inputs.iter().map(|input| input.to_string()).collect(),
+            output: vec![name.to_string()],
+            name: name.to_string(),
+            op_type: op.to_string(),
+            attribute: attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
+            ..Default::default()
+        });
+        name.to_string()
+    }
+
+    /// Adds a tensor of numbers under a name.
+    pub fn tensor(&mut self, name: &str, tensor: &Tensor) {
+        self.initializer(name, &tensor.shape, data_type::FLOAT, tensor.to_le_bytes());
+    }
+
+    /// Whether a tensor of that name was added.
+    pub fn has_tensor(&self, name: &str) -> bool {
+        self.graph.initializer.iter().any(|tensor| tensor.name == name)
+    }
+
+    /// Adds a list of whole numbers under a name, which is returned.
+    pub fn whole_numbers(&mut self, name: &str, values: &[i64]) -> String {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.initializer(name, &[values.len()], data_type::INT64, bytes);
+        name.to_string()
+    }
+
+    fn initializer(&mut self, name: &str, shape: &[usize], data_type: i32, bytes: Vec<u8>) {
+        self.graph.initializer.push(TensorProto {
+            name: name.to_string(),
+            dims: shape.iter().map(|&dim| dim as i64).collect(),
+            data_type,
+            raw_data: Bytes::from(bytes),
+            ..Default::default()
+        });
+    }
+
+    /// The model with one input of images `[C, H, W]`, any number of them, and one output `[N, classes]`.
+    pub fn finish(mut self, name: &str, image: [usize; 3], output: &str, classes: usize) -> Result<Model> {
+        self.graph.name = name.to_string();
+        self.graph.input = vec![value_info("input", &image)];
+        self.graph.output = vec![value_info(output, &[classes])];
+        let model = ModelProto {
+            ir_version: IR_VERSION,
+            producer_name: "resprout".into(),
+            graph: Some(self.graph),
+            opset_import: vec![OperatorSetId { domain: String::new(), version: OPSET }],
+            functions: Vec::new(),
+        };
+        super::parse(model.encode_to_vec(), None)
+    }
+}
+
+fn attribute(name: &str, value: &Attribute) -> AttributeProto {
+    let empty = AttributeProto { name: name.to_string(), ..Default::default() };
+    match value {
+        Attribute::Int(i) => AttributeProto { i: *i, r#type: 2, ..empty },
+        Attribute::Float(f) => AttributeProto { f: *f, r#type: 1, ..empty },
+        Attribute::Ints(ints) => AttributeProto { ints: ints.clone(), r#type: 7, ..empty },
+    }
+}
+
+/// Numbers of shape `[batch, dims]`.
+fn value_info(name: &str, dims: &[usize]) -> ValueInfoProto {
+    let batch = Dimension { dim_value: None, dim_param: Some("batch".into()) };
+    let fixed = dims.iter().map(|&dim| Dimension { dim_value: Some(dim as i64), dim_param: None });
+    let shape = TensorShape { dim: std::iter::once(batch).chain(fixed).collect() };
+    let tensor_type = TensorType { elem_type: data_type::FLOAT, shape: Some(shape) };
+    ValueInfoProto { name: name.to_string(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
+}

@@ -1,0 +1,29 @@
+//! ONNX files: read into a model, and written back with only the changed tensors replaced.
+
+mod build;
+mod changes;
+mod external;
+mod fold;
+mod functions;
+mod fused;
+mod links;
+mod order;
+mod pieces;
+mod proto;
+mod read;
+mod sidecar;
+mod skeleton;
+mod splice;
+mod tensors;
+mod tensors_out;
+mod write;
+
+pub use build::{Attribute, GraphBuilder};
+pub use external::external_files;
+pub(in crate::formats) use read::parse_with;
+pub use read::{OnnxSource, ReadOptions, parse, read, read_with};
+pub(in crate::formats) use write::encode_graph;
+pub use write::{Storage, data_path, encode, encode_as, write};
+
+#[cfg(test)]
+mod tests;

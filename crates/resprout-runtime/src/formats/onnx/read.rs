@@ -1,0 +1,411 @@
+//! ONNX into a model: everything is checked before anything is built.
+
+use super::external::{Content, External};
+use super::links::{self, Link};
+use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, data_type};
+use super::skeleton::{self, Skeleton};
+use super::tensors::{constant_param, filled, float_param, read_tensor, spread};
+use super::{functions, fused, order};
+use crate::error::{Error, Result};
+use crate::formats::Room;
+use crate::model::Origin;
+use crate::model::{
+    Dim, ElementType, Graph, GraphInput, InnerWeight, Layer, MaskTable, Model, Param, ParamData, ParamTable, View,
+};
+use crate::ops::{Attribute, Attributes, Op};
+use crate::tensor::Tensor;
+use prost::Message;
+use prost::bytes::Bytes;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How a file is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// Weights that follow from constants by arithmetic become constants themselves.
+    pub fold_weights: bool,
+}
+
+/// The file as it was read, and where in it each parameter lies.
+#[derive(Debug)]
+pub struct OnnxSource {
+    /// The file, functions written out, without the numbers of large initializers.
+    pub(super) bytes: Bytes,
+    /// Where each parameter lies.
+    pub(super) places: HashMap<String, Place>,
+    /// The parameters as they were read, to see which have changed.
+    pub(super) original: ParamTable,
+    /// Version of the format.
+    pub(super) ir_version: i64,
+    /// Initializers whose numbers are not among the bytes, by their index.
+    pub(super) aside: HashMap<usize, Aside>,
+    /// Those files.
+    pub(super) data_files: Vec<PathBuf>,
+    /// The node that each layer is, by the layer's name.
+    pub(super) nodes: HashMap<String, usize>,
+    /// How parameters are stored that layers read through other nodes.
+    pub(super) views: HashMap<String, View>,
+    /// Nodes and initializers that nothing needs any more.
+    pub(super) dead_nodes: HashSet<usize>,
+    pub(super) dead_initializers: HashSet<usize>,
+}
+
+impl OnnxSource {
+    /// The files of external data that the model was read from.
+    pub fn data_files(&self) -> &[PathBuf] {
+        &self.data_files
+    }
+}
+
+impl Origin for OnnxSource {
+    fn view(&self, param: &str) -> Option<&View> {
+        self.views.get(param)
+    }
+}
+
+/// The numbers of an initializer that are kept apart.
+#[derive(Debug)]
+pub(super) struct Aside {
+    /// Their bytes; `None` where the parameter holds them.
+    pub bytes: Option<Bytes>,
+    /// In the file itself: where in the initializer their field was. In another file: `None`.
+    pub inside: Option<usize>,
+}
+
+/// Where a parameter lies in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The n-th initializer.
+    Initializer(usize),
+    /// The tensor of the n-th node, a Constant.
+    ConstantNode(usize),
+    /// The n-th node, a ConstantOfShape of a constant shape: it becomes a Constant when changed.
+    FilledNode(usize),
+    /// The output of the n-th node, which an initializer replaces when changed.
+    OfNode(usize),
+    /// A copy of another parameter for one of the layers that read it; handed on by the n-th node, or read as it is.
+    Copy(String, Option<usize>),
+    /// A sparse initializer, or in no place of the file at all: the bytes come from elsewhere.
+    Apart,
+}
+
+/// Reads an ONNX file.
+pub fn read(path: &Path) -> Result<Model> {
+    read_with(path, ReadOptions::default())
+}
+
+/// As [`read`], with options.
+pub fn read_with(path: &Path, options: ReadOptions) -> Result<Model> {
+    read_pending(path, None, None, options)
+}
+
+/// As [`read_with`], where a file of external data does not have its name yet. What is the same in `like` is shared with
+/// it.
+pub(super) fn read_pending(
+    path: &Path,
+    pending: Option<(&str, &Path)>,
+    like: Option<&ParamTable>,
+    options: ReadOptions,
+) -> Result<Model> {
+    let Skeleton { bytes, numbers } = skeleton::read(path)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let external = External::new(Some(folder), pending).with_own(path, numbers)?;
+    parse_from(bytes, external, like, Vec::new(), options).map_err(|e| e.at(path.display()))
+}
+
+/// Reads an ONNX model from memory. External data are looked for in `folder`, or refused without one.
+pub fn parse(bytes: Vec<u8>, folder: Option<&Path>) -> Result<Model> {
+    parse_from(bytes, External::new(folder, None), None, Vec::new(), ReadOptions::default())
+}
+
+/// As [`parse`], with parameters that are kept apart from the graph.
+pub(in crate::formats) fn parse_with(bytes: Vec<u8>, apart: Vec<(String, Tensor)>) -> Result<Model> {
+    parse_from(bytes, External::new(None, None), None, apart, ReadOptions::default())
+}
+
+fn parse_from(
+    bytes: Vec<u8>,
+    data: External,
+    like: Option<&ParamTable>,
+    apart: Vec<(String, Tensor)>,
+    options: ReadOptions,
+) -> Result<Model> {
+    if bytes.is_empty() {
+        return Err(Error::format("the file is empty, not an ONNX model"));
+    }
+    let mut bytes = Bytes::from(bytes);
+    let mut proto = decode(&bytes)?;
+    if let Some(inlined) = functions::inline(&bytes, &proto)? {
+        bytes = Bytes::from(inlined);
+        proto = decode(&bytes)?;
+    }
+    let graph = proto.graph.as_ref().ok_or_else(|| Error::format("not an ONNX model: it has no graph"))?;
+    if graph.node.is_empty() {
+        return Err(Error::format("the graph has no nodes"));
+    }
+    let opset =
+        proto.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx").map_or(1, |set| set.version);
+    let mut reader = Reader::new(data, like, opset);
+    for (name, tensor) in apart {
+        reader.add(name, Param::from_tensor(tensor), Place::Apart)?;
+    }
+    reader.initializers(graph)?;
+    reader.sparse_initializers(graph)?;
+    let layers = reader.layers(graph)?;
+    let inputs = reader.inputs(graph)?;
+    let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
+    let layers = reader.sorted(layers, &inputs, &outputs)?;
+    let link = Link { graph, aside: &reader.aside, fold_weights: options.fold_weights };
+    let linked = links::link(link, layers, &outputs, &mut reader.params, &mut reader.places, &reader.nodes)?;
+    let Reader { params, places, aside, nodes, inner, data, .. } = reader;
+    let mut original = params.clone();
+    linked.computed.iter().for_each(|name| original.remove(name));
+    let source = OnnxSource {
+        bytes,
+        places,
+        original,
+        ir_version: proto.ir_version,
+        aside,
+        data_files: data.into_paths(),
+        nodes,
+        views: linked.views,
+        dead_nodes: linked.dead_nodes,
+        dead_initializers: linked.dead_initializers,
+    };
+    Ok(Model {
+        graph: Graph { inputs, outputs, layers: linked.layers, inner, merged: Vec::new() },
+        params,
+        opset,
+        masks: MaskTable::default(),
+        origin: Some(Arc::new(source)),
+    })
+}
+
+fn decode(bytes: &Bytes) -> Result<ModelProto> {
+    ModelProto::decode(bytes.clone()).map_err(|e| Error::format(format!("not an ONNX model, or cut off: {e}")))
+}
+
+struct Reader<'a> {
+    opset: i64,
+    params: ParamTable,
+    places: HashMap<String, Place>,
+    aside: HashMap<usize, Aside>,
+    data: External<'a>,
+    like: Option<&'a ParamTable>,
+    nodes: HashMap<String, usize>,
+    inner: Vec<InnerWeight>,
+    room: Room,
+}
+
+impl<'a> Reader<'a> {
+    fn new(data: External<'a>, like: Option<&'a ParamTable>, opset: i64) -> Reader<'a> {
+        Reader {
+            opset,
+            params: ParamTable::default(),
+            places: HashMap::new(),
+            aside: HashMap::new(),
+            data,
+            like,
+            nodes: HashMap::new(),
+            inner: Vec::new(),
+            room: Room::default(),
+        }
+    }
+}
+
+impl Reader<'_> {
+    fn initializers(&mut self, graph: &GraphProto) -> Result<()> {
+        for (index, tensor) in graph.initializer.iter().enumerate() {
+            let place = || format!("initializer {:?}", tensor.name);
+            let like = self.like.and_then(|like| like.get(&tensor.name)).filter(|like| has_dims(like, tensor));
+            let numbers = like.and_then(Param::f32).map(|like| &like.data[..]);
+            let param = match (self.data.content(index, tensor, numbers).map_err(|e| e.at(place()))?, like) {
+                (Some((Content::Same, inside)), Some(like)) => {
+                    self.aside.insert(index, Aside { bytes: None, inside });
+                    Ok(like.clone())
+                }
+                (None | Some((Content::Same, _)), _) => read_tensor(tensor, None),
+                (Some((Content::Floats(floats), inside)), _) => {
+                    self.aside.insert(index, Aside { bytes: None, inside });
+                    float_param(tensor, floats)
+                }
+                (Some((Content::Bytes(bytes), inside)), _) => {
+                    let param = read_tensor(tensor, Some(&bytes));
+                    self.aside.insert(index, Aside { bytes: Some(bytes), inside });
+                    param
+                }
+            }
+            .map_err(|e| e.at(place()))?;
+            self.add(tensor.name.clone(), param, Place::Initializer(index))?;
+        }
+        Ok(())
+    }
+
+    fn sparse_initializers(&mut self, graph: &GraphProto) -> Result<()> {
+        for (index, sparse) in graph.sparse_initializer.iter().enumerate() {
+            let values =
+                sparse.values.as_ref().ok_or_else(|| Error::format(format!("sparse initializer {index} has no values")))?;
+            let place = || format!("sparse initializer {:?}", values.name);
+            let tensor = spread(sparse, values, &mut self.room).map_err(|e| e.at(place()))?;
+            self.add(values.name.clone(), Param::from_tensor(tensor), Place::Apart)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, name: String, param: Param, place: Place) -> Result<()> {
+        if name.is_empty() {
+            return Err(Error::format("a constant tensor has no name"));
+        }
+        if !self.params.insert(name.clone(), param) {
+            return Err(Error::format(format!("{name:?} is defined twice")));
+        }
+        self.places.insert(name, place);
+        Ok(())
+    }
+
+    fn layers(&mut self, graph: &GraphProto) -> Result<Vec<Layer>> {
+        let mut names = HashSet::new();
+        let mut layers = Vec::with_capacity(graph.node.len());
+        for (index, node) in graph.node.iter().enumerate() {
+            let name = unique_name(node, index, &mut names);
+            if let Some((param, place)) = self.constant(node, index).map_err(|e| e.at(format!("node {name:?}")))? {
+                self.add(node.output[0].clone(), param, place)?;
+                continue;
+            }
+            inner_weights(&name, node, &mut self.inner);
+            let op = self.op(node).map_err(|e| e.at(format!("node {name:?} ({})", node.op_type)))?;
+            let inputs = node.input.iter().cloned().chain(order::captured(node)).collect();
+            let layer = Layer { name, op, inputs, outputs: node.output.clone() };
+            for layer in fused::unfused(layer, node)? {
+                self.nodes.insert(layer.name.clone(), index);
+                layers.push(layer);
+            }
+        }
+        Ok(layers)
+    }
+
+    /// A node that only holds numbers is a parameter, not a layer.
+    fn constant(&mut self, node: &NodeProto, index: usize) -> Result<Option<(Param, Place)>> {
+        if !is_standard(node) || node.output.len() != 1 {
+            return Ok(None);
+        }
+        match node.op_type.as_str() {
+            "Constant" => {
+                let attribute = node.attribute.first().ok_or_else(|| Error::format("a Constant without a value"))?;
+                let place = match attribute.name.as_str() {
+                    "sparse_value" => Place::OfNode(index),
+                    _ => Place::ConstantNode(index),
+                };
+                Ok(constant_param(attribute, &mut self.room)?.map(|param| (param, place)))
+            }
+            "ConstantOfShape" => {
+                let shape = node.input.first().and_then(|name| self.params.i64(name));
+                let Some(shape) = shape else { return Ok(None) };
+                let fill = node.attribute.iter().find(|a| a.name == "value").and_then(|a| a.t.as_ref());
+                let fill = fill.map(|t| read_tensor(t, None)).transpose()?;
+                Ok(filled(&shape.data, fill)?.map(|param| (param, Place::FilledNode(index))))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn op(&self, node: &NodeProto) -> Result<Op> {
+        if !is_standard(node) {
+            return fused::op(node, &attributes(node, self.opset)?);
+        }
+        Op::parse(&node.op_type, &attributes(node, self.opset)?)
+    }
+
+    fn inputs(&self, graph: &GraphProto) -> Result<Vec<GraphInput>> {
+        let free = graph.input.iter().filter(|input| self.params.get(&input.name).is_none());
+        free.map(read_input).collect()
+    }
+
+    fn sorted(&self, layers: Vec<Layer>, inputs: &[GraphInput], outputs: &[String]) -> Result<Vec<Layer>> {
+        let inputs = inputs.iter().map(|input| input.name.as_str());
+        let known: HashSet<&str> = inputs.chain(self.params.iter().map(|(name, _)| name)).collect();
+        order::sort(layers, &known, outputs)
+    }
+}
+
+fn has_dims(param: &Param, tensor: &TensorProto) -> bool {
+    param.shape.len() == tensor.dims.len() && param.shape.iter().zip(&tensor.dims).all(|(&a, &b)| a as i64 == b)
+}
+
+/// A node's attributes, whatever its operation makes of them.
+fn attributes(node: &NodeProto, opset: i64) -> Result<Attributes> {
+    let mut attributes = Attributes::new(opset);
+    for attribute in &node.attribute {
+        if let Some(value) = read_attribute(attribute)? {
+            attributes.insert(attribute.name.clone(), value);
+        }
+    }
+    Ok(attributes)
+}
+
+fn is_standard(node: &NodeProto) -> bool {
+    node.domain.is_empty() || node.domain == "ai.onnx"
+}
+
+fn unique_name(node: &NodeProto, index: usize, taken: &mut HashSet<String>) -> String {
+    let mut name = match (&node.name, node.output.first()) {
+        (name, _) if !name.is_empty() => name.clone(),
+        (_, Some(output)) if !output.is_empty() => output.clone(),
+        _ => format!("{}_{index}", node.op_type),
+    };
+    while !taken.insert(name.clone()) {
+        name = format!("{name}_{index}");
+    }
+    name
+}
+
+/// Notes the weights in the graphs within a node: they are not pruned.
+fn inner_weights(layer: &str, node: &NodeProto, found: &mut Vec<InnerWeight>) {
+    for graph in order::inner_graphs(node) {
+        let constants = graph.node.iter().flat_map(|node| &node.attribute).filter_map(|attribute| attribute.t.as_ref());
+        for tensor in graph.initializer.iter().chain(constants).filter(|tensor| is_weight(tensor)) {
+            let name = if tensor.name.is_empty() { "a constant" } else { &tensor.name };
+            let weights = tensor.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).product();
+            found.push(InnerWeight { layer: layer.to_string(), op: node.op_type.clone(), param: name.into(), weights });
+        }
+        graph.node.iter().for_each(|node| inner_weights(layer, node, found));
+    }
+}
+
+fn is_weight(tensor: &TensorProto) -> bool {
+    let floating = [data_type::FLOAT, data_type::FLOAT16, data_type::BFLOAT16, data_type::DOUBLE];
+    floating.contains(&tensor.data_type) && tensor.dims.iter().filter(|&&dim| dim > 1).count() > 1
+}
+
+fn read_input(info: &ValueInfoProto) -> Result<GraphInput> {
+    let tensor = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+    let shape = tensor.and_then(|t| t.shape.as_ref());
+    let axes = shape.map_or(&[][..], |shape| &shape.dim).iter().map(|dim| match (dim.dim_value, &dim.dim_param) {
+        (Some(value), _) if value > 0 => Ok(Dim::Fixed(value as usize)),
+        (Some(value), _) if value < 0 => Err(Error::format(format!("input {:?} has a dimension of {value}", info.name))),
+        (_, name) => Ok(Dim::Free(name.clone().unwrap_or_default())),
+    });
+    let element = match tensor.map_or(0, |t| t.elem_type) {
+        // A file that leaves the type out means floats, as all exporters write them.
+        0 | data_type::FLOAT => ElementType::Float32,
+        data_type::UINT8 => ElementType::Uint8,
+        other => ElementType::Other(data_type::name(other)),
+    };
+    Ok(GraphInput { name: info.name.clone(), element, shape: axes.collect::<Result<_>>()? })
+}
+
+fn read_attribute(attribute: &AttributeProto) -> Result<Option<Attribute>> {
+    Ok(Some(match attribute.r#type {
+        1 => Attribute::Float(attribute.f),
+        2 => Attribute::Int(attribute.i),
+        3 => Attribute::Text(String::from_utf8_lossy(&attribute.s).into_owned()),
+        4 => match attribute.t.as_ref().map(|t| read_tensor(t, None)).transpose()? {
+            Some(Param { data: ParamData::Value(value), .. }) => Attribute::Tensor(value),
+            _ => return Ok(None),
+        },
+        6 => Attribute::Floats(attribute.floats.clone()),
+        7 => Attribute::Ints(attribute.ints.clone()),
+        _ => return Ok(None),
+    }))
+}

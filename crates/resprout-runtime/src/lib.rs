@@ -1,0 +1,24 @@
+//! What an application embeds to run a pruned network: [`formats`] read it into a [`model`], and a [`session`] computes
+//! with it, leaving zero weights out. Nothing here prunes, repairs or trains; the crate `resprout` does.
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod formats;
+pub mod forward;
+pub mod linalg;
+pub mod model;
+pub mod ops;
+pub mod progress;
+pub mod random;
+pub mod session;
+pub mod table;
+pub mod tensor;
+#[cfg(test)]
+mod testing;
+
+pub use error::{Error, ErrorKind, Result};
+
+/// The dense kernels of this build, best first: name, what the CPU must have, whether this one has it.
+pub fn kernels() -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+    resprout_kernels::KERNELS.iter().map(|row| (row.name, row.about, row.open().is_some()))
+}

@@ -1,0 +1,158 @@
+//! A model is one graph of named layers, a table of parameters and a table of masks.
+
+pub mod effective;
+mod folded;
+pub mod graph;
+mod image;
+pub mod input;
+pub mod masks;
+mod merge;
+pub mod params;
+pub mod prunable;
+pub mod view;
+pub mod zeros;
+
+pub(crate) use graph::Merged;
+pub use graph::{Dim, Graph, GraphInput, InnerWeight, Layer};
+pub use image::{fixed_image, possible_images};
+pub use input::{ElementType, Layout};
+pub use masks::{Mask, MaskTable};
+pub use merge::MergedNorms;
+pub use params::{Param, ParamData, ParamTable};
+pub use prunable::{LeftDense, Prunable, PrunableRule};
+pub use view::View;
+pub use zeros::CameSparse;
+
+use crate::error::{Error, Result};
+use crate::tensor::{Array, Tensor};
+use std::any::Any;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// What is appended to a weight's name to name the bias that its layer was given.
+pub(crate) const BIAS_SUFFIX: &str = ".bias";
+
+/// A network: what is computed (graph), with which numbers (params), and which of them are pruned (masks).
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Layers in an order in which they can be computed.
+    pub graph: Graph,
+    /// Every constant of the graph, by name.
+    pub params: ParamTable,
+    /// Version of the standard operator set that gives the layers their meaning.
+    pub opset: i64,
+    /// The masks of pruned weights, by parameter name.
+    pub masks: MaskTable,
+    /// Where the model came from, for writing it back unchanged but for its tensors.
+    pub(crate) origin: Option<Arc<dyn Origin>>,
+}
+
+/// The file that a model came from. Only its format knows more of it.
+pub trait Origin: Any + std::fmt::Debug + Send + Sync {
+    /// How the file stores a parameter that its layer sees in another way.
+    fn view(&self, param: &str) -> Option<&View>;
+}
+
+impl Model {
+    /// The floating-point parameter of that name.
+    pub fn weight(&self, name: &str) -> Result<&Tensor> {
+        self.params.f32(name).ok_or_else(|| Error::data(format!("parameter {name:?}: not a tensor of 32-bit floats")))
+    }
+
+    /// Fails on the first parameter that holds NaN or an infinity.
+    pub fn check_finite(&self) -> Result<()> {
+        for (name, param) in self.params.iter() {
+            let Some(tensor) = param.f32() else { continue };
+            if let Some(at) = tensor.data.iter().position(|v| !v.is_finite()) {
+                return Err(Error::data(format!(
+                    "parameter {name:?}: element {at} of {} is {}; a network with such weights cannot be pruned",
+                    tensor.len(),
+                    tensor.data[at]
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn view(&self, param: &str) -> Option<&View> {
+        self.origin.as_ref().and_then(|origin| origin.view(param))
+    }
+
+    /// A parameter's elements in the layout that its file has: a layer may see a weight transposed or reshaped.
+    pub(crate) fn as_stored<T: Copy>(&self, name: &str, seen: Array<T>) -> Result<Array<T>> {
+        match self.view(name) {
+            Some(view) => view.stored(seen).map_err(|e| e.at(format!("parameter {name:?}"))),
+            None => Ok(seen),
+        }
+    }
+
+    /// The same the other way.
+    pub(crate) fn as_seen<T: Copy>(&self, name: &str, stored: Array<T>) -> Result<Array<T>> {
+        match self.view(name) {
+            Some(view) => view.seen(stored).map_err(|e| e.at(format!("parameter {name:?}"))),
+            None => Ok(stored),
+        }
+    }
+
+    /// A floating-point parameter in the layout of its file.
+    pub(crate) fn stored_tensor<'t>(&self, name: &str, tensor: &'t Tensor) -> Result<Cow<'t, Tensor>> {
+        match self.view(name) {
+            Some(_) => self.as_stored(name, tensor.clone()).map(Cow::Owned),
+            None => Ok(Cow::Borrowed(tensor)),
+        }
+    }
+
+    /// The mask of a parameter in the layout of its file.
+    pub(crate) fn stored_mask(&self, name: &str) -> Result<Option<Mask>> {
+        let (Some(mask), Some(param)) = (self.masks.get(name), self.params.get(name)) else { return Ok(None) };
+        Ok(Some(Mask(self.as_stored(name, Array::new(param.shape.clone(), mask.0.clone()))?.data)))
+    }
+
+    /// A mask in the layout of the file as the layer sees it.
+    pub(crate) fn seen_mask(&self, name: &str, mask: Mask) -> Result<Mask> {
+        let Some(shape) = self.stored_shape(name)?.filter(|shape| shape.iter().product::<usize>() == mask.0.len()) else {
+            return Err(Error::data(format!("mask of {name:?}: {} flags are not as many as its weights", mask.0.len())));
+        };
+        Ok(Mask(self.as_seen(name, Array::new(shape, mask.0))?.data))
+    }
+
+    /// The shape that a parameter has in its file.
+    pub(crate) fn stored_shape(&self, name: &str) -> Result<Option<Vec<usize>>> {
+        let Some(param) = self.params.get(name) else { return Ok(None) };
+        let count = param.shape.iter().product();
+        Ok(Some(self.as_stored(name, Array::new(param.shape.clone(), vec![(); count]))?.shape))
+    }
+
+    /// Whether channels can be cut out of a parameter: not where the file reshapes it to a fixed shape.
+    pub fn can_be_cut(&self, name: &str) -> bool {
+        self.view(name).is_none_or(|view| view.can_be_cut())
+    }
+
+    /// Gives a layer that has none a bias, as a new parameter whose name is returned.
+    pub fn give_bias(&mut self, layer: usize, bias: Vec<f32>) -> Result<String> {
+        let weight = self.graph.layers[layer].inputs[1].clone();
+        let name = format!("{weight}{BIAS_SUFFIX}");
+        let mut values = self.graph.layers.iter().flat_map(|layer| layer.outputs.iter().chain(&layer.inputs));
+        if self.params.get(&name).is_some() || values.any(|value| *value == name) {
+            return Err(Error::unsupported(format!(
+                "layer {:?}: needs a bias, but {name:?} is the name of something else",
+                self.graph.layers[layer].name
+            )));
+        }
+        self.params.insert(name.clone(), Param::from_tensor(Tensor::vector(bias)));
+        let inputs = &mut self.graph.layers[layer].inputs;
+        inputs.truncate(2);
+        inputs.push(name.clone());
+        Ok(name)
+    }
+
+    /// Sets every masked weight to exactly 0.0.
+    pub fn apply_masks(&mut self) {
+        // A tensor that keeps every weight stays shared with the model that this one is a clone of.
+        for (name, mask) in self.masks.iter().filter(|(_, mask)| mask.0.contains(&false)) {
+            if let Some(tensor) = self.params.f32_mut(name) {
+                mask.apply(&mut tensor.data);
+            }
+        }
+    }
+}

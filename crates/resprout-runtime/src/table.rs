@@ -1,0 +1,135 @@
+//! What all tables share: a row is a name, what it is, where it comes from, its options, and how it is built.
+
+use crate::error::{Error, Result};
+
+/// A row of a table of methods. `B` builds the method from its options.
+pub struct Entry<B> {
+    /// What the user types.
+    pub name: &'static str,
+    /// One sentence.
+    pub about: &'static str,
+    /// The publication, or where the rule comes from.
+    pub paper: &'static str,
+    /// The options it takes.
+    pub options: &'static [OptionSpec],
+    /// Builds the method.
+    pub build: B,
+}
+
+/// An option of a method.
+#[derive(Debug)]
+pub struct OptionSpec {
+    /// What the user types.
+    pub name: &'static str,
+    /// One sentence, with the unit or the choices.
+    pub about: &'static str,
+    /// Used where the option is not given.
+    pub default: &'static str,
+}
+
+/// The options of one method as the user gave them, checked against the method's row.
+#[derive(Clone, Debug)]
+pub struct Options {
+    method: String,
+    values: Vec<(&'static str, String)>,
+}
+
+impl Options {
+    /// The text of an option or its default.
+    ///
+    /// # Panics
+    /// If the row does not list the option: a method may only read what it declares.
+    pub fn text(&self, name: &str) -> &str {
+        let found = self.values.iter().find(|(key, _)| *key == name);
+        &found.unwrap_or_else(|| panic!("{} declares no option {name:?}", self.method)).1
+    }
+
+    /// The option as a value of type `T`; `what` says what is accepted.
+    pub fn parse<T: std::str::FromStr>(&self, name: &str, what: &str, valid: impl Fn(&T) -> bool) -> Result<T> {
+        let text = self.text(name);
+        let value = text.parse().ok().filter(|value| valid(value));
+        value.ok_or_else(|| self.error(name, what))
+    }
+
+    /// The error for a bad value of an option.
+    pub fn error(&self, name: &str, what: &str) -> Error {
+        let text = self.text(name);
+        // Of what is accepted, the words: a number is no misspelt one.
+        let words = what.split(|c: char| !c.is_alphanumeric()).filter(|word| word.chars().any(char::is_alphabetic));
+        let hint = if text.parse::<f64>().is_ok() { String::new() } else { did_you_mean(text, words) };
+        Error::option(format!("{}: option {name}={text:?}: {what} is needed{hint}", self.method))
+    }
+}
+
+/// The error for a name that is not among those that are known.
+pub fn unknown(kind: &str, name: &str, known: &[&str]) -> Error {
+    let hint = did_you_mean(name, known.iter().copied());
+    Error::option(format!("{kind} {name:?} is not known{hint}; there are {}", known.join(", ")))
+}
+
+/// The known name that was probably meant, in brackets; nothing where none is near.
+fn did_you_mean<'n>(given: &str, known: impl Iterator<Item = &'n str>) -> String {
+    let near = known.map(|name| (strsim::damerau_levenshtein(given, name), name)).min_by_key(|(distance, _)| *distance);
+    // Half of a short name may be misspelt, never all of it.
+    let found = near.filter(|&(distance, name)| distance > 0 && distance <= (given.len().min(name.len()) / 2).min(3));
+    found.map_or(String::new(), |(_, name)| format!(" (did you mean {name}?)"))
+}
+
+/// Finds the row for `text`, which is `name` or `name:option=value:option=value`.
+pub fn find<'t, B>(table: &'t [Entry<B>], kind: &str, text: &str) -> Result<(&'t Entry<B>, Options)> {
+    find_beside(table, &[], kind, text)
+}
+
+/// As [`find`], where `others` are known too, but are no rows.
+pub fn find_beside<'t, B>(table: &'t [Entry<B>], others: &[&str], kind: &str, text: &str) -> Result<(&'t Entry<B>, Options)> {
+    let mut parts = text.split(':');
+    let name = parts.next().unwrap_or_default();
+    let entry = table.iter().find(|entry| entry.name == name).ok_or_else(|| {
+        let names: Vec<&str> = table.iter().map(|entry| entry.name).chain(others.iter().copied()).collect();
+        unknown(kind, name, &names)
+    })?;
+    let mut values: Vec<(&'static str, String)> = entry.options.iter().map(|o| (o.name, o.default.to_string())).collect();
+    for part in parts {
+        let (key, value) = part
+            .split_once('=')
+            .ok_or_else(|| Error::option(format!("{kind} {text:?}: option {part:?} has no value (write option=value)")))?;
+        let slot = values.iter_mut().find(|(name, _)| *name == key).ok_or_else(|| {
+            let names: Vec<&str> = entry.options.iter().map(|o| o.name).collect();
+            let hint = did_you_mean(key, names.iter().copied());
+            Error::option(format!("{kind} {name:?} has no option {key:?}{hint}; it has [{}]", names.join(", ")))
+        })?;
+        slot.1 = value.to_string();
+    }
+    Ok((entry, Options { method: format!("{kind} {name:?}"), values }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[Entry<()>] = &[
+        Entry {
+            name: "magnitude",
+            about: "",
+            paper: "",
+            options: &[OptionSpec { name: "variant", about: "exact or ema", default: "exact" }],
+            build: (),
+        },
+        Entry { name: "erk", about: "", paper: "", options: &[], build: () },
+    ];
+
+    #[test]
+    fn what_was_probably_meant_is_named() {
+        let wrong = |text: &str| find(TABLE, "--criterion", text).map(drop).unwrap_err().to_string();
+        assert!(wrong("magnitud").contains("is not known (did you mean magnitude?); there are magnitude, erk"));
+        assert!(wrong("ekr").contains("(did you mean erk?)"));
+        assert!(wrong("magnitude:varaint=ema").contains("(did you mean variant?); it has [variant]"));
+        for far in ["", "x", "luck", "wanda"] {
+            assert!(!wrong(far).contains("did you mean"), "{}", wrong(far));
+        }
+        let value =
+            |text: &str| find(TABLE, "--criterion", text).unwrap().1.error("variant", "exact, cumulative or ema").to_string();
+        assert!(value("magnitude:variant=exat").contains("exact, cumulative or ema is needed (did you mean exact?)"));
+        assert!(!value("magnitude:variant=3").contains("did you mean"));
+    }
+}

@@ -1,0 +1,126 @@
+//! Whole channels: scores, how many units go, and the masks that follow.
+
+mod costs;
+mod criteria;
+mod order;
+
+pub use criteria::{CHANNEL_CRITERIA, Criterion, Layer, Score, find};
+pub use order::{CHANNEL_ALLOCATIONS, Order};
+
+use super::{PruneOptions, PruneOutcome};
+use crate::error::{Error, Result};
+use crate::model::{LeftDense, Mask, MaskTable, Model, PrunableRule};
+use crate::progress::Progress;
+use crate::structure::coupling::{Coupling, Role, Use};
+use crate::table;
+use crate::tensor::Tensor;
+use costs::{Costs, gone, masks, remove};
+use criteria::scores;
+use order::groups;
+use std::collections::{HashMap, HashSet};
+
+/// Prunes whole channels in place. All that depends on a pruned channel goes too: weights that make it, weights
+/// that read it, biases, scale and shift.
+pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progress: &dyn Progress) -> Result<PruneOutcome> {
+    check(options)?;
+    let everything = PrunableRule { include_grouped: true, ..options.rule.clone() };
+    let (layers, mut left_dense) = model.prunable(&everything)?;
+    let reasons: HashMap<&str, &str> = left_dense.iter().map(|left| (left.param.as_str(), left.reason.as_str())).collect();
+    let coupling = Coupling::new(model, |param| reasons.get(param).map(|reason| reason.to_string()));
+    let open = (0..coupling.frozen.len()).filter(|&unit| coupling.frozen[unit].is_none());
+    let produced: HashSet<usize> = outputs(&coupling).flat_map(|one| one.units.iter().copied()).collect();
+    let open: Vec<usize> = open.filter(|unit| produced.contains(unit)).collect();
+    if open.is_empty() {
+        return Err(Error::option(format!("--pattern channel: no channel can go{}", examples(&coupling))));
+    }
+    let scores = scores(model, &coupling, &layers, &open, options, images, progress)?;
+    let (order, _) = table::find(CHANNEL_ALLOCATIONS, "--allocation", &options.allocation)?;
+    let groups = groups(&coupling, &open);
+    let order = (order.build)(&scores, &groups);
+    let gone = gone(model, &coupling);
+    let mut costs = Costs::new(model, &coupling, &layers, images, options, &gone)?;
+    let (limit, exact) = (costs.budget, options.macs.is_some() || model.masks.iter().next().is_none());
+    let mut after = masked(model, &coupling, &remove(&costs, &coupling, &order, &gone)?);
+    for _ in 0..CORRECTIONS {
+        let left = layers.iter().map(|layer| after.get(&layer.param).map_or(layer.len(), Mask::kept)).sum::<usize>() as f64;
+        if exact || left <= limit {
+            break;
+        }
+        costs.budget *= limit / left;
+        after = masked(model, &coupling, &remove(&costs, &coupling, &order, &gone)?);
+    }
+    model.masks = after;
+    model.apply_masks();
+    for layer in &layers {
+        let outputs = outputs(&coupling).find(|one| one.param == layer.param);
+        let frozen = outputs.and_then(|one| coupling.frozen[one.units[0]].as_ref().filter(|_| whole(&coupling, one)));
+        if let Some(reason) = frozen {
+            let reason = format!("its output channels stay: {reason}");
+            let (weights, param) = (layer.len(), layer.param.clone());
+            left_dense.push(LeftDense { layer: layer.layer.clone(), param, reason, weights });
+        }
+    }
+    let kept = layers.iter().map(|layer| model.masks.get(&layer.param).map_or(layer.len(), Mask::kept)).collect();
+    Ok(PruneOutcome { layers, kept, left_dense })
+}
+
+/// Single weights that earlier masks have pruned lie unevenly, and what channels cost is a guess then: how often the
+/// budget is lowered to meet the sparsity.
+const CORRECTIONS: usize = 8;
+
+/// The masks of the model, and those of dead units.
+fn masked(model: &Model, coupling: &Coupling, dead: &[bool]) -> MaskTable {
+    let mut all = model.masks.clone();
+    for (param, mut mask) in masks(model, coupling, dead) {
+        if let Some(older) = all.get(&param) {
+            mask.intersect(older);
+        }
+        all.insert(param, mask);
+    }
+    all
+}
+
+/// Fails on options that say nothing about channels.
+fn check(options: &PruneOptions) -> Result<()> {
+    let PruneOptions { criterion, allocation, own, .. } = options;
+    for (kind, name, is_own) in
+        [("criterion", criterion, own.criterion.is_some()), ("allocation", allocation, own.allocation.is_some())]
+    {
+        if is_own {
+            return Err(Error::option(format!("{kind} {name}: is for single weights; whole channels take a row of the tables")));
+        }
+    }
+    find(&options.criterion)?;
+    table::find(CHANNEL_ALLOCATIONS, "--allocation", &options.allocation)?;
+    if !options.layers.is_empty() || options.min_per_layer > 0 || options.min_per_channel > 0 {
+        return Err(Error::option(
+            "--pattern channel: --layer, --min-per-layer and --min-per-channel are about single weights; see --ignore",
+        ));
+    }
+    options.macs.map_or(Ok(()), check_share)
+}
+
+/// Fails unless the share of the operations lies in `(0, 1]`.
+pub fn check_share(macs: f64) -> Result<()> {
+    if macs > 0.0 && macs <= 1.0 {
+        return Ok(());
+    }
+    Err(Error::option(format!("--macs {macs}: a share above 0, up to 1, is needed")))
+}
+
+/// A few reasons why channels have to stay.
+fn examples(coupling: &Coupling) -> String {
+    let mut reasons: Vec<&str> = coupling.frozen.iter().flatten().map(String::as_str).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    reasons.truncate(3);
+    if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) }
+}
+
+fn outputs(coupling: &Coupling) -> impl Iterator<Item = &Use> {
+    coupling.uses.iter().filter(|one| one.role == Role::Output)
+}
+
+fn whole(coupling: &Coupling, one: &Use) -> bool {
+    one.units.iter().all(|&unit| coupling.frozen[unit].is_some())
+}
