@@ -27,7 +27,7 @@ LIMIT = 2000
 
 
 def main(grid, model, calibration, data, *extra):
-    allocations, sparsities, signs_images = GRIDS[grid]
+    allocations, sparsities, diagnostic_images = GRIDS[grid]
     keys = dict(zip([word.lstrip("-") for word in extra[::2]], extra[1::2]))
     keys = {key: [float(v) for v in value.split(",")] if key in ("mean", "std") else value for key, value in keys.items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -37,10 +37,10 @@ def main(grid, model, calibration, data, *extra):
             "sparsities": sparsities, "repairs": REPAIRS, "calibration_images": [IMAGES], "controls": False, **keys,
         }
         sweeps = []
-        for signs in signs_images:
-            (folder / "recipe.yaml").write_text(json.dumps({**recipe, "signs_images": signs}))
+        for images in diagnostic_images:
+            (folder / "recipe.yaml").write_text(json.dumps({**recipe, "diagnostic_images": images}))
             start = time.perf_counter()
-            command = [BINARY, "sweep", folder / "recipe.yaml", "-o", folder / f"study-{signs}", "--jobs", "2"]
+            command = [BINARY, "sweep", folder / "recipe.yaml", "-o", folder / f"study-{images}", "--jobs", "2"]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             sweeps.append(time.perf_counter() - start)
         start = time.perf_counter()

@@ -40,7 +40,7 @@ pub enum Command {
     Run(RunArgs),
     /// Measure latency and throughput, layer by layer, alone or alternating with ONNX Runtime
     #[command(
-        after_help = "Examples:\n  resprout bench sparse.onnx --tune 30 --layers\n  resprout bench sparse.onnx --batch 1,8 --against onnxruntime --rival-model dense.onnx"
+        after_help = "Examples:\n  resprout bench sparse.onnx --tune 30 --layers\n  resprout bench sparse.onnx --batch 1,8 --against onnxruntime --baseline-model dense.onnx"
     )]
     Bench(BenchArgs),
     /// Show a model's layers, what can be pruned, and what the forward cannot compute
@@ -438,12 +438,19 @@ pub struct SessionArgs {
     /// A file that keeps plans, for each model, CPU, batch and number of threads
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
-    /// A row of the kernels (see `resprout list`) [default: the best one of this CPU]
+    /// The instruction set to use (see `resprout list`) [default: the best one of this CPU]
     #[arg(long, value_name = "NAME")]
-    pub kernel: Option<String>,
+    pub isa: Option<String>,
+    #[arg(long = "kernel", hide = true, value_parser = renamed("--isa"))]
+    old_kernel: Option<String>,
     /// Keep each thread on a CPU of its own: only where nothing else runs there
     #[arg(long)]
     pub pin: bool,
+}
+
+/// Reads the value of an option that has another name now: never well.
+fn renamed(name: &'static str) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync {
+    move |_| Err(format!("this option is called {name} now"))
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
@@ -501,11 +508,13 @@ pub struct BenchArgs {
     pub break_even: bool,
     /// Alternate with this engine, from Python's package of that name
     #[arg(long, value_name = "NAME")]
-    pub against: Option<Rival>,
-    /// The file that the rival runs, if it is another one: the dense model, whose time it takes for a sparse one too
+    pub against: Option<Baseline>,
+    /// The file that the baseline runs, if it is another one: the dense model, whose time it takes for a sparse one too
     #[arg(long, value_name = "FILE", requires = "against")]
-    pub rival_model: Option<PathBuf>,
-    /// The Python that has the rival
+    pub baseline_model: Option<PathBuf>,
+    #[arg(long = "rival-model", hide = true, value_parser = renamed("--baseline-model"))]
+    old_rival_model: Option<String>,
+    /// The Python that has the baseline
     #[arg(long, default_value = "python3", value_name = "PROGRAM")]
     pub python: PathBuf,
     #[command(flatten)]
@@ -519,7 +528,7 @@ pub struct BenchArgs {
 
 /// Other engines.
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
-pub enum Rival {
+pub enum Baseline {
     Onnxruntime,
 }
 

@@ -3,7 +3,7 @@
 use crate::conv::{ConvShape, PackedConv, Scratch};
 use crate::dense::LANES;
 use crate::dense::dots::{DOT_ROWS, DOT_SHIFTS};
-use crate::{Activation, Kernel};
+use crate::{Activation, Isa};
 use std::ops::Range;
 
 /// Positions that are laid out together for the weight gradient: long enough dot products to hide
@@ -43,9 +43,9 @@ impl InputGrad {
     }
 
     /// `grad: [M, OH, OW]` to some of the input's channels, `out: [channels.len(), H, W]`, one image.
-    pub fn run(&self, kernel: Kernel, grad: &[f32], channels: Range<usize>, out: &mut [f32], scratch: &mut InputScratch) {
+    pub fn run(&self, isa: Isa, grad: &[f32], channels: Range<usize>, out: &mut [f32], scratch: &mut InputScratch) {
         let grad = if self.shape.stride == [1, 1] { grad } else { self.spread(grad, &mut scratch.spread) };
-        self.turned.run(kernel, grad, channels, out, &mut scratch.conv);
+        self.turned.run(isa, grad, channels, out, &mut scratch.conv);
     }
 
     /// Puts zeros between the positions.
@@ -137,7 +137,7 @@ impl WeightGrad {
     /// If a slice does not have the size that the shape asks for.
     pub fn add(
         &self,
-        kernel: Kernel,
+        isa: Isa,
         inputs: &[f32],
         grads: &[f32],
         channels: Range<usize>,
@@ -159,7 +159,7 @@ impl WeightGrad {
             let laid_out = self.lay_out_grads(grads, images, rows.clone(), len, &mut scratch.grads);
             let weights = rows.start - channels.start..rows.end - channels.start;
             let out = &mut out[weights.start * shape.dot_length()..weights.end * shape.dot_length()];
-            self.multiply(kernel, images, len, &scratch.planes, laid_out, out);
+            self.multiply(isa, images, len, &scratch.planes, laid_out, out);
         }
     }
 
@@ -225,7 +225,7 @@ impl WeightGrad {
     }
 
     /// `out: [channels][K]` plus every dot product of a gradient row with a tap's view.
-    fn multiply(&self, kernel: Kernel, images: usize, len: usize, planes: &[f32], grads: &[f32], out: &mut [f32]) {
+    fn multiply(&self, isa: Isa, images: usize, len: usize, planes: &[f32], grads: &[f32], out: &mut [f32]) {
         let k = self.shape.dot_length();
         let rows = out.len() / k;
         let taps = self.taps.len();
@@ -239,7 +239,7 @@ impl WeightGrad {
             for first in (0..k).step_by(DOT_SHIFTS) {
                 let shifts = std::array::from_fn(|c| shift((first + c).min(k - 1)));
                 let mut sums = [[0.0; DOT_SHIFTS]; DOT_ROWS];
-                kernel.dots(grads, starts, planes, shifts, len, &mut sums);
+                isa.dots(grads, starts, planes, shifts, len, &mut sums);
                 for (r, sums) in sums.iter().enumerate().take(rows - row) {
                     let out = &mut out[(row + r) * k + first..][..DOT_SHIFTS.min(k - first)];
                     out.iter_mut().zip(sums).for_each(|(sum, &value)| *sum += value);
@@ -253,7 +253,7 @@ impl WeightGrad {
 mod tests {
     use super::*;
     use crate::conv::tests::values;
-    use crate::{KERNELS, reference};
+    use crate::{ISAS, reference};
     use proptest::prelude::*;
 
     /// f32 sums of a few hundred products of magnitude 1 against f64 sums.
@@ -272,7 +272,7 @@ mod tests {
                 assert!((got - want).abs() <= TOLERANCE * (1.0 + want.abs()), "{what} of {shape:?}: {got} {want}");
             }
         };
-        for kernel in KERNELS.iter().filter_map(|row| row.open()) {
+        for kernel in ISAS.iter().filter_map(|row| row.open()) {
             weight_wanted.fill(0.0);
             for (input, grad) in input.chunks(image).zip(grad.chunks(positions)) {
                 let (input_wanted, part) = reference::conv2d_backward(shape, input, &weight, grad);

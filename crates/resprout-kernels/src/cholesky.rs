@@ -4,9 +4,9 @@
 //! left to right: first what all columns before a block take away, by tiles, then the block's own
 //! triangle, then the rows below it. One system is one thread's work; kernels with fused multiply-add agree to the bit.
 
-use crate::Kernel;
-use crate::dense::double::{Tile, WIDTH};
-use crate::table::per_isa;
+use crate::Isa;
+use crate::dense::double::{Tile64, WIDTH};
+use crate::isa::per_isa;
 use std::ops::Range;
 
 /// Panels of columns that are finished together: their part of the factor stays in the second-level cache.
@@ -38,7 +38,7 @@ impl Cholesky {
     ///
     /// # Panics
     /// If an index of `support` lies outside.
-    pub fn new(kernel: Kernel, matrix: &[f64], stride: usize, support: &[u32], ridge: f64) -> Option<Cholesky> {
+    pub fn new(isa: Isa, matrix: &[f64], stride: usize, support: &[u32], ridge: f64) -> Option<Cholesky> {
         let mut factor = Cholesky { n: support.len(), lower: gather(matrix, stride, support, ridge) };
         let panels = support.len().div_ceil(WIDTH);
         let diagonal: Vec<f64> = (0..panels * WIDTH).map(|i| factor.at(i, i)).collect();
@@ -47,15 +47,15 @@ impl Cholesky {
             for from in (0..first * WIDTH).step_by(DEPTH) {
                 let depth = from..(from + DEPTH).min(first * WIDTH);
                 for rows in (first..panels).step_by(2) {
-                    (first..last.min(rows + 2)).for_each(|column| factor.take_away(kernel, rows, panels, column, depth.clone()));
+                    (first..last.min(rows + 2)).for_each(|column| factor.take_away(isa, rows, panels, column, depth.clone()));
                 }
             }
             for rows in (first..panels).step_by(2) {
                 for column in first..last.min(rows + 2) {
-                    factor.take_away(kernel, rows, panels, column, first * WIDTH..column * WIDTH);
+                    factor.take_away(isa, rows, panels, column, first * WIDTH..column * WIDTH);
                     for row in (rows..panels.min(rows + 2)).filter(|&row| row >= column) {
                         if row > column {
-                            factor.solve_block(kernel, row, column);
+                            factor.solve_block(isa, row, column);
                         } else if !factor.decompose_diagonal(column, &diagonal) {
                             return None;
                         }
@@ -76,14 +76,14 @@ impl Cholesky {
     }
 
     /// Takes the product of columns `depth` off two panels' columns of panel `column`.
-    fn take_away(&mut self, kernel: Kernel, rows: usize, panels: usize, column: usize, depth: Range<usize>) {
+    fn take_away(&mut self, isa: Isa, rows: usize, panels: usize, column: usize, depth: Range<usize>) {
         if depth.is_empty() {
             return;
         }
         let part = |panel: usize| &self.lower[start(panel) + depth.start * WIDTH..][..depth.len() * WIDTH];
         let pair = [rows, (rows + 1).min(panels - 1)];
-        let mut tile = Tile([[0.0; 2 * WIDTH]; WIDTH]);
-        kernel.tile64(depth.len(), part(column), pair.map(part), &mut tile);
+        let mut tile = Tile64([[0.0; 2 * WIDTH]; WIDTH]);
+        isa.tile64(depth.len(), part(column), pair.map(part), &mut tile);
         for (half, row) in pair.into_iter().enumerate().take(panels - rows) {
             if row < column {
                 continue;
@@ -118,22 +118,22 @@ impl Cholesky {
     }
 
     /// The columns of panel `column` in panel `row`, below the triangle.
-    fn solve_block(&mut self, kernel: Kernel, row: usize, column: usize) {
+    fn solve_block(&mut self, isa: Isa, row: usize, column: usize) {
         let (above, below) = self.lower.split_at_mut(start(row));
         let (triangle, _) = above[start(column) + column * WIDTH * WIDTH..][..WIDTH * WIDTH].as_chunks::<WIDTH>();
         let (block, _) = below[column * WIDTH * WIDTH..][..WIDTH * WIDTH].as_chunks_mut::<WIDTH>();
-        divide_block(kernel, triangle, block);
+        divide_block(isa, triangle, block);
     }
 
     /// Solves `A x = b` in place.
     ///
     /// # Panics
     /// If `b` has another length than the system.
-    pub fn solve(&self, kernel: Kernel, b: &mut [f64]) {
+    pub fn solve(&self, isa: Isa, b: &mut [f64]) {
         assert_eq!(b.len(), self.n, "unknowns");
         let mut x = b.to_vec();
         x.resize(self.n.next_multiple_of(WIDTH), 0.0);
-        solve_both(kernel, &self.lower, &mut x);
+        solve_both(isa, &self.lower, &mut x);
         b.copy_from_slice(&x[..self.n]);
     }
 }
@@ -228,8 +228,8 @@ fn solve_both_body(lower: &[f64], x: &mut [f64]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::KERNELS;
-    use crate::table::Isa;
+    use crate::ISAS;
+    use crate::isa::Level;
 
     /// A positive matrix, and the plain decomposition of a part of it.
     fn positive(n: usize) -> Vec<f64> {
@@ -260,18 +260,18 @@ mod tests {
             (0..n).for_each(|i| damped[i * n + i] += 0.5);
             let wanted = plain(&damped, n);
             let mut bits = Vec::new();
-            for kernel in KERNELS.iter().filter_map(|row| row.open()) {
-                let factor = Cholesky::new(kernel, &a, stride, &support, 0.5).unwrap();
+            for isa in ISAS.iter().filter_map(|row| row.open()) {
+                let factor = Cholesky::new(isa, &a, stride, &support, 0.5).unwrap();
                 for i in 0..n {
                     (0..=i).for_each(|j| assert!((factor.at(i, j) - wanted[i * n + j]).abs() < 1e-9, "{n}: {i} {j}"));
                 }
                 let mut x: Vec<f64> = (0..n).map(|i| (i % 7) as f64 - 3.0).collect();
-                factor.solve(kernel, &mut x);
+                factor.solve(isa, &mut x);
                 for i in 0..n {
                     let got = (0..n).map(|j| damped[i * n + j] * x[j]).sum::<f64>();
                     assert!((got - ((i % 7) as f64 - 3.0)).abs() < 1e-8, "{n}: row {i} gives {got}");
                 }
-                if kernel.isa() != Isa::Portable {
+                if isa.level() != Level::Portable {
                     bits.push(x.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
                 }
             }
@@ -281,12 +281,12 @@ mod tests {
 
     #[test]
     fn a_singular_matrix_is_refused() {
-        let kernel = Kernel::best();
-        assert!(Cholesky::new(kernel, &[1.0, 1.0, 1.0, 1.0], 2, &[0, 1], 0.0).is_none());
-        assert!(Cholesky::new(kernel, &[0.0], 1, &[0], 0.0).is_none());
-        assert!(Cholesky::new(kernel, &[f64::NAN], 1, &[0], 1.0).is_none());
+        let isa = Isa::best();
+        assert!(Cholesky::new(isa, &[1.0, 1.0, 1.0, 1.0], 2, &[0, 1], 0.0).is_none());
+        assert!(Cholesky::new(isa, &[0.0], 1, &[0], 0.0).is_none());
+        assert!(Cholesky::new(isa, &[f64::NAN], 1, &[0], 1.0).is_none());
         let ones = vec![1.0; 40 * 40];
-        assert!(Cholesky::new(kernel, &ones, 40, &(0..40).collect::<Vec<_>>(), 0.0).is_none());
-        assert!(Cholesky::new(kernel, &ones, 40, &[], 0.0).is_some());
+        assert!(Cholesky::new(isa, &ones, 40, &(0..40).collect::<Vec<_>>(), 0.0).is_none());
+        assert!(Cholesky::new(isa, &ones, 40, &[], 0.0).is_some());
     }
 }

@@ -1,7 +1,7 @@
 //! Convolution of one image as a matrix product whose right side is gathered panel by panel.
 
 use crate::dense::{COLS, LANES, ROWS, Tile};
-use crate::{Activation, Kernel};
+use crate::{Activation, Isa};
 use std::ops::Range;
 
 /// Panels that are gathered together stay within about this many bytes, so that a block of weights
@@ -19,7 +19,7 @@ pub struct ConvShape {
     pub in_w: usize,
     /// `M`
     pub out_channels: usize,
-    /// Kernel height and width.
+    /// Isa height and width.
     pub kernel: [usize; 2],
     /// Vertical and horizontal stride.
     pub stride: [usize; 2],
@@ -101,7 +101,7 @@ pub struct PackedConv {
 
 /// A run of output positions in one row, as it lies in a panel and in the padded input. Its length
 /// is a power of two, so that it is copied by a loop made for that length.
-struct Segment {
+struct Span {
     column: usize,
     source: usize,
     len: usize,
@@ -136,7 +136,7 @@ impl PackedConv {
     ///
     /// # Panics
     /// If a slice does not have the size that the shape asks for.
-    pub fn run(&self, kernel: Kernel, input: &[f32], channels: Range<usize>, output: &mut [f32], scratch: &mut Scratch) {
+    pub fn run(&self, isa: Isa, input: &[f32], channels: Range<usize>, output: &mut [f32], scratch: &mut Scratch) {
         let shape = &self.shape;
         let (out_h, out_w) = shape.out_size();
         let positions = out_h * out_w;
@@ -151,20 +151,12 @@ impl PackedConv {
             let out = &mut output[(rows.start - channels.start) * positions..][..rows.len() * positions];
             let Scratch { padded, panels } = scratch;
             let source = if shape.pads == [0; 4] { image } else { pad(shape, image, padded) };
-            self.run_group(kernel, source, group, rows.start - first..rows.end - first, out, panels);
+            self.run_group(isa, source, group, rows.start - first..rows.end - first, out, panels);
         }
     }
 
     /// `source: [C / groups, Hp, Wp]` of one group, `rows` counted inside the group.
-    fn run_group(
-        &self,
-        kernel: Kernel,
-        source: &[f32],
-        group: usize,
-        rows: Range<usize>,
-        output: &mut [f32],
-        panels: &mut Vec<f32>,
-    ) {
+    fn run_group(&self, isa: Isa, source: &[f32], group: usize, rows: Range<usize>, output: &mut [f32], panels: &mut Vec<f32>) {
         let k = self.shape.dot_length();
         let positions = output.len() / rows.len().max(1);
         let panel_len = (k * COLS).max(1);
@@ -179,14 +171,14 @@ impl PackedConv {
                 let segments = self.segments(start..last.min(start + COLS));
                 self.gather(source, &segments, &mut panels[slot * panel_len..]);
             }
-            self.multiply(kernel, group, rows.clone(), first..last, positions, panels, output);
+            self.multiply(isa, group, rows.clone(), first..last, positions, panels, output);
         }
     }
 
     /// Multiplies every block of weight rows with every gathered panel and stores the results.
     fn multiply(
         &self,
-        kernel: Kernel,
+        isa: Isa,
         group: usize,
         rows: Range<usize>,
         columns: Range<usize>,
@@ -205,7 +197,7 @@ impl PackedConv {
             let weights = &self.weights[(group * blocks + block) * k * ROWS..][..k * ROWS];
             for (slot, start) in columns.clone().step_by(COLS).enumerate() {
                 let cols = COLS.min(columns.end - start);
-                kernel.tile(k, skip + end - row, cols, weights, &panels[slot * k * COLS..], &mut tile);
+                isa.tile(k, skip + end - row, cols, weights, &panels[slot * k * COLS..], &mut tile);
                 for r in row..end {
                     let bias = self.bias[group * self.shape.group_out() + r];
                     let out = &mut output[(r - rows.start) * positions + start..][..cols];
@@ -217,7 +209,7 @@ impl PackedConv {
     }
 
     /// Cuts positions into runs that are contiguous (up to the stride) in the padded input.
-    fn segments(&self, positions: Range<usize>) -> Vec<Segment> {
+    fn segments(&self, positions: Range<usize>) -> Vec<Span> {
         let (_, padded_w) = self.shape.padded_size();
         let [stride_h, stride_w] = self.shape.stride;
         let mut segments = Vec::with_capacity(COLS);
@@ -227,14 +219,14 @@ impl PackedConv {
             let room = (self.row_width - column).min(positions.end - at).min(COLS);
             let len = 1 << room.ilog2();
             let source = row * stride_h * padded_w + column * stride_w;
-            segments.push(Segment { column: at - positions.start, source, len });
+            segments.push(Span { column: at - positions.start, source, len });
             at += len;
         }
         segments
     }
 
     /// Fills one panel `[K][COLS]`; columns past the last segment are left as they are.
-    fn gather(&self, source: &[f32], segments: &[Segment], panel: &mut [f32]) {
+    fn gather(&self, source: &[f32], segments: &[Span], panel: &mut [f32]) {
         let (rows, _) = panel.as_chunks_mut::<COLS>();
         let stride = self.shape.stride[1];
         for segment in segments {
@@ -250,13 +242,13 @@ impl PackedConv {
         }
     }
 
-    fn gather_run<const LEN: usize>(&self, source: &[f32], segment: &Segment, rows: &mut [[f32; COLS]]) {
+    fn gather_run<const LEN: usize>(&self, source: &[f32], segment: &Span, rows: &mut [[f32; COLS]]) {
         for (row, &tap) in rows.iter_mut().zip(&self.tap_offsets) {
             row[segment.column..][..LEN].copy_from_slice(&source[tap + segment.source..][..LEN]);
         }
     }
 
-    fn gather_strided(&self, source: &[f32], segment: &Segment, stride: usize, rows: &mut [[f32; COLS]]) {
+    fn gather_strided(&self, source: &[f32], segment: &Span, stride: usize, rows: &mut [[f32; COLS]]) {
         for (row, &tap) in rows.iter_mut().zip(&self.tap_offsets) {
             let values = source[tap + segment.source..].iter().step_by(stride);
             row[segment.column..][..segment.len].iter_mut().zip(values).for_each(|(to, from)| *to = *from);
@@ -318,7 +310,7 @@ pub(crate) fn tap_offsets(shape: &ConvShape) -> Vec<usize> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{KERNELS, reference};
+    use crate::{ISAS, reference};
     use proptest::prelude::*;
 
     /// f32 sums of up to 200 products of magnitude 1 against f64: a few dozen ULPs of the sum of magnitudes.
@@ -341,7 +333,7 @@ pub(crate) mod tests {
         let expected = reference::conv2d(shape, &input, &weight, &bias);
         let positions = shape.out_size().0 * shape.out_size().1;
         let packed = PackedConv::new(shape.clone(), &weight, &bias, Activation::None);
-        for kernel in KERNELS.iter().filter_map(|row| row.open()) {
+        for kernel in ISAS.iter().filter_map(|row| row.open()) {
             let mut scratch = Scratch::default();
             let mut whole = vec![f32::NAN; expected.len()];
             packed.run(kernel, &input, 0..shape.out_channels, &mut whole, &mut scratch);

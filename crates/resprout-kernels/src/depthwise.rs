@@ -2,8 +2,8 @@
 
 use crate::conv::Scratch;
 use crate::dense::LANES;
-use crate::table::Isa;
-use crate::{Activation, ConvShape, Kernel};
+use crate::isa::Level;
+use crate::{Activation, ConvShape, Isa};
 use std::ops::Range;
 
 /// A depthwise convolution (`groups == in_channels`), computed row by row on a padded plane whose
@@ -43,7 +43,7 @@ impl PackedDepthwise {
     ///
     /// # Panics
     /// If a slice does not have the size that the shape asks for.
-    pub fn run(&self, kernel: Kernel, input: &[f32], channels: Range<usize>, output: &mut [f32], scratch: &mut Scratch) {
+    pub fn run(&self, isa: Isa, input: &[f32], channels: Range<usize>, output: &mut [f32], scratch: &mut Scratch) {
         let shape = &self.shape;
         let (out_h, out_w) = shape.out_size();
         let plane = shape.in_h * shape.in_w;
@@ -66,7 +66,7 @@ impl PackedDepthwise {
                 bias: self.bias[m],
                 activation: self.activation,
             };
-            job.run(kernel, out);
+            job.run(isa, out);
         }
     }
 
@@ -118,15 +118,15 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn run(&self, kernel: Kernel, out: &mut [f32]) {
-        match kernel.isa() {
+    fn run(&self, isa: Isa, out: &mut [f32]) {
+        match isa.level() {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: a Kernel of this kind exists only where the instructions do.
-            Isa::Avx512 => unsafe { self.run_avx512(out) },
+            // SAFETY: a Isa of this kind exists only where the instructions do.
+            Level::Avx512 => unsafe { self.run_avx512(out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Isa::Avx2 => unsafe { self.run_avx2(out) },
-            Isa::Portable => self.rows::<false>(out),
+            Level::Avx2 => unsafe { self.run_avx2(out) },
+            Level::Portable => self.rows::<false>(out),
         }
     }
 
@@ -167,7 +167,7 @@ impl Job<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{KERNELS, reference};
+    use crate::{ISAS, reference};
     use proptest::prelude::*;
 
     fn values(len: usize) -> Vec<f32> {
@@ -189,7 +189,7 @@ mod tests {
             let (weight, bias) = (values(shape.out_channels * shape.dot_length()), values(shape.out_channels));
             let expected = reference::conv2d(&shape, &input, &weight, &bias);
             let packed = PackedDepthwise::new(shape.clone(), &weight, &bias, Activation::None);
-            for kernel in KERNELS.iter().filter_map(|row| row.open()) {
+            for kernel in ISAS.iter().filter_map(|row| row.open()) {
                 let mut out = vec![f32::NAN; expected.len()];
                 packed.run(kernel, &input, 0..shape.out_channels, &mut out, &mut Scratch::default());
                 for (got, want) in out.iter().zip(&expected) {

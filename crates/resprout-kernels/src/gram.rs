@@ -7,8 +7,8 @@
 use crate::conv::{ConvShape, pad, tap_offsets};
 use crate::dense::dots::{DOT_ROWS, DOT_SHIFTS, tree_sum};
 use crate::dense::{COLS, LANES, ROWS, Tile};
-use crate::table::per_isa;
-use crate::{Kernel, conv::Scratch};
+use crate::isa::per_isa;
+use crate::{Isa, conv::Scratch};
 
 /// Some rows of a matrix, laid out for both sides of the micro-kernel.
 pub struct PackedRows {
@@ -95,7 +95,7 @@ pub fn strip(features: usize) -> usize {
 ///
 /// # Panics
 /// If the packs have different numbers of rows or features, or `first` is not a multiple of a panel's width.
-pub fn accumulate(kernel: Kernel, left: &[PackedRows], right: &[PackedRows], first: usize, from: usize, out: &mut [f64]) {
+pub fn accumulate(isa: Isa, left: &[PackedRows], right: &[PackedRows], first: usize, from: usize, out: &mut [f64]) {
     let Some(width) = right.first().map(|pack| pack.features) else { return };
     assert!(left.len() == right.len() && first.is_multiple_of(COLS), "{} and {} packs", left.len(), right.len());
     let strip = out.len() / width.max(1);
@@ -111,7 +111,7 @@ pub fn accumulate(kernel: Kernel, left: &[PackedRows], right: &[PackedRows], fir
                 }
                 let rows = ROWS.min(strip - row).min(left.features - feature);
                 let (a, b) = (left.panel(feature / COLS), right.panel(block));
-                kernel.outer(left.rows, feature % COLS, rows, columns, a, b, &mut tile);
+                isa.outer(left.rows, feature % COLS, rows, columns, a, b, &mut tile);
                 for r in 0..rows {
                     let out = &mut out[(row + r) * width + block * COLS..][..columns];
                     add_to(out, &tile.0[r]);
@@ -136,7 +136,7 @@ pub const NARROW: usize = 32;
 ///
 /// # Panics
 /// If a length does not match.
-pub fn accumulate_narrow(kernel: Kernel, left: &[f32], right: &[f32], stride: usize, out: &mut [f64]) {
+pub fn accumulate_narrow(isa: Isa, left: &[f32], right: &[f32], stride: usize, out: &mut [f64]) {
     let (rows, columns) = (left.len() / stride, right.len() / stride);
     assert!(stride <= PackedRows::MOST && out.len() == rows * columns, "{rows} x {columns} sums");
     for first in (0..rows).step_by(DOT_ROWS) {
@@ -144,7 +144,7 @@ pub fn accumulate_narrow(kernel: Kernel, left: &[f32], right: &[f32], stride: us
             let (mut sums, last) = ([[0.0; DOT_SHIFTS]; DOT_ROWS], [rows - 1, columns - 1]);
             let at = |i: usize, last: usize| i.min(last) * stride;
             let starts = std::array::from_fn(|r| at(first + r, last[0]));
-            kernel.dots(left, starts, right, std::array::from_fn(|c| at(from + c, last[1])), stride, &mut sums);
+            isa.dots(left, starts, right, std::array::from_fn(|c| at(from + c, last[1])), stride, &mut sums);
             for (r, sums) in sums.iter().enumerate().take(rows - first) {
                 let out = &mut out[(first + r) * columns + from..][..DOT_SHIFTS.min(columns - from)];
                 out.iter_mut().zip(sums).for_each(|(sum, &value)| *sum += f64::from(value));
@@ -160,7 +160,7 @@ pub fn narrow_stride(rows: usize) -> usize {
 
 /// The weights of an output that are left: where they stand, and their values.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct SparseRow {
+pub struct CsrRow {
     /// Ascending.
     pub indices: Vec<u32>,
     /// As many values.
@@ -175,11 +175,11 @@ per_isa! {
     ///
     /// # Panics
     /// If a length does not match.
-    pub fn sparse_product(rows: &[SparseRow], columns: &[f32], stride: usize, out: &mut [f32]) = sparse_product_body
+    pub fn sparse_product(rows: &[CsrRow], columns: &[f32], stride: usize, out: &mut [f32]) = sparse_product_body
 }
 
 #[inline(always)]
-fn sparse_product_body(rows: &[SparseRow], columns: &[f32], stride: usize, out: &mut [f32]) {
+fn sparse_product_body(rows: &[CsrRow], columns: &[f32], stride: usize, out: &mut [f32]) {
     for first in (0..stride).step_by(SPAN) {
         let width = SPAN.min(stride - first);
         for (row, out) in rows.iter().zip(out.chunks_exact_mut(stride)) {
@@ -336,7 +336,7 @@ impl Patches {
 mod tests {
     use super::*;
     use crate::conv::tests::values;
-    use crate::{KERNELS, reference};
+    use crate::{ISAS, reference};
 
     #[test]
     fn outer_products_equal_a_plain_loop() {
@@ -345,7 +345,7 @@ mod tests {
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
             let packed = [PackedRows::new(&x, features, rows)];
             let packed_targets = [PackedRows::new(&t, targets, rows)];
-            for kernel in KERNELS.iter().filter_map(|row| row.open()) {
+            for kernel in ISAS.iter().filter_map(|row| row.open()) {
                 let mut gram = vec![0.0; features * features];
                 for (i, out) in gram.chunks_mut(strip(features) * features).enumerate() {
                     accumulate(kernel, &packed, &packed, i * strip(features), i * strip(features), out);
@@ -372,8 +372,8 @@ mod tests {
     fn a_sparse_product_is_a_plain_one() {
         let columns = values(9 * 144, 1);
         let rows = [(vec![0, 3, 8], vec![0.5, -2.0, 3.0]), (vec![], vec![])];
-        let rows: Vec<SparseRow> = rows.into_iter().map(|(indices, values)| SparseRow { indices, values }).collect();
-        for kernel in KERNELS.iter().filter_map(|row| row.open()) {
+        let rows: Vec<CsrRow> = rows.into_iter().map(|(indices, values)| CsrRow { indices, values }).collect();
+        for kernel in ISAS.iter().filter_map(|row| row.open()) {
             let mut out = vec![f32::NAN; 2 * 144];
             sparse_product(kernel, &rows, &columns, 144, &mut out);
             for i in 0..144 {
@@ -394,7 +394,7 @@ mod tests {
             let wanted: Vec<f64> = pairs
                 .map(|(m, k)| (0..stride).map(|r| f64::from(targets[m * stride + r]) * f64::from(columns[k * stride + r])).sum())
                 .collect();
-            for kernel in KERNELS.iter().filter_map(|row| row.open()) {
+            for kernel in ISAS.iter().filter_map(|row| row.open()) {
                 let mut got = vec![f32::NAN; wanted.len()];
                 sparse_cross(kernel, &targets, &columns, stride, &asked, &mut got);
                 // Sums of up to 512 products of magnitude 1.
@@ -414,7 +414,7 @@ mod tests {
             columns.chunks_exact(rows).flat_map(filled).collect()
         };
         let (packed, packed_targets) = ([PackedRows::new(&x, features, rows)], [PackedRows::new(&t, targets, rows)]);
-        for kernel in KERNELS.iter().filter_map(|row| row.open()) {
+        for kernel in ISAS.iter().filter_map(|row| row.open()) {
             let (mut wanted, mut got) = (vec![1.0; targets * features], vec![1.0; targets * features]);
             accumulate(kernel, &packed_targets, &packed, 0, 0, &mut wanted);
             accumulate_narrow(kernel, &widen(&t), &widen(&x), stride, &mut got);

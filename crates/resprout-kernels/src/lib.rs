@@ -1,22 +1,22 @@
-//! CPU kernels on slices and shapes: no graph, no files. Only [`lanes`] has threads of its own.
+//! CPU kernels on slices and shapes: no graph, no files. Only [`engine`] has threads of its own.
 //!
 //! Letters used throughout: `N` images, `C` input channels, `M` output channels or output
 //! features, `K` length of a dot product, `P` output positions (`out_h * out_w`).
 //! All buffers are row-major `f32`; images are `NCHW`.
 //!
 //! Every fast kernel has a naive twin in [`mod@reference`], which is its specification. A kernel that
-//! needs an instruction set can only be constructed where the CPU has it: see [`table::KERNELS`].
+//! needs an instruction set can only be constructed where the CPU has it: see [`isa::ISAS`].
 //!
 //! Each output element is one sum in ascending `K`, whatever the tile, so the result depends
 //! neither on the number of threads nor on how the work is cut into tiles.
 //!
 //! ```
-//! use resprout_kernels::{Activation, Kernel, PackedLinear};
+//! use resprout_kernels::{Activation, Isa, PackedLinear};
 //!
 //! // y = max(W x + b, 0) for one row x.
 //! let layer = PackedLinear::new(2, 2, &[1.0, 2.0, 3.0, -4.0], &[0.5, 0.0], Activation::Clamp { low: 0.0, high: f32::INFINITY });
 //! let mut y = [0.0; 2];
-//! layer.run(Kernel::best(), &[1.0, 1.0], &mut y);
+//! layer.run(Isa::best(), &[1.0, 1.0], &mut y);
 //! assert_eq!(y, [3.5, 0.0]);
 //! ```
 
@@ -25,20 +25,20 @@ pub mod cholesky;
 pub mod conv;
 pub mod dense;
 pub mod depthwise;
+pub mod engine;
 pub mod gram;
-pub mod lanes;
+pub mod isa;
 pub mod linear;
 pub mod low_rank;
 pub mod memory;
 pub mod norm;
 pub mod reference;
-pub mod table;
 
 pub use backward::{InputGrad, WeightGrad};
 pub use conv::{ConvShape, PackedConv};
 pub use depthwise::PackedDepthwise;
+pub use isa::{ISAS, Isa, IsaRow};
 pub use linear::PackedLinear;
-pub use table::{KERNELS, Kernel};
 
 /// What happens to an output value before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! `y = x Wᵀ + b` for a block of rows.
 
 use crate::dense::{COLS, ROWS, Tile};
-use crate::{Activation, Kernel};
+use crate::{Activation, Isa};
 
 /// A linear layer with its weights laid out for the micro-kernel.
 pub struct PackedLinear {
@@ -60,7 +60,7 @@ impl PackedLinear {
     ///
     /// # Panics
     /// If the slices are not whole rows of the same number.
-    pub fn run(&self, kernel: Kernel, x: &[f32], out: &mut [f32]) {
+    pub fn run(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
         assert_eq!(x.len() * self.outputs, out.len() * self.inputs, "rows of {} -> {}", self.inputs, self.outputs);
         let k = self.inputs;
         let mut packed = vec![0.0; k * ROWS];
@@ -73,7 +73,7 @@ impl PackedLinear {
             }
             for (panel, first) in (0..self.outputs).step_by(COLS).enumerate() {
                 let cols = COLS.min(self.outputs - first);
-                kernel.tile(k, rows, cols, &packed, &self.panels[panel * k * COLS..], &mut tile);
+                isa.tile(k, rows, cols, &packed, &self.panels[panel * k * COLS..], &mut tile);
                 for (r, sums) in tile.0[..rows].iter().enumerate() {
                     let target = &mut out[r * self.outputs + first..][..cols];
                     for (j, value) in target.iter_mut().enumerate() {
@@ -88,7 +88,7 @@ impl PackedLinear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{KERNELS, reference};
+    use crate::{ISAS, reference};
 
     #[test]
     fn every_kernel_equals_the_reference_on_edge_sizes() {
@@ -101,7 +101,7 @@ mod tests {
                     let bias: Vec<f32> = (0..outputs).map(value).collect();
                     let expected = reference::linear(rows, inputs, outputs, &x, &w, &bias);
                     let packed = PackedLinear::new(inputs, outputs, &w, &bias, Activation::None);
-                    for kernel in KERNELS.iter().filter_map(|row| row.open()) {
+                    for kernel in ISAS.iter().filter_map(|row| row.open()) {
                         let mut out = vec![f32::NAN; rows * outputs];
                         packed.run(kernel, &x, &mut out);
                         for (got, want) in out.iter().zip(&expected) {

@@ -1,6 +1,6 @@
 //! Products with the rows of a tall, narrow matrix: what a preconditioner of few directions needs at each step.
 
-use crate::table::per_isa;
+use crate::isa::per_isa;
 
 /// Columns of the matrix.
 pub const RANK: usize = 64;
@@ -51,14 +51,14 @@ fn expand_body(rows: &[Direction], indices: &[u32], weights: &[f64; RANK], out: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::KERNELS;
+    use crate::ISAS;
 
     #[test]
     fn both_products_equal_plain_loops_on_every_instruction_set() {
         let flat = crate::conv::tests::values(20 * RANK, 1);
         let (rows, _) = flat.as_chunks::<RANK>();
         let (indices, values) = ([0u32, 3, 4, 19], [0.5, -1.0, 2.0, 0.25]);
-        for kernel in KERNELS.iter().filter_map(|row| row.open()) {
+        for kernel in ISAS.iter().filter_map(|row| row.open()) {
             let (mut sums, mut back) = ([0.0; RANK], [0.0; 4]);
             project(kernel, rows, &indices, &values, &mut sums);
             expand(kernel, rows, &indices, &sums, &mut back);

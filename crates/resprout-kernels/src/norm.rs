@@ -2,9 +2,9 @@
 //!
 //! Written once for arrays of lanes and compiled for each instruction set.
 
-use crate::Kernel;
+use crate::Isa;
 use crate::dense::LANES;
-use crate::table::per_isa;
+use crate::isa::per_isa;
 
 /// What a normalisation does to one channel: `y = x * scale + shift`, then ReLU if asked for.
 #[derive(Clone, Copy, Debug)]
@@ -39,10 +39,10 @@ pub struct Moments {
 
 impl Moments {
     /// Joins a plane's values.
-    pub fn add(&mut self, kernel: Kernel, plane: &[f32]) {
+    pub fn add(&mut self, isa: Isa, plane: &[f32]) {
         let count = plane.len() as f64;
-        let mean = sum(kernel, plane) / count;
-        let squares = squared_distances(kernel, plane, mean as f32, mean);
+        let mean = sum(isa, plane) / count;
+        let squares = squared_distances(isa, plane, mean as f32, mean);
         let (total, delta) = (self.count + count, mean - self.mean);
         self.squares += squares + delta * delta * self.count * count / total;
         self.mean += delta * count / total;
@@ -145,7 +145,7 @@ fn input_gradient_body(x: &[f32], dy: &[f32], affine: Affine, coefficients: Inpu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::KERNELS;
+    use crate::ISAS;
     use crate::conv::tests::values;
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
         let data: Vec<f32> = values(5 * 333, 1).iter().map(|v| 1000.0 + v).collect();
         let mean = data.iter().map(|&v| f64::from(v)).sum::<f64>() / data.len() as f64;
         let variance = data.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / data.len() as f64;
-        for kernel in KERNELS.iter().filter_map(|row| row.open()) {
+        for kernel in ISAS.iter().filter_map(|row| row.open()) {
             let mut moments = Moments::default();
             data.chunks(333).for_each(|plane| moments.add(kernel, plane));
             assert!((moments.mean() - mean).abs() < 1e-3, "{}: {} {mean}", kernel.name(), moments.mean());
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn steps_are_the_formulas() {
         let (x, dy) = (values(77, 1), values(77, 2));
-        for (kernel, relu) in KERNELS.iter().filter_map(|row| row.open()).flat_map(|k| [(k, false), (k, true)]) {
+        for (kernel, relu) in ISAS.iter().filter_map(|row| row.open()).flat_map(|k| [(k, false), (k, true)]) {
             let affine = Affine { scale: -1.5, shift: 0.25, relu };
             let y: Vec<f32> = x.iter().map(|x| x * -1.5 + 0.25).map(|y| if relu { y.max(0.0) } else { y }).collect();
             let mut got = vec![f32::NAN; 77];

@@ -4,7 +4,7 @@
 //! `NAME.WAY.OUTPUT.npy`, and prints a line `NAME WAY ok` or `NAME WAY refused REASON`, separated by tabs. Ways that end in
 //! `1` run the first image alone.
 
-use resprout_kernels::Kernel;
+use resprout_kernels::Isa;
 use resprout_runtime::forward::{Network, Plan, PlanOptions, Slots};
 use resprout_runtime::model::Model;
 use resprout_runtime::session::{Session, SessionOptions};
@@ -28,7 +28,7 @@ const WAYS: &[(&str, Way)] = &[
 
 fn planned(model: &Model, images: &Tensor, options: &PlanOptions) -> resprout_runtime::Result<Vec<Tensor>> {
     let plan = Plan::new(model, &images.shape, options)?;
-    Ok(plan.run(images.clone(), &mut Slots::default(), Kernel::best(), false))
+    Ok(plan.run(images.clone(), &mut Slots::default(), Isa::best(), false))
 }
 
 fn network(model: &Model, images: &Tensor) -> resprout_runtime::Result<Vec<Tensor>> {

@@ -19,6 +19,6 @@ mod testing;
 pub use error::{Error, ErrorKind, Result};
 
 /// The dense kernels of this build, best first: name, what the CPU must have, whether this one has it.
-pub fn kernels() -> impl Iterator<Item = (&'static str, &'static str, bool)> {
-    resprout_kernels::KERNELS.iter().map(|row| (row.name, row.about, row.open().is_some()))
+pub fn isas() -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+    resprout_kernels::ISAS.iter().map(|row| (row.name, row.about, row.open().is_some()))
 }

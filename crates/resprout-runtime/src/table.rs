@@ -21,7 +21,7 @@ pub struct Entry<B> {
 pub struct OptionSpec {
     /// What the user types.
     pub name: &'static str,
-    /// One sentence, with the unit or the choices.
+    /// One sentence, with the unit or the blockings.
     pub about: &'static str,
     /// Used where the option is not given.
     pub default: &'static str,

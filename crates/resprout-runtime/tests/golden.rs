@@ -1,7 +1,7 @@
 //! Every operation against ONNX Runtime: testdata/golden/ops.safetensors, made by testdata/gen/ops.py. Random graphs of
 //! them: testdata/golden/graphs.safetensors, made by bench/differential.py.
 
-use resprout_kernels::Kernel;
+use resprout_kernels::Isa;
 use resprout_runtime::ErrorKind;
 use resprout_runtime::formats::onnx;
 use resprout_runtime::forward::{Network, Plan, PlanOptions, Slots};
@@ -76,7 +76,7 @@ fn random_graphs_equal_onnxruntime() {
             }
         };
         let plan = Plan::new(&model, &input.shape, &PlanOptions::default()).unwrap_or_else(|e| panic!("graph {name}: {e}"));
-        agree("by steps", &plan.run(input.clone(), &mut Slots::default(), Kernel::best(), false));
+        agree("by steps", &plan.run(input.clone(), &mut Slots::default(), Isa::best(), false));
         let options = SessionOptions { threads: 2, batch: input.shape[0], ..SessionOptions::default() };
         match Session::new(&model, &input.shape[1..], &options) {
             Ok(mut session) => {

@@ -35,7 +35,7 @@ pub struct Position {
 
 /// What is noted of an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Row {
+pub struct EpochRow {
     /// Counted from 1 over all segments.
     pub epoch: usize,
     /// Counted from 0.
@@ -60,7 +60,7 @@ pub struct Checkpoint {
     /// How far.
     pub position: Position,
     /// Every epoch so far.
-    pub rows: Vec<Row>,
+    pub rows: Vec<EpochRow>,
     /// The optimiser's running sums, by parameter.
     #[serde(skip)]
     pub momentum: BTreeMap<String, Vec<f32>>,
@@ -93,7 +93,7 @@ pub fn read(path: &Path, model: &mut Model) -> Result<Checkpoint> {
 }
 
 /// Writes the journal anew.
-pub fn write_journal(folder: &Path, rows: &[Row]) -> Result<()> {
+pub fn write_journal(folder: &Path, rows: &[EpochRow]) -> Result<()> {
     let mut text = String::new();
     for row in rows {
         text += &serde_json::to_string(row).map_err(|e| data(e.to_string()))?;

@@ -3,7 +3,7 @@
 use crate::device;
 use crate::error::data;
 use crate::loss;
-use crate::lower::{Hold, Mode, Program};
+use crate::lower::{Hold, Mode, TrainProgram};
 use crate::parameters::{Parameters, values};
 use burn_core::tensor::{Tensor as DeviceTensor, TensorData};
 use resprout::Result;
@@ -39,7 +39,7 @@ pub(crate) fn gradients_at(
 ) -> Result<Gradients> {
     let device = device::open(device)?;
     let parameters = Parameters::without_masks(model, &device, |_, values| values.to_vec())?;
-    let program = Program::new(model, &parameters, &images.shape)?;
+    let program = TrainProgram::new(model, &parameters, &images.shape)?;
     let classes = program.classes();
     let &[count, c, h, w] = &images.shape[..] else { return Err(data(format!("images of shape {:?}", images.shape))) };
     if labels.len() != count || labels.iter().any(|&label| label >= classes) {

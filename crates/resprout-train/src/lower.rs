@@ -15,7 +15,7 @@ use resprout::model::{Layer, Model};
 use resprout::ops::{BinaryOp, Compute, Fact, Fused, Op, PadMode, PoolAttributes, UnaryOp, fold, resolve};
 use resprout::tensor::Value;
 use resprout::{Error, Result};
-use resprout_kernels::Kernel;
+use resprout_kernels::Isa;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -24,14 +24,14 @@ const STATISTICS_MOMENTUM: f64 = 0.1;
 
 /// A value on the device: a batch of images or a batch of rows.
 #[derive(Clone)]
-enum Batch {
+enum DeviceBatch {
     Images(Tensor<4>),
     Rows(Tensor<2>),
 }
 
 /// Where an operand comes from.
 #[derive(Clone)]
-enum Operand {
+enum TrainOperand {
     /// A value computed before.
     Slot(usize),
     /// A trained parameter.
@@ -57,18 +57,18 @@ enum Instruction {
     Same,
 }
 
-struct Step {
+struct TrainStep {
     layer: String,
     instruction: Instruction,
-    inputs: Vec<Operand>,
+    inputs: Vec<TrainOperand>,
     output: usize,
     /// Slots that nobody reads afterwards.
     release: Vec<usize>,
 }
 
 /// A program for batches of one size of images.
-pub struct Program {
-    steps: Vec<Step>,
+pub struct TrainProgram {
+    steps: Vec<TrainStep>,
     slots: usize,
     output: usize,
     classes: usize,
@@ -92,9 +92,9 @@ pub struct Forward {
     statistics: Vec<(usize, [Tensor<1>; 2])>,
 }
 
-impl Program {
+impl TrainProgram {
     /// Translates the graph for batches `[count, C, H, W]`. Fails on the first layer that cannot be trained, by name.
-    pub fn new(model: &Model, parameters: &Parameters, shape: &[usize]) -> Result<Program> {
+    pub fn new(model: &Model, parameters: &Parameters, shape: &[usize]) -> Result<TrainProgram> {
         let mut lowering = Lowering::new(model, parameters, shape)?;
         for index in 0..model.graph.layers.len() {
             let layer = &model.graph.layers[index];
@@ -124,16 +124,16 @@ impl Program {
         };
         let leaves: Vec<Tensor<1>> = parameters.trained.iter().map(|parameter| leaf(&parameter.value)).collect();
         let mut machine = Machine { parameters, leaves, mode, device, hold, statistics: Vec::new() };
-        let mut slots: Vec<Option<Batch>> = (0..self.slots).map(|_| None).collect();
-        slots[0] = Some(Batch::Images(images));
+        let mut slots: Vec<Option<DeviceBatch>> = (0..self.slots).map(|_| None).collect();
+        slots[0] = Some(DeviceBatch::Images(images));
         for step in &self.steps {
             let result = machine.run(step, &slots);
             slots[step.output] = Some(result);
             step.release.iter().for_each(|&slot| slots[slot] = None);
         }
         let logits = match slots[self.output].take() {
-            Some(Batch::Rows(rows)) => rows,
-            Some(Batch::Images(images)) => images.flatten(1, 3),
+            Some(DeviceBatch::Rows(rows)) => rows,
+            Some(DeviceBatch::Images(images)) => images.flatten(1, 3),
             None => unreachable!("the last step writes the output"),
         };
         Forward { logits, leaves: machine.leaves, statistics: machine.statistics }
@@ -144,13 +144,13 @@ impl Program {
         let device = images.device();
         let leaves = parameters.trained.iter().map(|parameter| parameter.value.clone()).collect();
         let mut machine = Machine { parameters, leaves, mode: Mode::Training, device, hold: Hold::Free, statistics: Vec::new() };
-        let mut slots: Vec<Option<Batch>> = (0..self.slots).map(|_| None).collect();
-        slots[0] = Some(Batch::Images(images));
+        let mut slots: Vec<Option<DeviceBatch>> = (0..self.slots).map(|_| None).collect();
+        slots[0] = Some(DeviceBatch::Images(images));
         for step in &self.steps {
             let result = machine.run(step, &slots);
             let values: Vec<f32> = match result.clone() {
-                Batch::Images(images) => images.into_data().try_into_vec().unwrap_or_default(),
-                Batch::Rows(rows) => rows.into_data().try_into_vec().unwrap_or_default(),
+                DeviceBatch::Images(images) => images.into_data().try_into_vec().unwrap_or_default(),
+                DeviceBatch::Rows(rows) => rows.into_data().try_into_vec().unwrap_or_default(),
             };
             if values.iter().any(|value| !value.is_finite()) {
                 return Some(&step.layer);
@@ -192,25 +192,25 @@ impl Machine<'_> {
         shaped(self.parameters, &self.leaves, parameter)
     }
 
-    fn operand(&self, operand: &Operand, slots: &[Option<Batch>]) -> Batch {
+    fn operand(&self, operand: &TrainOperand, slots: &[Option<DeviceBatch>]) -> DeviceBatch {
         let (tensor, shape) = match operand {
-            Operand::Slot(slot) => return slots[*slot].clone().expect("a program reads a value only while it is alive"),
-            Operand::Parameter(index) => (self.leaves[*index].clone(), &self.parameters.trained[*index].shape),
-            Operand::Constant(values, shape) => {
+            TrainOperand::Slot(slot) => return slots[*slot].clone().expect("a program reads a value only while it is alive"),
+            TrainOperand::Parameter(index) => (self.leaves[*index].clone(), &self.parameters.trained[*index].shape),
+            TrainOperand::Constant(values, shape) => {
                 (Tensor::<1>::from_data(TensorData::new(values.clone(), [values.len()]), &self.device), shape)
             }
         };
-        Batch::of(tensor, shape)
+        DeviceBatch::of(tensor, shape)
     }
 
-    fn run(&mut self, step: &Step, slots: &[Option<Batch>]) -> Batch {
+    fn run(&mut self, step: &TrainStep, slots: &[Option<DeviceBatch>]) -> DeviceBatch {
         let mut inputs = step.inputs.iter().map(|operand| self.operand(operand, slots));
         let first = inputs.next().expect("every instruction has an operand");
-        let rest: Vec<Batch> = inputs.collect();
+        let rest: Vec<DeviceBatch> = inputs.collect();
         match &step.instruction {
             Instruction::Conv { weight, bias, options } => {
                 let out = conv2d(first.images(), self.shaped(*weight), options.clone());
-                Batch::Images(match bias {
+                DeviceBatch::Images(match bias {
                     Some(bias) => {
                         let [_, channels, ..] = out.dims();
                         out + self.leaves[*bias].clone().reshape([1, channels, 1, 1])
@@ -221,7 +221,7 @@ impl Machine<'_> {
             Instruction::Linear { weight, bias, transposed } => {
                 let weight: Tensor<2> = self.shaped(*weight);
                 let out = first.rows().matmul(if *transposed { weight.transpose() } else { weight });
-                Batch::Rows(match bias {
+                DeviceBatch::Rows(match bias {
                     Some(bias) => out + self.leaves[*bias].clone().unsqueeze::<2>(),
                     None => out,
                 })
@@ -233,26 +233,33 @@ impl Machine<'_> {
                 if *relu && !free { self.hold.unary(step.output, UnaryOp::Relu, out) } else { out }
             }
             Instruction::Unary(op) => self.hold.unary(step.output, *op, first),
-            Instruction::Binary(op) => rest.into_iter().fold(first, |a, b| Batch::binary(*op, a, b)),
+            Instruction::Binary(op) => rest.into_iter().fold(first, |a, b| DeviceBatch::binary(*op, a, b)),
             Instruction::Concat(axis) => {
                 let all = std::iter::once(first).chain(rest);
-                Batch::Images(Tensor::cat(all.map(Batch::images).collect(), *axis))
+                DeviceBatch::Images(Tensor::cat(all.map(DeviceBatch::images).collect(), *axis))
             }
-            Instruction::Slice(ranges) => Batch::Images(slice(first.images(), ranges)),
-            Instruction::Pad { pads, mode } => Batch::Images(pad(first.images(), pads, mode, &self.device)),
-            Instruction::MaxPool(options) => Batch::Images(self.hold.max_pool(step.output, first.images(), options)),
-            Instruction::AveragePool(options) => Batch::Images(module::avg_pool2d(first.images(), options.clone())),
-            Instruction::Mean => Batch::Images(first.images().mean_dim(3).mean_dim(2)),
-            Instruction::MeanRows => Batch::Rows(first.images().mean_dim(3).mean_dim(2).flatten(1, 3)),
+            Instruction::Slice(ranges) => DeviceBatch::Images(slice(first.images(), ranges)),
+            Instruction::Pad { pads, mode } => DeviceBatch::Images(pad(first.images(), pads, mode, &self.device)),
+            Instruction::MaxPool(options) => DeviceBatch::Images(self.hold.max_pool(step.output, first.images(), options)),
+            Instruction::AveragePool(options) => DeviceBatch::Images(module::avg_pool2d(first.images(), options.clone())),
+            Instruction::Mean => DeviceBatch::Images(first.images().mean_dim(3).mean_dim(2)),
+            Instruction::MeanRows => DeviceBatch::Rows(first.images().mean_dim(3).mean_dim(2).flatten(1, 3)),
             Instruction::Reshape(shape) => first.reshaped(shape),
             Instruction::Same => first,
         }
     }
 
-    fn normalise(&mut self, x: Batch, [gamma, beta]: [usize; 2], statistics: usize, epsilon: f64, relu: bool) -> Batch {
+    fn normalise(
+        &mut self,
+        x: DeviceBatch,
+        [gamma, beta]: [usize; 2],
+        statistics: usize,
+        epsilon: f64,
+        relu: bool,
+    ) -> DeviceBatch {
         let (x, rows) = match x {
-            Batch::Images(x) => (x, None),
-            Batch::Rows(x) => {
+            DeviceBatch::Images(x) => (x, None),
+            DeviceBatch::Rows(x) => {
                 let dims = x.dims();
                 (x.reshape([dims[0], dims[1], 1, 1]), Some(dims))
             }
@@ -276,8 +283,8 @@ impl Machine<'_> {
             }
         };
         match rows {
-            Some(dims) => Batch::Rows(out.reshape(dims)),
-            None => Batch::Images(out),
+            Some(dims) => DeviceBatch::Rows(out.reshape(dims)),
+            None => DeviceBatch::Images(out),
         }
     }
 }
@@ -333,44 +340,44 @@ fn pad_axis(x: Tensor<4>, axis: usize, before: usize, after: usize, mode: &Borde
     Tensor::cat(parts.into_iter().flatten().collect(), axis)
 }
 
-impl Batch {
-    fn unary(self, op: UnaryOp) -> Batch {
+impl DeviceBatch {
+    fn unary(self, op: UnaryOp) -> DeviceBatch {
         match self {
-            Batch::Images(x) => Batch::Images(unary(op, x)),
-            Batch::Rows(x) => Batch::Rows(unary(op, x)),
+            DeviceBatch::Images(x) => DeviceBatch::Images(unary(op, x)),
+            DeviceBatch::Rows(x) => DeviceBatch::Rows(unary(op, x)),
         }
     }
 
-    fn binary(op: BinaryOp, a: Batch, b: Batch) -> Batch {
+    fn binary(op: BinaryOp, a: DeviceBatch, b: DeviceBatch) -> DeviceBatch {
         match (a, b) {
-            (Batch::Rows(a), Batch::Rows(b)) => Batch::Rows(binary(op, a, b)),
-            (a, b) => Batch::Images(binary(op, a.images(), b.images())),
+            (DeviceBatch::Rows(a), DeviceBatch::Rows(b)) => DeviceBatch::Rows(binary(op, a, b)),
+            (a, b) => DeviceBatch::Images(binary(op, a.images(), b.images())),
         }
     }
 
     /// A tensor of these axes; by numpy's rule missing ones are in front, of length 1.
-    fn of(tensor: Tensor<1>, shape: &[usize]) -> Batch {
+    fn of(tensor: Tensor<1>, shape: &[usize]) -> DeviceBatch {
         let axis = |i: usize, rank: usize| (i + shape.len()).checked_sub(rank).map_or(1, |i| shape[i]);
         match shape.len() {
-            3 | 4 => Batch::Images(tensor.reshape(std::array::from_fn::<usize, 4, _>(|i| axis(i, 4)))),
-            _ => Batch::Rows(tensor.reshape(std::array::from_fn::<usize, 2, _>(|i| axis(i, 2)))),
+            3 | 4 => DeviceBatch::Images(tensor.reshape(std::array::from_fn::<usize, 4, _>(|i| axis(i, 4)))),
+            _ => DeviceBatch::Rows(tensor.reshape(std::array::from_fn::<usize, 2, _>(|i| axis(i, 2)))),
         }
     }
 
-    fn reshaped(self, shape: &[usize]) -> Batch {
+    fn reshaped(self, shape: &[usize]) -> DeviceBatch {
         match (self, shape) {
-            (Batch::Images(x), &[a, b]) => Batch::Rows(x.reshape([a, b])),
-            (Batch::Rows(x), &[a, b]) => Batch::Rows(x.reshape([a, b])),
-            (Batch::Images(x), &[a, b, c, d]) => Batch::Images(x.reshape([a, b, c, d])),
-            (Batch::Rows(x), &[a, b, c, d]) => Batch::Images(x.reshape([a, b, c, d])),
+            (DeviceBatch::Images(x), &[a, b]) => DeviceBatch::Rows(x.reshape([a, b])),
+            (DeviceBatch::Rows(x), &[a, b]) => DeviceBatch::Rows(x.reshape([a, b])),
+            (DeviceBatch::Images(x), &[a, b, c, d]) => DeviceBatch::Images(x.reshape([a, b, c, d])),
+            (DeviceBatch::Rows(x), &[a, b, c, d]) => DeviceBatch::Images(x.reshape([a, b, c, d])),
             _ => unreachable!("shapes of other ranks are refused when the program is made"),
         }
     }
 
     fn images(self) -> Tensor<4> {
         match self {
-            Batch::Images(images) => images,
-            Batch::Rows(rows) => {
+            DeviceBatch::Images(images) => images,
+            DeviceBatch::Rows(rows) => {
                 let [a, b] = rows.dims();
                 // A row beside images is broadcast like any array of fewer axes.
                 rows.reshape([1, 1, a, b])
@@ -380,8 +387,8 @@ impl Batch {
 
     fn rows(self) -> Tensor<2> {
         match self {
-            Batch::Rows(rows) => rows,
-            Batch::Images(images) => images.flatten(1, 3),
+            DeviceBatch::Rows(rows) => rows,
+            DeviceBatch::Images(images) => images.flatten(1, 3),
         }
     }
 }
@@ -425,7 +432,7 @@ struct Lowering<'a> {
     readers: HashMap<&'a str, usize>,
     done: HashSet<usize>,
     output: &'a str,
-    steps: Vec<Step>,
+    steps: Vec<TrainStep>,
 }
 
 /// Whether there may be an instruction for an operation that depends on the images.
@@ -500,7 +507,7 @@ impl<'a> Lowering<'a> {
         }
         let output = layer.outputs.first().map(String::as_str).unwrap_or_default();
         let trained = layer.inputs.iter().any(|name| self.parameters.index(name).is_some());
-        if !trained && let Some(value) = fold(&layer.op, &facts, Kernel::best())? {
+        if !trained && let Some(value) = fold(&layer.op, &facts, Isa::best())? {
             self.facts.insert(output, Fact::constant(Arc::new(value)));
             return Ok(());
         }
@@ -509,12 +516,12 @@ impl<'a> Lowering<'a> {
         if !matches!(resolved.shape.len(), 2 | 4) {
             return Err(unsupported(format!("a value of shape {:?}: two or four axes can be trained with", resolved.shape)));
         }
-        let inputs = operands.iter().map(|name| self.operand(name)).collect::<Result<Vec<Operand>>>()?;
+        let inputs = operands.iter().map(|name| self.operand(name)).collect::<Result<Vec<TrainOperand>>>()?;
         let (instruction, output) = self.fuse_relu(instruction, output);
         let slot = self.slots.len();
         self.slots.insert(output, slot);
         self.facts.insert(output, Fact::of_shape(resolved.shape));
-        self.steps.push(Step { layer: layer.name.clone(), instruction, inputs, output: slot, release: Vec::new() });
+        self.steps.push(TrainStep { layer: layer.name.clone(), instruction, inputs, output: slot, release: Vec::new() });
         Ok(())
     }
 
@@ -634,15 +641,15 @@ impl<'a> Lowering<'a> {
         layer.input(index).map(|_| self.trained(layer, index)).transpose()
     }
 
-    fn operand(&self, name: &str) -> Result<Operand> {
+    fn operand(&self, name: &str) -> Result<TrainOperand> {
         if let Some(&slot) = self.slots.get(name) {
-            return Ok(Operand::Slot(slot));
+            return Ok(TrainOperand::Slot(slot));
         }
         if let Some(index) = self.parameters.index(name) {
-            return Ok(Operand::Parameter(index));
+            return Ok(TrainOperand::Parameter(index));
         }
         match self.facts.get(name).and_then(|fact| fact.value.as_deref()) {
-            Some(Value::F32(tensor)) => Ok(Operand::Constant(tensor.data.clone(), tensor.shape.clone())),
+            Some(Value::F32(tensor)) => Ok(TrainOperand::Constant(tensor.data.clone(), tensor.shape.clone())),
             _ => Err(unsupported(format!("operand {name:?} is not a tensor of numbers"))),
         }
     }
@@ -663,21 +670,21 @@ impl<'a> Lowering<'a> {
         (Instruction::Normalise { gamma, beta, statistics, epsilon, relu: false }, output)
     }
 
-    fn finish(mut self) -> Result<Program> {
+    fn finish(mut self) -> Result<TrainProgram> {
         let output = *self.slots.get(self.output).ok_or_else(|| unsupported("the output does not depend on the images"))?;
         let shape = &self.facts[self.output].shape;
         let classes: usize = shape[1..].iter().product();
         let mut seen = HashSet::from([output]);
         for step in self.steps.iter_mut().rev() {
             for input in &step.inputs {
-                if let Operand::Slot(slot) = input
+                if let TrainOperand::Slot(slot) = input
                     && seen.insert(*slot)
                 {
                     step.release.push(*slot);
                 }
             }
         }
-        Ok(Program { slots: self.slots.len(), steps: self.steps, output, classes })
+        Ok(TrainProgram { slots: self.slots.len(), steps: self.steps, output, classes })
     }
 }
 

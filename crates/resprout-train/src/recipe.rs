@@ -4,7 +4,7 @@ use crate::at_init::{self, ablation};
 use crate::device;
 use crate::error::option;
 use crate::loader::Augment;
-use crate::methods::{self, Ask, Before, Segment};
+use crate::methods::{self, Before, MethodRequest, TrainSegment};
 use crate::optimiser::Sgd;
 use crate::rates;
 use resprout::formats::atomic;
@@ -175,12 +175,14 @@ impl Recipe {
     }
 
     /// The method's segments of training.
-    pub fn segments(&self) -> Result<Vec<Segment>> {
-        let mut segments = methods::segments(&self.method, Ask { epochs: self.epochs, sparsity: self.sparsity })?;
+    pub fn segments(&self) -> Result<Vec<TrainSegment>> {
+        let mut segments = methods::segments(&self.method, MethodRequest { epochs: self.epochs, sparsity: self.sparsity })?;
         if let Some(text) = &self.prune_at_init {
             at_init::find(text, self.sparsity)?;
             match &mut segments[..] {
-                [Segment { before: before @ Before::Nothing, ramp: None, .. }] => *before = Before::PruneAtInit(self.sparsity),
+                [TrainSegment { before: before @ Before::Nothing, ramp: None, .. }] => {
+                    *before = Before::PruneAtInit(self.sparsity)
+                }
                 _ => return Err(option(format!("--prune-at-init {text}: goes with --method dense, not with {}", self.method))),
             }
         }

@@ -2,12 +2,12 @@
 
 use crate::at_init;
 use crate::at_init::ablation::{self, Pruning};
-use crate::checkpoint::{self, Checkpoint, Position, Row};
+use crate::checkpoint::{self, Checkpoint, EpochRow, Position};
 use crate::error::{data, option};
 use crate::loader::{Batch, Examples, batch_count};
 use crate::loss;
-use crate::lower::{Mode, Program};
-use crate::methods::{Before, Segment};
+use crate::lower::{Mode, TrainProgram};
+use crate::methods::{Before, TrainSegment};
 use crate::parameters::{Parameters, values};
 use crate::rates::{self, Schedule};
 use crate::recipe::{RECIPE, Recipe};
@@ -54,7 +54,7 @@ pub struct RunOptions {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
     /// One row per epoch.
-    pub rows: Vec<Row>,
+    pub rows: Vec<EpochRow>,
     /// What the repair at initialisation did to each layer; empty if none was asked for.
     pub init_repair: Vec<LipschitzRow>,
     /// The last epoch's accuracy on the test images.
@@ -104,17 +104,17 @@ struct Run<'a> {
     options: &'a RunOptions,
     model: &'a mut Model,
     initial: Model,
-    segments: Vec<Segment>,
+    segments: Vec<TrainSegment>,
     schedule: Box<dyn Schedule>,
     optimiser: Sgd,
     device: Device,
     parameters: Parameters,
-    programs: HashMap<usize, Program>,
+    programs: HashMap<usize, TrainProgram>,
     image: [usize; 3],
     classes: usize,
     steps_per_epoch: usize,
     position: Position,
-    rows: Vec<Row>,
+    rows: Vec<EpochRow>,
     init_repair: Vec<LipschitzRow>,
     best: Option<(usize, f64, Model)>,
     rewind: Option<Model>,
@@ -135,7 +135,7 @@ impl<'a> Run<'a> {
         }
         let image = data.train.image()?;
         let count = recipe.batch.min(data.train.indices.len());
-        let program = Program::new(model, &parameters, &[&[count][..], &image].concat())?;
+        let program = TrainProgram::new(model, &parameters, &[&[count][..], &image].concat())?;
         let classes = program.classes();
         for examples in [Some(&data.train), data.validation.as_ref(), data.test.as_ref()].into_iter().flatten() {
             check_labels(examples, classes)?;
@@ -225,7 +225,7 @@ impl<'a> Run<'a> {
         self.position.segment == self.segments.len()
     }
 
-    fn segment(&self) -> &Segment {
+    fn segment(&self) -> &TrainSegment {
         &self.segments[self.position.segment]
     }
 
@@ -337,7 +337,7 @@ impl<'a> Run<'a> {
             return Err(data(format!("images of {:?}, the first one has {:?}", batch.shape, self.image)));
         }
         if !self.programs.contains_key(&count) {
-            self.programs.insert(count, Program::new(self.model, &self.parameters, &shape)?);
+            self.programs.insert(count, TrainProgram::new(self.model, &self.parameters, &shape)?);
         }
         let program = &self.programs[&count];
         let device = self.device.clone().autodiff();
@@ -381,7 +381,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn broken(&self, program: &Program, images: Tensor<4>, step: usize, loss: f64) -> Error {
+    fn broken(&self, program: &TrainProgram, images: Tensor<4>, step: usize, loss: f64) -> Error {
         let layer = program.first_broken_layer(&self.parameters, images);
         let layer = layer.map_or("the loss alone".into(), |layer| format!("layer {layer:?} first"));
         let epoch = self.rows.len() + 1;
@@ -415,7 +415,7 @@ impl<'a> Run<'a> {
         let validation =
             validation.map(|examples| self.accuracy(&self.model.clone(), &examples, "validate", progress)).transpose()?;
         let sparsity = sparsity(self.model, self.recipe)?;
-        self.rows.push(Row {
+        self.rows.push(EpochRow {
             epoch: self.rows.len() + 1,
             segment,
             rate,

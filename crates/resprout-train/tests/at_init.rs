@@ -7,7 +7,7 @@ use resprout::prune::PruneOptions;
 use resprout::random::SplitMix64;
 use resprout::tensor::Tensor;
 use resprout_train::at_init::ablation::{self, ABLATIONS, Pruning};
-use resprout_train::at_init::{self, AT_INIT, Batch, Input, Scores, prune_at_init};
+use resprout_train::at_init::{self, AT_INIT, Input, LabelledImages, Scores, prune_at_init};
 use safetensors::SafeTensors;
 
 #[path = "../../../testdata/noise.rs"]
@@ -24,7 +24,7 @@ fn layers(model: &Model) -> Vec<Prunable> {
 }
 
 /// Two batches of eight images of noise.
-fn noise(image: [usize; 3]) -> Vec<Batch> {
+fn noise(image: [usize; 3]) -> Vec<LabelledImages> {
     let batch = |stream| {
         let mut random = SplitMix64::new(5, stream);
         let count = 8 * image.iter().product::<usize>();

@@ -68,4 +68,4 @@ pub mod study;
 pub use resprout_runtime::{Error, ErrorKind, Result};
 pub use resprout_runtime::{error, formats, forward, linalg, model, ops, progress, random, session, table, tensor};
 
-pub use resprout_runtime::kernels;
+pub use resprout_runtime::isas;

@@ -16,7 +16,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 /// Raised whenever a field changes its meaning or goes away.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// What was pruned, how, and what is left.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

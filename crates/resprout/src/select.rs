@@ -73,11 +73,11 @@ pub fn mask_with_floor(layer: &Prunable, scores: &[f64], keep: usize, floor: usi
     if floor == 0 {
         return mask(scores, keep);
     }
-    let mut by_channel: Vec<Vec<usize>> = vec![Vec::new(); layer.channels()];
+    let mut split_channels: Vec<Vec<usize>> = vec![Vec::new(); layer.channels()];
     let left = (0..scores.len()).filter(|&index| older.is_none_or(|older| older.0[index]));
-    left.for_each(|index| by_channel[layer.channel_of(index)].push(index));
+    left.for_each(|index| split_channels[layer.channel_of(index)].push(index));
     let mut raised = scores.to_vec();
-    for channel in &mut by_channel {
+    for channel in &mut split_channels {
         // Highest first; among equals the last, as elsewhere.
         channel.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(b.cmp(&a)));
         channel.iter().take(floor).for_each(|&index| raised[index] = f64::INFINITY);

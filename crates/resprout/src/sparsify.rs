@@ -5,7 +5,7 @@ mod builder;
 
 pub use builder::{AnyAllocation, AnyCriterion, AnyRepair, Budget, Sparsify};
 
-use crate::calibrate::{Dense, Recording};
+use crate::calibrate::{ActivationCache, Dense};
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::{images_sha256, sha256};
 use crate::formats::{atomic, safetensors};
@@ -78,7 +78,7 @@ pub fn sparsify_from(
     }
     let (seen, held_out) = Judge::split(images);
     let judge = Judge::new(dense, held_out)?;
-    let recording = Recording::new(dense, &seen, options.repair_options.memory, progress)?;
+    let recording = ActivationCache::new(dense, &seen, options.repair_options.memory, progress)?;
     let recorded = Dense::recorded(dense, &recording);
     let began = Instant::now();
     choose(&judge, |text| {
@@ -111,7 +111,7 @@ fn in_steps(
     progress: &dyn Progress,
 ) -> Result<Sparsified> {
     let recording = match chain.needs_dense(dense) && steps.len() > 1 {
-        true => Recording::new(dense, images, options.repair_options.memory, progress)?,
+        true => ActivationCache::new(dense, images, options.repair_options.memory, progress)?,
         false => None,
     };
     gradual(start, Dense::recorded(dense, &recording), images, chain, steps, options, progress)

@@ -1,7 +1,7 @@
 //! Repairs: their algebra, their limits, and what must hold for all of them.
 
 use proptest::prelude::*;
-use resprout::calibrate::{Dense, NormParams, Recording, checkup};
+use resprout::calibrate::{ActivationCache, Dense, NormParams, checkup};
 use resprout::data::{ImageSet, Preprocess, gaussian};
 use resprout::eval::{OutputKind, compare};
 use resprout::formats::{onnx, safetensors};
@@ -102,9 +102,9 @@ fn a_recording_of_the_dense_network_changes_nothing() {
         (digits(), [all, fewer, others]),
         (plain(), [pictures(96), pictures(32), pictures(200).pick(&(110..200).collect::<Vec<_>>())]),
     ] {
-        let recording = Recording::new(&dense, &sets[0], usize::MAX, &Quiet).unwrap();
+        let recording = ActivationCache::new(&dense, &sets[0], usize::MAX, &Quiet).unwrap();
         let recorded = Dense::recorded(&dense, &recording);
-        assert!(recording.is_some() && Recording::new(&dense, &sets[0], 100_000, &Quiet).unwrap().is_none());
+        assert!(recording.is_some() && ActivationCache::new(&dense, &sets[0], 100_000, &Quiet).unwrap().is_none());
         for text in all_repairs() {
             for images in &sets {
                 let (mut with, mut without) = (pruned(&dense, 0.8), pruned(&dense, 0.8));

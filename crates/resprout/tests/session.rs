@@ -7,9 +7,9 @@ use resprout::model::Model;
 use resprout::progress::Quiet;
 use resprout::prune::{PruneOptions, prune};
 use resprout::random::SplitMix64;
-use resprout::session::{Chosen, Paths, PlanFile, Session, SessionOptions, StageStart, StoredPlan};
+use resprout::session::{Chosen, Paths, PlanFile, Session, SessionOptions, StageStart, StoredBlocking, StoredPlan};
 use resprout::tensor::Tensor;
-use resprout_kernels::{KERNELS, Kernel};
+use resprout_kernels::{ISAS, Isa};
 use std::time::{Duration, Instant};
 
 fn noise(shape: Vec<usize>, seed: u64) -> Tensor {
@@ -33,7 +33,7 @@ fn pruned_for(name: &str, sparsity: f64, image: [usize; 3]) -> Model {
 
 fn step_by_step(model: &Model, images: &Tensor) -> Tensor {
     let plan = Plan::new(model, &images.shape, &PlanOptions::default()).unwrap();
-    plan.run(images.clone(), &mut Slots::default(), Kernel::best(), false).swap_remove(0)
+    plan.run(images.clone(), &mut Slots::default(), Isa::best(), false).swap_remove(0)
 }
 
 fn close(ours: &Tensor, theirs: &Tensor, place: &str) {
@@ -67,10 +67,10 @@ fn threads_batches_tuning_and_paths_change_no_bit() {
     let (model, image) = pruned("resnet-20", 0.8);
     let images = noise([&[19], &image[..]].concat(), 2);
     let mut first: Option<Tensor> = None;
-    let usual = [(1, 1, 0.0), (2, 1, 0.0), (2, 4, 0.0), (3, 16, 0.0), (2, 2, 0.3)].map(|(t, b, s)| (t, b, s, Paths::Any));
+    let default = [(1, 1, 0.0), (2, 1, 0.0), (2, 4, 0.0), (3, 16, 0.0), (2, 2, 0.3)].map(|(t, b, s)| (t, b, s, Paths::Any));
     let paths = [Paths::Sparse, Paths::Dense].map(|paths| [(1, 1, 0.0, paths), (2, 2, 0.1, paths)]);
-    for (threads, batch, tune, paths) in usual.into_iter().chain(paths.into_iter().flatten()) {
-        let options = SessionOptions { threads, batch, tune, kernel: None, paths, pin: false };
+    for (threads, batch, tune, paths) in default.into_iter().chain(paths.into_iter().flatten()) {
+        let options = SessionOptions { threads, batch, tune, isa: None, paths, pin: false };
         let mut session = Session::new(&model, &image, &options).unwrap();
         for result in [session.run(&images).unwrap().swap_remove(0), session.run(&images).unwrap().swap_remove(0)] {
             let same = first.get_or_insert_with(|| result.clone());
@@ -111,10 +111,13 @@ fn stages_change_no_bit() {
         Session::new(&model, &image, &options).unwrap()
     };
     let (mut whole, mut staged, mut tuned) = (session(1, 0.0), session(8, 0.0), session(4, 0.5));
-    assert_eq!(whole.together(), [1]);
+    assert_eq!(whole.microbatch(), [1]);
     // Images fill the lanes alone as long as they are large: 96, 48, 24, 12; at 6 and 3 pixels a side more are needed.
-    let together = staged.together();
-    assert!(together.len() > 1 && together[0] == 1 && together.is_sorted() && together.last() == Some(&8), "{together:?}");
+    let microbatch = staged.microbatch();
+    assert!(
+        microbatch.len() > 1 && microbatch[0] == 1 && microbatch.is_sorted() && microbatch.last() == Some(&8),
+        "{microbatch:?}"
+    );
     let expected = whole.run(&images).unwrap().swap_remove(0);
     assert!(staged.run(&images).unwrap()[0].same_bits(&expected));
     assert!(tuned.run(&images).unwrap()[0].same_bits(&expected));
@@ -130,8 +133,8 @@ fn every_kernel_agrees() {
     let (model, image) = pruned("mobilenet-v2", 0.7);
     let images = noise([&[1], &image[..]].concat(), 3);
     let expected = step_by_step(&model, &images);
-    for row in KERNELS.iter().filter(|row| row.open().is_some()) {
-        let options = SessionOptions { kernel: Some(row.name.into()), threads: 2, ..SessionOptions::default() };
+    for row in ISAS.iter().filter(|row| row.open().is_some()) {
+        let options = SessionOptions { isa: Some(row.name.into()), threads: 2, ..SessionOptions::default() };
         let result = Session::new(&model, &image, &options).unwrap().run(&images).unwrap().swap_remove(0);
         close(&result, &expected, row.name);
     }
@@ -142,7 +145,7 @@ fn plans_are_kept_for_their_model_and_cpu() {
     let (model, image) = pruned("lenet-5", 0.5);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plans.json");
-    let options = SessionOptions { threads: 1, batch: 4, tune: 0.05, kernel: None, paths: Paths::Any, pin: false };
+    let options = SessionOptions { threads: 1, batch: 4, tune: 0.05, isa: None, paths: Paths::Any, pin: false };
     let mut session = Session::new(&model, &image, &options).unwrap();
     let key = StoredPlan::key(sha256(b"model"), &image, &options);
     let mut file = PlanFile::open(&path);
@@ -165,8 +168,8 @@ fn plans_are_kept_for_their_model_and_cpu() {
     assert!(file.find(&key).is_none() && file.note.as_ref().unwrap().contains("ignored"));
     // Choices that make no sense are brought to what does.
     let wild = Chosen {
-        stages: [7, 0, 2, 1, 99].map(|step| StageStart { step, together: 1000 }).to_vec(),
-        cuts: vec![[99, 0, 0, 77, 5]; 9],
+        stages: [7, 0, 2, 1, 99].map(|step| StageStart { step, microbatch: 1000 }).to_vec(),
+        blockings: vec![StoredBlocking { rows: 99, columns: 0, block: 0, channel_block: 77, split_channels: true }; 9],
     };
     let mut session = Session::with_plan(&model, &image, &options, &wild).unwrap();
     assert!(session.run(&images).unwrap()[0].same_bits(&again.run(&images).unwrap()[0]));
@@ -178,7 +181,7 @@ fn what_cannot_be_run_is_named() {
     let fails = |options: SessionOptions| Session::new(&model, &image, &options).err().unwrap().to_string();
     assert!(fails(SessionOptions { threads: 0, ..SessionOptions::default() }).contains("--threads 0"));
     assert!(fails(SessionOptions { batch: 0, ..SessionOptions::default() }).contains("--batch 0"));
-    assert!(fails(SessionOptions { kernel: Some("dense_abacus".into()), ..SessionOptions::default() }).contains("dense_abacus"));
+    assert!(fails(SessionOptions { isa: Some("dense_abacus".into()), ..SessionOptions::default() }).contains("dense_abacus"));
     let mut session = Session::new(&model, &image, &SessionOptions::default()).unwrap();
     assert!(session.run(&noise(vec![0, 1, 28, 28], 0)).is_err());
     assert!(session.run(&noise(vec![1, 1, 28, 27], 0)).unwrap_err().to_string().contains("28"));

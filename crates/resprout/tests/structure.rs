@@ -45,7 +45,7 @@ fn assert_same(a: &[f32], b: &[f32], what: &str) {
     assert!(off <= TOLERANCE * largest, "{what}: {off} of {largest}");
 }
 
-fn by_channel(criterion: &str, allocation: &str, sparsity: f64, macs: Option<f64>) -> PruneOptions {
+fn split_channels(criterion: &str, allocation: &str, sparsity: f64, macs: Option<f64>) -> PruneOptions {
     PruneOptions {
         sparsity,
         macs,
@@ -97,7 +97,7 @@ fn shrunk_networks_compute_what_masked_ones_do() {
             _ => [3, 32, 32],
         };
         let images = images(image);
-        for options in [by_channel("l2", "global", 0.5, None), by_channel("l1", "uniform", 0.3, None)] {
+        for options in [split_channels("l2", "global", 0.5, None), split_channels("l1", "uniform", 0.3, None)] {
             let (kept, _) = check(&model, &options, &images, name);
             let asked = 1.0 - options.sparsity;
             assert!(kept <= asked && kept > asked - 0.1, "{name}: {kept} kept, {asked} asked for");
@@ -113,7 +113,7 @@ fn every_criterion_and_allocation_prunes_channels_to_a_budget_of_operations() {
     let mut results = Vec::new();
     for criterion in CHANNEL_CRITERIA {
         for allocation in CHANNEL_ALLOCATIONS {
-            let options = by_channel(criterion.name, allocation.name, 0.0, Some(0.5));
+            let options = split_channels(criterion.name, allocation.name, 0.0, Some(0.5));
             let mut masked = model.clone();
             prune(&mut masked, &options, &images, &Quiet).unwrap();
             let (small, _) = shrink(&masked).unwrap();
@@ -171,7 +171,7 @@ fn what_cannot_be_is_refused() {
         let mut model = model.clone();
         prune(&mut model, options, &images, &Quiet).unwrap_err().to_string()
     };
-    let plain = by_channel("l2", "global", 0.5, None);
+    let plain = split_channels("l2", "global", 0.5, None);
     assert!(message(&PruneOptions { macs: Some(0.0), ..plain.clone() }).contains("--macs 0"));
     assert!(message(&PruneOptions { macs: Some(1e-6), ..plain.clone() }).contains("are left with one channel"));
     assert!(message(&PruneOptions { sparsity: 0.9999, ..plain.clone() }).contains("are left with one channel"));

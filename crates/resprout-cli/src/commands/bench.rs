@@ -19,13 +19,13 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The rival's program.
-const RIVAL: &str = include_str!("../../assets/rival.py");
+/// The baseline's program.
+const BASELINE: &str = include_str!("../../assets/baseline.py");
 
 /// Batches of a turn that count.
 const TURN: usize = 3;
 
-/// Before each turn of ours: the rival's threads wait by spinning, which would cost us cores.
+/// Before each turn of ours: the baseline's threads wait by spinning, which would cost us cores.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// For so long, and for one batch at the least, batches of a turn do not count: they find caches, threads and clocks cold.
@@ -39,8 +39,8 @@ pub struct Bench {
     schema_version: u32,
     tool_version: &'static str,
     pub cpu: String,
-    /// The dense kernel's name, which tells the instruction set.
-    pub kernel: String,
+    /// The instruction set.
+    pub isa: String,
     pub model: FileInfo,
     pub image: Vec<usize>,
     /// Busy threads that ran beside.
@@ -56,12 +56,12 @@ pub struct BenchRow {
     pub batch: usize,
     pub threads: usize,
     /// Images that run together, in each stage of the network.
-    pub together: Vec<usize>,
+    pub microbatch: Vec<usize>,
     pub ours: Times,
-    pub rival: Option<Rival>,
+    pub baseline: Option<Baseline>,
     /// Multiply-accumulates with weights that are not zero, per second, that the machine can do at the most: a convolution
     /// whose numbers all lie in the first-level cache.
-    pub limit: f64,
+    pub peak: f64,
     pub layers: Vec<LayerTime>,
     pub plans: Option<Plans>,
     pub break_even: Vec<BreakEvenRow>,
@@ -71,8 +71,8 @@ pub struct BenchRow {
 #[derive(Serialize)]
 pub struct Load {
     pub ours: f64,
-    pub rival: Option<f64>,
-    /// The median of the rival's time by ours.
+    pub baseline: Option<f64>,
+    /// The median of the baseline's time by ours.
     pub ratio: Option<f64>,
 }
 
@@ -127,10 +127,10 @@ pub struct Times {
 }
 
 #[derive(Serialize)]
-pub struct Rival {
+pub struct Baseline {
     pub name: String,
     pub times: Times,
-    /// The median of the rival's time by ours, turn by turn: above 1 we are faster.
+    /// The median of the baseline's time by ours, turn by turn: above 1 we are faster.
     pub ratio: f64,
     /// The largest difference of the outputs, by the largest output; only where both run the same file.
     pub difference: Option<f64>,
@@ -182,7 +182,7 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
         schema_version: SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION"),
         cpu: cpu_name(),
-        kernel: first.kernel_name(),
+        isa: first.isa_name(),
         model: file_info(&args.model)?,
         contend: args.contend,
         load: load(args, &image, takes_bytes(&model), &first)?,
@@ -198,7 +198,7 @@ pub fn run(args: &BenchArgs, threads: Option<usize>, progress: &dyn Progress) ->
 
 /// The options of a session.
 pub fn session_options(args: &SessionArgs, threads: usize, batch: usize) -> SessionOptions {
-    SessionOptions { threads, batch, tune: args.tune, kernel: args.kernel.clone(), paths: Paths::Any, pin: args.pin }
+    SessionOptions { threads, batch, tune: args.tune, isa: args.isa.clone(), paths: Paths::Any, pin: args.pin }
 }
 
 /// A session with a plan of the file, if it has one for this model, CPU and options; otherwise the plan is measured and kept,
@@ -254,13 +254,13 @@ fn image(args: &BenchArgs, model: &Model) -> Result<Vec<usize>> {
     }
 }
 
-/// A session that is measured in turns with others, and the rival beside it.
+/// A session that is measured in turns with others, and the baseline beside it.
 struct Entrant {
     options: SessionOptions,
     session: Session,
     /// What the session computes of the images.
     first: Tensor,
-    rival: Option<Opponent>,
+    baseline: Option<BaselineProcess>,
     ours: Vec<f64>,
     theirs: Vec<f64>,
     ratios: Vec<f64>,
@@ -268,18 +268,18 @@ struct Entrant {
 
 impl Entrant {
     fn new(args: &BenchArgs, mut session: Session, options: SessionOptions, images: &Tensor) -> anyhow::Result<Entrant> {
-        let rival = args.against.as_ref().map(|_| Opponent::start(args, images, &options)).transpose()?;
+        let baseline = args.against.as_ref().map(|_| BaselineProcess::start(args, images, &options)).transpose()?;
         let first = session.run(images)?.swap_remove(0);
-        Ok(Entrant { options, session, first, rival, ours: Vec::new(), theirs: Vec::new(), ratios: Vec::new() })
+        Ok(Entrant { options, session, first, baseline, ours: Vec::new(), theirs: Vec::new(), ratios: Vec::new() })
     }
 
     fn turn(&mut self, images: &Tensor) -> anyhow::Result<()> {
-        if self.rival.is_some() {
+        if self.baseline.is_some() {
             std::thread::sleep(PAUSE);
         }
         let mine = turn(|| seconds(&mut self.session, images))?;
-        if let Some(rival) = &mut self.rival {
-            let its = turn(|| rival.ask("go"))?;
+        if let Some(baseline) = &mut self.baseline {
+            let its = turn(|| baseline.ask("go"))?;
             self.ratios.push(percentile(&its, 0.5) / percentile(&mine, 0.5));
             self.theirs.extend(its);
         }
@@ -288,24 +288,24 @@ impl Entrant {
     }
 
     fn row(self, args: &BenchArgs, model: &Model, images: &Tensor) -> anyhow::Result<BenchRow> {
-        let Entrant { options, mut session, first, rival, ours, theirs, ratios } = self;
-        let rival = rival.map(|rival| {
-            let same = args.rival_model.is_none();
-            anyhow::Ok(Rival {
-                name: format!("onnxruntime {}", rival.version),
+        let Entrant { options, mut session, first, baseline, ours, theirs, ratios } = self;
+        let baseline = baseline.map(|baseline| {
+            let same = args.baseline_model.is_none();
+            anyhow::Ok(Baseline {
+                name: format!("onnxruntime {}", baseline.version),
                 times: times(&theirs, options.batch),
                 ratio: percentile(&ratios, 0.5),
-                difference: if same { Some(rival.difference(&first)?) } else { None },
+                difference: if same { Some(baseline.difference(&first)?) } else { None },
             })
         });
-        let limit = resprout_kernels::lanes::limit(options.started_threads()).context("cannot start threads")?;
+        let peak = resprout_kernels::engine::peak(options.started_threads()).context("cannot start threads")?;
         Ok(BenchRow {
             batch: options.batch,
             threads: options.threads,
-            together: session.together(),
+            microbatch: session.microbatch(),
             ours: times(&ours, options.batch),
-            rival: rival.transpose()?,
-            limit,
+            baseline: baseline.transpose()?,
+            peak,
             layers: if args.layers { session.layers(LAYER_RUNS) } else { Vec::new() },
             plans: if args.plans { Some(plans(args, model, &mut session, images, &options)?) } else { None },
             break_even: if args.break_even { break_even(model, &images.shape[1..], &options)? } else { Vec::new() },
@@ -318,20 +318,23 @@ const LOADS: usize = 5;
 
 fn load(args: &BenchArgs, image: &[usize], bytes: bool, options: &SessionOptions) -> anyhow::Result<Load> {
     let options = SessionOptions { tune: 0.0, ..options.clone() };
-    let mut rival =
-        args.against.as_ref().map(|_| Opponent::start(args, &noise(image, options.batch, bytes)?, &options)).transpose()?;
+    let mut baseline = args
+        .against
+        .as_ref()
+        .map(|_| BaselineProcess::start(args, &noise(image, options.batch, bytes)?, &options))
+        .transpose()?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..LOADS {
         let start = Instant::now();
         Session::new(&read_model(&args.model, &args.network)?, image, &options)?;
         ours.push(start.elapsed().as_secs_f64());
-        if let Some(rival) = &mut rival {
-            theirs.push(rival.ask("load")?);
+        if let Some(baseline) = &mut baseline {
+            theirs.push(baseline.ask("load")?);
         }
     }
     let ratios: Vec<f64> = theirs.iter().zip(&ours).map(|(its, mine)| its / mine).collect();
     let median = |all: &[f64]| (!all.is_empty()).then(|| percentile(all, 0.5));
-    Ok(Load { ours: percentile(&ours, 0.5), rival: median(&theirs), ratio: median(&ratios) })
+    Ok(Load { ours: percentile(&ours, 0.5), baseline: median(&theirs), ratio: median(&ratios) })
 }
 
 fn takes_bytes(model: &Model) -> bool {
@@ -423,7 +426,7 @@ const BREAK_EVEN_SECONDS: f64 = 0.1;
 
 fn break_even(model: &Model, image: &[usize], options: &SessionOptions) -> Result<Vec<BreakEvenRow>> {
     let all = break_evens(model, image, options, &DENSITIES, BREAK_EVEN_SECONDS)?;
-    let row = |(layer, shape, found): (String, resprout_kernels::ConvShape, resprout_kernels::lanes::BreakEven)| BreakEvenRow {
+    let row = |(layer, shape, found): (String, resprout_kernels::ConvShape, resprout_kernels::engine::BreakEven)| BreakEvenRow {
         layer,
         shape: format!(
             "{}x{} {} > {} at {}x{}, step {}",
@@ -468,7 +471,7 @@ fn percentile(all: &[f64], share: f64) -> f64 {
 }
 
 /// ONNX Runtime in a process of its own.
-struct Opponent {
+struct BaselineProcess {
     process: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -476,19 +479,19 @@ struct Opponent {
     folder: tempfile::TempDir,
 }
 
-impl Opponent {
-    fn start(args: &BenchArgs, images: &Tensor, options: &SessionOptions) -> anyhow::Result<Opponent> {
+impl BaselineProcess {
+    fn start(args: &BenchArgs, images: &Tensor, options: &SessionOptions) -> anyhow::Result<BaselineProcess> {
         let folder = tempfile::tempdir().context("a temporary folder")?;
         let path = |name: &str| folder.path().join(name);
         let shape: Vec<String> = images.shape[1..].iter().map(usize::to_string).collect();
         for (name, bytes) in
-            [("rival.py", RIVAL.into()), ("images.shape", shape.join(" ").into_bytes()), ("images", images.to_le_bytes())]
+            [("baseline.py", BASELINE.into()), ("images.shape", shape.join(" ").into_bytes()), ("images", images.to_le_bytes())]
         {
             std::fs::write(path(name), bytes).with_context(|| format!("cannot write {name}"))?;
         }
-        let model = args.rival_model.as_ref().unwrap_or(&args.model);
+        let model = args.baseline_model.as_ref().unwrap_or(&args.model);
         let mut process = Command::new(&args.python)
-            .arg(path("rival.py"))
+            .arg(path("baseline.py"))
             .arg(model)
             .args([options.batch.to_string(), options.threads.to_string()])
             .args([path("images"), path("output")])
@@ -497,9 +500,9 @@ impl Opponent {
             .spawn()
             .with_context(|| format!("--python {}: cannot be started", args.python.display()))?;
         let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
-            anyhow::bail!("no pipe to the rival")
+            anyhow::bail!("no pipe to the baseline")
         };
-        let mut opponent = Opponent { process, input, output: BufReader::new(output), version: String::new(), folder };
+        let mut opponent = BaselineProcess { process, input, output: BufReader::new(output), version: String::new(), folder };
         opponent.version =
             opponent.line().context("--against onnxruntime: needs Python with the packages onnxruntime and numpy")?;
         Ok(opponent)
@@ -508,7 +511,7 @@ impl Opponent {
     fn line(&mut self) -> anyhow::Result<String> {
         let mut line = String::new();
         if self.output.read_line(&mut line)? == 0 {
-            anyhow::bail!("the rival has stopped");
+            anyhow::bail!("the baseline has stopped");
         }
         Ok(line.trim().to_string())
     }
@@ -525,7 +528,7 @@ impl Opponent {
         let theirs: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
         anyhow::ensure!(
             theirs.len() == ours.data.len(),
-            "the rival's output has {} numbers, ours {}",
+            "the baseline's output has {} numbers, ours {}",
             theirs.len(),
             ours.data.len()
         );
@@ -535,7 +538,7 @@ impl Opponent {
     }
 }
 
-impl Drop for Opponent {
+impl Drop for BaselineProcess {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 
 /// One row of a table.
 #[derive(Serialize)]
-struct Row {
+struct ListRow {
     name: &'static str,
     about: &'static str,
     paper: &'static str,
@@ -56,7 +56,7 @@ pub fn run(args: &ListArgs) -> anyhow::Result<()> {
         ("downloads", rows(DOWNLOADS)),
         ("devices", rows(DEVICES)),
         ("presets", PRESETS.iter().map(|preset| plain(preset.name, preset.about)).collect()),
-        ("kernels", resprout::kernels().map(|(name, about, _)| plain(name, about)).collect()),
+        ("isas", resprout::isas().map(|(name, about, _)| plain(name, about)).collect()),
     ];
     if args.json {
         outln!("{}", serde_json::to_string_pretty(&BTreeMap::from(tables))?);
@@ -66,14 +66,14 @@ pub fn run(args: &ListArgs) -> anyhow::Result<()> {
         outln!("{table}");
         rows.iter().for_each(print);
     }
-    let usable = resprout::kernels().filter(|(_, _, usable)| *usable).map(|(name, _, _)| name);
+    let usable = resprout::isas().filter(|(_, _, usable)| *usable).map(|(name, _, _)| name);
     outln!("kernels that this CPU can run, best first: {}", usable.collect::<Vec<_>>().join(", "));
     Ok(())
 }
 
-fn rows<B>(table: &'static [Entry<B>]) -> Vec<Row> {
+fn rows<B>(table: &'static [Entry<B>]) -> Vec<ListRow> {
     let option = |o: &'static resprout::table::OptionSpec| OptionRow { name: o.name, about: o.about, default: o.default };
-    let row = |e: &'static Entry<B>| Row {
+    let row = |e: &'static Entry<B>| ListRow {
         name: e.name,
         about: e.about,
         paper: e.paper,
@@ -83,18 +83,18 @@ fn rows<B>(table: &'static [Entry<B>]) -> Vec<Row> {
 }
 
 /// What stands in the place of repairs.
-fn auto() -> Row {
+fn auto() -> ListRow {
     plain(
         AUTO,
         "alone: tries several repairs and takes the one that comes closest to the dense network on images it has not seen",
     )
 }
 
-fn plain(name: &'static str, about: &'static str) -> Row {
-    Row { name, about, paper: "", options: vec![] }
+fn plain(name: &'static str, about: &'static str) -> ListRow {
+    ListRow { name, about, paper: "", options: vec![] }
 }
 
-fn print(row: &Row) {
+fn print(row: &ListRow) {
     outln!("  {:20} {}", row.name, row.about);
     if !row.paper.is_empty() {
         outln!("  {:20} [{}]", "", row.paper);

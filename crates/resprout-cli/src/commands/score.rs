@@ -13,7 +13,7 @@ use resprout::report::{self, LayerRow, SCHEMA_VERSION, SparsityInfo};
 use resprout::tensor::Tensor;
 use resprout::{Error, ErrorKind, Result};
 use resprout_train::at_init::ablation::{self, Pruning};
-use resprout_train::at_init::{self, Batch, Input, Scores};
+use resprout_train::at_init::{self, Input, LabelledImages, Scores};
 use resprout_train::recipe::Recipe;
 use serde::Serialize;
 use std::num::NonZeroUsize;
@@ -25,7 +25,7 @@ const BATCH: usize = 128;
 
 /// What `score` shows.
 #[derive(Serialize)]
-pub struct Scored {
+pub struct ScoreReport {
     pub schema_version: u32,
     pub tool_version: &'static str,
     pub method: String,
@@ -106,7 +106,7 @@ fn options(args: &ScoreArgs) -> PruneOptions {
 }
 
 /// What is known of the images, and those that the method looks at.
-fn images(args: &ScoreArgs, count: usize) -> Result<(Shape, Vec<Batch>)> {
+fn images(args: &ScoreArgs, count: usize) -> Result<(Shape, Vec<LabelledImages>)> {
     if let Some(data) = &args.data {
         let (preset, seed) = (args.preset.clone(), args.source.seed);
         let recipe = Recipe { data: data.clone(), preset, validation: 0.0, seed, ..Recipe::default() };
@@ -131,13 +131,13 @@ fn describe(
     image: [usize; 3],
     init_repair: Vec<LipschitzRow>,
     seconds: f64,
-) -> Result<Scored> {
+) -> Result<ScoreReport> {
     let (prunable, left_dense) = model.prunable(&options.rule)?;
     let macs = resprout::forward::layer_macs(model, &image)?;
     let layers = report::layer_rows(model, &prunable, Some(&macs))?;
     let mut warnings = report::layer_warnings(&layers);
     warnings.extend(report::path_warnings(model, &prunable, &layers));
-    Ok(Scored {
+    Ok(ScoreReport {
         schema_version: SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION"),
         method: args.method.clone(),

@@ -2,13 +2,13 @@
 
 use super::figure::escape;
 use super::figure::lines::{Line, chart};
-use resprout_train::checkpoint::Row;
+use resprout_train::checkpoint::EpochRow;
 use resprout_train::run::RunReport;
 
 /// The page.
 pub fn page(report: &RunReport) -> String {
     let rows = &report.outcome.rows;
-    let line = |name: &str, of: fn(&Row) -> f64| Line {
+    let line = |name: &str, of: fn(&EpochRow) -> f64| Line {
         name: name.into(),
         points: rows.iter().map(|row| (row.epoch as f64, of(row))).collect(),
         ..Line::default()
@@ -36,7 +36,7 @@ pub fn page(report: &RunReport) -> String {
     )
 }
 
-fn table_row(row: &Row) -> String {
+fn table_row(row: &EpochRow) -> String {
     let percent = |value: f64| format!("{:.2}", value * 100.0);
     format!(
         "<tr><td>{}<td>{:.4}<td>{}<td>{}<td>{}<td>{:.5}</tr>\n",

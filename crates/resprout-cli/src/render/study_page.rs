@@ -1,6 +1,6 @@
 //! A study's page: one file that works from the disk, and its figures as files.
 
-use super::figure::heatmap::{Cell, Heatmap, heatmap};
+use super::figure::heatmap::{Heatmap, HeatmapCell, heatmap};
 use super::figure::lines::{Line, chart};
 use super::figure::{Figure, bars::bars, escape, ranges::ranges, short};
 use super::study_words;
@@ -247,7 +247,7 @@ fn winner_figure(model: &ModelStudy) -> Option<Figure> {
         let winner = model.winners.iter().find(|w| row_name(&w.way) == *name && w.sparsity == sparsity)?;
         let kind = kinds.iter().position(|kind| *kind == winner.way.allocation)?;
         let words = format!("{:.1}", winner.value * 100.0);
-        Some(Cell { share: if winner.clear { 1.0 } else { 0.4 }, kind, words })
+        Some(HeatmapCell { share: if winner.clear { 1.0 } else { 0.4 }, kind, words })
     };
     let map = Heatmap {
         cells: names.iter().map(|name| sparsities.iter().map(|&s| cell(name, s)).collect()).collect(),
@@ -353,23 +353,23 @@ fn layer_figures(model: &ModelStudy) -> Vec<Figure> {
         };
         known.filter_map(pick).collect::<Vec<Curve>>()
     };
-    let has_signs = |curve: &Curve| curve.points.iter().any(|point| !point.signs.kept_variance.is_empty());
+    let has_signs = |curve: &Curve| curve.points.iter().any(|point| !point.diagnostics.kept_variance.is_empty());
     for curve in shown(Some("none")).iter().filter(|curve| has_signs(curve)) {
         let name = format!("{}{}", prefix(&curve.way, &model.curves), curve.way.allocation);
         all.push(layer_map(format!("{name}: variance kept without repair, by depth"), layers, curve, |point| {
-            &point.signs.kept_variance
+            &point.diagnostics.kept_variance
         }));
         all.push(layer_map(
             format!("{name}: Relative Repairability, the share of local damage that no rescaling repairs"),
             layers,
             curve,
-            |point| &point.signs.unrepairable,
+            |point| &point.diagnostics.unrepairable,
         ));
     }
     for curve in shown(None).iter().filter(|curve| has_signs(curve)) {
         let name = format!("{}{}", prefix(&curve.way, &model.curves), curve.way.allocation);
         let title = format!("{name}: correlation with the dense network after {}, by depth", curve.way.repair);
-        all.push(layer_map(title, layers, curve, |point| &point.signs.correlation));
+        all.push(layer_map(title, layers, curve, |point| &point.diagnostics.correlation));
     }
     all.extend(density_figure(model));
     all
@@ -383,7 +383,7 @@ fn area(curve: &Curve) -> f64 {
 fn layer_map(title: String, layers: &[String], curve: &Curve, of: OfLayers) -> Figure {
     let cell = |layer: usize, point: &Point| {
         let value = of(point).get(layer).copied().flatten()?;
-        Some(Cell { share: value, kind: 0, words: format!("{value:.2}") })
+        Some(HeatmapCell { share: value, kind: 0, words: format!("{value:.2}") })
     };
     let map = Heatmap {
         rows: layers.to_vec(),
@@ -415,8 +415,10 @@ fn density_figure(model: &ModelStudy) -> Option<Figure> {
     let mut series: Vec<(String, Vec<f64>)> = Vec::new();
     for group in kinds(&model.curves, Way::same_but_repair) {
         let name = format!("{}{}", prefix(&group[0].way, &model.curves), group[0].way.allocation);
-        let point = group[0].at(sparsity).filter(|point| !point.signs.density.is_empty());
-        series.extend(point.filter(|_| !series.iter().any(|(known, _)| *known == name)).map(|p| (name, p.signs.density.clone())));
+        let point = group[0].at(sparsity).filter(|point| !point.diagnostics.density.is_empty());
+        series.extend(
+            point.filter(|_| !series.iter().any(|(known, _)| *known == name)).map(|p| (name, p.diagnostics.density.clone())),
+        );
     }
     let layers = &model.dense.layers;
     let title = format!("Density of each layer at {} %", short(sparsity * 100.0));

@@ -76,7 +76,7 @@ pub fn findings(model: &ModelStudy, thresholds: &Thresholds) -> Vec<String> {
         found.push(format!("{close} more crossings of two allocations lie within the intervals."));
     }
     found.extend(widest(model, thresholds));
-    found.extend(deaths(model, thresholds));
+    found.extend(collapses(model, thresholds));
     found
 }
 
@@ -129,18 +129,18 @@ fn widest(model: &ModelStudy, thresholds: &Thresholds) -> Vec<String> {
 }
 
 /// Where the networks die without repair.
-fn deaths(model: &ModelStudy, thresholds: &Thresholds) -> Vec<String> {
-    let unrepaired = model.deaths.iter().filter(|death| death.way.repair == "none");
-    let words = |death: &resprout::study::regime::Death| {
+fn collapses(model: &ModelStudy, thresholds: &Thresholds) -> Vec<String> {
+    let unrepaired = model.collapses.iter().filter(|collapse| collapse.way.repair == "none");
+    let words = |collapse: &resprout::study::regime::Collapse| {
         format!(
             "Without repair, {}: the first layer to die is {} (number {} of {}) at {}; layers that keep less than {} of their variance there: {}.",
-            death.way.name().trim_end_matches(" · none"),
-            death.layer,
-            death.index + 1,
+            collapse.way.name().trim_end_matches(" · none"),
+            collapse.layer,
+            collapse.index + 1,
             model.dense.layers.len(),
-            percent(death.sparsity),
+            percent(collapse.sparsity),
             percent(thresholds.dead),
-            death.layers
+            collapse.layers
         )
     };
     unrepaired.map(words).collect()

@@ -1,12 +1,12 @@
 //! Tables for people.
 
 use super::study_words;
-use crate::commands::bench::{Bench, BenchRow, BreakEvenRow, PlanLayer, Plans, Rival};
+use crate::commands::bench::{Baseline, Bench, BenchRow, BreakEvenRow, PlanLayer, Plans};
 use crate::commands::compare::Compared;
 use crate::commands::demo::DemoReport;
 use crate::commands::inspect::Inspection;
 use crate::commands::run::Classified;
-use crate::commands::score::Scored;
+use crate::commands::score::ScoreReport;
 use resprout::eval::{Estimate, Evaluation};
 use resprout::model::LeftDense;
 use resprout::repair::Candidate;
@@ -274,35 +274,45 @@ pub fn classified(result: &Classified) {
 pub fn bench(bench: &Bench, layers: bool) {
     let shape: Vec<String> = bench.image.iter().map(usize::to_string).collect();
     let beside = if bench.contend > 0 { format!(", beside {} busy threads", bench.contend) } else { String::new() };
-    outln!("{} on images of {}, {}, {}{beside}", bench.model.path, shape.join("x"), bench.cpu, bench.kernel);
+    outln!("{} on images of {}, {}, {}{beside}", bench.model.path, shape.join("x"), bench.cpu, bench.isa);
     let row = |row: &BenchRow| {
-        let rival = |of: fn(&Rival) -> f64| row.rival.as_ref().map(of);
+        let baseline = |of: fn(&Baseline) -> f64| row.baseline.as_ref().map(of);
         vec![
             row.batch.to_string(),
             row.threads.to_string(),
-            together(row),
+            microbatch(row),
             ms(row.ours.p50),
             ms(row.ours.p90),
             format!("{:.0}", row.ours.images_per_second),
-            rival(|r| r.times.p50).map_or("-".into(), ms),
-            rival(|r| r.times.p90).map_or("-".into(), ms),
-            rival(|r| r.ratio).map_or("-".into(), |ratio| format!("{ratio:.2}x")),
-            row.rival.as_ref().and_then(|r| r.difference).map_or("-".into(), |d| format!("{d:.1e}")),
+            baseline(|r| r.times.p50).map_or("-".into(), ms),
+            baseline(|r| r.times.p90).map_or("-".into(), ms),
+            baseline(|r| r.ratio).map_or("-".into(), |ratio| format!("{ratio:.2}x")),
+            row.baseline.as_ref().and_then(|r| r.difference).map_or("-".into(), |d| format!("{d:.1e}")),
         ]
     };
-    let header =
-        ["batch", "threads", "together", "p50 ms", "p90 ms", "images/s", "rival p50", "rival p90", "faster", "difference"];
+    let header = [
+        "batch",
+        "threads",
+        "microbatch",
+        "p50 ms",
+        "p90 ms",
+        "images/s",
+        "baseline p50",
+        "baseline p90",
+        "faster",
+        "difference",
+    ];
     table(&header, &bench.rows.iter().map(row).collect::<Vec<_>>());
-    if let Some(rival) = bench.rows.iter().find_map(|row| row.rival.as_ref()) {
-        outln!("  rival: {}; faster: the median of its time by ours, turn by turn", rival.name);
+    if let Some(baseline) = bench.rows.iter().find_map(|row| row.baseline.as_ref()) {
+        outln!("  baseline: {}; faster: the median of its time by ours, turn by turn", baseline.name);
     }
-    let rival = bench.load.rival.zip(bench.load.ratio);
-    let rival = rival.map_or(String::new(), |(its, ratio)| format!("; rival {} ms, {ratio:.2} times as long", ms(its)));
-    outln!("  ready {} ms after the file is opened{rival}", ms(bench.load.ours));
+    let baseline = bench.load.baseline.zip(bench.load.ratio);
+    let baseline = baseline.map_or(String::new(), |(its, ratio)| format!("; baseline {} ms, {ratio:.2} times as long", ms(its)));
+    outln!("  ready {} ms after the file is opened{baseline}", ms(bench.load.ours));
     bench.rows.iter().filter_map(|row| row.plans.as_ref()).for_each(plans);
     bench.rows.iter().filter(|row| !row.break_even.is_empty()).for_each(break_even);
     for row in bench.rows.iter().filter(|_| layers) {
-        outln!("\nbatch {}, {} threads; limit {:.1} GMAC/s", row.batch, row.threads, row.limit / 1e9);
+        outln!("\nbatch {}, {} threads; peak {:.1} GMAC/s", row.batch, row.threads, row.peak / 1e9);
         let line = |layer: &resprout::forward::LayerTime| {
             let rate = layer.macs.map(|macs| macs as f64 / layer.seconds);
             vec![
@@ -311,11 +321,11 @@ pub fn bench(bench: &Bench, layers: bool) {
                 us(layer.seconds),
                 layer.density.map_or("-".into(), |d| format!("{d:.3}")),
                 rate.map_or("-".into(), |rate| format!("{:.1}", rate / 1e9)),
-                rate.map_or("-".into(), |rate| format!("{:.0} %", rate / row.limit * 100.0)),
+                rate.map_or("-".into(), |rate| format!("{:.0} %", rate / row.peak * 100.0)),
             ]
         };
         table(
-            &["operation", "images", "us", "density", "GMAC/s", "of the limit"],
+            &["operation", "images", "us", "density", "GMAC/s", "of the peak"],
             &row.layers.iter().map(line).collect::<Vec<_>>(),
         );
     }
@@ -323,8 +333,8 @@ pub fn bench(bench: &Bench, layers: bool) {
 }
 
 /// Images that run together, stage by stage.
-fn together(row: &BenchRow) -> String {
-    row.together.iter().map(usize::to_string).collect::<Vec<_>>().join(" > ")
+fn microbatch(row: &BenchRow) -> String {
+    row.microbatch.iter().map(usize::to_string).collect::<Vec<_>>().join(" > ")
 }
 
 fn ms(seconds: f64) -> String {
@@ -475,7 +485,7 @@ pub fn run(report: &resprout_train::run::RunReport, folder: &Path) {
 }
 
 /// What is left of an untrained network.
-pub fn scored(scored: &Scored, output: &Path) {
+pub fn scored(scored: &ScoreReport, output: &Path) {
     layers(&scored.layers);
     left_dense(&scored.left_dense);
     sparsity(&scored.sparsity);

@@ -62,7 +62,7 @@ fn a_model_that_came_sparse_keeps_its_zeros() {
     assert!(message.contains("--sparsity 0.5") && message.contains("90.00") && message.contains("--regrow"), "{message}");
 
     let recipe = "models: [sparse.onnx]\nallocations: [lamp]\nsparsities: [0.8, 0.95]\nrepairs: [none, least-squares]\n\
-                  calibration_images: [32]\ncontrols: false\nlimit: 50\nsigns_images: 0\ncalibration: CAL\ndata: CAL\n\
+                  calibration_images: [32]\ncontrols: false\nlimit: 50\ndiagnostic_images: 0\ncalibration: CAL\ndata: CAL\n\
                   scale: 1\nmean: [4.884]\nstd: [6.017]\n";
     let recipe = recipe.replace("CAL", &calibration);
     scratch.file("kept.yaml", recipe.as_bytes());

@@ -32,7 +32,7 @@ fn prune_then_eval_tell_the_same() {
     let prune =
         ["prune", "digits.onnx", "-o", "out.onnx", "-s", "0.9", "--repair", "bn", "--calibration", "digits-images-idx3-ubyte.gz"];
     let report = json(&scratch.ok(&[&prune[..], &["--calibration-images", "256"], &data].concat()));
-    assert_eq!(report["schema_version"], 1);
+    assert_eq!(report["schema_version"], 2);
     assert_eq!(report["calibration"]["images"], 256);
     assert_eq!(report["evaluation"]["images"], 1797);
     assert_eq!(

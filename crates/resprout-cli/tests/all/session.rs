@@ -64,15 +64,15 @@ fn bench_measures_batches_threads_and_layers() {
     assert_eq!(rows.len(), 4);
     for row in &rows {
         assert!(row["ours"]["p50"].as_f64().unwrap() > 0.0 && row["ours"]["p90"].as_f64() >= row["ours"]["p50"].as_f64());
-        assert!(row["limit"].as_f64().unwrap() > 1e8 && row["rival"].is_null());
+        assert!(row["peak"].as_f64().unwrap() > 1e8 && row["baseline"].is_null());
         let convs = row["layers"].as_array().unwrap().iter().filter(|layer| layer["macs"].is_u64()).count();
         // Nine convolutions and the classifier.
         assert_eq!(convs, 10);
     }
-    assert!(scratch.ok(&["bench", "digits.onnx", "--rounds", "1", "--layers"]).contains("of the limit"));
+    assert!(scratch.ok(&["bench", "digits.onnx", "--rounds", "1", "--layers"]).contains("of the peak"));
     let shown =
         json(&scratch.ok(&["bench", "digits.onnx", "--rounds", "1", "--plans", "--break-even", "--tune", "0.2", "--json", "-"]));
-    assert!(shown["load"]["ours"].as_f64().unwrap() > 0.0 && shown["load"]["rival"].is_null());
+    assert!(shown["load"]["ours"].as_f64().unwrap() > 0.0 && shown["load"]["baseline"].is_null());
     let row = &shown["rows"][0];
     assert_eq!(row["plans"]["layers"].as_array().unwrap().len(), 10);
     for shape in row["break_even"].as_array().unwrap() {
@@ -113,11 +113,11 @@ fn what_cannot_be_run_is_named() {
     for (args, expected) in [
         (&["bench", "digits.onnx", "--batch", "0"][..], "--batch 0"),
         (&["bench", "digits.onnx", "--bench-threads", "0"], "--threads 0"),
-        (&["bench", "digits.onnx", "--kernel", "abacus"], "abacus"),
+        (&["bench", "digits.onnx", "--isa", "abacus"], "abacus"),
         (&["bench", "digits.onnx", "--rounds", "0"], "--rounds 0"),
         (&["bench", "digits.onnx", "--tune", "-1"], "--tune"),
         (&["bench", "digits.onnx", "--input-shape", "1,8"], "--input-shape"),
-        (&["bench", "digits.onnx", "--rival-model", "digits.onnx"], "--against"),
+        (&["bench", "digits.onnx", "--baseline-model", "digits.onnx"], "--against"),
         (&["run", "digits.onnx", ".", "--top", "0"], "--top"),
     ] {
         let message = scratch.fails(2, args);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// 24 cells and the dense one, a second or so.
 const RECIPE: &str = "models: [digits]\nallocations: [erk, lamp]\nsparsities: [0.5, 0.7, 0.8, 0.9]\nrepairs: [none, bn, \"asr,bn\"]\n\
-                      calibration_images: [64]\ncontrols: false\nlimit: 200\nsigns_images: 16\n";
+                      calibration_images: [64]\ncontrols: false\nlimit: 200\ndiagnostic_images: 16\n";
 
 fn scratch() -> Scratch {
     let scratch = Scratch::new();

@@ -155,9 +155,9 @@ pub(crate) fn tree_sum<const N: usize>(mut lanes: [f32; N]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::KERNELS;
+    use crate::ISAS;
     use crate::conv::tests::values;
-    use crate::table::Isa;
+    use crate::isa::Level;
 
     /// Lane by lane with fused operations, then the lanes by the tree: what all kernels that fuse must give to the bit.
     fn fused(a: &[f32], b: &[f32]) -> f32 {
@@ -173,13 +173,13 @@ mod tests {
         const LEN: usize = 7 * LANES;
         let (a, b) = (values(5 * LEN, 1), values(2 * LEN, 2));
         let (rows, shifts) = ([0, LEN, 3 * LEN + 5, LEN], [0, 1, 33, LEN]);
-        for kernel in KERNELS.iter().filter_map(|row| row.open()).filter(|kernel| kernel.isa() != Isa::Portable) {
+        for isa in ISAS.iter().filter_map(|row| row.open()).filter(|isa| isa.level() != Level::Portable) {
             let mut sums = [[0.5; DOT_SHIFTS]; DOT_ROWS];
-            kernel.dots(&a, rows, &b, shifts, LEN, &mut sums);
+            isa.dots(&a, rows, &b, shifts, LEN, &mut sums);
             for (row, sums) in rows.iter().zip(&sums) {
                 for (shift, sum) in shifts.iter().zip(sums) {
                     let wanted = 0.5 + fused(&a[*row..][..LEN], &b[*shift..][..LEN]);
-                    assert_eq!(sum.to_bits(), wanted.to_bits(), "{} row {row} shift {shift}", kernel.name());
+                    assert_eq!(sum.to_bits(), wanted.to_bits(), "{} row {row} shift {shift}", isa.name());
                 }
             }
         }

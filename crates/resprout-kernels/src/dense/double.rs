@@ -9,10 +9,10 @@ pub const WIDTH: usize = 8;
 /// A tile of sums, `[rows of a][rows of two panels of b]`.
 #[repr(align(64))]
 #[derive(Clone)]
-pub struct Tile(pub [[f64; 2 * WIDTH]; WIDTH]);
+pub struct Tile64(pub [[f64; 2 * WIDTH]; WIDTH]);
 
 /// Any CPU.
-pub(crate) fn portable(k: usize, a: &[f64], b: [&[f64]; 2], out: &mut Tile) {
+pub(crate) fn portable(k: usize, a: &[f64], b: [&[f64]; 2], out: &mut Tile64) {
     let ((a, _), (left, _), (right, _)) = (a.as_chunks::<WIDTH>(), b[0].as_chunks::<WIDTH>(), b[1].as_chunks::<WIDTH>());
     for (half, b) in [left, right].into_iter().enumerate() {
         for r in 0..WIDTH {
@@ -31,7 +31,7 @@ pub(crate) fn portable(k: usize, a: &[f64], b: [&[f64]; 2], out: &mut Tile) {
 /// The CPU has `avx2` and `fma`; every panel holds `k` steps.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-pub(crate) unsafe fn avx2(k: usize, a: &[f64], b: [&[f64]; 2], out: &mut Tile) {
+pub(crate) unsafe fn avx2(k: usize, a: &[f64], b: [&[f64]; 2], out: &mut Tile64) {
     use std::arch::x86_64::*;
     const LANES: usize = 4;
     for half in 0..2 {
@@ -68,7 +68,7 @@ pub(crate) unsafe fn avx2(k: usize, a: &[f64], b: [&[f64]; 2], out: &mut Tile) {
 /// The CPU has `avx512f`; every panel holds `k` steps.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-pub(crate) unsafe fn avx512(k: usize, a: &[f64], b: [&[f64]; 2], out: &mut Tile) {
+pub(crate) unsafe fn avx512(k: usize, a: &[f64], b: [&[f64]; 2], out: &mut Tile64) {
     use std::arch::x86_64::*;
     let mut sums = [[_mm512_setzero_pd(); 2]; WIDTH];
     for step in 0..k {
@@ -97,8 +97,8 @@ pub(crate) unsafe fn avx512(k: usize, a: &[f64], b: [&[f64]; 2], out: &mut Tile)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::KERNELS;
-    use crate::table::Isa;
+    use crate::ISAS;
+    use crate::isa::Level;
 
     fn values(len: usize, seed: u64) -> Vec<f64> {
         crate::conv::tests::values(len, seed).into_iter().map(f64::from).collect()
@@ -108,15 +108,15 @@ mod tests {
     fn kernels_that_fuse_agree_to_the_bit_and_all_compute_the_sums() {
         for k in [0, 1, 7, 100] {
             let (a, b) = (values(k * WIDTH, 1), [values(k * WIDTH, 2), values(k * WIDTH, 3)]);
-            for kernel in KERNELS.iter().filter_map(|row| row.open()) {
-                let mut tile = Tile([[0.5; 2 * WIDTH]; WIDTH]);
-                kernel.tile64(k, &a, [&b[0], &b[1]], &mut tile);
+            for isa in ISAS.iter().filter_map(|row| row.open()) {
+                let mut tile = Tile64([[0.5; 2 * WIDTH]; WIDTH]);
+                isa.tile64(k, &a, [&b[0], &b[1]], &mut tile);
                 for (r, c) in (0..WIDTH).flat_map(|r| (0..2 * WIDTH).map(move |c| (r, c))) {
                     let value = |step: usize| (a[step * WIDTH + r], b[c / WIDTH][step * WIDTH + c % WIDTH]);
                     let fused = 0.5 - (0..k).map(value).fold(0.0f64, |sum, (a, b)| a.mul_add(b, sum));
-                    match kernel.isa() {
-                        Isa::Portable => assert!((tile.0[r][c] - fused).abs() < 1e-12),
-                        _ => assert_eq!(tile.0[r][c].to_bits(), fused.to_bits(), "{} {k} {r} {c}", kernel.name()),
+                    match isa.level() {
+                        Level::Portable => assert!((tile.0[r][c] - fused).abs() < 1e-12),
+                        _ => assert_eq!(tile.0[r][c].to_bits(), fused.to_bits(), "{} {k} {r} {c}", isa.name()),
                     }
                 }
             }

@@ -11,21 +11,21 @@ pub mod weights;
 use crate::error::{Error, Result};
 
 /// Elements that the sparse tensors of a file may still have: a few bytes of a hostile file must not ask for all memory.
-struct Room(usize);
+struct ElementBudget(usize);
 
-impl Room {
+impl ElementBudget {
     /// As many numbers as an ONNX file without sparse tensors could hold.
     const MOST: usize = 1 << 29;
 
     fn take(&mut self, count: usize) -> Result<()> {
         let left = self.0.checked_sub(count);
-        self.0 = left.ok_or_else(|| Error::format(format!("all together have more than {} elements", Room::MOST)))?;
+        self.0 = left.ok_or_else(|| Error::format(format!("all together have more than {} elements", ElementBudget::MOST)))?;
         Ok(())
     }
 }
 
-impl Default for Room {
-    fn default() -> Room {
-        Room(Room::MOST)
+impl Default for ElementBudget {
+    fn default() -> ElementBudget {
+        ElementBudget(ElementBudget::MOST)
     }
 }

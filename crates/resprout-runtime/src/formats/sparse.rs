@@ -13,7 +13,7 @@
 
 use super::onnx::{encode_graph, parse_with};
 use super::safetensors::{Packed, floats, pack, packed_len};
-use super::{Room, atomic};
+use super::{ElementBudget, atomic};
 use crate::error::{Error, Result};
 use crate::model::{Mask, Model, Param};
 use crate::tensor::{Tensor, element_count};
@@ -135,10 +135,10 @@ pub(super) fn contents(bytes: &[u8]) -> Result<Option<Contents>> {
         return Err(Error::format(format!("{name:?} is said to be masked, and has no bitmask")));
     }
     let (mut tensors, mut masks, mut parts) = (Vec::new(), Vec::new(), HashSet::from([GRAPH.to_string()]));
-    let mut room = Room::default();
+    let mut budget = ElementBudget::default();
     for (name, shape) in header.shapes {
         let (bits, values) = (format!("{name}{BITS}"), format!("{name}{VALUES}"));
-        let (kept, tensor) = expand(&file, &bits, &values, shape, &mut room).map_err(|e| e.at(format!("tensor {name:?}")))?;
+        let (kept, tensor) = expand(&file, &bits, &values, shape, &mut budget).map_err(|e| e.at(format!("tensor {name:?}")))?;
         if masked.contains(name.as_str()) {
             masks.push((name.clone(), Mask(kept)));
         }
@@ -154,11 +154,17 @@ pub(super) fn contents(bytes: &[u8]) -> Result<Option<Contents>> {
 }
 
 /// Which elements are stored, and the whole tensor.
-fn expand(file: &SafeTensors, bits: &str, values: &str, shape: Vec<usize>, room: &mut Room) -> Result<(Vec<bool>, Tensor)> {
+fn expand(
+    file: &SafeTensors,
+    bits: &str,
+    values: &str,
+    shape: Vec<usize>,
+    budget: &mut ElementBudget,
+) -> Result<(Vec<bool>, Tensor)> {
     let part = |name: &str| file.tensor(name).map_err(|_| Error::format(format!("there is no {name:?}")));
     let (bits, values) = (part(bits)?, part(values)?);
     let count = element_count(&shape)?;
-    room.take(count)?;
+    budget.take(count)?;
     if bits.dtype() != Dtype::U8 || bits.data().len() != count.div_ceil(8) {
         return Err(Error::format(format!("{} bytes of bitmask for {count} elements of shape {shape:?}", bits.data().len())));
     }

@@ -2,7 +2,7 @@
 //! number of images in chunks.
 
 mod apart;
-mod lines;
+mod compiled;
 mod macs;
 mod network;
 mod plan;
@@ -10,8 +10,8 @@ mod support;
 #[cfg(test)]
 mod tests;
 
-pub use lines::LayerTime;
-pub(crate) use lines::{Compiled, Twin, usual_together, workers};
+pub use compiled::LayerTime;
+pub(crate) use compiled::{Compiled, SingleThreaded, default_microbatch, workers};
 pub use macs::{LayerMacs, layer_macs};
 pub use network::{Network, plan_chunk};
 pub use network::{fixed_batch, with_batch};

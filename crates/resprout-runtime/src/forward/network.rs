@@ -1,13 +1,13 @@
 //! Any number of images through a plan for a small chunk of them.
 
-use super::lines::{Compiled, usual_together};
+use super::compiled::{Compiled, default_microbatch};
 use super::{Plan, PlanOptions, Slots};
 use crate::error::{Error, Result};
 use crate::model::{Dim, Model};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
-use resprout_kernels::Kernel;
-use resprout_kernels::lanes::{Arena, LANES};
+use resprout_kernels::Isa;
+use resprout_kernels::engine::{Arena, LANES};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The largest value of a chunk should fit the second-level cache beside another one.
@@ -19,12 +19,12 @@ const LARGEST_CHUNK: usize = 16;
 /// chunk is chosen from the model and the image size alone.
 pub struct Network {
     engine: Engine,
-    kernel: Kernel,
+    isa: Isa,
 }
 
 enum Engine {
     /// Compiled to programs on lines, with zero weights left out.
-    Lines { compiled: Box<Compiled>, arenas: Mutex<Vec<Vec<Arena>>> },
+    Compiled { compiled: Box<Compiled>, arenas: Mutex<Vec<Vec<Arena>>> },
     /// Step by step.
     Steps { plan: Box<Plan>, spaces: Mutex<Vec<Slots>> },
 }
@@ -32,10 +32,10 @@ enum Engine {
 impl Network {
     /// Prepares `model` for images of shape `[C, H, W]`.
     pub fn new(model: &Model, image: &[usize], options: &PlanOptions) -> Result<Network> {
-        let kernel = Kernel::best();
-        if let Some(compiled) = in_lines(model, image, kernel, options) {
-            let engine = Engine::Lines { compiled: Box::new(compiled), arenas: Mutex::default() };
-            return Ok(Network { engine, kernel });
+        let isa = Isa::best();
+        if let Some(compiled) = compile(model, image, isa, options) {
+            let engine = Engine::Compiled { compiled: Box::new(compiled), arenas: Mutex::default() };
+            return Ok(Network { engine, isa });
         }
         let plan = plan_chunk(model, image, options)?;
         let names = [&model.graph.outputs[..], &options.taps].concat();
@@ -44,13 +44,13 @@ impl Network {
             Err(_) if plan.mixer.is_some() && fixed_batch(model).is_some() && plan.keeps_count() => {}
             result => result?,
         }
-        Ok(Network { engine: Engine::Steps { plan: Box::new(plan), spaces: Mutex::default() }, kernel })
+        Ok(Network { engine: Engine::Steps { plan: Box::new(plan), spaces: Mutex::default() }, isa })
     }
 
     /// The plan for one chunk.
     pub fn plan(&self) -> &Plan {
         match &self.engine {
-            Engine::Lines { compiled, .. } => &compiled.plan,
+            Engine::Compiled { compiled, .. } => &compiled.plan,
             Engine::Steps { plan, .. } => plan,
         }
     }
@@ -71,17 +71,17 @@ impl Network {
         }
         let image_len: usize = images.shape[1..].iter().product();
         let mut outputs = room(&plan.result_shapes, count);
-        let together = plan.input_shape[0];
-        let chunks = images.data.par_chunks((together * image_len).max(1));
+        let microbatch = plan.input_shape[0];
+        let chunks = images.data.par_chunks((microbatch * image_len).max(1));
         let spread = chunks.len() < rayon::current_num_threads();
-        chunks.zip(parts(&mut outputs, together)).for_each(|(images, part)| self.run_chunk(images, spread, part));
+        chunks.zip(parts(&mut outputs, microbatch)).for_each(|(images, part)| self.run_chunk(images, spread, part));
         Ok(outputs)
     }
 
     fn run_chunk(&self, images: &[f32], spread: bool, mut outputs: Vec<&mut [f32]>) {
         match &self.engine {
             Engine::Steps { plan, spaces } => fill(&mut outputs, &self.run_steps(plan, spaces, images, spread)),
-            Engine::Lines { compiled, arenas } => {
+            Engine::Compiled { compiled, arenas } => {
                 let mut own = lock(arenas).pop().unwrap_or_else(|| compiled.arenas());
                 compiled.run(images, &mut own, None, &mut outputs);
                 lock(arenas).push(own);
@@ -95,7 +95,7 @@ impl Network {
         let mut input = slots.take(&plan.input_shape);
         input.data[..images.len()].copy_from_slice(images);
         input.data[images.len()..].fill(0.0);
-        let results = plan.run(input, &mut slots, self.kernel, spread);
+        let results = plan.run(input, &mut slots, self.isa, spread);
         lock(spaces).push(slots);
         results
     }
@@ -106,17 +106,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The network on lines, if nearly all of it can be.
-fn in_lines(model: &Model, image: &[usize], kernel: Kernel, options: &PlanOptions) -> Option<Compiled> {
-    let together = match fixed_batch(model) {
+fn compile(model: &Model, image: &[usize], isa: Isa, options: &PlanOptions) -> Option<Compiled> {
+    let microbatch = match fixed_batch(model) {
         Some(1) => 1,
         Some(_) => return None,
-        None => usual_together(image, LANES),
+        None => default_microbatch(image, LANES),
     };
-    let plan = Plan::new(model, &[&[together], image].concat(), options).ok()?;
-    Compiled::new(model, plan, kernel, 1).ok().filter(Compiled::is_worth_it)
+    let plan = Plan::new(model, &[&[microbatch], image].concat(), options).ok()?;
+    Compiled::new(model, plan, isa, 1).ok().filter(Compiled::is_worth_it)
 }
 
-/// Room for what comes out of so many images.
+/// ElementBudget for what comes out of so many images.
 pub(crate) fn room(shapes: &[Vec<usize>], count: usize) -> Vec<Tensor> {
     let one = |shape: &Vec<usize>| {
         let shape = [&[count], &shape[1..]].concat();
@@ -132,11 +132,11 @@ pub(super) fn fill(outputs: &mut [&mut [f32]], results: &[Tensor]) {
 }
 
 /// For chunks of so many images, the part of every output that each has to fill; the last can be shorter.
-pub(crate) fn parts(outputs: &mut [Tensor], together: usize) -> Vec<Vec<&mut [f32]>> {
+pub(crate) fn parts(outputs: &mut [Tensor], microbatch: usize) -> Vec<Vec<&mut [f32]>> {
     let count = outputs.first().map_or(0, |output| output.shape[0]);
-    let mut parts: Vec<Vec<&mut [f32]>> = (0..count.div_ceil(together)).map(|_| Vec::new()).collect();
+    let mut parts: Vec<Vec<&mut [f32]>> = (0..count.div_ceil(microbatch)).map(|_| Vec::new()).collect();
     for output in outputs {
-        let each = together * output.shape[1..].iter().product::<usize>();
+        let each = microbatch * output.shape[1..].iter().product::<usize>();
         let mut rest = output.data.as_mut_slice();
         for part in &mut parts {
             let (first, others) = rest.split_at_mut(each.min(rest.len()));

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::{Dim, Layer, Layout, Model};
 use crate::ops::{BinaryOp, Compute, Fact, Fused, Op, Resolved, batch_norm_affine, fold, resolve};
 use crate::tensor::{Tensor, Value, value_count};
-use resprout_kernels::{Activation, Kernel};
+use resprout_kernels::{Activation, Isa};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -143,10 +143,10 @@ impl Step {
 
     /// Computes the result and keeps the operands, so that it can be computed again in another way.
     /// [`release`](Self::release) must follow.
-    pub fn run_keeping(&self, compute: &Compute, slots: &mut Slots, kernel: Kernel, spread: bool) {
+    pub fn run_keeping(&self, compute: &Compute, slots: &mut Slots, isa: Isa, spread: bool) {
         slots.release(self.output);
         let mut tensor = slots.take(&self.shape);
-        compute.run(&operands(&self.inputs, &slots.values), &mut tensor, kernel, spread);
+        compute.run(&operands(&self.inputs, &slots.values), &mut tensor, isa, spread);
         slots.values[self.output] = Some(tensor);
     }
 
@@ -161,7 +161,7 @@ impl Step {
     }
 
     /// Runs `compute` (the step's own, or one that stands in for it) on the values in `slots`.
-    pub fn run(&self, compute: &Compute, slots: &mut Slots, kernel: Kernel, spread: bool) {
+    pub fn run(&self, compute: &Compute, slots: &mut Slots, isa: Isa, spread: bool) {
         let dying = self.first_input().filter(|slot| self.release.contains(slot) && self.reads(*slot) == 1);
         let dying = dying.filter(|&slot| compute.in_place(&slots.get(slot).shape, &self.shape));
         let out = match dying {
@@ -174,7 +174,7 @@ impl Step {
             }
             None => {
                 let mut tensor = slots.take(&self.shape);
-                compute.run(&operands(&self.inputs, &slots.values), &mut tensor, kernel, spread);
+                compute.run(&operands(&self.inputs, &slots.values), &mut tensor, isa, spread);
                 tensor
             }
         };
@@ -216,7 +216,7 @@ pub struct Plan {
 impl Plan {
     /// Plans `model` for an input of `input_shape`. Fails on the first layer that cannot be computed, by name.
     pub fn new(model: &Model, input_shape: &[usize], options: &PlanOptions) -> Result<Plan> {
-        let mut builder = Builder::new(model, input_shape, options)?;
+        let mut builder = PlanBuilder::new(model, input_shape, options)?;
         for index in 0..model.graph.layers.len() {
             builder.layer(index)?;
         }
@@ -239,7 +239,7 @@ impl Plan {
 
     /// Steps before which a single value is alive, one that a convolution, a sum or a mean has computed of the images, and its
     /// shape: there the plan can be cut in two.
-    pub(crate) fn waists(&self) -> Vec<(usize, &[usize])> {
+    pub(crate) fn cut_points(&self) -> Vec<(usize, &[usize])> {
         let mut found = Vec::new();
         let mut alive = HashSet::from([0]);
         for (index, pair) in self.steps.windows(2).enumerate() {
@@ -255,16 +255,16 @@ impl Plan {
         found
     }
 
-    /// The steps from one [waist](Self::waists) (or the first step) to another (or the end) as a plan of their own.
+    /// The steps from one [cut_point](Self::cut_points) (or the first step) to another (or the end) as a plan of their own.
     pub(crate) fn part(mut self, range: Range<usize>) -> Plan {
-        let waist = |steps: &[Step], at: usize| steps[at..].iter().flat_map(Step::input_slots).next().unwrap_or(0);
+        let cut_point = |steps: &[Step], at: usize| steps[at..].iter().flat_map(Step::input_slots).next().unwrap_or(0);
         if range.end < self.steps.len() {
-            let out = waist(&self.steps, range.end);
+            let out = cut_point(&self.steps, range.end);
             self.result_shapes = vec![self.slot_shape(out).to_vec()];
             self.results = vec![Operand::Slot(out)];
         }
         if range.start > 0 {
-            let from = waist(&self.steps, range.start);
+            let from = cut_point(&self.steps, range.start);
             self.input_shape = self.slot_shape(from).to_vec();
             self.continues = true;
             let rename = |slot: &mut usize| *slot = if *slot == from { 0 } else { *slot };
@@ -331,14 +331,14 @@ impl Plan {
     }
 
     /// Runs every step on one input.
-    pub fn run(&self, input: Tensor, slots: &mut Slots, kernel: Kernel, spread: bool) -> Vec<Tensor> {
+    pub fn run(&self, input: Tensor, slots: &mut Slots, isa: Isa, spread: bool) -> Vec<Tensor> {
         self.start(slots, input);
-        self.steps.iter().for_each(|step| step.run(&step.compute, slots, kernel, spread));
+        self.steps.iter().for_each(|step| step.run(&step.compute, slots, isa, spread));
         self.results(slots)
     }
 }
 
-struct Builder<'a> {
+struct PlanBuilder<'a> {
     model: &'a Model,
     options: &'a PlanOptions,
     readers: HashMap<&'a str, usize>,
@@ -352,8 +352,8 @@ struct Builder<'a> {
     mixer: Option<usize>,
 }
 
-impl<'a> Builder<'a> {
-    fn new(model: &'a Model, input_shape: &[usize], options: &'a PlanOptions) -> Result<Builder<'a>> {
+impl<'a> PlanBuilder<'a> {
+    fn new(model: &'a Model, input_shape: &[usize], options: &'a PlanOptions) -> Result<PlanBuilder<'a>> {
         check_supported(model)?;
         let input = &model.graph.inputs[0];
         check_input(&input.shape, input_shape, model.graph.image_layout())?;
@@ -372,7 +372,7 @@ impl<'a> Builder<'a> {
         let needed = needed_values(model, &options.taps);
         let images = vec![Some(Images { axis: 0, each: 1 })];
         let (done, steps, mixer) = (HashSet::new(), Vec::new(), None);
-        Ok(Builder { model, options, readers, needed, facts, slots, done, steps, images, mixer })
+        Ok(PlanBuilder { model, options, readers, needed, facts, slots, done, steps, images, mixer })
     }
 
     fn layer(&mut self, index: usize) -> Result<()> {
@@ -386,7 +386,7 @@ impl<'a> Builder<'a> {
     fn step(&mut self, index: usize, layer: &'a Layer) -> Result<()> {
         let inputs = self.input_facts(&layer.inputs)?;
         let output = layer.outputs.first().map(String::as_str).unwrap_or_default();
-        if let Some(value) = fold(&layer.op, &inputs, Kernel::best())? {
+        if let Some(value) = fold(&layer.op, &inputs, Isa::best())? {
             self.facts.insert(output, Fact::constant(Arc::new(value)));
             return Ok(());
         }

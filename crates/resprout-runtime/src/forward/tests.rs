@@ -6,13 +6,13 @@ use crate::model::Model;
 use crate::ops::{Op, PadMode};
 use crate::session::{Session, SessionOptions};
 use crate::tensor::Tensor;
-use resprout_kernels::Kernel;
+use resprout_kernels::Isa;
 
 /// Runs images in every way, which must agree, and returns the only output.
 fn run(model: &Model, images: &Tensor) -> Tensor {
     let mut slots = Slots::default();
     let plan = Plan::new(model, &images.shape, &PlanOptions::default()).unwrap();
-    let steps = plan.run(images.clone(), &mut slots, Kernel::best(), false).swap_remove(0);
+    let steps = plan.run(images.clone(), &mut slots, Isa::best(), false).swap_remove(0);
     let network = Network::new(model, &images.shape[1..], &PlanOptions::default()).unwrap().run(images).unwrap().swap_remove(0);
     let mut session = Session::new(model, &images.shape[1..], &SessionOptions::default()).unwrap();
     let session = session.run(images).unwrap().swap_remove(0);

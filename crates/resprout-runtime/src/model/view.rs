@@ -8,14 +8,14 @@ use crate::tensor::Array;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
     /// In the order from the file to the layer.
-    pub steps: Vec<Step>,
+    pub steps: Vec<ViewStep>,
     /// The format's number of the type that is stored, where it is not 32-bit floats.
     pub element: Option<i32>,
 }
 
 /// One node.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum ViewStep {
     /// Axes in another order.
     Transpose(Vec<usize>),
     /// Axes of length 1 come or go: those of the stored shape, and those of the new one.
@@ -34,34 +34,34 @@ pub enum Step {
     },
 }
 
-impl Step {
+impl ViewStep {
     /// Another shape with the same elements.
-    pub fn reshape(from: &[usize], to: &[usize]) -> Step {
+    pub fn reshape(from: &[usize], to: &[usize]) -> ViewStep {
         let long = |shape: &[usize]| shape.iter().copied().filter(|&side| side != 1).collect::<Vec<_>>();
         let (from, to) = (from.to_vec(), to.to_vec());
-        if long(&from) == long(&to) { Step::Axes { from, to } } else { Step::Reshape { from, to } }
+        if long(&from) == long(&to) { ViewStep::Axes { from, to } } else { ViewStep::Reshape { from, to } }
     }
 }
 
 impl View {
     /// Whether an axis of the parameter can be cut: the file's nodes follow by themselves then.
     pub fn can_be_cut(&self) -> bool {
-        !self.steps.iter().any(|step| matches!(step, Step::Reshape { .. }))
+        !self.steps.iter().any(|step| matches!(step, ViewStep::Reshape { .. }))
     }
 
     /// The parameter as it is stored.
     pub fn stored<T: Copy>(&self, mut array: Array<T>) -> Result<Array<T>> {
         for step in self.steps.iter().rev() {
             array = match step {
-                Step::Transpose(perm) => transposed(&array, &inverse(perm)),
-                Step::Axes { from, to } => {
+                ViewStep::Transpose(perm) => transposed(&array, &inverse(perm)),
+                ViewStep::Axes { from, to } => {
                     let sides = array.shape.iter().zip(to).filter(|(_, to)| **to != 1).map(|(&side, _)| side);
                     let mut sides = sides.collect::<Vec<usize>>().into_iter();
                     let shape = from.iter().map(|&side| if side == 1 { 1 } else { sides.next().unwrap_or(1) }).collect();
                     reshaped(array, shape)?
                 }
-                Step::Reshape { from, to } if array.shape == *to => reshaped(array, from.clone())?,
-                Step::Reshape { .. } => return Err(Error::unsupported("a weight that is reshaped in the file was cut")),
+                ViewStep::Reshape { from, to } if array.shape == *to => reshaped(array, from.clone())?,
+                ViewStep::Reshape { .. } => return Err(Error::unsupported("a weight that is reshaped in the file was cut")),
             };
         }
         Ok(array)
@@ -71,8 +71,8 @@ impl View {
     pub fn seen<T: Copy>(&self, mut array: Array<T>) -> Result<Array<T>> {
         for step in &self.steps {
             array = match step {
-                Step::Transpose(perm) => transposed(&array, perm),
-                Step::Axes { to, .. } | Step::Reshape { to, .. } => reshaped(array, to.clone())?,
+                ViewStep::Transpose(perm) => transposed(&array, perm),
+                ViewStep::Axes { to, .. } | ViewStep::Reshape { to, .. } => reshaped(array, to.clone())?,
             };
         }
         Ok(array)
@@ -111,10 +111,10 @@ mod tests {
         let stored = Array::new(vec![2, 3, 1], (0..6).collect());
         let view = View {
             steps: vec![
-                Step::reshape(&[2, 3, 1], &[2, 3]),
-                Step::Transpose(vec![1, 0]),
-                Step::reshape(&[3, 2], &[3, 2, 1, 1]),
-                Step::reshape(&[3, 2, 1, 1], &[6, 1]),
+                ViewStep::reshape(&[2, 3, 1], &[2, 3]),
+                ViewStep::Transpose(vec![1, 0]),
+                ViewStep::reshape(&[3, 2], &[3, 2, 1, 1]),
+                ViewStep::reshape(&[3, 2, 1, 1], &[6, 1]),
             ],
             element: None,
         };
@@ -126,7 +126,8 @@ mod tests {
 
     #[test]
     fn a_weight_that_was_cut_keeps_its_order_of_axes() {
-        let view = View { steps: vec![Step::Transpose(vec![1, 0]), Step::reshape(&[3, 2], &[3, 2, 1, 1])], element: None };
+        let view =
+            View { steps: vec![ViewStep::Transpose(vec![1, 0]), ViewStep::reshape(&[3, 2], &[3, 2, 1, 1])], element: None };
         assert!(view.can_be_cut());
         let cut = Array::new(vec![2, 2, 1, 1], vec![0, 3, 1, 4]);
         let stored = view.stored(cut).unwrap();

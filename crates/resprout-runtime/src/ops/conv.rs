@@ -1,11 +1,11 @@
-//! Convolution and its transpose: shape rules and the choice of a kernel.
+//! Convolution and its transpose: shape rules and the blocking of a kernel.
 
 use super::attributes::{Attributes, Padding, as_images, with_axes_of};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, Value, element_count};
 use rayon::prelude::*;
 use resprout_kernels::conv::Scratch;
-use resprout_kernels::{Activation, ConvShape, Kernel, PackedConv, PackedDepthwise};
+use resprout_kernels::{Activation, ConvShape, Isa, PackedConv, PackedDepthwise};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -145,7 +145,7 @@ impl Conv {
     }
 
     /// `spread`: whether the output channels of an image are shared out among the threads.
-    pub(super) fn run(&self, input: &Tensor, out: &mut Tensor, kernel: Kernel, spread: bool) {
+    pub(super) fn run(&self, input: &Tensor, out: &mut Tensor, isa: Isa, spread: bool) {
         let shape = self.shape();
         let (out_h, out_w) = shape.out_size();
         let (image, plane) = (shape.in_channels * shape.in_h * shape.in_w, out_h * out_w);
@@ -156,18 +156,18 @@ impl Conv {
                     shape.out_channels.div_ceil(rayon::current_num_threads()).next_multiple_of(resprout_kernels::dense::ROWS);
                 out.par_chunks_mut(share * plane).enumerate().for_each(|(i, out)| {
                     let first = i * share;
-                    self.run_channels(image, first..first + out.len() / plane, out, kernel);
+                    self.run_channels(image, first..first + out.len() / plane, out, isa);
                 });
             } else {
-                self.run_channels(image, 0..shape.out_channels, out, kernel);
+                self.run_channels(image, 0..shape.out_channels, out, isa);
             }
         }
     }
 
-    fn run_channels(&self, image: &[f32], channels: Range<usize>, out: &mut [f32], kernel: Kernel) {
+    fn run_channels(&self, image: &[f32], channels: Range<usize>, out: &mut [f32], isa: Isa) {
         SCRATCH.with_borrow_mut(|scratch| match self.packed() {
-            Packed::Matrix(conv) => conv.run(kernel, image, channels, out, scratch),
-            Packed::Depthwise(conv) => conv.run(kernel, image, channels, out, scratch),
+            Packed::Matrix(conv) => conv.run(isa, image, channels, out, scratch),
+            Packed::Depthwise(conv) => conv.run(isa, image, channels, out, scratch),
         });
     }
 }
@@ -264,13 +264,13 @@ impl ConvTranspose {
         Ok((conv, with_axes_of(input, [n, out_channels, size[0], size[1]])))
     }
 
-    pub(super) fn run(&self, input: &Tensor, out: &mut Tensor, kernel: Kernel) {
+    pub(super) fn run(&self, input: &Tensor, out: &mut Tensor, isa: Isa) {
         let shape = self.columns.shape();
         let (pixels, image) = (shape.in_h * shape.in_w, shape.in_channels * shape.in_h * shape.in_w);
         let mut columns = vec![0.0; shape.out_channels * pixels];
         let [channels, out_h, out_w] = self.out;
         for (image, out) in input.data.chunks_exact(image).zip(out.data.chunks_exact_mut(channels * out_h * out_w)) {
-            SCRATCH.with_borrow_mut(|scratch| self.columns.run(kernel, image, 0..shape.out_channels, &mut columns, scratch));
+            SCRATCH.with_borrow_mut(|scratch| self.columns.run(isa, image, 0..shape.out_channels, &mut columns, scratch));
             for (m, plane) in out.chunks_exact_mut(out_h * out_w).enumerate() {
                 plane.fill(self.bias[m]);
                 self.add_windows(&columns[m * self.kernel[0] * self.kernel[1] * pixels..], plane);

@@ -6,10 +6,10 @@ use super::resolve::{Fact, Fused, expand_shape, gather, operand, renamed_shape, 
 use super::{Op, UnaryOp, layout};
 use crate::error::{Error, Result};
 use crate::tensor::{Array, Tensor, Value, value_count};
-use resprout_kernels::Kernel;
+use resprout_kernels::Isa;
 
 /// The output's elements, where they follow from constants and shapes alone.
-pub fn fold(op: &Op, inputs: &[Option<Fact>], kernel: Kernel) -> Result<Option<Value>> {
+pub fn fold(op: &Op, inputs: &[Option<Fact>], isa: Isa) -> Result<Option<Value>> {
     if let Op::Shape { start, end } = op {
         return Ok(Some(Value::I64(Array::vector(shape_slice(&operand(inputs, 0)?.shape, *start, *end)))));
     }
@@ -37,7 +37,7 @@ pub fn fold(op: &Op, inputs: &[Option<Fact>], kernel: Kernel) -> Result<Option<V
                 values[..resolved.compute.operand_count(values.len())].iter().map(|value| value.as_f32()).collect();
             let operands = operands.ok_or_else(|| Error::data("numbers and whole numbers are mixed"))?;
             let mut out = Tensor::new(resolved.shape.clone(), vec![0.0; value_count(&resolved.shape)?]);
-            resolved.compute.run(&operands, &mut out, kernel, false);
+            resolved.compute.run(&operands, &mut out, isa, false);
             Ok(Some(Value::F32(out)))
         }
     }
@@ -136,7 +136,7 @@ mod tests {
 
     fn folded(op: &Op, inputs: &[Value]) -> Value {
         let facts: Vec<Option<Fact>> = inputs.iter().map(|value| Some(Fact::constant(Arc::new(value.clone())))).collect();
-        fold(op, &facts, Kernel::best()).unwrap().unwrap()
+        fold(op, &facts, Isa::best()).unwrap().unwrap()
     }
 
     fn whole(values: &[i64]) -> Value {

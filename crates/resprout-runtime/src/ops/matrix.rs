@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
-use resprout_kernels::{Activation, Kernel, PackedLinear};
+use resprout_kernels::{Activation, Isa, PackedLinear};
 
 use super::binary::broadcast_shape;
 
@@ -22,7 +22,7 @@ pub(super) fn matmul_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
     Ok(out)
 }
 
-pub(super) fn matmul(a: &Tensor, b: &Tensor, out: &mut Tensor, kernel: Kernel) {
+pub(super) fn matmul(a: &Tensor, b: &Tensor, out: &mut Tensor, isa: Isa) {
     let rank = out.shape.len();
     let (m, n) = (out.shape[rank - 2], out.shape[rank - 1]);
     let k = a.shape[a.shape.len() - 1];
@@ -36,7 +36,7 @@ pub(super) fn matmul(a: &Tensor, b: &Tensor, out: &mut Tensor, kernel: Kernel) {
     for out in out.data.chunks_exact_mut((m * n).max(1)) {
         let left = &a.data[offset(a, &index) * m * k..][..m * k];
         let right = &b.data[offset(b, &index) * k * n..][..k * n];
-        PackedLinear::new(k, n, &transposed(right, k, n), &[], Activation::None).run(kernel, left, out);
+        PackedLinear::new(k, n, &transposed(right, k, n), &[], Activation::None).run(isa, left, out);
         super::binary::advance(&mut index, batch);
     }
 }

@@ -9,7 +9,7 @@ use super::resize::Resize;
 use super::{BinaryOp, Op, UnaryOp, axis_index, layout, matrix, reduce};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, Value, element_count};
-use resprout_kernels::{Activation, Kernel, PackedLinear};
+use resprout_kernels::{Activation, Isa, PackedLinear};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -118,17 +118,17 @@ impl Compute {
     }
 
     /// Computes into `out`, which has the right shape and any contents.
-    pub fn run(&self, inputs: &[&Tensor], out: &mut Tensor, kernel: Kernel, spread: bool) {
+    pub fn run(&self, inputs: &[&Tensor], out: &mut Tensor, isa: Isa, spread: bool) {
         let input = inputs[0];
         match self {
-            Compute::Conv(conv) => conv.run(input, out, kernel, spread),
-            Compute::ConvTranspose(conv) => conv.run(input, out, kernel),
-            Compute::Linear { packed, trans_a: None } => packed.run(kernel, &input.data, &mut out.data),
+            Compute::Conv(conv) => conv.run(input, out, isa, spread),
+            Compute::ConvTranspose(conv) => conv.run(input, out, isa),
+            Compute::Linear { packed, trans_a: None } => packed.run(isa, &input.data, &mut out.data),
             Compute::Linear { packed, trans_a: Some(k) } => {
                 let rows = matrix::transposed(&input.data, *k, input.len() / k);
-                packed.run(kernel, &rows, &mut out.data);
+                packed.run(isa, &rows, &mut out.data);
             }
-            Compute::MatMul => matrix::matmul(input, inputs[1], out, kernel),
+            Compute::MatMul => matrix::matmul(input, inputs[1], out, isa),
             Compute::Binary { op, activation } => {
                 match inputs {
                     [a, b, rest @ ..] => {

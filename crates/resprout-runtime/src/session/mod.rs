@@ -1,4 +1,4 @@
-//! Fast inference: a network compiled to programs on lines (see [`resprout_kernels::lanes`]), with zero weights left out.
+//! Fast inference: a network compiled to programs on lines (see [`resprout_kernels::engine`]), with zero weights left out.
 //!
 //! ```
 //! use resprout_runtime::{formats::onnx, session::*, tensor::Tensor};
@@ -19,18 +19,18 @@ mod plan;
 mod stages;
 mod tune;
 
-pub use plan::{PlanFile, StoredPlan, cpu_name};
+pub use plan::{PlanFile, StoredBlocking, StoredPlan, cpu_name};
 pub use stages::StageStart;
 
 use crate::error::{Error, Result};
-use crate::forward::{Compiled, LayerTime, Twin, parts, room};
+use crate::forward::{Compiled, LayerTime, SingleThreaded, parts, room};
 use crate::model::Model;
 use crate::table;
 use crate::tensor::Tensor;
 use pace::{Pace, Way};
-pub use resprout_kernels::lanes::Paths;
-use resprout_kernels::lanes::{Arena, BreakEven, Choice, Loops, Program, ThreadPool, Worker, break_even, usable_threads};
-use resprout_kernels::{ConvShape, KERNELS, Kernel};
+pub use resprout_kernels::engine::Paths;
+use resprout_kernels::engine::{Arena, Blocking, BreakEven, Loops, Program, ThreadPool, Worker, break_even, usable_threads};
+use resprout_kernels::{ConvShape, ISAS, Isa};
 use serde::{Deserialize, Serialize};
 use stages::Parts;
 use std::sync::Mutex;
@@ -46,8 +46,8 @@ pub struct SessionOptions {
     pub batch: usize,
     /// Seconds for measuring which plan is the fastest; 0 for one that is chosen without.
     pub tune: f64,
-    /// A row of the kernels, instead of the best one of this CPU.
-    pub kernel: Option<String>,
+    /// The name of an instruction set, instead of the best one of this CPU.
+    pub isa: Option<String>,
     /// Ways to compute convolutions that may be chosen.
     pub paths: Paths,
     /// Whether each thread stays on a CPU of its own while it works. That helps only where nothing else runs there.
@@ -56,7 +56,7 @@ pub struct SessionOptions {
 
 impl Default for SessionOptions {
     fn default() -> SessionOptions {
-        SessionOptions { threads: 1, batch: 1, tune: 0.0, kernel: None, paths: Paths::Any, pin: false }
+        SessionOptions { threads: 1, batch: 1, tune: 0.0, isa: None, paths: Paths::Any, pin: false }
     }
 }
 
@@ -66,9 +66,9 @@ impl SessionOptions {
         self.threads.min(usable_threads())
     }
 
-    /// The name of the kernel that will run.
-    pub fn kernel_name(&self) -> String {
-        self.kernel.clone().unwrap_or_else(|| Kernel::best().name().into())
+    /// The name of the instruction set that will be used.
+    pub fn isa_name(&self) -> String {
+        self.isa.clone().unwrap_or_else(|| Isa::best().name().into())
     }
 }
 
@@ -87,23 +87,20 @@ struct Stage {
     compiled: Compiled,
     arenas: Vec<Vec<Arena>>,
     /// For the calling thread alone, once it does a run that is cut for several.
-    twin: Option<Twin>,
+    single_threaded: Option<SingleThreaded>,
     /// Who does a run, where threads share an image and where each takes its own; none while plans are measured.
     paces: Option<[Pace; 2]>,
     /// Of the last run.
     outputs: Vec<Tensor>,
 }
 
-/// Rows, columns, block, group and split of a convolution.
-type Cut = [usize; 5];
-
 /// What a session has chosen: the same network on the same CPU starts with it at once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Chosen {
     /// The parts of the network.
     pub stages: Vec<StageStart>,
-    /// How every convolution is cut: rows, columns, block, group and split.
-    pub cuts: Vec<Cut>,
+    /// The blocking of every convolution, in order.
+    pub blockings: Vec<StoredBlocking>,
 }
 
 impl Session {
@@ -112,7 +109,7 @@ impl Session {
         let parts = Parts::new(model, image, options)?;
         let session = match options.tune > 0.0 {
             true => tune::fastest(&parts, Duration::from_secs_f64(options.tune.min(3600.0))),
-            false => parts.session(&parts.usual()),
+            false => parts.session(&parts.default_stages()),
         };
         session.map(Session::paced)
     }
@@ -121,7 +118,8 @@ impl Session {
     pub fn with_plan(model: &Model, image: &[usize], options: &SessionOptions, chosen: &Chosen) -> Result<Session> {
         let parts = Parts::new(model, image, options)?;
         let mut session = parts.session(&parts.possible(&chosen.stages))?;
-        session.choose(&chosen.cuts);
+        let blockings: Vec<Blocking> = chosen.blockings.iter().map(|&blocking| blocking.into()).collect();
+        session.apply(&blockings);
         Ok(session.paced())
     }
 
@@ -132,8 +130,8 @@ impl Session {
     }
 
     /// Images that run together, in each stage.
-    pub fn together(&self) -> Vec<usize> {
-        self.stages.iter().map(|stage| stage.compiled.together).collect()
+    pub fn microbatch(&self) -> Vec<usize> {
+        self.stages.iter().map(|stage| stage.compiled.microbatch).collect()
     }
 
     /// Runs `images: [N, C, H, W]`; returns the network's outputs, each with `N` as its first axis.
@@ -159,7 +157,10 @@ impl Session {
 
     /// What was chosen, to be kept.
     pub fn chosen(&self) -> Chosen {
-        Chosen { stages: self.stages.iter().map(|stage| stage.start).collect(), cuts: self.cuts() }
+        Chosen {
+            stages: self.stages.iter().map(|stage| stage.start).collect(),
+            blockings: self.blockings().into_iter().map(Into::into).collect(),
+        }
     }
 
     fn programs(&self) -> impl Iterator<Item = &Program> {
@@ -167,21 +168,20 @@ impl Session {
     }
 
     /// Of all stages.
-    fn cuts(&self) -> Vec<Cut> {
-        self.stages.iter().flat_map(Stage::cuts).collect()
+    fn blockings(&self) -> Vec<Blocking> {
+        self.stages.iter().flat_map(Stage::blockings).collect()
     }
 
     /// Of each convolution, whether its plan is to skip zeros.
     pub fn sparse_layers(&self) -> Vec<bool> {
-        self.programs().flat_map(Program::choices).map(|choice| choice.group == 1).collect()
+        self.programs().flat_map(Program::blockings).map(|blocking| blocking.channel_block == 1).collect()
     }
 
-    fn choose(&mut self, cuts: &[Cut]) {
-        let choice = |&[rows, columns, block, group, split]: &Cut| Choice { rows, columns, block, group, by_channel: split > 0 };
-        let mut choices = cuts.iter().map(choice);
+    fn apply(&mut self, blockings: &[Blocking]) {
+        let mut blockings = blockings.iter().copied();
         for program in self.stages.iter_mut().flat_map(|stage| stage.compiled.programs_mut()) {
-            let own: Vec<Choice> = choices.by_ref().take(program.choices().len()).collect();
-            program.choose(&own);
+            let own: Vec<Blocking> = blockings.by_ref().take(program.blockings().len()).collect();
+            program.apply(&own);
         }
     }
 
@@ -192,13 +192,13 @@ impl Session {
 }
 
 impl Stage {
-    fn cuts(&self) -> impl Iterator<Item = Cut> {
-        self.compiled.programs().flat_map(Program::choices).map(cut)
+    fn blockings(&self) -> impl Iterator<Item = Blocking> {
+        self.compiled.programs().flat_map(Program::blockings)
     }
 
-    /// The cuts where nothing is measured, on these paths.
-    fn usual(&self, paths: Paths) -> impl Iterator<Item = Cut> {
-        self.compiled.programs().flat_map(move |program| program.usual(paths)).map(cut)
+    /// The default blockings on these paths.
+    fn default_blockings(&self, paths: Paths) -> impl Iterator<Item = Blocking> {
+        self.compiled.programs().flat_map(move |program| program.default_blockings(paths))
     }
 
     /// Runs `images: [N, ..]`; the outputs are kept.
@@ -213,8 +213,8 @@ impl Stage {
         }
         let mut outputs = std::mem::take(&mut self.outputs);
         let each: usize = images.shape[1..].iter().product();
-        let together = self.compiled.together;
-        let chunks = images.data.chunks(together * each).zip(parts(&mut outputs, together));
+        let microbatch = self.compiled.microbatch;
+        let chunks = images.data.chunks(microbatch * each).zip(parts(&mut outputs, microbatch));
         match workers {
             1 => chunks
                 .for_each(|(images, mut part)| self.paced(0, 1, pool, |stage, pool| stage.run_shared(images, pool, &mut part))),
@@ -234,14 +234,14 @@ impl Stage {
         pool: &mut ThreadPool,
         run: impl FnOnce(&mut Stage, Option<&mut ThreadPool>),
     ) {
-        let Some(way) = self.paces.as_ref().map(|paces| paces[pace].way()).filter(|_| pool.threads() > 1) else {
+        let Some(path) = self.paces.as_ref().map(|paces| paces[pace].path()).filter(|_| pool.threads() > 1) else {
             return run(self, Some(pool));
         };
-        if way == Way::Alone && pace == 0 && self.compiled.sharing > 1 && self.twin.is_none() {
-            self.twin = self.compiled.twin().ok();
+        if path == Way::Alone && pace == 0 && self.compiled.sharing > 1 && self.single_threaded.is_none() {
+            self.single_threaded = self.compiled.single_threaded().ok();
         }
         let start = Instant::now();
-        run(self, (way == Way::Shared).then_some(&mut *pool));
+        run(self, (path == Way::Shared).then_some(&mut *pool));
         let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
         let [elapsed, slept] = [start.elapsed(), pool.take_slept()].map(|time| time / chunks);
         self.paces.iter_mut().for_each(|paces| paces[pace].note(elapsed, slept, pool.threads()));
@@ -249,9 +249,9 @@ impl Stage {
 
     /// All threads share a chunk; without a pool the calling one does it alone.
     fn run_shared(&mut self, images: &[f32], pool: Option<&mut ThreadPool>, part: &mut [&mut [f32]]) {
-        let Stage { compiled, arenas, twin, .. } = self;
-        match twin.as_mut().filter(|_| pool.is_none()) {
-            Some(twin) => compiled.run_twin(twin, images, part),
+        let Stage { compiled, arenas, single_threaded, .. } = self;
+        match single_threaded.as_mut().filter(|_| pool.is_none()) {
+            Some(single_threaded) => compiled.run_single_threaded(single_threaded, images, part),
             None => compiled.run(images, &mut arenas[0], pool, part),
         }
     }
@@ -297,12 +297,8 @@ impl Loops for Apart<'_> {
     }
 }
 
-fn cut(choice: Choice) -> Cut {
-    [choice.rows, choice.columns, choice.block, choice.group, usize::from(choice.by_channel)]
-}
-
 /// Values to be timed with: `[count, ..]`.
-fn grey(count: usize, each: &[usize]) -> Tensor {
+fn dummy_input(count: usize, each: &[usize]) -> Tensor {
     let shape = [&[count], each].concat();
     let data = vec![0.5; shape.iter().product()];
     Tensor::new(shape, data)
@@ -318,7 +314,7 @@ pub fn break_evens(
     seconds: f64,
 ) -> Result<Vec<(String, ConvShape, BreakEven)>> {
     let session = Session::new(model, image, &SessionOptions { tune: 0.0, ..options.clone() })?;
-    let (kernel, mut pool) = (find_kernel(options.kernel.as_deref())?, session.pool);
+    let (isa, mut pool) = (find_isa(options.isa.as_deref())?, session.pool);
     let mut all: Vec<(String, ConvShape, BreakEven)> = Vec::new();
     for compiled in session.stages.iter().map(|stage| &stage.compiled) {
         for program in compiled.programs() {
@@ -328,7 +324,7 @@ pub fn break_evens(
                     continue;
                 }
                 let limit = Duration::from_secs_f64(seconds.clamp(0.0, 60.0));
-                let found = break_even(kernel, shape, compiled.together, densities, &mut pool, limit);
+                let found = break_even(isa, shape, compiled.microbatch, densities, &mut pool, limit);
                 all.extend(found.map(|found| (name.to_string(), shape.clone(), found)));
             }
         }
@@ -336,10 +332,10 @@ pub fn break_evens(
     Ok(all)
 }
 
-fn find_kernel(name: Option<&str>) -> Result<Kernel> {
-    let Some(name) = name else { return Ok(Kernel::best()) };
-    let names = || KERNELS.iter().map(|row| row.name).collect::<Vec<_>>();
-    let row = KERNELS.iter().find(|row| row.name == name);
-    let row = row.ok_or_else(|| table::unknown("--kernel", name, &names()))?;
-    row.open().ok_or_else(|| Error::option(format!("--kernel {name}: this CPU does not have it ({})", row.about)))
+fn find_isa(name: Option<&str>) -> Result<Isa> {
+    let Some(name) = name else { return Ok(Isa::best()) };
+    let names = || ISAS.iter().map(|row| row.name).collect::<Vec<_>>();
+    let row = ISAS.iter().find(|row| row.name == name);
+    let row = row.ok_or_else(|| table::unknown("isa", name, &names()))?;
+    row.open().ok_or_else(|| Error::option(format!("isa {name}: this CPU does not have it ({})", row.about)))
 }

@@ -1,6 +1,6 @@
 //! Whether the machine is quiet enough for times to be compared.
 
-use super::{Session, grey};
+use super::{Session, dummy_input};
 use crate::error::Result;
 use crate::linalg::median;
 use std::time::{Duration, Instant};
@@ -54,7 +54,7 @@ impl Times {
 impl Noise {
     /// Times the session on a batch.
     pub fn of(session: &mut Session) -> Result<Noise> {
-        let images = grey(session.batch, &session.image.clone());
+        let images = dummy_input(session.batch, &session.image.clone());
         // The first finds caches cold and threads asleep.
         session.run(&images)?;
         let batch = || {

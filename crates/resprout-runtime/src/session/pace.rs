@@ -1,7 +1,7 @@
 //! Whether several threads or the calling one alone do the next run: whichever is faster now.
 //!
 //! Small networks do not pay for handing their work to and fro, and on a busy machine the other threads wait for a CPU. Both
-//! are found out while the session works. No choice changes a bit of the result.
+//! are found out while the session works. No blocking changes a bit of the result.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ const TIMES: [usize; 2] = [2, 7];
 const COMPARISON: Duration = Duration::from_millis(30);
 
 /// A comparison that takes this many times as long as the chosen way would is given up.
-const HOPELESS: u32 = 2;
+const MAX_SLOWDOWN: u32 = 2;
 
 /// Runs that take longer pay for handing work to and fro: they are compared only where other threads are late.
 const SHORT: Duration = Duration::from_micros(500);
 
-/// How long a choice stays at the least, and at the most. Each time it turns out right again, it stays twice as long.
+/// How long a blocking stays at the least, and at the most. Each time it turns out right again, it stays twice as long.
 const SOON: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_millis(3200);
 
@@ -63,7 +63,7 @@ pub(super) struct Pace {
     last: Way,
     /// The latest of each way, which are comparable.
     times: [Vec<Duration>; 2],
-    /// Since the choice: time, and the time that the calling thread has slept.
+    /// Since the blocking: time, and the time that the calling thread has slept.
     spent: Duration,
     slept: Duration,
     /// What other threads have cost lately because they were late.
@@ -88,17 +88,17 @@ fn enough(time: Duration) -> usize {
 
 impl Pace {
     /// The way of the next run.
-    pub fn way(&self) -> Way {
+    pub fn path(&self) -> Way {
         if self.is_trying { self.chosen.other() } else { self.chosen }
     }
 
     /// What the run has taken, and how long the calling thread has slept meanwhile until an item of another was done.
     pub fn note(&mut self, elapsed: Duration, slept: Duration, threads: usize) {
-        let way = self.way();
-        let counts = way == self.last;
-        self.last = way;
+        let path = self.path();
+        let counts = path == self.last;
+        self.last = path;
         if counts {
-            let times = &mut self.times[way as usize];
+            let times = &mut self.times[path as usize];
             times.truncate(TIMES[1] - 1);
             times.insert(0, elapsed);
         }
@@ -107,12 +107,12 @@ impl Pace {
         }
         self.spent += elapsed;
         self.slept += slept;
-        if way == Way::Shared && self.is_late(elapsed, slept, threads) {
+        if path == Way::Shared && self.is_late(elapsed, slept, threads) {
             let again = self.spent < 4 * self.stays[Way::Alone as usize];
             self.choose(Way::Alone, again, Duration::ZERO);
         } else if self.is_due() {
             self.is_trying = true;
-            self.times[way.other() as usize].clear();
+            self.times[path.other() as usize].clear();
         }
     }
 
@@ -139,24 +139,24 @@ impl Pace {
     /// Takes the faster way, once there are enough times, or the chosen one where the other is hopeless.
     fn compare(&mut self) {
         let [shared, alone] = self.times.each_ref().map(|times| median(times).unwrap_or_default());
-        let usual = if self.chosen == Way::Shared { shared } else { alone };
-        let (count, tried) = (enough(usual), &self.times[self.chosen.other() as usize]);
-        let (spent, most): (Duration, Duration) = (tried.iter().sum(), usual * count as u32 * HOPELESS);
+        let default = if self.chosen == Way::Shared { shared } else { alone };
+        let (count, tried) = (enough(default), &self.times[self.chosen.other() as usize]);
+        let (spent, most): (Duration, Duration) = (tried.iter().sum(), default * count as u32 * MAX_SLOWDOWN);
         if spent > most || tried.len() >= count {
             let faster = if alone <= shared + shared / FAVOUR { Way::Alone } else { Way::Shared };
-            let way = if spent > most { self.chosen } else { faster };
-            let cost = spent.min(most).saturating_sub(usual * tried.len() as u32);
-            self.choose(way, way == self.chosen, cost);
+            let path = if spent > most { self.chosen } else { faster };
+            let cost = spent.min(most).saturating_sub(default * tried.len() as u32);
+            self.choose(path, path == self.chosen, cost);
         }
     }
 
     /// The way from now on: `again` if it was before, and what it has cost to try the other one.
-    fn choose(&mut self, way: Way, again: bool, cost: Duration) {
+    fn choose(&mut self, path: Way, again: bool, cost: Duration) {
         let mut stays = self.stays;
-        let twice = (2 * stays[way as usize]).clamp(SOON, LATE);
-        stays[way as usize] = if again { twice.max(cost * COST) } else { SOON };
+        let twice = (2 * stays[path as usize]).clamp(SOON, LATE);
+        stays[path as usize] = if again { twice.max(cost * COST) } else { SOON };
         let times = std::mem::take(&mut self.times);
-        *self = Pace { chosen: way, last: self.last, times, stays, ..Pace::default() };
+        *self = Pace { chosen: path, last: self.last, times, stays, ..Pace::default() };
     }
 }
 
@@ -169,11 +169,11 @@ mod tests {
         let us = Duration::from_micros;
         let mut count = 0;
         for _ in 0..runs {
-            match pace.way() {
+            match pace.path() {
                 Way::Shared => pace.note(us(shared), us(slept), 2),
                 Way::Alone => pace.note(us(alone), Duration::ZERO, 2),
             }
-            count += usize::from(pace.way() == Way::Alone);
+            count += usize::from(pace.path() == Way::Alone);
         }
         count
     }
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(run(&mut pace, 1, [8_000, 9_000], 7_000), 0);
         run(&mut pace, 50, [8_000, 9_000], 1_000);
         let mut alone = || {
-            while pace.way() == Way::Shared {
+            while pace.path() == Way::Shared {
                 run(&mut pace, 1, [8_000, 9_000], 7_000);
             }
             (0..).take_while(|_| run(&mut pace, 1, [8_000, 9_000], 7_000) == 1).count()

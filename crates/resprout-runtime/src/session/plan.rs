@@ -3,6 +3,7 @@
 use super::{Chosen, SessionOptions};
 use crate::error::{Error, Result};
 use crate::formats::atomic;
+use resprout_kernels::engine::Blocking;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -13,8 +14,8 @@ pub struct StoredPlan {
     pub model_sha256: String,
     /// As [`cpu_name`] tells.
     pub cpu: String,
-    /// The kernel's name.
-    pub kernel: String,
+    /// The name of the instruction set.
+    pub isa: String,
     /// `[C, H, W]`
     pub image: Vec<usize>,
     /// As [`SessionOptions::started_threads`].
@@ -23,6 +24,33 @@ pub struct StoredPlan {
     pub batch: usize,
     /// The plan.
     pub chosen: Chosen,
+}
+
+/// A convolution's [`Blocking`] as it is kept in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredBlocking {
+    /// As [`Blocking::rows`].
+    pub rows: usize,
+    /// As [`Blocking::columns`].
+    pub columns: usize,
+    /// As [`Blocking::block`].
+    pub block: usize,
+    /// As [`Blocking::channel_block`].
+    pub channel_block: usize,
+    /// As [`Blocking::split_channels`].
+    pub split_channels: bool,
+}
+
+impl From<Blocking> for StoredBlocking {
+    fn from(Blocking { rows, columns, block, channel_block, split_channels }: Blocking) -> StoredBlocking {
+        StoredBlocking { rows, columns, block, channel_block, split_channels }
+    }
+}
+
+impl From<StoredBlocking> for Blocking {
+    fn from(StoredBlocking { rows, columns, block, channel_block, split_channels }: StoredBlocking) -> Blocking {
+        Blocking { rows, columns, block, channel_block, split_channels }
+    }
 }
 
 /// A file of plans.
@@ -71,7 +99,7 @@ impl StoredPlan {
     /// Whether both are for the same model and use, on whatever CPU.
     fn is_for(&self, other: &StoredPlan) -> bool {
         let key =
-            |plan: &'_ StoredPlan| (plan.model_sha256.clone(), plan.kernel.clone(), plan.image.clone(), plan.threads, plan.batch);
+            |plan: &'_ StoredPlan| (plan.model_sha256.clone(), plan.isa.clone(), plan.image.clone(), plan.threads, plan.batch);
         key(self) == key(other)
     }
 
@@ -80,11 +108,11 @@ impl StoredPlan {
         StoredPlan {
             model_sha256,
             cpu: cpu_name(),
-            kernel: options.kernel_name(),
+            isa: options.isa_name(),
             image: image.to_vec(),
             threads: options.started_threads(),
             batch: options.batch,
-            chosen: Chosen { stages: Vec::new(), cuts: Vec::new() },
+            chosen: Chosen { stages: Vec::new(), blockings: Vec::new() },
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Stages: parts of a network that run different numbers of images together. Large images fill lanes and caches alone; where a
 //! network has become small, several are needed to fill the lanes, and they share what is read of the weights.
 
-use super::{Session, SessionOptions, Stage, find_kernel};
+use super::{Session, SessionOptions, Stage, find_isa};
 use crate::error::{Error, ErrorKind, Result};
-use crate::forward::{Compiled, Plan, PlanOptions, fixed_batch, usual_together, workers};
+use crate::forward::{Compiled, Plan, PlanOptions, default_microbatch, fixed_batch, workers};
 use crate::model::Model;
-use resprout_kernels::Kernel;
-use resprout_kernels::lanes::{LANES, PoolOptions, ThreadPool, wasted};
+use resprout_kernels::Isa;
+use resprout_kernels::engine::{LANES, PoolOptions, ThreadPool, wasted};
 use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
 
@@ -16,7 +16,7 @@ pub struct StageStart {
     /// The first step of the network's plan.
     pub step: usize,
     /// Images that run together.
-    pub together: usize,
+    pub microbatch: usize,
 }
 
 /// Lanes that may stay empty where nothing is measured.
@@ -27,7 +27,7 @@ pub(super) struct Parts<'a> {
     model: &'a Model,
     pub image: &'a [usize],
     pub options: &'a SessionOptions,
-    kernel: Kernel,
+    isa: Isa,
     /// The number of images that the model insists on.
     fixed: Option<usize>,
     /// As [`Parts::starts`] has found them.
@@ -48,11 +48,11 @@ impl<'a> Parts<'a> {
             ))),
             fixed => Ok(fixed),
         }?;
-        Ok(Parts { model, image, options, kernel: find_kernel(options.kernel.as_deref())?, fixed, starts: OnceCell::new() })
+        Ok(Parts { model, image, options, isa: find_isa(options.isa.as_deref())?, fixed, starts: OnceCell::new() })
     }
 
-    fn plan(&self, together: usize) -> Result<Plan> {
-        Plan::new(self.model, &[&[together], self.image].concat(), &PlanOptions::default())
+    fn plan(&self, microbatch: usize) -> Result<Plan> {
+        Plan::new(self.model, &[&[microbatch], self.image].concat(), &PlanOptions::default())
     }
 
     /// Numbers of images that may run together.
@@ -82,7 +82,7 @@ impl<'a> Parts<'a> {
         // Of two images, to see that they stay apart.
         let Ok(plan) = self.plan(2) else { return starts };
         let mut fewest = 0;
-        for (step, shape) in plan.waists() {
+        for (step, shape) in plan.cut_points() {
             let &[2, _, height, width] = shape else { continue };
             let size = [height, width];
             let numbers: usize = shape.iter().product();
@@ -98,22 +98,22 @@ impl<'a> Parts<'a> {
     }
 
     /// Stages without measuring.
-    pub fn usual(&self) -> Vec<StageStart> {
-        let whole = |together| vec![StageStart { step: 0, together }];
+    pub fn default_stages(&self) -> Vec<StageStart> {
+        let whole = |microbatch| vec![StageStart { step: 0, microbatch }];
         if let Some(batch) = self.fixed {
             return whole(batch);
         }
-        let least = usual_together(self.image, self.most());
+        let least = default_microbatch(self.image, self.most());
         if least == self.most() {
             return whole(least);
         }
         let mut stages: Vec<StageStart> = Vec::new();
         for &(step, size) in self.starts() {
-            let last = stages.last().map_or(least, |stage| stage.together);
+            let last = stages.last().map_or(least, |stage| stage.microbatch);
             let counts = || std::iter::successors(Some(last), |count| Some(2 * count)).take_while(|count| *count <= self.most());
-            let together = counts().find(|count| wasted(*count, size) <= WASTE).unwrap_or(self.most());
-            if stages.is_empty() || together > last {
-                stages.push(StageStart { step, together });
+            let microbatch = counts().find(|count| wasted(*count, size) <= WASTE).unwrap_or(self.most());
+            if stages.is_empty() || microbatch > last {
+                stages.push(StageStart { step, microbatch });
             }
         }
         stages
@@ -121,12 +121,12 @@ impl<'a> Parts<'a> {
 
     /// Stages of an earlier session (or of a file that says so), as far as they are possible.
     pub fn possible(&self, stages: &[StageStart]) -> Vec<StageStart> {
-        let fits = |together: usize| self.fixed.unwrap_or(together.clamp(1, LANES).next_power_of_two());
-        let mut possible = vec![StageStart { step: 0, together: fits(stages.first().map_or(1, |stage| stage.together)) }];
+        let fits = |microbatch: usize| self.fixed.unwrap_or(microbatch.clamp(1, LANES).next_power_of_two());
+        let mut possible = vec![StageStart { step: 0, microbatch: fits(stages.first().map_or(1, |stage| stage.microbatch)) }];
         for stage in stages {
             let later = possible.last().is_some_and(|last| last.step < stage.step);
             if later && self.starts().iter().any(|(step, _)| *step == stage.step) {
-                possible.push(StageStart { step: stage.step, together: fits(stage.together) });
+                possible.push(StageStart { step: stage.step, microbatch: fits(stage.microbatch) });
             }
         }
         possible
@@ -143,12 +143,12 @@ impl<'a> Parts<'a> {
         let pool = ThreadPool::with_options(&PoolOptions { threads, pin, spin: None }).map_err(io)?;
         let ends = stages.iter().skip(1).map(|next| next.step).chain([usize::MAX]);
         let stage = |(&start, end): (&StageStart, usize)| {
-            let plan = self.plan(start.together)?;
+            let plan = self.plan(start.microbatch)?;
             let end = end.min(plan.steps.len());
-            let sharing = if workers(batch, start.together, threads) == 1 { threads } else { 1 };
-            let mut compiled = Compiled::new(self.model, plan.part(start.step..end), self.kernel, sharing)?;
+            let sharing = if workers(batch, start.microbatch, threads) == 1 { threads } else { 1 };
+            let mut compiled = Compiled::new(self.model, plan.part(start.step..end), self.isa, sharing)?;
             compiled.restrict(paths);
-            Ok(Stage { start, compiled, arenas: Vec::new(), twin: None, paces: None, outputs: Vec::new() })
+            Ok(Stage { start, compiled, arenas: Vec::new(), single_threaded: None, paces: None, outputs: Vec::new() })
         };
         let stages: Result<Vec<Stage>> = stages.iter().zip(ends).map(stage).collect();
         Ok(Session { stages: stages?, pool, image: self.image.to_vec(), batch, note: None })

@@ -24,12 +24,12 @@ use resprout::tensor::Tensor;
 use std::collections::BTreeMap;
 
 /// Labelled, preprocessed images that are scored together: `[N, C, H, W]` and one class each.
-pub type Batch = (Tensor, Vec<usize>);
+pub type LabelledImages = (Tensor, Vec<usize>);
 
 /// What scores are computed from.
 pub struct Input<'a> {
     /// Labelled images, for methods that look at any.
-    pub batches: &'a [Batch],
+    pub batches: &'a [LabelledImages],
     /// Channels, height and width of an image.
     pub image: [usize; 3],
     /// A row of the devices.
@@ -124,7 +124,7 @@ pub fn prune_at_init(
 }
 
 /// Up to `count` batches of training images as they are, in an order that no epoch has.
-pub fn batches(examples: &Examples, count: usize, batch: usize, seed: u64) -> Result<Vec<Batch>> {
+pub fn batches(examples: &Examples, count: usize, batch: usize, seed: u64) -> Result<Vec<LabelledImages>> {
     let tensor = |batch: Result<loader::Batch>| {
         let loader::Batch { images, shape, labels } = batch?;
         Ok((Tensor::new([&[labels.len()][..], &shape].concat(), images), labels))

@@ -2,7 +2,7 @@
 
 use super::{Build, Input, Method, SCHEDULE, Score, Scores, rounds};
 use crate::device;
-use crate::lower::Program;
+use crate::lower::TrainProgram;
 use crate::parameters::{Parameters, values};
 use burn_core::tensor::Device;
 use rayon::prelude::*;
@@ -46,7 +46,7 @@ impl Score for Flow {
         let device = device::open(input.device)?;
         let parameters = self.absolute(model, &device)?;
         let [c, h, w] = input.image;
-        let program = Program::new(model, &parameters, &[1, c, h, w])?;
+        let program = TrainProgram::new(model, &parameters, &[1, c, h, w])?;
         let gradients = program.flow(&parameters, input.image, &device)?;
         let score = |layer: &Prunable| {
             let weights = &model.weight(&layer.param)?.data;

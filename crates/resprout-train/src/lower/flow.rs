@@ -4,7 +4,7 @@
 //! kept as `x * 2^e` with `x` near one. Powers of two change no digit, so that this is the plain computation
 //! but for sums whose terms differ by more than 2^126.
 
-use super::{Batch, Border, Instruction, Operand, Program, Step};
+use super::{Border, DeviceBatch, Instruction, TrainOperand, TrainProgram, TrainStep};
 use crate::error::{data, unsupported};
 use crate::ops::conv2d;
 use crate::parameters::Parameters;
@@ -15,16 +15,16 @@ use resprout::ops::{BinaryOp, UnaryOp};
 /// A value and the exponent of its factor.
 #[derive(Clone)]
 struct Scaled {
-    value: Batch,
+    value: DeviceBatch,
     exponent: i32,
 }
 
 /// Values between these powers of two are left as they are.
 const RANGE: i32 = 16;
 
-impl Program {
+impl TrainProgram {
     /// The gradients of the sum of outputs for an image of ones with respect to every trained parameter, all of
-    /// them times the same power of two. Parameters must be absolute values. Batch normalisations use their
+    /// them times the same power of two. Parameters must be absolute values. DeviceBatch normalisations use their
     /// running statistics; activations without an upper bound are applied, upper bounds are left out.
     pub fn flow(&self, parameters: &Parameters, image: [usize; 3], device: &Device) -> Result<Vec<Option<Tensor<1>>>> {
         let device = device.clone().autodiff();
@@ -32,7 +32,7 @@ impl Program {
         let leaves: Vec<Tensor<1>> = parameters.trained.iter().map(|parameter| leaf(&parameter.value)).collect();
         let machine = Flow { parameters, leaves: &leaves, device: &device };
         let [c, h, w] = image;
-        let ones = Batch::Images(Tensor::ones([1, c, h, w], &device));
+        let ones = DeviceBatch::Images(Tensor::ones([1, c, h, w], &device));
         let mut slots: Vec<Option<Scaled>> = (0..self.slots).map(|_| None).collect();
         slots[0] = Some(Scaled { value: ones, exponent: 0 });
         for step in &self.steps {
@@ -58,46 +58,46 @@ impl Flow<'_> {
     }
 
     /// A vector of one number per channel, as an operand of a batch like `like`.
-    fn per_channel(&self, vector: Tensor<1>, like: &Batch) -> Scaled {
+    fn per_channel(&self, vector: Tensor<1>, like: &DeviceBatch) -> Scaled {
         let [channels] = vector.dims();
         let value = match like {
-            Batch::Images(_) => Batch::Images(vector.reshape([1, channels, 1, 1])),
-            Batch::Rows(_) => Batch::Rows(vector.reshape([1, channels])),
+            DeviceBatch::Images(_) => DeviceBatch::Images(vector.reshape([1, channels, 1, 1])),
+            DeviceBatch::Rows(_) => DeviceBatch::Rows(vector.reshape([1, channels])),
         };
         Scaled { value, exponent: 0 }
     }
 
-    fn operand(&self, operand: &Operand, slots: &[Option<Scaled>]) -> Result<Scaled> {
+    fn operand(&self, operand: &TrainOperand, slots: &[Option<Scaled>]) -> Result<Scaled> {
         match operand {
-            Operand::Slot(slot) => slots[*slot].clone().ok_or_else(|| data("reads a value that is not computed")),
-            Operand::Parameter(index) => {
+            TrainOperand::Slot(slot) => slots[*slot].clone().ok_or_else(|| data("reads a value that is not computed")),
+            TrainOperand::Parameter(index) => {
                 let shape = &self.parameters.trained[*index].shape;
-                Ok(Scaled { value: Batch::of(self.leaves[*index].clone(), shape), exponent: 0 })
+                Ok(Scaled { value: DeviceBatch::of(self.leaves[*index].clone(), shape), exponent: 0 })
             }
-            Operand::Constant(values, shape) => {
+            TrainOperand::Constant(values, shape) => {
                 let values: Vec<f32> = values.iter().map(|value| value.abs()).collect();
                 let count = values.len();
                 let tensor = Tensor::<1>::from_data(TensorData::new(values, [count]), self.device);
-                Ok(Scaled { value: Batch::of(tensor, shape), exponent: 0 })
+                Ok(Scaled { value: DeviceBatch::of(tensor, shape), exponent: 0 })
             }
         }
     }
 
-    fn run(&self, step: &Step, slots: &[Option<Scaled>]) -> Result<Scaled> {
+    fn run(&self, step: &TrainStep, slots: &[Option<Scaled>]) -> Result<Scaled> {
         let inputs: Result<Vec<Scaled>> = step.inputs.iter().map(|operand| self.operand(operand, slots)).collect();
         let mut inputs = inputs?.into_iter();
         let first = inputs.next().ok_or_else(|| data("has no operand"))?;
         let exponent = first.exponent;
-        let images = |value: Tensor<4>| Ok(Scaled { value: Batch::Images(value), exponent });
+        let images = |value: Tensor<4>| Ok(Scaled { value: DeviceBatch::Images(value), exponent });
         match &step.instruction {
             Instruction::Conv { weight, bias, options } => {
                 let out = conv2d(first.value.images(), self.shaped(*weight), options.clone());
-                self.biased(Scaled { value: Batch::Images(out), exponent }, *bias)
+                self.biased(Scaled { value: DeviceBatch::Images(out), exponent }, *bias)
             }
             Instruction::Linear { weight, bias, transposed } => {
                 let weight: Tensor<2> = self.shaped(*weight);
                 let out = first.value.rows().matmul(if *transposed { weight.transpose() } else { weight });
-                self.biased(Scaled { value: Batch::Rows(out), exponent }, *bias)
+                self.biased(Scaled { value: DeviceBatch::Rows(out), exponent }, *bias)
             }
             Instruction::Normalise { gamma, beta, statistics, epsilon, relu } => {
                 let [mean, variance] = &self.parameters.statistics[*statistics].values;
@@ -118,7 +118,7 @@ impl Flow<'_> {
                 let all: Vec<Scaled> = std::iter::once(first).chain(inputs).collect();
                 let exponent = all.iter().map(|scaled| scaled.exponent).max().unwrap_or(0);
                 let parts = all.into_iter().map(|scaled| scaled.at(exponent).images()).collect();
-                Ok(Scaled { value: Batch::Images(Tensor::cat(parts, *axis)), exponent })
+                Ok(Scaled { value: DeviceBatch::Images(Tensor::cat(parts, *axis)), exponent })
             }
             Instruction::Slice(ranges) => images(super::slice(first.value.images(), ranges)),
             Instruction::Pad { mode, .. } if *mode != Border::Constant(0.0) => {
@@ -129,7 +129,7 @@ impl Flow<'_> {
             Instruction::AveragePool(options) => images(module::avg_pool2d(first.value.images(), options.clone())),
             Instruction::Mean => images(first.value.images().mean_dim(3).mean_dim(2)),
             Instruction::MeanRows => {
-                Ok(Scaled { value: Batch::Rows(first.value.images().mean_dim(3).mean_dim(2).flatten(1, 3)), exponent })
+                Ok(Scaled { value: DeviceBatch::Rows(first.value.images().mean_dim(3).mean_dim(2).flatten(1, 3)), exponent })
             }
             Instruction::Reshape(shape) => Ok(Scaled { value: first.value.reshaped(shape), exponent }),
             Instruction::Same => Ok(first),
@@ -150,7 +150,7 @@ impl Flow<'_> {
 
 impl Scaled {
     /// The value with another exponent.
-    fn at(self, exponent: i32) -> Batch {
+    fn at(self, exponent: i32) -> DeviceBatch {
         times_power(self.value, self.exponent - exponent)
     }
 }
@@ -159,15 +159,15 @@ fn activated(op: UnaryOp, x: Scaled) -> Scaled {
     Scaled { value: x.value.unary(op), exponent: x.exponent }
 }
 
-fn times_power(value: Batch, power: i32) -> Batch {
+fn times_power(value: DeviceBatch, power: i32) -> DeviceBatch {
     if power == 0 {
         return value;
     }
     // Below the range of f32 this is zero, as it should be.
     let factor = 2f64.powi(power) as f32;
     match value {
-        Batch::Images(x) => Batch::Images(x * factor),
-        Batch::Rows(x) => Batch::Rows(x * factor),
+        DeviceBatch::Images(x) => DeviceBatch::Images(x * factor),
+        DeviceBatch::Rows(x) => DeviceBatch::Rows(x * factor),
     }
 }
 
@@ -181,14 +181,14 @@ fn combine(op: BinaryOp, a: Scaled, b: Scaled) -> Scaled {
         BinaryOp::Add | BinaryOp::Sub | BinaryOp::Max | BinaryOp::Min => (a.at(exponent), b.at(exponent)),
         BinaryOp::Mul | BinaryOp::Div => (a.value, b.value),
     };
-    Scaled { value: Batch::binary(op, a, b), exponent }
+    Scaled { value: DeviceBatch::binary(op, a, b), exponent }
 }
 
 /// The same value with its largest element near one.
 fn normalised(scaled: Scaled) -> Result<Scaled> {
     let largest = match &scaled.value {
-        Batch::Images(x) => x.clone().inner().abs().max().into_scalar::<f32>(),
-        Batch::Rows(x) => x.clone().inner().abs().max().into_scalar::<f32>(),
+        DeviceBatch::Images(x) => x.clone().inner().abs().max().into_scalar::<f32>(),
+        DeviceBatch::Rows(x) => x.clone().inner().abs().max().into_scalar::<f32>(),
     };
     if !largest.is_finite() {
         return Err(data(format!("its flow is {largest}")));

@@ -4,7 +4,7 @@
 //! jumps that lie between them, and these do not vanish with the distance, because the shorter it is the
 //! more each of them counts. Held gates leave the derivative that exists almost everywhere.
 
-use super::{Batch, constant, unary, without_gradient};
+use super::{DeviceBatch, constant, unary, without_gradient};
 use burn_core::tensor::ops::MaxPoolOptions;
 use burn_core::tensor::{Int, Tensor, module};
 use resprout::ops::UnaryOp;
@@ -37,7 +37,7 @@ struct Line<const D: usize> {
 }
 
 impl Hold<'_> {
-    pub(super) fn unary(&mut self, slot: usize, op: UnaryOp, x: Batch) -> Batch {
+    pub(super) fn unary(&mut self, slot: usize, op: UnaryOp, x: DeviceBatch) -> DeviceBatch {
         match self {
             Hold::Free => x.unary(op),
             Hold::Note(gates) => {
@@ -45,8 +45,8 @@ impl Hold<'_> {
                 x.unary(op)
             }
             Hold::Keep(gates) => match (gates.0.get(&slot), x) {
-                (Some(Gate::Images(line)), Batch::Images(x)) => Batch::Images(line.at(x)),
-                (Some(Gate::Rows(line)), Batch::Rows(x)) => Batch::Rows(line.at(x)),
+                (Some(Gate::Images(line)), DeviceBatch::Images(x)) => DeviceBatch::Images(line.at(x)),
+                (Some(Gate::Rows(line)), DeviceBatch::Rows(x)) => DeviceBatch::Rows(line.at(x)),
                 (_, x) => x.unary(op),
             },
         }
@@ -76,10 +76,10 @@ impl<const D: usize> Line<D> {
     }
 }
 
-fn gate(op: UnaryOp, x: Batch) -> Option<Gate> {
+fn gate(op: UnaryOp, x: DeviceBatch) -> Option<Gate> {
     match x {
-        Batch::Images(x) => line(op, without_gradient(x)).map(Gate::Images),
-        Batch::Rows(x) => line(op, without_gradient(x)).map(Gate::Rows),
+        DeviceBatch::Images(x) => line(op, without_gradient(x)).map(Gate::Images),
+        DeviceBatch::Rows(x) => line(op, without_gradient(x)).map(Gate::Rows),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Iterative magnitude pruning with rewinding: the lottery ticket procedure.
 
-use super::{Before, Build, Segment, plain};
+use super::{Before, Build, TrainSegment, plain};
 use crate::error::option;
 use resprout::table::{Entry, OptionSpec};
 
@@ -32,7 +32,7 @@ pub(super) const ENTRY: Entry<Build> = Entry {
         for level in 1..=levels {
             let kept = (1.0 - ask.sparsity).powf(level as f64 / levels as f64);
             let sparsity = if level == levels { ask.sparsity } else { 1.0 - kept };
-            segments.push(Segment { before: Before::PruneAndRewind { sparsity, to }, ..plain(each) });
+            segments.push(TrainSegment { before: Before::PruneAndRewind { sparsity, to }, ..plain(each) });
         }
         Ok(segments)
     },

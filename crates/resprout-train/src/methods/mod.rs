@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 /// A stretch of training with one run through the learning-rate schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Segment {
+pub struct TrainSegment {
     /// Its length.
     pub epochs: usize,
     /// Factor of the learning rate.
@@ -76,7 +76,7 @@ impl Ramp {
 
 /// What a method is asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask {
+pub struct MethodRequest {
     /// All epochs of all segments together.
     pub epochs: usize,
     /// Share of the prunable weights to remove in the end.
@@ -84,14 +84,14 @@ pub struct Ask {
 }
 
 /// Builds a method's segments.
-pub type Build = fn(&Options, Ask) -> Result<Vec<Segment>>;
+pub type Build = fn(&Options, MethodRequest) -> Result<Vec<TrainSegment>>;
 
 /// All methods.
 pub static METHODS: &[Entry<Build>] =
     &[dense::ENTRY, progressive::PROGRESSIVE, progressive::GMP, one_shot::ENTRY, imp::ENTRY, random::ENTRY];
 
 /// The segments of the method that a text names. Their epochs add up to those asked for.
-pub fn segments(text: &str, ask: Ask) -> Result<Vec<Segment>> {
+pub fn segments(text: &str, ask: MethodRequest) -> Result<Vec<TrainSegment>> {
     let (entry, options) = table::find(METHODS, "--method", text)?;
     if ask.epochs == 0 {
         return Err(option("--epochs 0: at least 1 is needed"));
@@ -100,8 +100,8 @@ pub fn segments(text: &str, ask: Ask) -> Result<Vec<Segment>> {
 }
 
 /// Training without pruning before it.
-fn plain(epochs: usize) -> Segment {
-    Segment { epochs, rate: 1.0, before: Before::Nothing, ramp: None }
+fn plain(epochs: usize) -> TrainSegment {
+    TrainSegment { epochs, rate: 1.0, before: Before::Nothing, ramp: None }
 }
 
 #[cfg(test)]
@@ -112,7 +112,7 @@ mod tests {
     fn every_method_keeps_to_the_budget_and_reaches_the_sparsity() {
         for entry in METHODS {
             for epochs in [5, 6, 13, 160] {
-                let segments = segments(entry.name, Ask { epochs, sparsity: 0.9 }).unwrap();
+                let segments = segments(entry.name, MethodRequest { epochs, sparsity: 0.9 }).unwrap();
                 assert_eq!(segments.iter().map(|s| s.epochs).sum::<usize>(), epochs, "{}", entry.name);
                 let mut reached = Vec::new();
                 for segment in &segments {
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn impossible_wishes_are_refused() {
-        let ask = Ask { epochs: 4, sparsity: 0.9 };
+        let ask = MethodRequest { epochs: 4, sparsity: 0.9 };
         for bad in [
             "progressive:start=0.6:end=0.5",
             "progressive:end=1.5",

@@ -1,6 +1,6 @@
 //! Training, one pruning, and fine-tuning.
 
-use super::{Before, Build, Segment, plain};
+use super::{Before, Build, TrainSegment, plain};
 use crate::error::option;
 use resprout::table::{Entry, OptionSpec};
 
@@ -18,6 +18,6 @@ pub(super) const ENTRY: Entry<Build> = Entry {
         let dense = ((at * ask.epochs as f64).round() as usize).max(1);
         let rest = ask.epochs.checked_sub(dense).filter(|&rest| rest > 0);
         let rest = rest.ok_or_else(|| option(format!("--method one-shot: {} epochs leave none for fine-tuning", ask.epochs)))?;
-        Ok(vec![plain(dense), Segment { rate, before: Before::Prune(ask.sparsity), ..plain(rest) }])
+        Ok(vec![plain(dense), TrainSegment { rate, before: Before::Prune(ask.sparsity), ..plain(rest) }])
     },
 };

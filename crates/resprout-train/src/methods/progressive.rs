@@ -1,6 +1,6 @@
 //! Sparsity that rises during one run of training: progressive (linear) and GMP (cubic).
 
-use super::{Ask, Build, Ramp, Segment, plain};
+use super::{Build, MethodRequest, Ramp, TrainSegment, plain};
 use crate::error::option;
 use resprout::Result;
 use resprout::table::{Entry, OptionSpec, Options};
@@ -28,7 +28,7 @@ pub(super) const GMP: Entry<Build> = Entry {
     build: |options, ask| build(options, ask, 3),
 };
 
-fn build(options: &Options, ask: Ask, power: i32) -> Result<Vec<Segment>> {
+fn build(options: &Options, ask: MethodRequest, power: i32) -> Result<Vec<TrainSegment>> {
     let start: f64 = options.parse("start", "a number in [0, 1)", |s| (0.0..1.0).contains(s))?;
     let end: f64 = options.parse("end", "a number in (0, 1]", |&e| e > 0.0 && e <= 1.0)?;
     let every: f64 = options.parse("every", "a number above 0", |&e: &f64| e > 0.0 && e.is_finite())?;
@@ -39,5 +39,5 @@ fn build(options: &Options, ask: Ask, power: i32) -> Result<Vec<Segment>> {
     }
     let epochs = ask.epochs as f64;
     let ramp = Ramp { sparsity: ask.sparsity, start: start * epochs, end: end * epochs, every, power };
-    Ok(vec![Segment { ramp: Some(ramp), ..plain(ask.epochs) }])
+    Ok(vec![TrainSegment { ramp: Some(ramp), ..plain(ask.epochs) }])
 }

@@ -10,7 +10,7 @@ use burn_core::backend::tensor::FloatTensor;
 use burn_core::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn_core::tensor::{Tensor, activation::relu, module::batch_norm_train};
 use rayon::prelude::*;
-use resprout_kernels::Kernel;
+use resprout_kernels::Isa;
 use resprout_kernels::norm::{Affine, InputCoefficients, Moments, gradient_sums, input_gradient, normalise};
 
 /// A batch normalisation's results.
@@ -99,7 +99,7 @@ fn forward(x: &CpuTensor, gamma: &CpuTensor, beta: &CpuTensor, epsilon: f64, rel
     let shape = x.shape().to_vec();
     let (count, plane) = (shape[1], shape[2] * shape[3]);
     let (gamma, beta) = (contiguous(gamma.clone()), contiguous(beta.clone()));
-    let (data, kernel) = (elements(x), Kernel::best());
+    let (data, kernel) = (elements(x), Isa::best());
     let mut out = vec![0.0; data.len()];
     let channels = by_channel_mut(&mut out, count, plane)
         .into_par_iter()
@@ -153,7 +153,7 @@ impl Backward<Flex, 3> for BatchNormNode {
 fn backward(x: &CpuTensor, channels: &[Channel], grad: &CpuTensor) -> [CpuTensor; 3] {
     let shape = x.shape().to_vec();
     let (count, plane) = (shape[1], shape[2] * shape[3]);
-    let (data, grad, kernel) = (elements(x), elements(grad), Kernel::best());
+    let (data, grad, kernel) = (elements(x), elements(grad), Isa::best());
     let mut dx = vec![0.0; data.len()];
     let sums: Vec<(f32, f32)> = by_channel_mut(&mut dx, count, plane)
         .into_par_iter()

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use resprout_kernels::backward::{GradScratch, InputScratch};
 use resprout_kernels::conv::Scratch;
 use resprout_kernels::dense::ROWS;
-use resprout_kernels::{Activation, ConvShape, InputGrad, Kernel, PackedConv, WeightGrad};
+use resprout_kernels::{Activation, ConvShape, InputGrad, Isa, PackedConv, WeightGrad};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -87,7 +87,7 @@ fn forward(x: CpuTensor, weight: CpuTensor, options: ConvOptions<2>) -> CpuTenso
     let mut out = vec![0.0; images * size];
     out.par_chunks_exact_mut(size).zip(elements(&x).par_chunks_exact(image)).for_each(|(out, image)| {
         in_shares(out, shape.out_channels, images, |channels, out| {
-            SCRATCH.with_borrow_mut(|(scratch, ..)| conv.run(Kernel::best(), image, channels, out, scratch));
+            SCRATCH.with_borrow_mut(|(scratch, ..)| conv.run(Isa::best(), image, channels, out, scratch));
         });
     });
     cpu_tensor(out, [images, shape.out_channels, out_h, out_w])
@@ -105,7 +105,7 @@ fn input_grad(x: CpuTensor, weight: CpuTensor, grad: CpuTensor, options: ConvOpt
     let mut out = vec![0.0; images * image];
     out.par_chunks_exact_mut(image).zip(elements(&grad).par_chunks_exact(size)).for_each(|(out, grad)| {
         in_shares(out, shape.in_channels, images, |channels, out| {
-            SCRATCH.with_borrow_mut(|(_, scratch, _)| backward.run(Kernel::best(), grad, channels, out, scratch));
+            SCRATCH.with_borrow_mut(|(_, scratch, _)| backward.run(Isa::best(), grad, channels, out, scratch));
         });
     });
     cpu_tensor(out, [images, shape.in_channels, shape.in_h, shape.in_w])
@@ -127,7 +127,7 @@ fn weight_grad(x: CpuTensor, weight: CpuTensor, grad: CpuTensor, options: ConvOp
             in_shares(&mut sum, shape.out_channels, images.div_ceil(share), |channels, sum| {
                 SCRATCH.with_borrow_mut(|(.., scratch)| {
                     for (inputs, grads) in inputs.chunks(together * image).zip(grads.chunks(together * size)) {
-                        backward.add(Kernel::best(), inputs, grads, channels.clone(), sum, scratch);
+                        backward.add(Isa::best(), inputs, grads, channels.clone(), sum, scratch);
                     }
                 });
             });

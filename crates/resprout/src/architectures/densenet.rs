@@ -1,26 +1,26 @@
 //! DenseNet-121 with torchvision's names.
 
-use super::Recipe;
+use super::Architecture;
 use super::build::{Net, Value, Window};
 use crate::error::Result;
 use crate::table::Entry;
 
 const PAPER: &str = "Huang, Liu, van der Maaten, Weinberger, Densely connected convolutional networks, CVPR 2017";
 
-pub(super) const DENSENET_121: Entry<Recipe> = Entry {
+pub(super) const DENSENET_121: Entry<Architecture> = Entry {
     name: "densenet-121",
     about: "torchvision's densenet121; images of 3x224x224",
     paper: PAPER,
     options: &[],
-    build: Recipe { image: [3, 224, 224], classes: 1000, layers: |net, classes| layers(net, false, classes) },
+    build: Architecture { image: [3, 224, 224], classes: 1000, layers: |net, classes| layers(net, false, classes) },
 };
 
-pub(super) const DENSENET_121_CIFAR: Entry<Recipe> = Entry {
+pub(super) const DENSENET_121_CIFAR: Entry<Architecture> = Entry {
     name: "densenet-121-cifar",
     about: "densenet121 with a 3x3 stem of stride 1 and no pooling behind it; images of 3x32x32",
     paper: PAPER,
     options: &[],
-    build: Recipe { image: [3, 32, 32], classes: 10, layers: |net, classes| layers(net, true, classes) },
+    build: Architecture { image: [3, 32, 32], classes: 10, layers: |net, classes| layers(net, true, classes) },
 };
 
 const GROWTH: usize = 32;

@@ -1,24 +1,24 @@
 //! LeNet-300-100 and LeNet-5 as the pruning literature uses them.
 
-use super::Recipe;
+use super::Architecture;
 use super::build::{Net, Window};
 use crate::error::Result;
 use crate::table::Entry;
 
-pub(super) const LENET_300_100: Entry<Recipe> = Entry {
+pub(super) const LENET_300_100: Entry<Architecture> = Entry {
     name: "lenet-300-100",
     about: "two hidden layers of 300 and 100 units (fc1, fc2, fc3); images of 1x28x28",
     paper: "LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, 1998",
     options: &[],
-    build: Recipe { image: [1, 28, 28], classes: 10, layers: mlp },
+    build: Architecture { image: [1, 28, 28], classes: 10, layers: mlp },
 };
 
-pub(super) const LENET_5: Entry<Recipe> = Entry {
+pub(super) const LENET_5: Entry<Architecture> = Entry {
     name: "lenet-5",
     about: "the form that pruning papers use, Caffe's 431,080 parameters and ReLU: 20 and 50 channels, 500 units (conv1, conv2, fc1, fc2)",
     paper: "Lee, Ajanthan, Torr, SNIP, ICLR 2019, LeNet-5-Caffe",
     options: &[],
-    build: Recipe { image: [1, 28, 28], classes: 10, layers: caffe },
+    build: Architecture { image: [1, 28, 28], classes: 10, layers: caffe },
 };
 
 fn mlp(net: &mut Net, classes: usize) -> Result<String> {

@@ -1,16 +1,16 @@
 //! MobileNetV2 with torchvision's names.
 
-use super::Recipe;
+use super::Architecture;
 use super::build::{Net, Value, Window};
 use crate::error::Result;
 use crate::table::Entry;
 
-pub(super) const MOBILENET_V2: Entry<Recipe> = Entry {
+pub(super) const MOBILENET_V2: Entry<Architecture> = Entry {
     name: "mobilenet-v2",
     about: "torchvision's mobilenet_v2, without its dropout; images of 3x224x224",
     paper: "Sandler, Howard, Zhu, Zhmoginov, Chen, MobileNetV2, CVPR 2018",
     options: &[],
-    build: Recipe { image: [3, 224, 224], classes: 1000, layers },
+    build: Architecture { image: [3, 224, 224], classes: 1000, layers },
 };
 
 /// Expansion, channels, blocks and stride of each stage.

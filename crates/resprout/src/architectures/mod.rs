@@ -30,7 +30,7 @@ pub struct Shape {
 pub type Build = fn(&mut build::Net, classes: usize) -> Result<String>;
 
 /// How a row builds: the usual image and number of classes, and the layers.
-pub struct Recipe {
+pub struct Architecture {
     /// Channels, height and width.
     pub image: [usize; 3],
     /// Classes.
@@ -40,7 +40,7 @@ pub struct Recipe {
 }
 
 /// All architectures.
-pub static ARCHITECTURES: &[Entry<Recipe>] = &[
+pub static ARCHITECTURES: &[Entry<Architecture>] = &[
     lenet::LENET_300_100,
     lenet::LENET_5,
     vgg::VGG_16_BN_CIFAR,

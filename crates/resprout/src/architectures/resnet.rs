@@ -1,7 +1,7 @@
 //! Residual networks: those of CIFAR without weights in their shortcuts, and those of ImageNet with
 //! their own stem or with that usual for small images.
 
-use super::Recipe;
+use super::Architecture;
 use super::build::{Net, Value, Window};
 use crate::error::Result;
 use crate::table::Entry;
@@ -13,12 +13,12 @@ const IMAGENET: [usize; 3] = [3, 224, 224];
 /// A residual network of CIFAR with `$blocks` blocks per stage.
 macro_rules! option_a {
     ($constant:ident, $name:literal, $blocks:literal) => {
-        pub(super) const $constant: Entry<Recipe> = Entry {
+        pub(super) const $constant: Entry<Architecture> = Entry {
             name: $name,
             about: "16, 32, 64 channels, shortcuts without weights (option A: conv1, bn1, layerS.B, linear); images of 3x32x32",
             paper: PAPER,
             options: &[],
-            build: Recipe { image: CIFAR, classes: 10, layers: |net, classes| thin(net, $blocks, classes) },
+            build: Architecture { image: CIFAR, classes: 10, layers: |net, classes| thin(net, $blocks, classes) },
         };
     };
 }
@@ -31,12 +31,12 @@ option_a!(RESNET_56, "resnet-56", 9);
 /// A residual network of ImageNet.
 macro_rules! wide {
     ($constant:ident, $name:literal, $blocks:expr, $bottleneck:literal, $image:expr, $classes:literal, $about:literal) => {
-        pub(super) const $constant: Entry<Recipe> = Entry {
+        pub(super) const $constant: Entry<Architecture> = Entry {
             name: $name,
             about: $about,
             paper: PAPER,
             options: &[],
-            build: Recipe {
+            build: Architecture {
                 image: $image,
                 classes: $classes,
                 layers: |net, classes| wide(net, $blocks, $bottleneck, $classes == 10, classes),

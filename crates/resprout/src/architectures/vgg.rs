@@ -1,6 +1,6 @@
 //! VGG for images of 32x32: convolutions with batch normalisation and one linear layer.
 
-use super::Recipe;
+use super::Architecture;
 use super::build::{Net, Window};
 use crate::error::Result;
 use crate::table::Entry;
@@ -11,28 +11,28 @@ const PAPER: &str = "Simonyan, Zisserman, Very deep convolutional networks, ICLR
 const VGG_16: &[usize] = &[64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0];
 const VGG_19: &[usize] = &[64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512, 0];
 
-pub(super) const VGG_16_BN_CIFAR: Entry<Recipe> = Entry {
+pub(super) const VGG_16_BN_CIFAR: Entry<Architecture> = Entry {
     name: "vgg-16-bn-cifar",
     about: "13 convolutions without bias, mean, one linear layer (features.N, classifier); images of 3x32x32",
     paper: PAPER,
     options: &[],
-    build: Recipe { image: [3, 32, 32], classes: 10, layers: |net, classes| mean_head(net, VGG_16, classes) },
+    build: Architecture { image: [3, 32, 32], classes: 10, layers: |net, classes| mean_head(net, VGG_16, classes) },
 };
 
-pub(super) const VGG_19_BN_CIFAR: Entry<Recipe> = Entry {
+pub(super) const VGG_19_BN_CIFAR: Entry<Architecture> = Entry {
     name: "vgg-19-bn-cifar",
     about: "16 convolutions without bias, mean, one linear layer (features.N, classifier); images of 3x32x32",
     paper: PAPER,
     options: &[],
-    build: Recipe { image: [3, 32, 32], classes: 10, layers: |net, classes| mean_head(net, VGG_19, classes) },
+    build: Architecture { image: [3, 32, 32], classes: 10, layers: |net, classes| mean_head(net, VGG_19, classes) },
 };
 
-pub(super) const VGG_LIKE: Entry<Recipe> = Entry {
+pub(super) const VGG_LIKE: Entry<Architecture> = Entry {
     name: "vgg-like",
     about: "VGG-D of SNIP: 13 convolutions, linear layers of 512 and 512 units, batch normalisation everywhere; images of 3x32x32",
     paper: "Lee, Ajanthan, Torr, SNIP, ICLR 2019",
     options: &[],
-    build: Recipe { image: [3, 32, 32], classes: 10, layers: snip },
+    build: Architecture { image: [3, 32, 32], classes: 10, layers: snip },
 };
 
 /// `features.N` counted as in a torch Sequential of Conv, BatchNorm, ReLU and MaxPool.

@@ -1,7 +1,7 @@
 //! How long a walk will take, and which layers are worth their time where there is not enough.
 
 use super::site::WeightRows;
-use super::sweep::Sweep;
+use super::store::ActivationStore;
 use super::visitor::Visitor;
 use super::walk::{follow, weight_param};
 use crate::error::Result;
@@ -10,7 +10,7 @@ use crate::linalg::median;
 use crate::model::Model;
 use crate::ops::{Compute, Op};
 use crate::tensor::Tensor;
-use resprout_kernels::Kernel;
+use resprout_kernels::Isa;
 use resprout_kernels::dense::{COLS, Tile};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,7 +65,7 @@ fn measure() -> f64 {
     let turn = |_| {
         let start = Instant::now();
         for _ in 0..64 {
-            Kernel::best().outer(STEPS, 0, 8, COLS, std::hint::black_box(&a), &b, &mut tile);
+            Isa::best().outer(STEPS, 0, 8, COLS, std::hint::black_box(&a), &b, &mut tile);
             std::hint::black_box(&tile);
         }
         (2 * 64 * STEPS * 8 * COLS) as f64 / start.elapsed().as_secs_f64().max(1e-9)
@@ -159,20 +159,20 @@ const FEW: usize = 8;
 /// By how much each layer's output suffers from pruning it, on the dense network's own inputs: squared error by variance. Zero
 /// at steps without weights.
 pub(super) fn gains(model: &Model, pruned: &Plan, dense: &Plan, images: &Tensor) -> Result<Vec<f64>> {
-    let mut sweep = Sweep::new(dense, &images.first(FEW.min(images.shape[0])))?;
+    let mut store = ActivationStore::new(dense, &images.first(FEW.min(images.shape[0])))?;
     let mut gains = vec![0.0; dense.steps.len()];
     for (index, (step, pruned)) in dense.steps.iter().zip(&pruned.steps).enumerate() {
-        let values = |sweep: &Sweep, step: &Step| -> Vec<f32> {
-            (0..sweep.chunks()).flat_map(|chunk| sweep.value(chunk, step.output()).data.iter().copied()).collect()
+        let values = |store: &ActivationStore, step: &Step| -> Vec<f32> {
+            (0..store.chunks()).flat_map(|chunk| store.value(chunk, step.output()).data.iter().copied()).collect()
         };
         let weights = weight_param(model, pruned).is_some() && matches!(step.compute, Compute::Conv(_) | Compute::Linear { .. });
         let without = weights.then(|| {
-            sweep.run_keeping(step, &pruned.compute);
-            values(&sweep, step)
+            store.run_keeping(step, &pruned.compute);
+            values(&store, step)
         });
-        sweep.run(step);
+        store.run(step);
         if let Some(without) = without {
-            gains[index] = relative_error(&without, &values(&sweep, step));
+            gains[index] = relative_error(&without, &values(&store, step));
         }
     }
     Ok(gains)

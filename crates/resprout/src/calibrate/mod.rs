@@ -5,22 +5,22 @@
 //! one in lock-step, through all images once; what is measured at a layer is measured when a repair
 //! asks for it, and not before.
 
+pub mod cache;
 pub mod checkup;
 pub mod forecast;
 pub(crate) mod normal;
-pub mod recording;
 pub mod site;
 pub mod stats;
-pub mod sweep;
+pub mod store;
 pub(crate) mod target;
 pub mod visitor;
 pub(crate) mod walk;
 
+pub use cache::{ActivationCache, Dense};
 pub use checkup::{Checkup, checkup};
 pub use forecast::{Outline, Speed};
-pub use recording::{Dense, Recording};
 pub use site::{NormParams, NormSite, WeightSite};
 pub use stats::{ChannelStats, PairStats};
-pub use sweep::Sweep;
+pub use store::ActivationStore;
 pub use visitor::{Needs, Visitor};
 pub use walk::{WalkOutcome, walk};

@@ -6,10 +6,10 @@ use super::target::DenseTarget;
 use crate::ops::Op;
 use crate::random::SplitMix64;
 use rayon::prelude::*;
-use resprout_kernels::Kernel;
+use resprout_kernels::Isa;
 use resprout_kernels::conv::Scratch;
 use resprout_kernels::gram::{
-    NARROW, PackedRows, Patches, SparseRow, accumulate, accumulate_narrow, narrow_stride, sparse_cross, sparse_product, strip,
+    CsrRow, NARROW, PackedRows, Patches, accumulate, accumulate_narrow, narrow_stride, sparse_cross, sparse_product, strip,
 };
 use std::ops::Range;
 
@@ -142,8 +142,8 @@ pub(super) struct Part {
 impl Part {
     /// The layer's input in this image.
     fn input<'s>(&self, site: &'s WeightSite) -> &'s [f32] {
-        let value = site.sweep.value(self.chunk, site.input_slot());
-        let image_len = value.len() / site.sweep.batch();
+        let value = site.store.value(self.chunk, site.input_slot());
+        let image_len = value.len() / site.store.batch();
         &value.data[self.image * image_len..][..image_len]
     }
 }
@@ -152,7 +152,7 @@ impl Sample {
     /// Every row, or about `most` of them, the same number from every image, drawn from `seed`.
     pub fn new(site: &WeightSite, inputs: &Inputs, most: usize, seed: u64) -> Sample {
         let images: Vec<(usize, usize)> =
-            (0..site.sweep.chunks()).flat_map(|chunk| (0..site.sweep.images(chunk)).map(move |image| (chunk, image))).collect();
+            (0..site.store.chunks()).flat_map(|chunk| (0..site.store.images(chunk)).map(move |image| (chunk, image))).collect();
         let per_image = most.div_ceil(images.len().max(1)).clamp(1, inputs.positions.max(1));
         let mut blocks: Vec<Vec<Part>> = Vec::new();
         let mut room = 0;
@@ -255,7 +255,7 @@ fn mirror(matrix: &mut [f64], len: usize, stride: usize) {
 /// What outputs have become so far: their weights, and what is added.
 pub(crate) struct CurrentRows {
     /// The weights that are left, by output.
-    pub weights: Vec<SparseRow>,
+    pub weights: Vec<CsrRow>,
     /// Intercepts, by output.
     pub intercepts: Vec<f32>,
 }
@@ -366,7 +366,7 @@ impl<'r> Rows<'r> {
             let (columns, stride) = self.columns(block);
             let targets = self.targets(block, outputs, target, current, &columns, stride);
             let mut products = vec![0.0; count];
-            sparse_cross(Kernel::best(), &targets, &columns, stride, &asked, &mut products);
+            sparse_cross(Isa::best(), &targets, &columns, stride, &asked, &mut products);
             (inputs, products)
         };
         let bytes = PackedRows::bytes(width, if needs_gram { PackedRows::MOST } else { 0 }) + count * size_of::<f32>();
@@ -422,7 +422,7 @@ impl<'r> Rows<'r> {
     ) -> Vec<f32> {
         let mut targets = vec![0.0; outputs.len() * stride];
         if let Some(current) = current {
-            sparse_product(Kernel::best(), &current.weights, columns, stride, &mut targets);
+            sparse_product(Isa::best(), &current.weights, columns, stride, &mut targets);
         }
         let mut at = 0;
         for part in block {
@@ -449,7 +449,7 @@ impl<'r> Rows<'r> {
         target: Option<(&DenseTarget, Option<&CurrentRows>)>,
         cross: &mut [f64],
     ) {
-        let (width, kernel) = (self.inputs.width(), Kernel::best());
+        let (width, kernel) = (self.inputs.width(), Isa::best());
         let needs_gram = gram.is_some();
         let of_block = |block: &Vec<Part>| {
             let (columns, stride) = self.columns(block);
@@ -479,7 +479,7 @@ impl<'r> Rows<'r> {
 
 /// Adds `left' * right` to `out`, strips of it in parallel; of a symmetric product the upper triangle.
 fn add(out: &mut [f64], left: &[PackedRows], right: &[PackedRows], width: usize, symmetric: bool) {
-    let (kernel, strip) = (Kernel::best(), strip(out.len() / width));
+    let (kernel, strip) = (Isa::best(), strip(out.len() / width));
     out.par_chunks_mut(strip * width).enumerate().for_each(|(i, out)| {
         accumulate(kernel, left, right, i * strip, if symmetric { i * strip } else { 0 }, out);
     });

@@ -2,7 +2,7 @@
 
 use super::normal::Inputs;
 use super::stats::{ChannelStats, PairStats};
-use super::sweep::Sweep;
+use super::store::ActivationStore;
 use super::walk::Follow;
 use crate::error::{Error, Result};
 use crate::forward::{BatchNormStep, Step};
@@ -155,8 +155,8 @@ pub struct WeightSite<'w> {
     pub(super) op: &'w Op,
     pub(super) follow: &'w Follow,
     pub(super) step: &'w Step,
-    pub(super) sweep: &'w mut Sweep,
-    pub(super) dense: Option<&'w Sweep>,
+    pub(super) store: &'w mut ActivationStore,
+    pub(super) dense: Option<&'w ActivationStore>,
     /// Whether the output slot holds what the current weights compute.
     pub(super) fresh: bool,
 }
@@ -171,19 +171,19 @@ impl WeightSite<'_> {
     pub fn pair_groups(&mut self, groups: usize) -> Result<Vec<PairStats>> {
         self.refresh()?;
         let (slot, last) = (self.step.output(), self.channels_last());
-        Ok(self.sweep.pair_stats(slot, self.dense()?, slot, last, groups))
+        Ok(self.store.pair_stats(slot, self.dense()?, slot, last, groups))
     }
 
     /// Statistics of the layer's output in the pruned network for the first so many images (rounded up
     /// to whole chunks), for ascending numbers of images.
     pub fn stats_of_first(&mut self, counts: &[usize]) -> Result<Vec<ChannelStats>> {
         self.refresh()?;
-        Ok(self.sweep.stats_of_first(self.step.output(), self.channels_last(), counts))
+        Ok(self.store.stats_of_first(self.step.output(), self.channels_last(), counts))
     }
 
     /// The number of calibration images.
     pub fn images(&self) -> usize {
-        (0..self.sweep.chunks()).map(|chunk| self.sweep.images(chunk)).sum()
+        (0..self.store.chunks()).map(|chunk| self.store.images(chunk)).sum()
     }
 
     /// Marks the weights, bias or norm as changed.
@@ -198,8 +198,8 @@ impl WeightSite<'_> {
     /// The inputs of the layer in the pruned network, as rows of a matrix; `None` where they are not a
     /// matrix in memory.
     pub fn inputs(&self) -> Option<Inputs> {
-        let input = &self.sweep.value(0, self.input_slot()).shape;
-        Inputs::new(self.op, input, self.sweep.batch(), &self.follow.weight_shape, &self.weights)
+        let input = &self.store.value(0, self.input_slot()).shape;
+        Inputs::new(self.op, input, self.store.batch(), &self.follow.weight_shape, &self.weights)
     }
 
     /// Numbers in the order of the rows, one per weight, in the order of the file.
@@ -240,7 +240,7 @@ impl WeightSite<'_> {
         matches!(self.op, Op::MatMul | Op::Gemm { .. })
     }
 
-    pub(super) fn dense(&self) -> Result<&Sweep> {
+    pub(super) fn dense(&self) -> Result<&ActivationStore> {
         self.dense.ok_or_else(|| Error::data("a repair has not said that it needs the dense network"))
     }
 
@@ -248,14 +248,14 @@ impl WeightSite<'_> {
     pub(crate) fn refresh(&mut self) -> Result<()> {
         if !self.fresh {
             let compute = self.compute()?;
-            self.sweep.run_keeping(self.step, &compute);
+            self.store.run_keeping(self.step, &compute);
             self.fresh = true;
         }
         Ok(())
     }
 
     fn compute(&self) -> Result<Compute> {
-        let input = self.sweep.value(0, self.input_slot()).shape.clone();
+        let input = self.store.value(0, self.input_slot()).shape.clone();
         let constant = |tensor: Tensor| Some(Fact::constant(Arc::new(Value::F32(tensor))));
         let mut facts =
             vec![Some(Fact::of_shape(input)), constant(stored_weights(self.op, &self.weights, &self.follow.weight_shape))];
@@ -287,19 +287,19 @@ pub struct NormSite<'w> {
     /// What each chunk is normalised by on its way on, if not by `params`.
     pub per_chunk: Option<Vec<ChannelStats>>,
     pub(super) slot: usize,
-    pub(super) sweep: &'w Sweep,
-    pub(super) dense: Option<&'w Sweep>,
+    pub(super) store: &'w ActivationStore,
+    pub(super) dense: Option<&'w ActivationStore>,
 }
 
 impl NormSite<'_> {
     /// Statistics of the input in the pruned network.
     pub fn stats(&self) -> ChannelStats {
-        self.sweep.stats(self.slot, false)
+        self.store.stats(self.slot, false)
     }
 
     /// The same for every chunk of images.
     pub fn chunk_stats(&self) -> Vec<ChannelStats> {
-        self.sweep.chunk_stats(self.slot, false)
+        self.store.chunk_stats(self.slot, false)
     }
 
     /// Statistics of the input in both networks.
@@ -310,7 +310,7 @@ impl NormSite<'_> {
     /// The same in up to `groups` groups of images.
     pub fn pair_groups(&self, groups: usize) -> Result<Vec<PairStats>> {
         let dense = self.dense.ok_or_else(|| Error::data("a repair has not said that it needs the dense network"))?;
-        Ok(self.sweep.pair_stats(self.slot, dense, self.slot, false, groups))
+        Ok(self.store.pair_stats(self.slot, dense, self.slot, false, groups))
     }
 }
 

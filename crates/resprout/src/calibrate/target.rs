@@ -2,7 +2,7 @@
 
 use super::normal::Part;
 use super::site::WeightSite;
-use super::sweep::Sweep;
+use super::store::ActivationStore;
 use crate::error::Result;
 use resprout_kernels::Activation;
 
@@ -13,7 +13,7 @@ use resprout_kernels::Activation;
 /// output `z` becomes `u = scale * z + shift`, the sum `u + other`, and then the activation's.
 pub(crate) struct DenseTarget<'s> {
     site: &'s WeightSite<'s>,
-    dense: &'s Sweep,
+    dense: &'s ActivationStore,
     /// Scale and shift of the dense network's BatchNormalization (or 1 and 0), per channel.
     dense_affine: Vec<(f64, f64)>,
     /// Below this scale a channel's output is left alone: what is behind hardly sees it.
@@ -50,10 +50,10 @@ impl<'s> DenseTarget<'s> {
     }
 
     /// A channel of a value at some positions of an image.
-    fn values(&self, sweep: &Sweep, slot: usize, part: &Part, channel: usize) -> Vec<f32> {
+    fn values(&self, store: &ActivationStore, slot: usize, part: &Part, channel: usize) -> Vec<f32> {
         let channels = self.site.weights.rows;
-        let value = sweep.value(part.chunk, slot);
-        let image_len = value.len() / sweep.batch();
+        let value = store.value(part.chunk, slot);
+        let image_len = value.len() / store.batch();
         let image = &value.data[part.image * image_len..][..image_len];
         let (start, step) = if self.site.channels_last() { (channel, channels) } else { (channel * (image_len / channels), 1) };
         let positions = &part.positions;
@@ -69,7 +69,7 @@ impl<'s> DenseTarget<'s> {
     /// The target of channel `c` at the positions of a part of an image. With `behind`, errors behind the activation's bounds do
     /// not count: then `out` holds what the pruned network's output is now, in units before the BatchNormalization.
     pub(super) fn fill(&self, part: &Part, c: usize, behind: bool, out: &mut [f32]) {
-        let values = |sweep: &Sweep, slot: usize| self.values(sweep, slot, part, c);
+        let values = |store: &ActivationStore, slot: usize| self.values(store, slot, part, c);
         let dense = values(self.dense, self.site.step.output());
         let (scale, shift) = self.dense_affine[c];
         let bounds = self.bounds.filter(|_| behind);
@@ -77,7 +77,7 @@ impl<'s> DenseTarget<'s> {
             out.copy_from_slice(&dense);
             return;
         }
-        let other = self.site.follow.other.map(|slot| values(self.site.sweep, slot));
+        let other = self.site.follow.other.map(|slot| values(self.site.store, slot));
         let dense_other = self.site.follow.other.filter(|_| self.sum).map(|slot| values(self.dense, slot));
         let at = |values: &Option<Vec<f32>>, i: usize| values.as_ref().map_or(0.0, |values| f64::from(values[i]));
         for (i, (out, dense)) in out.iter_mut().zip(dense).enumerate() {

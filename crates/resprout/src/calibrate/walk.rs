@@ -1,9 +1,9 @@
 //! The driver: the pruned network, and the dense one in lock-step, layer by layer.
 
+use super::cache::Dense;
 use super::forecast::{Forecast, gains};
-use super::recording::Dense;
 use super::site::{NormParams, NormSite, WeightSite, stored_bias, stored_weights, weight_rows};
-use super::sweep::Sweep;
+use super::store::ActivationStore;
 use super::visitor::{Needs, Visitor};
 use crate::error::{Error, Result};
 use crate::forward::{Plan, PlanOptions, Step, plan_chunk};
@@ -87,42 +87,42 @@ pub(crate) fn walk_within<'d>(
     let mut outcome = WalkOutcome { acted: vec![false; visitors.len()], ..WalkOutcome::default() };
     let shared = shared_weights(model);
     let folded = if needs.weights { model.folded_norms() } else { HashSet::new() };
-    let mut lanes = Lanes {
-        sweep: Sweep::new(&plan, images)?,
-        dense: needs.dense.then(|| DenseLane::new(recorded, &plan, images, &needs)).transpose()?,
+    let mut lock_step = LockStep {
+        store: ActivationStore::new(&plan, images)?,
+        dense: needs.dense.then(|| ReferencePass::new(recorded, &plan, images, &needs)).transpose()?,
         statistics_only: HashSet::new(),
     };
-    let networks = 1 + usize::from(matches!(lanes.dense, Some(DenseLane::Running(..))));
+    let networks = 1 + usize::from(matches!(lock_step.dense, Some(ReferencePass::Running(..))));
     let forecast = Forecast::new(model, &plan, images.shape[0], networks, visitors)?;
     if forecast.seconds() > limit {
         let dense_plan = self::plan(dense, images, &needs)?;
-        lanes.statistics_only = forecast.left_out(limit, &gains(model, &plan, &dense_plan, images)?);
+        lock_step.statistics_only = forecast.left_out(limit, &gains(model, &plan, &dense_plan, images)?);
     }
-    outcome.expected_seconds = forecast.seconds() - lanes.statistics_only.iter().map(|&i| forecast.visits(i)).sum::<f64>();
+    outcome.expected_seconds = forecast.seconds() - lock_step.statistics_only.iter().map(|&i| forecast.visits(i)).sum::<f64>();
     progress.begin(&with_time(stage, outcome.expected_seconds), (outcome.expected_seconds * 1e3) as u64);
     for index in 0..plan.steps.len() {
         progress.check()?;
         let step = &plan.steps[index];
         let visits = forecast.visits(index);
         if visits > 0.0 && start.elapsed().as_secs_f64() + visits + forecast.computing_from(index) > limit {
-            lanes.statistics_only.insert(index);
+            lock_step.statistics_only.insert(index);
         }
         let name = model.graph.layers[step.layer].name.clone();
         if step.batch_norm.is_some() {
-            lanes.norm(model, dense, (&plan, index), &name, visitors, &mut outcome)?;
+            lock_step.norm(model, dense, (&plan, index), &name, visitors, &mut outcome)?;
         } else if let Some(param) = weight_param(model, step).filter(|_| needs.weights && step.first_input().is_some()) {
             if shared.contains(&param) {
                 outcome.warnings.push(format!("{name}: shares its weights with another layer and is left as it is"));
-                lanes.run(step, index);
+                lock_step.run(step, index);
             } else {
                 let mut follow = follow(&plan, index, model.weight(&param)?.shape.clone());
                 follow.folded = folded.contains(&step.layer);
-                lanes.weights(model, dense, (&plan, index), &follow, &name, visitors, &mut outcome)?;
+                lock_step.weights(model, dense, (&plan, index), &follow, &name, visitors, &mut outcome)?;
             }
         } else {
-            lanes.run(step, index);
+            lock_step.run(step, index);
         }
-        let left_out = lanes.statistics_only.contains(&index);
+        let left_out = lock_step.statistics_only.contains(&index);
         if visits > 0.0 && limit.is_finite() {
             if left_out { &mut outcome.statistics_only } else { &mut outcome.fitted }.push(name);
         }
@@ -149,48 +149,48 @@ fn with_time(stage: &str, seconds: f64) -> String {
 }
 
 /// Both networks, all images at the same layer.
-struct Lanes<'d> {
-    sweep: Sweep,
-    dense: Option<DenseLane<'d>>,
+struct LockStep<'d> {
+    store: ActivationStore,
+    dense: Option<ReferencePass<'d>>,
     /// Steps whose weights get no more than statistics.
     statistics_only: HashSet<usize>,
 }
 
 /// The dense network's values at the layer, computed now or before.
-enum DenseLane<'d> {
-    Running(Sweep, Box<Plan>),
-    Recorded(&'d Sweep),
+enum ReferencePass<'d> {
+    Running(ActivationStore, Box<Plan>),
+    Recorded(&'d ActivationStore),
 }
 
-impl<'d> DenseLane<'d> {
-    fn new(dense: Dense<'d>, pruned: &Plan, images: &Tensor, needs: &Needs) -> Result<DenseLane<'d>> {
+impl<'d> ReferencePass<'d> {
+    fn new(dense: Dense<'d>, pruned: &Plan, images: &Tensor, needs: &Needs) -> Result<ReferencePass<'d>> {
         let plan = plan(dense.model(), images, needs)?;
         if !plan.steps.iter().map(|step| step.layer).eq(pruned.steps.iter().map(|step| step.layer)) {
             return Err(Error::data("the dense network has other layers than the pruned one"));
         }
         match dense.values(&plan, images) {
-            Some(sweep) => Ok(DenseLane::Recorded(sweep)),
-            None => Ok(DenseLane::Running(Sweep::new(&plan, images)?, Box::new(plan))),
+            Some(store) => Ok(ReferencePass::Recorded(store)),
+            None => Ok(ReferencePass::Running(ActivationStore::new(&plan, images)?, Box::new(plan))),
         }
     }
 
-    fn values(&self) -> &Sweep {
+    fn values(&self) -> &ActivationStore {
         match self {
-            DenseLane::Running(sweep, _) => sweep,
-            DenseLane::Recorded(sweep) => sweep,
+            ReferencePass::Running(store, _) => store,
+            ReferencePass::Recorded(store) => store,
         }
     }
 }
 
-impl Lanes<'_> {
+impl LockStep<'_> {
     fn run(&mut self, step: &Step, index: usize) {
-        self.sweep.run(step);
+        self.store.run(step);
         self.run_dense(index);
     }
 
     fn run_dense(&mut self, index: usize) {
-        if let Some(DenseLane::Running(sweep, plan)) = &mut self.dense {
-            sweep.run(&plan.steps[index]);
+        if let Some(ReferencePass::Running(store, plan)) = &mut self.dense {
+            store.run(&plan.steps[index]);
         }
     }
 
@@ -217,8 +217,8 @@ impl Lanes<'_> {
             statistics_only: self.statistics_only.contains(&index),
             per_chunk: None,
             slot,
-            sweep: &self.sweep,
-            dense: self.dense.as_ref().map(DenseLane::values),
+            store: &self.store,
+            dense: self.dense.as_ref().map(ReferencePass::values),
         };
         for (index, visitor) in visitors.iter().enumerate() {
             let before = std::mem::take(&mut site.changed);
@@ -239,7 +239,7 @@ impl Lanes<'_> {
             Some(chunks) => chunks.iter().map(own).collect(),
             None => vec![params.compute(norm.activation)],
         };
-        self.sweep.run_each(step, |chunk| &computes[chunk.min(computes.len() - 1)]);
+        self.store.run_each(step, |chunk| &computes[chunk.min(computes.len() - 1)]);
         self.run_dense(index);
         Ok(())
     }
@@ -265,7 +265,7 @@ impl Lanes<'_> {
         let (op, param) = (layer.op.clone(), layer.inputs[1].clone());
         let weight = model.weight(&param)?;
         let Some(weights) = weight_rows(&op, weight, model.masks.get(&param)) else {
-            self.sweep.run(step);
+            self.store.run(step);
             return Ok(());
         };
         let norm_step = follow.norm.and_then(|norm| plan.steps[norm].batch_norm.clone());
@@ -284,8 +284,8 @@ impl Lanes<'_> {
             op: &op,
             follow,
             step,
-            sweep: &mut self.sweep,
-            dense: self.dense.as_ref().map(DenseLane::values),
+            store: &mut self.store,
+            dense: self.dense.as_ref().map(ReferencePass::values),
             fresh: false,
         };
         for (index, visitor) in visitors.iter().enumerate() {
@@ -296,7 +296,7 @@ impl Lanes<'_> {
         }
         site.refresh()?;
         let WeightSite { weights, bias, norm, warnings, changed, recalibrated, .. } = site;
-        self.sweep.release(step);
+        self.store.release(step);
         outcome.warnings.extend(warnings.into_iter().map(|warning| format!("{name}: {warning}")));
         outcome.folded += usize::from(recalibrated);
         if !changed {

@@ -2,13 +2,13 @@
 
 use super::curves::{Curve, curves};
 use super::recommend::{Constraints, Recommendation};
-use super::regime::{Crossing, Death, Thresholds, Transition, Winner, crossings, deaths, transitions, winners};
+use super::regime::{Collapse, Crossing, Thresholds, Transition, Winner, collapses, crossings, transitions, winners};
 use super::run::Failure;
-use super::{Measured, Metric, Record};
+use super::{CellResult, Metric, Record};
 use serde::{Deserialize, Serialize};
 
 /// Raised whenever a field changes its meaning or goes away.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// A study as data: all that its report shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub struct ModelStudy {
     /// The metric of guessing.
     pub chance: f64,
     /// The dense network.
-    pub dense: Measured,
+    pub dense: CellResult,
     /// One per way of pruning and repair.
     pub curves: Vec<Curve>,
     /// Where recalibration fails and repair still recovers.
@@ -53,7 +53,7 @@ pub struct ModelStudy {
     /// The best allocation, sparsity by sparsity.
     pub winners: Vec<Winner>,
     /// Which layer died first.
-    pub deaths: Vec<Death>,
+    pub collapses: Vec<Collapse>,
     /// The operating point to use.
     pub recommended: Option<Recommendation>,
 }
@@ -111,7 +111,7 @@ impl ModelStudy {
             transitions: transitions(&curves, dense_value, chance, thresholds),
             crossings: crossings(&curves),
             winners: winners(&curves),
-            deaths: deaths(&curves, &dense.layers, thresholds),
+            collapses: collapses(&curves, &dense.layers, thresholds),
             recommended: constraints.recommend(&curves, dense_value),
             curves,
         })

@@ -1,6 +1,6 @@
 //! Recoverability curves: how a way of pruning and repair does, sparsity by sparsity.
 
-use super::{Cell, Metric, Record, Signs};
+use super::{Cell, LayerDiagnostics, Metric, Record};
 use crate::eval::Estimate;
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +66,7 @@ pub struct Point {
     pub compression_ratio: f64,
     /// Multiply-accumulates before by after.
     pub theoretical_speedup: Option<f64>,
-    /// As [`Measured::sparse_bytes`](super::Measured::sparse_bytes).
+    /// As [`CellResult::sparse_bytes`](super::CellResult::sparse_bytes).
     pub sparse_bytes: u64,
     /// The metric.
     pub value: f64,
@@ -79,7 +79,7 @@ pub struct Point {
     /// Mean KL divergence from the dense network.
     pub kl: Option<f64>,
     /// Of the first seed.
-    pub signs: Signs,
+    pub diagnostics: LayerDiagnostics,
 }
 
 /// One way at all its sparsities, ascending.
@@ -143,6 +143,6 @@ fn point(sparsity: f64, records: &[&Record], metric: Metric) -> Option<Point> {
         sd: (estimates.len() > 1).then(|| (squares / (estimates.len() - 1) as f64).sqrt()),
         seeds: records.len(),
         kl: mean(&mut records.iter().filter_map(|r| Some(r.result.evaluation.kl?.value))),
-        signs: first.signs.clone(),
+        diagnostics: first.diagnostics.clone(),
     })
 }

@@ -8,18 +8,18 @@
 
 pub mod analysis;
 pub mod curves;
+pub mod diagnostics;
 pub mod grid;
 pub mod journal;
 pub mod recommend;
 pub mod regime;
 pub mod run;
-pub mod signs;
 
 pub use analysis::Analysis;
+pub use diagnostics::LayerDiagnostics;
 pub use grid::Grid;
 pub use journal::Journal;
-pub use run::{Images, RunOptions, Subject, run};
-pub use signs::Signs;
+pub use run::{Images, StudyOptions, Subject, run};
 
 use crate::eval::Evaluation;
 use crate::report::SparsityInfo;
@@ -78,7 +78,7 @@ impl Cell {
 
 /// What was measured of a cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Measured {
+pub struct CellResult {
     /// Realised sparsity.
     pub sparsity: SparsityInfo,
     /// Bytes of the parameters in a sparse file: four for each that is not zero, one bit for each prunable one.
@@ -93,8 +93,8 @@ pub struct Measured {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<String>,
     /// What the layers compute, beside the dense ones.
-    #[serde(default)]
-    pub signs: Signs,
+    #[serde(default, alias = "signs")] // journals of version 0.1
+    pub diagnostics: LayerDiagnostics,
     /// What the user should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -106,7 +106,7 @@ pub struct Record {
     /// Which cell.
     pub cell: Cell,
     /// What was measured.
-    pub result: Measured,
+    pub result: CellResult,
 }
 
 /// What networks are compared by.

@@ -30,7 +30,7 @@ impl Default for Thresholds {
 pub struct Transition {
     /// The repair's curve.
     pub way: Way,
-    /// Measured sparsities inside.
+    /// CellResult sparsities inside.
     pub measured: Vec<f64>,
     /// From, to: between measured sparsities.
     pub ranges: Vec<[f64; 2]>,
@@ -187,7 +187,7 @@ pub fn winners(curves: &[Curve]) -> Vec<Winner> {
 
 /// The first layer whose outputs hardly vary any more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Death {
+pub struct Collapse {
     /// On which curve.
     pub way: Way,
     /// The lowest measured sparsity where it happens.
@@ -203,14 +203,14 @@ pub struct Death {
 }
 
 /// Where each curve loses its first layer, if it does.
-pub fn deaths(curves: &[Curve], layers: &[String], thresholds: &Thresholds) -> Vec<Death> {
+pub fn collapses(curves: &[Curve], layers: &[String], thresholds: &Thresholds) -> Vec<Collapse> {
     let of_curve = |curve: &Curve| {
         curve.points.iter().find_map(|point| {
             let dead =
                 |(index, kept): (usize, &Option<f64>)| kept.filter(|kept| *kept < thresholds.dead).map(|kept| (index, kept));
-            let mut dead = point.signs.kept_variance.iter().enumerate().filter_map(dead);
+            let mut dead = point.diagnostics.kept_variance.iter().enumerate().filter_map(dead);
             let (index, kept_variance) = dead.next()?;
-            Some(Death {
+            Some(Collapse {
                 way: curve.way.clone(),
                 sparsity: point.sparsity,
                 layer: layers.get(index)?.clone(),
@@ -226,7 +226,7 @@ pub fn deaths(curves: &[Curve], layers: &[String], thresholds: &Thresholds) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::Signs;
+    use crate::study::LayerDiagnostics;
     use crate::study::curves::Point;
 
     fn curve(allocation: &str, repair: &str, points: &[(f64, f64)]) -> Curve {
@@ -248,7 +248,7 @@ mod tests {
             sd: None,
             seeds: 1,
             kl: None,
-            signs: Signs { kept_variance: vec![Some(1.0), Some(value * 0.02)], ..Signs::default() },
+            diagnostics: LayerDiagnostics { kept_variance: vec![Some(1.0), Some(value * 0.02)], ..LayerDiagnostics::default() },
         };
         Curve { way, points: points.iter().map(point).collect() }
     }
@@ -283,7 +283,7 @@ mod tests {
     fn the_first_dead_layer_is_named() {
         let curves = [curve("erk", "none", &[(0.8, 0.9), (0.9, 0.2)])];
         let names = ["a".to_string(), "b".to_string()];
-        let found = deaths(&curves, &names, &Thresholds::default());
+        let found = collapses(&curves, &names, &Thresholds::default());
         assert_eq!((found[0].sparsity, found[0].layer.as_str(), found[0].index, found[0].layers), (0.9, "b", 1, 1));
     }
 }

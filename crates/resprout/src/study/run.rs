@@ -1,10 +1,10 @@
 //! Measures the cells that a journal does not have yet.
 
+use super::diagnostics::{diagnostics, rounded, unrepairable};
 use super::grid::criterion_needs_images;
 use super::journal::{self, Journal};
-use super::signs::{rounded, signs, unrepairable};
-use super::{Cell, Measured, Record, Signs};
-use crate::calibrate::{Dense, Recording};
+use super::{Cell, CellResult, LayerDiagnostics, Record};
+use crate::calibrate::{ActivationCache, Dense};
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::{self, OutputKind, images_sha256, sha256};
 use crate::forward::LayerMacs;
@@ -49,15 +49,15 @@ pub struct Subject {
     pub cells: Vec<Cell>,
 }
 
-/// How a study runs. Only `memory` and `signs_images` can change a result.
+/// How a study runs. Only `memory` and `diagnostic_images` can change a result.
 #[derive(Clone, Debug)]
-pub struct RunOptions {
+pub struct StudyOptions {
     /// Cells that are measured at a time.
     pub jobs: usize,
     /// As [`RepairOptions::memory`], for each job. What they share of the dense network is kept where it fits beside a job.
     pub memory: usize,
     /// Calibration images, from the first on, on which [`Signs`] are measured; 0 for no signs.
-    pub signs_images: usize,
+    pub diagnostic_images: usize,
     /// The part `i` of `n`, from 1 on, of the work.
     pub shard: Option<(usize, usize)>,
 }
@@ -95,7 +95,7 @@ pub fn run(
     subjects: &[Subject],
     done: HashMap<String, (Record, String)>,
     journal: &Journal,
-    options: &RunOptions,
+    options: &StudyOptions,
     progress: &dyn Progress,
 ) -> Result<RunOutcome> {
     let prepared: Vec<Prepared> = subjects.iter().map(|subject| Prepared::new(subject, options)).collect();
@@ -179,7 +179,7 @@ impl State {
     }
 }
 
-fn measure_group(group: &Group, journal: &Journal, options: &RunOptions, state: &State, progress: &dyn Progress) -> Result<()> {
+fn measure_group(group: &Group, journal: &Journal, options: &StudyOptions, state: &State, progress: &dyn Progress) -> Result<()> {
     let subject = group.subject;
     let todo: Vec<usize> = group.cells.clone().filter(|&i| !lock(&state.done).contains_key(&subject.keys[i])).collect();
     state.check(progress)?;
@@ -224,7 +224,7 @@ struct Prepared<'a> {
 #[derive(Clone)]
 struct Recorded {
     choice: (usize, u64),
-    recording: Arc<Option<Recording>>,
+    recording: Arc<Option<ActivationCache>>,
 }
 
 /// What takes the dense model on the test images.
@@ -244,7 +244,7 @@ struct Masked {
 }
 
 impl<'a> Prepared<'a> {
-    fn new(subject: &'a Subject, options: &RunOptions) -> Prepared<'a> {
+    fn new(subject: &'a Subject, options: &StudyOptions) -> Prepared<'a> {
         let Images { pool, test, labels } = &*subject.images;
         let mut calibrations = HashMap::new();
         for cell in subject.cells.iter().filter(|cell| !cell.is_dense()) {
@@ -260,7 +260,7 @@ impl<'a> Prepared<'a> {
             let calibration = hashes.get(&(cell.calibration_images, cell.seed));
             let of_subject = format!(
                 "{} {tests} {labels:?} {:?} {calibration:?} {} {}{masks}",
-                subject.sha256, subject.rule, options.memory, options.signs_images
+                subject.sha256, subject.rule, options.memory, options.diagnostic_images
             );
             journal::key(cell, &of_subject)
         };
@@ -314,7 +314,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// Waits where another job is just making it.
-    fn recording(&self, cell: &Cell, options: &RunOptions) -> Result<Arc<Option<Recording>>> {
+    fn recording(&self, cell: &Cell, options: &StudyOptions) -> Result<Arc<Option<ActivationCache>>> {
         let choice = (cell.calibration_images, cell.seed);
         let mut last = lock(&self.recording);
         if let Some(known) = last.as_ref().filter(|known| known.choice == choice) {
@@ -322,12 +322,12 @@ impl<'a> Prepared<'a> {
         }
         // The old one goes before the new one is made.
         *last = None;
-        let recording = Arc::new(Recording::new(&self.subject.model, self.calibration(cell)?, options.memory, &Quiet)?);
+        let recording = Arc::new(ActivationCache::new(&self.subject.model, self.calibration(cell)?, options.memory, &Quiet)?);
         *last = Some(Recorded { choice, recording: recording.clone() });
         Ok(recording)
     }
 
-    fn masked(&self, cell: &Cell, options: &RunOptions) -> Result<Masked> {
+    fn masked(&self, cell: &Cell, options: &StudyOptions) -> Result<Masked> {
         let dense = &self.subject.model;
         let shared = self.shared()?;
         let mut pruned = dense.clone();
@@ -336,7 +336,7 @@ impl<'a> Prepared<'a> {
             false => self.prune(&mut pruned, cell)?.layers,
         };
         let rows = report::layer_rows(&pruned, &layers, shared.macs.as_ref())?;
-        let unrepairable = match self.signs_images(cell, options)? {
+        let unrepairable = match self.diagnostic_images(cell, options)? {
             Some(images) => {
                 let recording = self.recording(cell, options)?;
                 unrepairable(&pruned, Dense::recorded(dense, &recording), &shared.layers, &images)?
@@ -346,12 +346,12 @@ impl<'a> Prepared<'a> {
         Ok(Masked { pruned, rows, unrepairable })
     }
 
-    fn signs_images(&self, cell: &Cell, options: &RunOptions) -> Result<Option<Tensor>> {
-        if cell.is_dense() || options.signs_images == 0 {
+    fn diagnostic_images(&self, cell: &Cell, options: &StudyOptions) -> Result<Option<Tensor>> {
+        if cell.is_dense() || options.diagnostic_images == 0 {
             return Ok(None);
         }
         let images = self.calibration(cell)?;
-        Ok(Some(images.first(options.signs_images.min(images.shape[0]))))
+        Ok(Some(images.first(options.diagnostic_images.min(images.shape[0]))))
     }
 
     fn prune(&self, model: &mut Model, cell: &Cell) -> Result<PruneOutcome> {
@@ -388,7 +388,7 @@ impl<'a> Prepared<'a> {
         prune_scored(model, &scored, &options)
     }
 
-    fn measure(&self, cell: &Cell, masked: &Masked, options: &RunOptions) -> Result<Measured> {
+    fn measure(&self, cell: &Cell, masked: &Masked, options: &StudyOptions) -> Result<CellResult> {
         let dense = &self.subject.model;
         let shared = self.shared()?;
         let mut model = masked.pruned.clone();
@@ -407,21 +407,21 @@ impl<'a> Prepared<'a> {
         let evaluation = eval::compare(&results, &shared.outputs, images.labels.as_deref(), shared.kind)?;
         let asked = (!cell.is_dense()).then_some(cell.sparsity);
         let sparsity = report::sparsity_info(&model, &masked.rows, asked, shared.macs.as_ref());
-        let mut found = Signs { unrepairable: masked.unrepairable.clone(), ..Signs::default() };
-        if let Some(images) = self.signs_images(cell, options)? {
+        let mut found = LayerDiagnostics { unrepairable: masked.unrepairable.clone(), ..LayerDiagnostics::default() };
+        if let Some(images) = self.diagnostic_images(cell, options)? {
             let recording = self.recording(cell, options)?;
             let recorded = Dense::recorded(dense, &recording);
-            [found.kept_variance, found.correlation] = signs(&model, recorded, &shared.layers, &images)?;
+            [found.kept_variance, found.correlation] = diagnostics(&model, recorded, &shared.layers, &images)?;
             found.density = shared.layers.iter().map(|layer| density(&model, layer)).collect();
         }
-        Ok(Measured {
+        Ok(CellResult {
             sparse_bytes: 4 * report::nonzero_parameters(&model) as u64 + (sparsity.prunable as u64).div_ceil(8),
             sparsity,
             evaluation,
             images: images.test.shape[0],
             classes: (shared.kind != OutputKind::Other).then(|| shared.outputs.shape[1]),
             layers: if cell.is_dense() { shared.layers.iter().map(|layer| layer.layer.clone()).collect() } else { Vec::new() },
-            signs: found,
+            diagnostics: found,
             warnings,
         })
     }

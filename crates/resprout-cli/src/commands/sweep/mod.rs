@@ -7,12 +7,12 @@ use super::{check_json_target, write_json};
 use crate::args::{Launcher, SweepArgs};
 use crate::render::{study_page, text};
 use anyhow::bail;
-use recipe::Recipe;
+use recipe::StudyRecipe;
 use resprout::formats::atomic;
 use resprout::progress::Progress;
 use resprout::study::recommend::Constraints;
 use resprout::study::regime::Thresholds;
-use resprout::study::{self, Analysis, Journal, Record, RunOptions, journal};
+use resprout::study::{self, Analysis, Journal, Record, StudyOptions, journal};
 use resprout::{Error, ErrorKind, Result};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ const JOURNAL: &str = "journal.jsonl";
 pub const STUDY: &str = "study.json";
 
 pub fn run(args: &SweepArgs, threads: Option<usize>, progress: &dyn Progress) -> anyhow::Result<()> {
-    let recipe = Recipe::read(args.recipe.as_deref())?;
+    let recipe = StudyRecipe::read(args.recipe.as_deref())?;
     let (thresholds, constraints) = (thresholds(args)?, constraints(args)?);
     check_json_target(args.json.as_deref())?;
     std::fs::create_dir_all(&args.output).map_err(|e| Error::io(&args.output, e))?;
@@ -39,8 +39,12 @@ pub fn run(args: &SweepArgs, threads: Option<usize>, progress: &dyn Progress) ->
     atomic::write(&args.output.join("recipe.json"), format!("{json:#}\n").as_bytes())?;
 
     let (subjects, mut failures, notes) = recipe.subjects()?;
-    let options =
-        RunOptions { jobs: args.jobs.get(), memory: recipe.memory_bytes(), signs_images: recipe.signs_images, shard: args.shard };
+    let options = StudyOptions {
+        jobs: args.jobs.get(),
+        memory: recipe.memory_bytes(),
+        diagnostic_images: recipe.diagnostic_images,
+        shard: args.shard,
+    };
     let outcome = study::run(&subjects, journals.merged, &journals.own, &options, progress)?;
     failures.extend(outcome.failures);
     if args.shard.is_none() {

@@ -22,10 +22,10 @@ const DIGITS: &str = "digits";
 /// Calibration images for seeds other than 0 are drawn from the first so many times the largest number.
 const POOL: usize = 4;
 
-/// Everything that decides what a study measures. Keys that are missing have the defaults of [`Recipe::default`].
+/// Everything that decides what a study measures. Keys that are missing have the defaults of [`StudyRecipe::default`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Recipe {
+pub struct StudyRecipe {
     /// What is studied.
     pub models: Vec<Entry>,
     /// Images of every model that does not name its own.
@@ -43,12 +43,12 @@ pub struct Recipe {
     /// As `prune --memory`, for each job, and for the decoded test images.
     pub memory: f64,
     /// Calibration images on which each layer is compared with the dense one; 0 for none.
-    pub signs_images: usize,
+    pub diagnostic_images: usize,
 }
 
-impl Default for Recipe {
-    fn default() -> Recipe {
-        Recipe {
+impl Default for StudyRecipe {
+    fn default() -> StudyRecipe {
+        StudyRecipe {
             models: Vec::new(),
             images: ImageKeys::default(),
             grid: Grid::default(),
@@ -56,7 +56,7 @@ impl Default for Recipe {
             include_grouped: false,
             regrow: false,
             memory: 4.0,
-            signs_images: 64,
+            diagnostic_images: 64,
         }
     }
 }
@@ -136,17 +136,20 @@ fn option(message: String) -> Error {
     Error::new(ErrorKind::Option, message)
 }
 
-impl Recipe {
+impl StudyRecipe {
     /// Reads a file, or the embedded study.
-    pub fn read(path: Option<&Path>) -> Result<Recipe> {
-        let Some(path) = path else { return Recipe::parse(embedded::STUDY) };
+    pub fn read(path: Option<&Path>) -> Result<StudyRecipe> {
+        let Some(path) = path else { return StudyRecipe::parse(embedded::STUDY) };
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        Recipe::parse(&text).map_err(|e| e.at(path.display()))
+        StudyRecipe::parse(&text).map_err(|e| e.at(path.display()))
     }
 
-    fn parse(text: &str) -> Result<Recipe> {
+    fn parse(text: &str) -> Result<StudyRecipe> {
         let mut value: Value = serde_saphyr::from_str(text).map_err(|e| option(e.to_string()))?;
-        check_keys(&value, &Recipe::default(), "")?;
+        if value.get("signs_images").is_some() {
+            return Err(option("signs_images: this key is called diagnostic_images now".into()));
+        }
+        check_keys(&value, &StudyRecipe::default(), "")?;
         if let Some(models) = value.get_mut("models").and_then(Value::as_array_mut) {
             for model in models {
                 if let Value::String(path) = model {
@@ -155,7 +158,7 @@ impl Recipe {
                 check_keys(model, &Entry::default(), " of a model")?;
             }
         }
-        let recipe: Recipe = serde_json::from_value(value).map_err(|e| option(e.to_string()))?;
+        let recipe: StudyRecipe = serde_json::from_value(value).map_err(|e| option(e.to_string()))?;
         recipe.check()?;
         Ok(recipe)
     }
@@ -225,7 +228,7 @@ impl Entry {
 
     fn open(
         &self,
-        recipe: &Recipe,
+        recipe: &StudyRecipe,
         shared: &mut Vec<(String, Arc<Images>)>,
         notes: &mut Vec<String>,
     ) -> Result<(Model, String, Arc<Images>)> {
@@ -250,7 +253,7 @@ impl Entry {
         Ok((model, sha256(identity.as_bytes()), images))
     }
 
-    fn digits(&self, recipe: &Recipe, keys: &ImageKeys) -> Result<Images> {
+    fn digits(&self, recipe: &StudyRecipe, keys: &ImageKeys) -> Result<Images> {
         if let Some(path) = keys.calibration.as_ref().or(keys.data.as_ref()) {
             return Err(option(format!("models: {DIGITS}: has images of its own; {} cannot replace them", path.display())));
         }
@@ -278,7 +281,7 @@ fn share(
 }
 
 fn open_images(
-    recipe: &Recipe,
+    recipe: &StudyRecipe,
     keys: &ImageKeys,
     args: &ImageArgs,
     channels: usize,
@@ -295,7 +298,7 @@ fn open_images(
     load(recipe, pool, test, channels, preprocess)
 }
 
-fn load(recipe: &Recipe, mut pool: ImageSet, test: ImageSet, channels: usize, preprocess: &Preprocess) -> Result<Images> {
+fn load(recipe: &StudyRecipe, mut pool: ImageSet, test: ImageSet, channels: usize, preprocess: &Preprocess) -> Result<Images> {
     pool.truncate(recipe.pool());
     let one = test.load(0..1, channels, preprocess)?.data.len() * size_of::<f32>();
     if let Some(bytes) = one.checked_mul(test.len()).filter(|&bytes| bytes > recipe.memory_bytes()) {
@@ -333,7 +336,7 @@ mod tests {
 
     #[test]
     fn the_embedded_study_is_valid_and_complete() {
-        let recipe = Recipe::read(None).unwrap();
+        let recipe = StudyRecipe::read(None).unwrap();
         let allocations: Vec<&str> = resprout::allocation::ALLOCATIONS.iter().map(|entry| entry.name).collect();
         assert_eq!(recipe.grid.allocations, allocations);
         for entry in resprout::repair::REPAIRS {
@@ -343,7 +346,7 @@ mod tests {
 
     #[test]
     fn wrong_keys_are_named_with_the_nearest() {
-        let wrong = |text: &str| Recipe::parse(text).unwrap_err().to_string();
+        let wrong = |text: &str| StudyRecipe::parse(text).unwrap_err().to_string();
         assert!(wrong("models: [a]\nalocations: [erk]").contains("did you mean allocations?"));
         assert!(wrong("models: [{path: a, weigths: b}]").contains("did you mean weights?"));
         assert!(wrong("models: []").contains("models"));
@@ -355,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_model_has_its_own_images_or_those_of_all() {
-        let recipe = Recipe::parse("models: [{path: a, crop: 224}, b]\ncrop: 96x64\ndata: x").unwrap();
+        let recipe = StudyRecipe::parse("models: [{path: a, crop: 224}, b]\ncrop: 96x64\ndata: x").unwrap();
         let crop = |i: usize| recipe.models[i].images.or(&recipe.images).arguments().crop.unwrap();
         assert_eq!((crop(0).as_str(), crop(1).as_str()), ("224", "96x64"));
     }

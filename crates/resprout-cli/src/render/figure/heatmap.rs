@@ -9,13 +9,13 @@ pub struct Heatmap {
     pub columns: Vec<String>,
     pub column_name: String,
     /// `[row][column]`
-    pub cells: Vec<Vec<Option<Cell>>>,
+    pub cells: Vec<Vec<Option<HeatmapCell>>>,
     /// Names of the colours, where cells are of kinds.
     pub kinds: Vec<String>,
 }
 
 /// One cell.
-pub struct Cell {
+pub struct HeatmapCell {
     /// How strong the colour is, from 0 to 1.
     pub share: f64,
     /// Which colour, by its place in [`Heatmap::kinds`].

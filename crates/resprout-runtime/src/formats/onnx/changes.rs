@@ -2,7 +2,7 @@
 
 use super::pieces::Numbers;
 use super::proto::data_type;
-use super::read::{OnnxSource, Place};
+use super::read::{Location, OnnxSource};
 use super::tensors::stored_bytes;
 use crate::error::{Error, Result};
 use crate::model::{Layer, Model, Param, View};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// Where a tensor goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Home {
+pub(super) enum DataLocation {
     /// Where it was, or among the initializers.
     Inside,
     /// Among the sparse initializers.
@@ -93,18 +93,18 @@ pub(super) fn stored<'a>(source: &'a OnnxSource, name: &str, tensor: &'a Tensor)
 /// Whether the file's nodes hand this parameter on from another one with the same numbers.
 pub(super) fn is_handed_on(model: &Model, source: &OnnxSource, name: &str, param: &Param) -> bool {
     match source.places.get(name) {
-        Some(Place::Copy(root, _)) => model.params.get(root).is_some_and(|root| same(param, root)),
+        Some(Location::Copy(root, _)) => model.params.get(root).is_some_and(|root| same(param, root)),
         _ => false,
     }
 }
 
 impl<'a> Changes<'a> {
-    pub fn new(model: &'a Model, home: impl Fn(&Tensor) -> Home) -> Result<Changes<'a>> {
+    pub fn new(model: &'a Model, location: impl Fn(&Tensor) -> DataLocation) -> Result<Changes<'a>> {
         let source = source_of(model)?;
         let mut changes =
             Changes { dropped: source.dead_initializers.clone(), dropped_nodes: source.dead_nodes.clone(), ..Changes::default() };
         for (name, param) in model.params.iter() {
-            changes.param(model, source, name, param, &home)?;
+            changes.param(model, source, name, param, &location)?;
         }
         // Parameters that are gone, with the layers that read them.
         let gone = source.places.iter().filter(|(name, _)| model.params.get(name).is_none());
@@ -129,7 +129,7 @@ impl<'a> Changes<'a> {
         source: &'a OnnxSource,
         name: &'a str,
         param: &'a Param,
-        home: &impl Fn(&Tensor) -> Home,
+        location: &impl Fn(&Tensor) -> DataLocation,
     ) -> Result<()> {
         if is_handed_on(model, source, name, param) {
             return Ok(());
@@ -137,7 +137,7 @@ impl<'a> Changes<'a> {
         let old = source.original.get(name);
         let place = source.places.get(name);
         match (place, old) {
-            (None | Some(Place::Copy(_, None)), _) => self.give(model, source, name)?,
+            (None | Some(Location::Copy(_, None)), _) => self.give(model, source, name)?,
             (_, Some(old)) if old.shape != param.shape => {
                 let shape = param.f32().map(|tensor| stored(source, name, tensor).map(|stored| stored.tensor.shape.clone()));
                 self.resized.insert(name, shape.transpose()?.unwrap_or_else(|| param.shape.clone()));
@@ -145,12 +145,12 @@ impl<'a> Changes<'a> {
             _ => {}
         }
         let tensor = param.f32();
-        match (tensor.map_or(Home::Inside, home), tensor) {
-            (Home::Sparse, Some(tensor)) => {
+        match (tensor.map_or(DataLocation::Inside, location), tensor) {
+            (DataLocation::Sparse, Some(tensor)) => {
                 place.into_iter().for_each(|place| self.take_out(place));
                 self.sparse.push((name, stored(source, name, tensor)?));
             }
-            (Home::Elsewhere, _) => place.into_iter().for_each(|place| self.take_out(place)),
+            (DataLocation::Elsewhere, _) => place.into_iter().for_each(|place| self.take_out(place)),
             _ => self.put(source, place, name, param, old)?,
         }
         Ok(())
@@ -173,7 +173,7 @@ impl<'a> Changes<'a> {
     fn put(
         &mut self,
         source: &'a OnnxSource,
-        place: Option<&Place>,
+        place: Option<&Location>,
         name: &'a str,
         param: &'a Param,
         old: Option<&Param>,
@@ -181,17 +181,17 @@ impl<'a> Changes<'a> {
         let changed = !old.is_some_and(|old| same(param, old));
         let numbers = |tensor| stored(source, name, tensor);
         match (place, param.f32().filter(|_| changed)) {
-            (None | Some(Place::Apart | Place::Copy(..)), _) => self.add(source, place, name, param)?,
-            (Some(Place::OfNode(_)), Some(_)) => self.add(source, place, name, param)?,
-            (Some(Place::Initializer(index)), Some(tensor)) => drop(self.initializers.insert(*index, numbers(tensor)?)),
-            (Some(Place::ConstantNode(index)), Some(tensor)) => drop(self.constants.insert(*index, numbers(tensor)?)),
-            (Some(Place::FilledNode(index)), Some(tensor)) => drop(self.filled.insert(*index, numbers(tensor)?)),
+            (None | Some(Location::Apart | Location::Copy(..)), _) => self.add(source, place, name, param)?,
+            (Some(Location::OfNode(_)), Some(_)) => self.add(source, place, name, param)?,
+            (Some(Location::Initializer(index)), Some(tensor)) => drop(self.initializers.insert(*index, numbers(tensor)?)),
+            (Some(Location::ConstantNode(index)), Some(tensor)) => drop(self.constants.insert(*index, numbers(tensor)?)),
+            (Some(Location::FilledNode(index)), Some(tensor)) => drop(self.filled.insert(*index, numbers(tensor)?)),
             (_, None) => {}
         }
         Ok(())
     }
 
-    fn add(&mut self, source: &'a OnnxSource, place: Option<&Place>, name: &'a str, param: &'a Param) -> Result<()> {
+    fn add(&mut self, source: &'a OnnxSource, place: Option<&Location>, name: &'a str, param: &'a Param) -> Result<()> {
         place.into_iter().for_each(|place| self.take_out(place));
         let added = match param.value().map(|value| &**value) {
             Some(Value::F32(tensor)) => Added::Numbers(stored(source, name, tensor)?),
@@ -202,13 +202,16 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
-    fn take_out(&mut self, place: &Place) {
+    fn take_out(&mut self, place: &Location) {
         match place {
-            Place::Initializer(index) => drop(self.dropped.insert(*index)),
-            Place::ConstantNode(index) | Place::FilledNode(index) | Place::OfNode(index) | Place::Copy(_, Some(index)) => {
+            Location::Initializer(index) => drop(self.dropped.insert(*index)),
+            Location::ConstantNode(index)
+            | Location::FilledNode(index)
+            | Location::OfNode(index)
+            | Location::Copy(_, Some(index)) => {
                 self.dropped_nodes.insert(*index);
             }
-            Place::Copy(_, None) | Place::Apart => {}
+            Location::Copy(_, None) | Location::Apart => {}
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::model::Layer;
 use crate::ops::{Fact, Op, axis_index, fold};
 use crate::tensor::{Tensor, Value, strides};
-use resprout_kernels::Kernel;
+use resprout_kernels::Isa;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -82,7 +82,7 @@ impl<'l, 'a> Constants<'l, 'a> {
                     name => reduced(name, node, facts).or_else(|| each(name, facts)),
                 }
             }
-            op => fold(op, facts, Kernel::best()).ok()?,
+            op => fold(op, facts, Isa::best()).ok()?,
         }
     }
 }

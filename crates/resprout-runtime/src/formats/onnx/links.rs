@@ -5,15 +5,15 @@
 
 use super::fold::{self, Constants};
 use super::proto::{GraphProto, TensorProto};
-use super::read::{Aside, Place};
+use super::read::{Aside, Location};
 use super::tensors::widened;
 use crate::error::Result;
-use crate::model::view::{Step, View};
+use crate::model::view::{View, ViewStep};
 use crate::model::{Layer, Param, ParamTable};
 use crate::ops::{Fact, Op, fold as fold_op, permutation};
 use crate::tensor::Value;
 use prost::bytes::Bytes;
-use resprout_kernels::Kernel;
+use resprout_kernels::Isa;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub(super) fn link(
     layers: Vec<Layer>,
     outputs: &[String],
     params: &mut ParamTable,
-    places: &mut HashMap<String, Place>,
+    places: &mut HashMap<String, Location>,
     nodes: &HashMap<String, usize>,
 ) -> Result<Linked> {
     let gone = vec![false; layers.len()];
@@ -66,7 +66,7 @@ pub(super) struct Linker<'a> {
     gone: Vec<bool>,
     outputs: &'a [String],
     pub(super) params: &'a mut ParamTable,
-    pub(super) places: &'a mut HashMap<String, Place>,
+    pub(super) places: &'a mut HashMap<String, Location>,
     pub(super) nodes: &'a HashMap<String, usize>,
 }
 
@@ -104,7 +104,7 @@ impl Linker<'_> {
             };
             if is_vector(param) && readers.get(from).is_some_and(|readers| readers.len() > 1) {
                 let (from, to, param) = (from.clone(), to.clone(), param.clone());
-                self.places.insert(to.clone(), Place::Copy(from, self.nodes.get(&self.layers[index].name).copied()));
+                self.places.insert(to.clone(), Location::Copy(from, self.nodes.get(&self.layers[index].name).copied()));
                 self.params.insert(to, param);
             } else {
                 known_as.insert(to.clone(), from.clone());
@@ -125,7 +125,7 @@ impl Linker<'_> {
                 let first = all[0] == (index, slot) && all.iter().all(owned) && !self.is_output(name);
                 let Some(param) = self.params.get(name).filter(|param| is_vector(param) && !first).cloned() else { continue };
                 let copy = self.free_name(format!("{}.{what}", layer.name));
-                self.places.insert(copy.clone(), Place::Copy(name.clone(), None));
+                self.places.insert(copy.clone(), Location::Copy(name.clone(), None));
                 self.params.insert(copy.clone(), param);
                 self.layers[index].inputs[slot] = copy;
             }
@@ -209,13 +209,13 @@ impl Linker<'_> {
             });
             let facts: Option<Vec<Option<Fact>>> =
                 std::iter::once(Some(Some(Fact::constant(value.clone())))).chain(rest).collect();
-            let next = fold_op(&layer.op, &facts?, Kernel::best()).ok()??;
+            let next = fold_op(&layer.op, &facts?, Isa::best()).ok()??;
             converted |= matches!(layer.op, Op::Cast { .. });
             match &layer.op {
                 Op::Transpose { perm } => {
-                    view.steps.push(Step::Transpose(permutation(value.shape().len(), perm.as_deref()).ok()?))
+                    view.steps.push(ViewStep::Transpose(permutation(value.shape().len(), perm.as_deref()).ok()?))
                 }
-                _ if value.shape() != next.shape() => view.steps.push(Step::reshape(value.shape(), next.shape())),
+                _ if value.shape() != next.shape() => view.steps.push(ViewStep::reshape(value.shape(), next.shape())),
                 _ => {}
             }
             value = Arc::new(next);
@@ -227,11 +227,11 @@ impl Linker<'_> {
     /// A tensor of the file with its bytes, if they lie in another one.
     pub(super) fn stored(&self, name: &str) -> Option<(&TensorProto, Option<&Bytes>)> {
         match self.places.get(name)? {
-            Place::Initializer(index) => Some((
+            Location::Initializer(index) => Some((
                 self.link.graph.initializer.get(*index)?,
                 self.link.aside.get(index).and_then(|aside| aside.bytes.as_ref()),
             )),
-            Place::ConstantNode(index) => Some((self.link.graph.node.get(*index)?.attribute.first()?.t.as_ref()?, None)),
+            Location::ConstantNode(index) => Some((self.link.graph.node.get(*index)?.attribute.first()?.t.as_ref()?, None)),
             _ => None,
         }
     }
@@ -243,7 +243,7 @@ impl Linker<'_> {
             let Some(&writer) = self.writers().get(name.as_str()) else { continue };
             let Some(&node) = self.nodes.get(&self.layers[writer].name) else { continue };
             self.gone[writer] = true;
-            self.places.insert(name.clone(), Place::OfNode(node));
+            self.places.insert(name.clone(), Location::OfNode(node));
             self.params.insert(name.clone(), Param::from_value(value));
             linked.computed.push(name);
         }
@@ -251,9 +251,11 @@ impl Linker<'_> {
         for (index, layer) in self.layers.iter().enumerate() {
             self.gone[index] |= self.nodes.get(&layer.name).is_some_and(|node| dead_nodes.contains(node));
         }
-        let dead = |place: &Place| match place {
-            Place::Initializer(index) => dead_initializers.contains(index),
-            Place::ConstantNode(node) | Place::FilledNode(node) | Place::Copy(_, Some(node)) => dead_nodes.contains(node),
+        let dead = |place: &Location| match place {
+            Location::Initializer(index) => dead_initializers.contains(index),
+            Location::ConstantNode(node) | Location::FilledNode(node) | Location::Copy(_, Some(node)) => {
+                dead_nodes.contains(node)
+            }
             _ => false,
         };
         let names: Vec<String> = self.places.iter().filter(|(_, place)| dead(place)).map(|(name, _)| name.clone()).collect();

@@ -7,7 +7,7 @@ use super::skeleton::{self, Skeleton};
 use super::tensors::{constant_param, filled, float_param, read_tensor, spread};
 use super::{functions, fused, order};
 use crate::error::{Error, Result};
-use crate::formats::Room;
+use crate::formats::ElementBudget;
 use crate::model::Origin;
 use crate::model::{
     Dim, ElementType, Graph, GraphInput, InnerWeight, Layer, MaskTable, Model, Param, ParamData, ParamTable, View,
@@ -33,7 +33,7 @@ pub struct OnnxSource {
     /// The file, functions written out, without the numbers of large initializers.
     pub(super) bytes: Bytes,
     /// Where each parameter lies.
-    pub(super) places: HashMap<String, Place>,
+    pub(super) places: HashMap<String, Location>,
     /// The parameters as they were read, to see which have changed.
     pub(super) original: ParamTable,
     /// Version of the format.
@@ -75,7 +75,7 @@ pub(super) struct Aside {
 
 /// Where a parameter lies in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// The n-th initializer.
     Initializer(usize),
     /// The tensor of the n-th node, a Constant.
@@ -148,7 +148,7 @@ fn parse_from(
         proto.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx").map_or(1, |set| set.version);
     let mut reader = Reader::new(data, like, opset);
     for (name, tensor) in apart {
-        reader.add(name, Param::from_tensor(tensor), Place::Apart)?;
+        reader.add(name, Param::from_tensor(tensor), Location::Apart)?;
     }
     reader.initializers(graph)?;
     reader.sparse_initializers(graph)?;
@@ -189,13 +189,13 @@ fn decode(bytes: &Bytes) -> Result<ModelProto> {
 struct Reader<'a> {
     opset: i64,
     params: ParamTable,
-    places: HashMap<String, Place>,
+    places: HashMap<String, Location>,
     aside: HashMap<usize, Aside>,
     data: External<'a>,
     like: Option<&'a ParamTable>,
     nodes: HashMap<String, usize>,
     inner: Vec<InnerWeight>,
-    room: Room,
+    budget: ElementBudget,
 }
 
 impl<'a> Reader<'a> {
@@ -209,7 +209,7 @@ impl<'a> Reader<'a> {
             like,
             nodes: HashMap::new(),
             inner: Vec::new(),
-            room: Room::default(),
+            budget: ElementBudget::default(),
         }
     }
 }
@@ -237,7 +237,7 @@ impl Reader<'_> {
                 }
             }
             .map_err(|e| e.at(place()))?;
-            self.add(tensor.name.clone(), param, Place::Initializer(index))?;
+            self.add(tensor.name.clone(), param, Location::Initializer(index))?;
         }
         Ok(())
     }
@@ -247,13 +247,13 @@ impl Reader<'_> {
             let values =
                 sparse.values.as_ref().ok_or_else(|| Error::format(format!("sparse initializer {index} has no values")))?;
             let place = || format!("sparse initializer {:?}", values.name);
-            let tensor = spread(sparse, values, &mut self.room).map_err(|e| e.at(place()))?;
-            self.add(values.name.clone(), Param::from_tensor(tensor), Place::Apart)?;
+            let tensor = spread(sparse, values, &mut self.budget).map_err(|e| e.at(place()))?;
+            self.add(values.name.clone(), Param::from_tensor(tensor), Location::Apart)?;
         }
         Ok(())
     }
 
-    fn add(&mut self, name: String, param: Param, place: Place) -> Result<()> {
+    fn add(&mut self, name: String, param: Param, place: Location) -> Result<()> {
         if name.is_empty() {
             return Err(Error::format("a constant tensor has no name"));
         }
@@ -286,7 +286,7 @@ impl Reader<'_> {
     }
 
     /// A node that only holds numbers is a parameter, not a layer.
-    fn constant(&mut self, node: &NodeProto, index: usize) -> Result<Option<(Param, Place)>> {
+    fn constant(&mut self, node: &NodeProto, index: usize) -> Result<Option<(Param, Location)>> {
         if !is_standard(node) || node.output.len() != 1 {
             return Ok(None);
         }
@@ -294,17 +294,17 @@ impl Reader<'_> {
             "Constant" => {
                 let attribute = node.attribute.first().ok_or_else(|| Error::format("a Constant without a value"))?;
                 let place = match attribute.name.as_str() {
-                    "sparse_value" => Place::OfNode(index),
-                    _ => Place::ConstantNode(index),
+                    "sparse_value" => Location::OfNode(index),
+                    _ => Location::ConstantNode(index),
                 };
-                Ok(constant_param(attribute, &mut self.room)?.map(|param| (param, place)))
+                Ok(constant_param(attribute, &mut self.budget)?.map(|param| (param, place)))
             }
             "ConstantOfShape" => {
                 let shape = node.input.first().and_then(|name| self.params.i64(name));
                 let Some(shape) = shape else { return Ok(None) };
                 let fill = node.attribute.iter().find(|a| a.name == "value").and_then(|a| a.t.as_ref());
                 let fill = fill.map(|t| read_tensor(t, None)).transpose()?;
-                Ok(filled(&shape.data, fill)?.map(|param| (param, Place::FilledNode(index))))
+                Ok(filled(&shape.data, fill)?.map(|param| (param, Location::FilledNode(index))))
             }
             _ => Ok(None),
         }

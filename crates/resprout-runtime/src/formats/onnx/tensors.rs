@@ -2,7 +2,7 @@
 
 use super::proto::{AttributeProto, SparseTensorProto, TensorProto, data_type};
 use crate::error::{Error, Result};
-use crate::formats::Room;
+use crate::formats::ElementBudget;
 use crate::model::{Param, ParamData, View};
 use crate::tensor::{Array, Tensor, Value, element_count};
 use half::{bf16, f16};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 const LARGEST_FILLED: usize = 1 << 30;
 
 /// The number(s) of a Constant node, in any of its spellings; `None` for text.
-pub(super) fn constant_param(attribute: &AttributeProto, room: &mut Room) -> Result<Option<Param>> {
+pub(super) fn constant_param(attribute: &AttributeProto, budget: &mut ElementBudget) -> Result<Option<Param>> {
     let value = match attribute.name.as_str() {
         "value" => {
             let tensor = attribute.t.as_ref().ok_or_else(|| Error::format("a Constant without a tensor"))?;
@@ -23,7 +23,7 @@ pub(super) fn constant_param(attribute: &AttributeProto, room: &mut Room) -> Res
         "sparse_value" => {
             let sparse = attribute.sparse_tensor.as_ref().ok_or_else(|| Error::format("a Constant without a tensor"))?;
             let values = sparse.values.as_ref().ok_or_else(|| Error::format("a sparse tensor without values"))?;
-            return spread(sparse, values, room).map(|tensor| Some(Param::from_tensor(tensor)));
+            return spread(sparse, values, budget).map(|tensor| Some(Param::from_tensor(tensor)));
         }
         "value_float" => Value::F32(Array::new(vec![], vec![attribute.f])),
         "value_int" => Value::I64(Array::new(vec![], vec![attribute.i])),
@@ -48,10 +48,10 @@ pub(super) fn filled(shape: &[i64], fill: Option<Param>) -> Result<Option<Param>
 }
 
 /// The whole of a sparse tensor; takes its elements off `room`.
-pub(super) fn spread(sparse: &SparseTensorProto, values: &TensorProto, room: &mut Room) -> Result<Tensor> {
+pub(super) fn spread(sparse: &SparseTensorProto, values: &TensorProto, budget: &mut ElementBudget) -> Result<Tensor> {
     let shape = read_dims(&sparse.dims)?;
     let count = element_count(&shape)?;
-    room.take(count)?;
+    budget.take(count)?;
     let numbers = |tensor: &TensorProto| read_tensor(tensor, None);
     let (values, indices) = (numbers(values)?, numbers(sparse.indices.as_ref().ok_or_else(|| Error::format("no indices"))?)?);
     let values = values.f32().ok_or_else(|| Error::unsupported("values that are no 32-bit floats"))?;

@@ -3,7 +3,7 @@
 //!
 //! Everything else, known to this crate or not, is copied byte for byte.
 
-use super::changes::{Added, Changes, Home, is_handed_on, same, source_of, stored};
+use super::changes::{Added, Changes, DataLocation, is_handed_on, same, source_of, stored};
 use super::pieces::{Numbers, Pieces};
 use super::proto::{AttributeProto, Dimension, TensorProto, TensorShape, ValueInfoProto};
 use super::read::{Aside, OnnxSource, ReadOptions, read_pending};
@@ -34,7 +34,7 @@ pub fn write(model: &Model, path: &Path, storage: Storage, verify: impl FnOnce(&
     let name = path.file_name().map(|name| format!("{}.data", name.to_string_lossy())).unwrap_or_default();
     let (encoded, data) = if outside {
         let mut sidecar = Sidecar::begin(&path.with_file_name(&name), &name)?;
-        let encoded = encode_with(model, |_| Home::Inside, &mut sidecar)?;
+        let encoded = encode_with(model, |_| DataLocation::Inside, &mut sidecar)?;
         (encoded, Some(sidecar.finish()?))
     } else {
         (pieces(model, storage)?, None)
@@ -89,8 +89,10 @@ pub fn encode_as(model: &Model, storage: Storage) -> Result<Vec<u8>> {
 
 fn pieces(model: &Model, storage: Storage) -> Result<Pieces<'_>> {
     match storage {
-        Storage::Dense => encode_with(model, |_| Home::Inside, &mut Inline),
-        Storage::Sparse => encode_with(model, |tensor| if is_sparse(tensor) { Home::Sparse } else { Home::Inside }, &mut Inline),
+        Storage::Dense => encode_with(model, |_| DataLocation::Inside, &mut Inline),
+        Storage::Sparse => {
+            encode_with(model, |tensor| if is_sparse(tensor) { DataLocation::Sparse } else { DataLocation::Inside }, &mut Inline)
+        }
         Storage::External => Err(Error::unsupported("external data have a file of their own")),
     }
 }
@@ -102,7 +104,8 @@ pub(in crate::formats) type StoredTensors<'m> = Vec<(&'m str, Cow<'m, Tensor>)>;
 pub(in crate::formats) fn encode_graph(model: &Model) -> Result<(Vec<u8>, StoredTensors<'_>)> {
     let apart = |tensor: &Tensor| !tensor.shape.is_empty();
     let source = source_of(model)?;
-    let bytes = encode_with(model, |tensor| if apart(tensor) { Home::Elsewhere } else { Home::Inside }, &mut Inline)?;
+    let bytes =
+        encode_with(model, |tensor| if apart(tensor) { DataLocation::Elsewhere } else { DataLocation::Inside }, &mut Inline)?;
     let mut tensors = Vec::new();
     for (name, param) in model.params.iter().filter(|(name, param)| !is_handed_on(model, source, name, param)) {
         if let Some(tensor) = param.f32().filter(|tensor| apart(tensor)) {
@@ -117,9 +120,13 @@ fn is_sparse(tensor: &Tensor) -> bool {
     !tensor.shape.is_empty() && 3 * tensor.data.iter().filter(|value| **value != 0.0).count() < tensor.len()
 }
 
-fn encode_with<'m>(model: &'m Model, home: impl Fn(&Tensor) -> Home, outside: &mut dyn Outside) -> Result<Pieces<'m>> {
+fn encode_with<'m>(
+    model: &'m Model,
+    location: impl Fn(&Tensor) -> DataLocation,
+    outside: &mut dyn Outside,
+) -> Result<Pieces<'m>> {
     let source = source_of(model)?;
-    let changes = Changes::new(model, home)?;
+    let changes = Changes::new(model, location)?;
     let mut bytes = rewrite(&source.bytes, |number, _, content| {
         if number == field::MODEL_GRAPH { rewrite_graph(content, &changes, source, outside).map(Some) } else { Ok(None) }
     })?;

@@ -14,7 +14,7 @@ use crate::tensor::Tensor;
 use std::collections::HashMap;
 
 /// What a layer's output channels are scored by.
-pub struct Layer<'a> {
+pub struct UnitLayer<'a> {
     /// The model as it is.
     pub model: &'a Model,
     /// The layer.
@@ -28,7 +28,7 @@ pub struct Layer<'a> {
 }
 
 /// One score per output channel, not negative, comparable between layers.
-pub type Score = fn(&Layer) -> Result<Vec<f64>>;
+pub type Score = fn(&UnitLayer) -> Result<Vec<f64>>;
 
 /// A criterion of channels.
 pub struct Criterion {
@@ -102,7 +102,7 @@ pub(super) fn scores(
         progress.check()?;
         let Some(&(index, prunable)) = by_param.get(one.param.as_str()) else { continue };
         let activations = activations.get(&prunable.layer).map(Vec::as_slice);
-        let layer = Layer { model, prunable, index, seed: options.seed, activations };
+        let layer = UnitLayer { model, prunable, index, seed: options.seed, activations };
         for (score, &unit) in (criterion.score)(&layer)?.iter().zip(&one.units) {
             sums[unit] += score;
         }
@@ -112,7 +112,7 @@ pub(super) fn scores(
     Ok(sums)
 }
 
-impl Layer<'_> {
+impl UnitLayer<'_> {
     fn of_weights(&self, of: impl Fn(f64) -> f64, then: impl Fn(f64) -> f64) -> Result<Vec<f64>> {
         let weights = &self.model.weight(&self.prunable.param)?.data;
         let mut sums = vec![0.0; self.prunable.channels()];

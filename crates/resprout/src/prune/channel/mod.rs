@@ -4,7 +4,7 @@ mod costs;
 mod criteria;
 mod order;
 
-pub use criteria::{CHANNEL_CRITERIA, Criterion, Layer, Score, find};
+pub use criteria::{CHANNEL_CRITERIA, Criterion, Score, UnitLayer, find};
 pub use order::{CHANNEL_ALLOCATIONS, Order};
 
 use super::{PruneOptions, PruneOutcome};

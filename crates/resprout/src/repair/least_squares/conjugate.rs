@@ -10,7 +10,7 @@ use super::equations::Equations;
 use crate::linalg::{Cholesky as Small, dot};
 use crate::random::SplitMix64;
 use rayon::prelude::*;
-use resprout_kernels::Kernel;
+use resprout_kernels::Isa;
 use resprout_kernels::cholesky::Cholesky;
 use resprout_kernels::dense::COLS;
 use resprout_kernels::gram::{PackedRows, accumulate};
@@ -136,7 +136,7 @@ impl Conjugate {
         // So many vectors share what is read of the matrix; the results do not depend on it.
         let strip = vectors.len().div_ceil(rayon::current_num_threads()).next_multiple_of(COLS).clamp(COLS, 8 * COLS);
         out.par_chunks_mut(strip * self.len).enumerate().for_each(|(i, out)| {
-            accumulate(Kernel::best(), &left, &self.packs, i * strip, 0, out);
+            accumulate(Isa::best(), &left, &self.packs, i * strip, 0, out);
         });
         out
     }
@@ -170,10 +170,10 @@ impl Conjugate {
                 packed.set_row(row, &self.directions[i as usize].map(|v| v * scale));
             }
             let packed = [packed];
-            accumulate(Kernel::best(), &packed, &packed, 0, 0, &mut core);
+            accumulate(Isa::best(), &packed, &packed, 0, 0, &mut core);
         }
         let all: Vec<u32> = (0..RANK as u32).collect();
-        Cholesky::new(Kernel::best(), &core, RANK, &all, 1.0)
+        Cholesky::new(Isa::best(), &core, RANK, &all, 1.0)
     }
 
     /// Solves every row's equations anew for a right side, from where it stands.
@@ -243,9 +243,9 @@ impl Conjugate {
         let scaled: Vec<f64> = state.residual.iter().zip(&state.inverse_diagonal).map(|(r, d)| r * d).collect();
         let Some(core) = &state.core else { return scaled };
         let (mut inner, mut back) = ([0.0; RANK], vec![0.0; scaled.len()]);
-        project(Kernel::best(), &self.directions, &state.support, &scaled, &mut inner);
-        core.solve(Kernel::best(), &mut inner);
-        expand(Kernel::best(), &self.directions, &state.support, &inner, &mut back);
+        project(Isa::best(), &self.directions, &state.support, &scaled, &mut inner);
+        core.solve(Isa::best(), &mut inner);
+        expand(Isa::best(), &self.directions, &state.support, &inner, &mut back);
         scaled.iter().zip(back).zip(&state.inverse_diagonal).map(|((s, b), d)| s - b * d).collect()
     }
 }

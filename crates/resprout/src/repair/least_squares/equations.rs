@@ -2,7 +2,7 @@
 
 use crate::calibrate::WeightSite;
 use crate::calibrate::normal::{CurrentRows, InputSums};
-use resprout_kernels::gram::SparseRow;
+use resprout_kernels::gram::CsrRow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(super) struct Support {
 
 /// A fitted output.
 #[derive(Clone)]
-pub(super) struct Row {
+pub(super) struct RowSystem {
     /// Where its weights stand.
     pub support: Arc<[u32]>,
     /// As many weights.
@@ -81,11 +81,11 @@ impl Equations {
     }
 
     /// A row with its intercept; `None` where something is not finite.
-    pub fn row(&self, support: &Arc<[u32]>, weights: Vec<f64>, cross: &[f64]) -> Option<Row> {
+    pub fn row(&self, support: &Arc<[u32]>, weights: Vec<f64>, cross: &[f64]) -> Option<RowSystem> {
         let explained: f64 = support.iter().zip(&weights).map(|(&i, w)| self.means[i as usize] * w).sum();
         let intercept = if self.centred { cross[self.len] / self.count - explained } else { 0.0 };
         let finite = intercept.is_finite() && weights.iter().all(|&w| (w as f32).is_finite());
-        finite.then(|| Row { support: support.clone(), weights, intercept })
+        finite.then(|| RowSystem { support: support.clone(), weights, intercept })
     }
 }
 
@@ -115,7 +115,7 @@ pub(super) fn kept<'s>(supports: &'s [Support], outputs: &[usize]) -> Vec<&'s [u
 }
 
 /// What outputs compute with the rows found so far, or with the weights they had.
-pub(super) fn current(site: &WeightSite, first: usize, members: &[usize], found: &[Option<Row>]) -> CurrentRows {
+pub(super) fn current(site: &WeightSite, first: usize, members: &[usize], found: &[Option<RowSystem>]) -> CurrentRows {
     let mut current = CurrentRows { weights: Vec::new(), intercepts: Vec::new() };
     let takes_intercept = site.norm.is_some() || site.bias.is_some();
     for (&member, row) in members.iter().zip(found) {
@@ -125,13 +125,13 @@ pub(super) fn current(site: &WeightSite, first: usize, members: &[usize], found:
             Some(row) => {
                 let values = row.weights.iter().map(|&w| w as f32).collect();
                 let intercept = if takes_intercept { row.intercept } else { own };
-                (SparseRow { indices: row.support.to_vec(), values }, intercept)
+                (CsrRow { indices: row.support.to_vec(), values }, intercept)
             }
             None => {
                 let weights = site.weights.row(output);
                 let kept = (0..site.weights.len).filter(|&i| site.weights.kept(output, i));
                 let (indices, values) = kept.map(|i| (i as u32, weights[i])).unzip();
-                (SparseRow { indices, values }, own)
+                (CsrRow { indices, values }, own)
             }
         };
         current.weights.push(weights);

@@ -12,7 +12,7 @@ use crate::calibrate::target::DenseTarget;
 use crate::calibrate::{Needs, NormSite, Outline, Visitor, WeightSite};
 use crate::error::{Error, Result};
 use crate::table::{Entry, OptionSpec};
-use equations::{Equations, Row};
+use equations::{Equations, RowSystem};
 use rayon::prelude::*;
 use solve::Solver;
 
@@ -115,7 +115,7 @@ impl Visitor for LeastSquares {
         if site.norm.is_some() {
             site.norm.clone_from(&site.dense_norm);
         }
-        let rows: Vec<Option<Row>> = {
+        let rows: Vec<Option<RowSystem>> = {
             let site: &WeightSite = site;
             let target = DenseTarget::new(site, self.sum)?;
             let groups = (0..inputs.groups()).into_par_iter();
@@ -146,7 +146,14 @@ const SOLVER_BYTES: usize = 256 << 20;
 
 impl LeastSquares {
     /// Fits every output of a group; `None` where its equations are singular.
-    fn group(&self, site: &WeightSite, inputs: &Inputs, sample: &Sample, group: usize, target: &DenseTarget) -> Vec<Option<Row>> {
+    fn group(
+        &self,
+        site: &WeightSite,
+        inputs: &Inputs,
+        sample: &Sample,
+        group: usize,
+        target: &DenseTarget,
+    ) -> Vec<Option<RowSystem>> {
         let mut rows = Rows::new(site, inputs, sample, group, inputs.groups());
         let outputs: Vec<usize> = inputs.outputs(group).collect();
         let supports = equations::supports(site, &outputs);
@@ -154,7 +161,7 @@ impl LeastSquares {
         let equations = Equations::new(site, sums, self.damp);
         let rounds = if site.has_activation() { self.rounds } else { 0 };
         let solver = Solver::new(&equations, &supports);
-        let mut solutions: Vec<Option<Row>> = vec![None; outputs.len()];
+        let mut solutions: Vec<Option<RowSystem>> = vec![None; outputs.len()];
         let first = outputs[0];
         let right = |cross: &[f64], at: usize| cross[at * equations.width()..][..equations.width()].to_vec();
         for batch in solver.batches(TOGETHER, SOLVER_BYTES / inputs.groups()) {
@@ -174,10 +181,10 @@ impl LeastSquares {
 }
 
 /// Writes what was found, and lets bias or BatchNormalization take the intercept.
-fn store(site: &mut WeightSite, rows: Vec<Option<Row>>) {
+fn store(site: &mut WeightSite, rows: Vec<Option<RowSystem>>) {
     let mut failed = 0;
     for (output, row) in rows.into_iter().enumerate() {
-        let Some(Row { support, weights, intercept }) = row else {
+        let Some(RowSystem { support, weights, intercept }) = row else {
             failed += 1;
             continue;
         };

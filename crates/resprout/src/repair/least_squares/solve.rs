@@ -3,10 +3,10 @@
 
 use super::conjugate::{Conjugate, State};
 use super::cost::Costs;
-use super::equations::{Equations, Row, Support};
+use super::equations::{Equations, RowSystem, Support};
 use crate::calibrate::WeightSite;
 use rayon::prelude::*;
-use resprout_kernels::Kernel;
+use resprout_kernels::Isa;
 use resprout_kernels::cholesky::Cholesky;
 use std::sync::Arc;
 
@@ -118,7 +118,7 @@ impl Factor {
     fn new(equations: &Equations, support: &[u32]) -> Option<Factor> {
         let mut ridge = equations.ridge(support);
         for _ in 0..TRIES {
-            let factor = Cholesky::new(Kernel::best(), &equations.matrix, equations.width(), support, ridge);
+            let factor = Cholesky::new(Isa::best(), &equations.matrix, equations.width(), support, ridge);
             if let Some(factor) = factor {
                 return Some(Factor { factor, ridge });
             }
@@ -130,7 +130,7 @@ impl Factor {
     /// The ridge draws weights to `prior`, what they were: where images say little, little changes.
     fn solve(&self, right: &[f64], prior: &[f64]) -> Vec<f64> {
         let mut weights: Vec<f64> = right.iter().zip(prior).map(|(right, prior)| right + self.ridge * prior).collect();
-        self.factor.solve(Kernel::best(), &mut weights);
+        self.factor.solve(Isa::best(), &mut weights);
         weights
     }
 }
@@ -153,7 +153,7 @@ pub(super) struct Systems<'s> {
 
 impl Systems<'_> {
     /// Solves for products with targets, `[K + 1]` of each output of the batch.
-    pub fn solve(&mut self, cross: Vec<Vec<f64>>) -> Vec<Option<Row>> {
+    pub fn solve(&mut self, cross: Vec<Vec<f64>>) -> Vec<Option<RowSystem>> {
         let equations = self.solver.equations;
         let support = |member: &Member| &self.solver.supports[member.at].indices;
         let right = |(member, cross): (&Member, &Vec<f64>)| equations.right_side(support(member), cross, member.own);

@@ -1,13 +1,13 @@
 //! Layers with weights or numbers per channel, and those that join channels.
 
-use super::{Builder, Channels, PadUse, Role};
+use super::{Channels, CouplingBuilder, PadUse, Role};
 use crate::model::Layer;
 use crate::ops::{ConvAttributes, Op, PadMode};
 use crate::tensor::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-impl<'m> Builder<'m> {
+impl<'m> CouplingBuilder<'m> {
     /// Follows one layer; `None` if it is not understood.
     pub(super) fn layer(&mut self, index: usize, layer: &'m Layer) -> Option<()> {
         if self.fold(layer).is_some() {

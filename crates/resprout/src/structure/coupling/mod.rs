@@ -11,7 +11,7 @@ mod shapes;
 use crate::model::{Layer, Model};
 use crate::ops::{Fact, Op, fold};
 use crate::tensor::Value;
-use resprout_kernels::Kernel;
+use resprout_kernels::Isa;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -97,7 +97,7 @@ pub struct Coupling {
 impl Coupling {
     /// Follows the channels of a model. Output channels of weights for which `stays` gives a reason stay whole.
     pub fn new(model: &Model, stays: impl Fn(&str) -> Option<String>) -> Coupling {
-        let mut builder = Builder::new(model);
+        let mut builder = CouplingBuilder::new(model);
         for index in 0..model.graph.layers.len() {
             let layer = &model.graph.layers[index];
             if builder.layer(index, layer).is_none() {
@@ -120,7 +120,7 @@ struct Channels {
     rank: usize,
 }
 
-struct Builder<'m> {
+struct CouplingBuilder<'m> {
     model: &'m Model,
     parents: Vec<usize>,
     frozen: Vec<Option<String>>,
@@ -140,9 +140,9 @@ struct Builder<'m> {
     readers: HashMap<&'m str, usize>,
 }
 
-impl<'m> Builder<'m> {
-    fn new(model: &'m Model) -> Builder<'m> {
-        let mut builder = Builder {
+impl<'m> CouplingBuilder<'m> {
+    fn new(model: &'m Model) -> CouplingBuilder<'m> {
+        let mut builder = CouplingBuilder {
             model,
             parents: Vec::new(),
             frozen: Vec::new(),
@@ -266,7 +266,7 @@ impl<'m> Builder<'m> {
                 .map(|value| Some(Fact::constant(value))),
         };
         let facts: Vec<Option<Fact>> = layer.inputs.iter().map(fact).collect::<Option<_>>()?;
-        let value = fold(&layer.op, &facts, Kernel::best()).ok()??;
+        let value = fold(&layer.op, &facts, Isa::best()).ok()??;
         let source = layer.input(0).filter(|name| self.model.params.f32(name).is_some_and(|tensor| tensor.shape.len() == 1));
         if let (Op::Unsqueeze { .. }, Some(source)) = (&layer.op, source) {
             self.spread.insert(layer.outputs.first()?, source);

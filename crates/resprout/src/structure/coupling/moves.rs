@@ -1,10 +1,10 @@
 //! Layers that move elements or rename axes: where the channels are afterwards.
 
-use super::{Builder, Channels, ReshapeUse};
+use super::{Channels, CouplingBuilder, ReshapeUse};
 use crate::model::Layer;
 use crate::ops::{Op, axis_index};
 
-impl<'m> Builder<'m> {
+impl<'m> CouplingBuilder<'m> {
     /// Follows the channels through a layer that moves elements; `None` if it is not understood.
     pub(super) fn moved(&mut self, index: usize, layer: &'m Layer) -> Option<()> {
         match &layer.op {

@@ -4,7 +4,7 @@ use crate::model::possible_images;
 use crate::model::{Dim, Model};
 use crate::ops::{Fact, Op, fold, output_shape};
 use crate::tensor::element_count;
-use resprout_kernels::Kernel;
+use resprout_kernels::Isa;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ fn attempt<'m>(model: &'m Model, input: &[usize]) -> (usize, HashMap<&'m str, Ve
 fn fact(op: &Op, inputs: &[Option<Fact>]) -> Option<Fact> {
     let small = |fact: &Fact| element_count(&fact.shape).is_ok_and(|count| count <= FOLDED);
     if (matches!(op, Op::Shape { .. }) || inputs.iter().flatten().all(small))
-        && let Some(value) = fold(op, inputs, Kernel::best()).ok()?
+        && let Some(value) = fold(op, inputs, Isa::best()).ok()?
     {
         return Some(Fact::constant(Arc::new(value)));
     }

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// One value per pruned layer, in order, rounded to four decimals; `None` where there is none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Signs {
+pub struct LayerDiagnostics {
     /// Share of the weights that is kept.
     pub density: Vec<f64>,
     /// Variance of the layer's outputs (before any BatchNormalization) by the dense layer's, both summed over
@@ -30,7 +30,7 @@ pub(super) fn rounded(value: f64) -> f64 {
 }
 
 /// What the layers of a pruned (and perhaps repaired) network compute of `images`, beside the dense one.
-pub fn signs(model: &Model, dense: Dense, layers: &[Prunable], images: &Tensor) -> Result<[Vec<Option<f64>>; 2]> {
+pub fn diagnostics(model: &Model, dense: Dense, layers: &[Prunable], images: &Tensor) -> Result<[Vec<Option<f64>>; 2]> {
     let pairs = Pairs { local: false, pairs: Mutex::default() }.of(&mut model.clone(), dense, images)?;
     let of = |value: fn(&PairStats) -> f64| in_order(layers, &pairs, value);
     Ok([of(kept_variance), of(correlation)])

@@ -1,10 +1,10 @@
 //! Makes a program, and checks all that running it relies on.
 
-use super::arena::{LANES, LINE};
-use super::layout::{Extent, Lanes, PAGE};
+use super::arena::{LANES, VECTOR_BYTES};
+use super::layout::{Extent, PAGE, VectorLayout};
 use super::program::{Conv, Op, Placed, Pool, Program};
-use super::stream::{self, Row};
-use crate::table::Kernel;
+use super::stream::{self, SparseRow};
+use crate::isa::Isa;
 use crate::{Activation, ConvShape};
 
 /// A channel's lines are few where its border has more of them: around 4x4 there are 20.
@@ -38,7 +38,7 @@ enum Draft {
         from: Value,
         to: Value,
         shape: ConvShape,
-        rows: Vec<Row>,
+        rows: Vec<SparseRow>,
         bias: Vec<f32>,
         activation: Activation,
         added: Option<Value>,
@@ -46,11 +46,11 @@ enum Draft {
         beyond: bool,
     },
     /// A copy with a border, of which each thread has its own part or all.
-    Bordered {
+    WithHalo {
         from: Value,
         to: Value,
     },
-    Border {
+    FillHalo {
         value: Value,
     },
     Move {
@@ -100,9 +100,9 @@ impl Draft {
         match self {
             Draft::Input { .. } => vec![],
             Draft::Conv { from, added, .. } => [Some(*from), *added].into_iter().flatten().collect(),
-            Draft::Border { value } => vec![*value],
+            Draft::FillHalo { value } => vec![*value],
             Draft::Add { a, b, .. } => vec![*a, *b],
-            Draft::Bordered { from, .. }
+            Draft::WithHalo { from, .. }
             | Draft::Move { from, .. }
             | Draft::Copy { from, .. }
             | Draft::Pool { from, .. }
@@ -113,7 +113,7 @@ impl Draft {
     }
 
     /// The value whose border it reads.
-    fn border_of(&self) -> Option<Value> {
+    fn halo_of(&self) -> Option<Value> {
         match self {
             Draft::Conv { from, beyond: true, .. } | Draft::Pool { from, beyond: true, .. } => Some(*from),
             _ => None,
@@ -124,14 +124,14 @@ impl Draft {
         match self {
             Draft::Input { to, .. }
             | Draft::Conv { to, .. }
-            | Draft::Bordered { to, .. }
+            | Draft::WithHalo { to, .. }
             | Draft::Move { to, .. }
             | Draft::Copy { to, .. }
             | Draft::Pool { to, .. }
             | Draft::Affine { to, .. }
             | Draft::Add { to, .. }
             | Draft::Mean { to, .. } => Some(*to),
-            Draft::Border { value } => Some(*value),
+            Draft::FillHalo { value } => Some(*value),
             Draft::Output { .. } => None,
         }
     }
@@ -139,13 +139,13 @@ impl Draft {
 
 /// Builds a [`Program`] for a number of images that run together.
 pub struct Builder {
-    kernel: Kernel,
+    isa: Isa,
     images: usize,
     threads: usize,
     extents: Vec<Extent>,
     drafts: Vec<(String, Draft)>,
     /// The same pixels in other lanes, once they were needed.
-    moved: Vec<(Value, Lanes, Value)>,
+    moved: Vec<(Value, VectorLayout, Value)>,
     inputs: Vec<usize>,
     outputs: Vec<usize>,
 }
@@ -156,10 +156,10 @@ impl Builder {
     ///
     /// # Panics
     /// For any other number of images.
-    pub fn new(kernel: Kernel, images: usize, threads: usize) -> Builder {
+    pub fn new(isa: Isa, images: usize, threads: usize) -> Builder {
         assert!(images.is_power_of_two() && images <= LANES, "{images} images for {LANES} lanes");
         Builder {
-            kernel,
+            isa,
             images,
             threads: threads.max(1),
             extents: Vec::new(),
@@ -170,8 +170,8 @@ impl Builder {
         }
     }
 
-    fn value(&mut self, lanes: Lanes, channels: usize, size: [usize; 2]) -> Value {
-        self.extents.push(Extent { lanes, size, channels, pad: [0, 0], band: 0, copies: 1 });
+    fn value(&mut self, layout: VectorLayout, channels: usize, size: [usize; 2]) -> Value {
+        self.extents.push(Extent { layout, size, channels, halo: [0, 0], partition: 0, replicas: 1 });
         Value(self.extents.len() - 1)
     }
 
@@ -183,7 +183,7 @@ impl Builder {
 
     /// The next input, `[images, C, H, W]`.
     pub fn input(&mut self, channels: usize, size: [usize; 2]) -> Value {
-        let to = self.value(Lanes::best(self.images, size, self.threads), channels, size);
+        let to = self.value(VectorLayout::best(self.images, size, self.threads), channels, size);
         self.inputs.push(self.images * channels * size[0] * size[1]);
         self.drafts.push(("input".into(), Draft::Input { index: self.inputs.len() - 1, to }));
         to
@@ -207,11 +207,11 @@ impl Builder {
         let (out_h, out_w) = shape.out_size();
         let extent = [0, 1].map(|axis| (shape.kernel[axis] - 1) * shape.dilation[axis] + 1);
         let pads = [shape.pads[0], shape.pads[1]];
-        let (lanes, from, beyond) = self.windows(from, [out_h, out_w], extent, shape.stride, pads);
-        let to = self.value(lanes, shape.out_channels, [out_h, out_w]);
+        let (layout, from, beyond) = self.windows(from, [out_h, out_w], extent, shape.stride, pads);
+        let to = self.value(layout, shape.out_channels, [out_h, out_w]);
         let added = added.map(|added| {
             assert_eq!(self.shape(added), self.shape(to), "summand of {shape:?}");
-            self.in_lanes(added, lanes)
+            self.in_layout(added, layout)
         });
         let rows = stream::rows(&shape, weight);
         let bias = if bias.is_empty() { vec![0.0; shape.out_channels] } else { bias.to_vec() };
@@ -231,8 +231,8 @@ impl Builder {
         out: [usize; 2],
         mean: bool,
     ) -> Value {
-        let (lanes, from, beyond) = self.windows(from, out, kernel, stride, pads);
-        let to = self.value(lanes, self.extents[from.0].channels, out);
+        let (layout, from, beyond) = self.windows(from, out, kernel, stride, pads);
+        let to = self.value(layout, self.extents[from.0].channels, out);
         self.drafts.push((name.into(), Draft::Pool { from, to, kernel, stride, pads, mean, beyond }));
         to
     }
@@ -244,7 +244,7 @@ impl Builder {
     pub fn affine(&mut self, name: &str, from: Value, scale: &[f32], shift: &[f32], activation: Activation) -> Value {
         let extent = self.extents[from.0];
         assert!(scale.len() == extent.channels && shift.len() == extent.channels, "scale and shift of {name}");
-        let to = self.value(extent.lanes, extent.channels, extent.size);
+        let to = self.value(extent.layout, extent.channels, extent.size);
         self.drafts.push((name.into(), Draft::Affine { from, to, scale: scale.to_vec(), shift: shift.to_vec(), activation }));
         to
     }
@@ -256,8 +256,8 @@ impl Builder {
     pub fn add(&mut self, name: &str, a: Value, b: Value, activation: Activation) -> Value {
         assert_eq!(self.shape(a), self.shape(b), "summands of {name}");
         let extent = self.extents[a.0];
-        let b = self.in_lanes(b, extent.lanes);
-        let to = self.value(extent.lanes, extent.channels, extent.size);
+        let b = self.in_layout(b, extent.layout);
+        let to = self.value(extent.layout, extent.channels, extent.size);
         self.drafts.push((name.into(), Draft::Add { a, b, to, activation }));
         to
     }
@@ -269,11 +269,11 @@ impl Builder {
     pub fn concat(&mut self, name: &str, parts: &[Value]) -> Value {
         let first = self.extents[parts[0].0];
         let channels = parts.iter().map(|part| self.extents[part.0].channels).sum();
-        let to = self.value(first.lanes, channels, first.size);
+        let to = self.value(first.layout, channels, first.size);
         let mut begin = 0;
         for &part in parts {
             assert_eq!(self.extents[part.0].size, first.size, "parts of {name}");
-            let from = self.in_lanes(part, first.lanes);
+            let from = self.in_layout(part, first.layout);
             self.drafts.push((name.into(), Draft::Copy { from, to, first: begin }));
             begin += self.extents[part.0].channels;
         }
@@ -283,7 +283,7 @@ impl Builder {
     /// The mean over all pixels of an image: one pixel for each channel.
     pub fn mean(&mut self, name: &str, from: Value) -> Value {
         let channels = self.extents[from.0].channels;
-        let to = self.value(Lanes::best(self.images, [1, 1], self.threads), channels, [1, 1]);
+        let to = self.value(VectorLayout::best(self.images, [1, 1], self.threads), channels, [1, 1]);
         self.drafts.push((name.into(), Draft::Mean { from, to }));
         to
     }
@@ -304,63 +304,66 @@ impl Builder {
         kernel: [usize; 2],
         stride: [usize; 2],
         pads: [usize; 2],
-    ) -> (Lanes, Value, bool) {
+    ) -> (VectorLayout, Value, bool) {
         let input = self.extents[from.0];
         // A window of the last patch may begin before the image ends and reach beyond the patch's border.
         let threads = self.threads;
-        let suits = |lanes: &Lanes| {
-            let reach = |axis: usize| input.size[axis].div_ceil(stride[axis] * lanes.grid[axis]);
-            lanes.with_patch([0, 1].map(|axis| lanes.patch[axis].max(reach(axis))), threads)
+        let suits = |layout: &VectorLayout| {
+            let reach = |axis: usize| input.size[axis].div_ceil(stride[axis] * layout.grid[axis]);
+            layout.with_patch([0, 1].map(|axis| layout.patch[axis].max(reach(axis))), threads)
         };
-        let inner = |lanes: &Lanes| Lanes { patch: [lanes.patch[0] * stride[0], lanes.patch[1] * stride[1]], ..*lanes };
+        let inner =
+            |layout: &VectorLayout| VectorLayout { patch: [layout.patch[0] * stride[0], layout.patch[1] * stride[1]], ..*layout };
         // The lanes as they are, if they can be halved and nothing is wasted by it; else the best ones, and a move.
-        let cells = |axis: usize| input.lanes.patch[axis].is_multiple_of(stride[axis]);
-        let kept = input.lanes.with_patch([0, 1].map(|axis| input.lanes.patch[axis] / stride[axis]), threads);
+        let cells = |axis: usize| input.layout.patch[axis].is_multiple_of(stride[axis]);
+        let kept = input.layout.with_patch([0, 1].map(|axis| input.layout.patch[axis] / stride[axis]), threads);
         let covers = (0..2).all(|axis| cells(axis) && kept.patch[axis] * kept.grid[axis] >= out[axis]) && suits(&kept) == kept;
-        let best = Lanes::candidates(self.images, out, threads).map(|lanes| suits(&lanes)).min_by_key(Lanes::cost);
-        let lanes = match best {
-            Some(best) if !covers || best.lines() * 10 < kept.lines() * 9 => best,
+        let best =
+            VectorLayout::candidates(self.images, out, threads).map(|layout| suits(&layout)).min_by_key(VectorLayout::cost);
+        let layout = match best {
+            Some(best) if !covers || best.vectors() * 10 < kept.vectors() * 9 => best,
             _ => kept,
         };
-        let from = self.in_lanes(from, inner(&lanes));
+        let from = self.in_layout(from, inner(&layout));
         let extent = &mut self.extents[from.0];
         // Past the last row or column that windows reach, of those before them.
         let behind = |axis: usize, windows: usize| (kernel[axis] + stride[axis] * (windows - 1)).saturating_sub(pads[axis]);
-        let below = |band: usize| behind(0, lanes.first_row(band + 1)).saturating_sub(extent.lanes.first_row(band + 1));
-        let pad = [
-            (0..lanes.bands).map(below).max().unwrap_or(0).max(pads[0]),
-            behind(1, lanes.patch[1]).saturating_sub(extent.lanes.patch[1]).max(pads[1]),
+        let below =
+            |partition: usize| behind(0, layout.first_row(partition + 1)).saturating_sub(extent.layout.first_row(partition + 1));
+        let halo = [
+            (0..layout.row_partitions).map(below).max().unwrap_or(0).max(pads[0]),
+            behind(1, layout.patch[1]).saturating_sub(extent.layout.patch[1]).max(pads[1]),
         ];
-        extent.pad = [0, 1].map(|axis| extent.pad[axis].max(pad[axis]));
-        (lanes, from, kernel != [1, 1] || pad != [0, 0])
+        extent.halo = [0, 1].map(|axis| extent.halo[axis].max(halo[axis]));
+        (layout, from, kernel != [1, 1] || halo != [0, 0])
     }
 
     /// The value in these lanes: itself, or a copy.
-    fn in_lanes(&mut self, value: Value, lanes: Lanes) -> Value {
+    fn in_layout(&mut self, value: Value, layout: VectorLayout) -> Value {
         let extent = self.extents[value.0];
-        if extent.lanes == lanes {
+        if extent.layout == layout {
             return value;
         }
-        if let Some((_, _, there)) = self.moved.iter().find(|(from, to, _)| (*from, *to) == (value, lanes)) {
+        if let Some((_, _, there)) = self.moved.iter().find(|(from, to, _)| (*from, *to) == (value, layout)) {
             return *there;
         }
-        let to = self.value(lanes, extent.channels, extent.size);
+        let to = self.value(layout, extent.channels, extent.size);
         self.drafts.push(("other lanes".into(), Draft::Move { from: value, to }));
-        self.moved.push((value, lanes, to));
+        self.moved.push((value, layout, to));
         to
     }
 
     /// Gives every value its place. `None` if one of them would be too large.
     pub fn finish(mut self) -> Option<Program> {
         // Offsets of lines are 32-bit numbers of bytes.
-        let fits = |extent: &Extent| extent.total().checked_mul(LINE).is_some_and(|bytes| bytes <= u32::MAX as usize);
+        let fits = |extent: &Extent| extent.total().checked_mul(VECTOR_BYTES).is_some_and(|bytes| bytes <= u32::MAX as usize);
         if !self.extents.iter().all(fits) {
             return None;
         }
         self.insert_copies();
-        self.insert_borders();
-        let (places, lines) = self.places();
-        let bordered: Vec<bool> = (0..self.extents.len()).map(|value| self.is_bordered(Value(value))).collect();
+        self.insert_halos();
+        let (places, vectors) = self.places();
+        let with_halo: Vec<bool> = (0..self.extents.len()).map(|value| self.has_halo(Value(value))).collect();
         let placed =
             |value: Value| Placed { extent: self.extents[value.0], start: places[value.0], made: value.0 * self.threads };
         let replicas = self.extents.len() * self.threads;
@@ -374,21 +377,21 @@ impl Builder {
                     Op::Input { index, to: placed(to), table: extent.gathers(extent.plain()).into_iter().flatten().collect() }
                 }
                 Draft::Conv { from, to, shape, rows, bias, activation, added, .. } => {
-                    let repairs = if bordered[to.0] { self.extents[to.0].repairs().concat() } else { Vec::new() };
+                    let halo_copies = if with_halo[to.0] { self.extents[to.0].halo_copies().concat() } else { Vec::new() };
                     let places = [placed(from), placed(to)];
                     let added = added.map(placed);
-                    let conv = Conv::new(self.kernel, shape, rows, bias, activation, places, added, repairs, self.threads);
+                    let conv = Conv::new(self.isa, shape, rows, bias, activation, places, added, halo_copies, self.threads);
                     Op::Conv(Box::new(conv))
                 }
-                Draft::Bordered { from, to } => {
-                    let lines = self.extents[to.0].lines_from(&self.extents[from.0]);
-                    match self.extents[to.0].copies {
-                        1 => Op::Border { from: placed(from), to: placed(to), repairs: lines },
-                        _ => Op::Replicate { from: placed(from), to: placed(to), lines: lines.concat() },
+                Draft::WithHalo { from, to } => {
+                    let vectors = self.extents[to.0].vectors_from(&self.extents[from.0]);
+                    match self.extents[to.0].replicas {
+                        1 => Op::FillHalo { from: placed(from), to: placed(to), halo_copies: vectors },
+                        _ => Op::Replicate { from: placed(from), to: placed(to), vectors: vectors.concat() },
                     }
                 }
-                Draft::Border { value } => {
-                    Op::Border { from: placed(value), to: placed(value), repairs: self.extents[value.0].repairs() }
+                Draft::FillHalo { value } => {
+                    Op::FillHalo { from: placed(value), to: placed(value), halo_copies: self.extents[value.0].halo_copies() }
                 }
                 Draft::Move { from, to } => {
                     let source = self.extents[from.0];
@@ -401,7 +404,7 @@ impl Builder {
                     let at = |tap: usize, axis: usize| tap as isize - pads[axis] as isize;
                     let taps = (0..kernel[0]).flat_map(|y| (0..kernel[1]).map(move |x| (y, x)));
                     let kind = if mean { Pool::Mean(1.0 / (kernel[0] * kernel[1]) as f32) } else { Pool::Max };
-                    let taps = taps.map(|(y, x)| input.line_of(0, at(y, 0), at(x, 1))).collect();
+                    let taps = taps.map(|(y, x)| input.vector_of(0, at(y, 0), at(x, 1))).collect();
                     Op::Pool { from: placed(from), to: placed(to), taps, step: stride, kind }
                 }
                 Draft::Affine { from, to, scale, shift, activation } => {
@@ -418,8 +421,8 @@ impl Builder {
                 }
             });
         }
-        let Builder { kernel, images, inputs, outputs, .. } = self;
-        Some(Program { kernel, ops, names, lines, replicas, inputs, outputs, images })
+        let Builder { isa, images, inputs, outputs, .. } = self;
+        Some(Program { isa, ops, names, vectors, replicas, inputs, outputs, images })
     }
 
     /// Where much of a value is border, what others have written is read less often if each thread makes the border of its band
@@ -427,43 +430,43 @@ impl Builder {
     fn insert_copies(&mut self) {
         for value in (0..self.extents.len()).map(Value) {
             let extent = self.extents[value.0];
-            let few = extent.lanes.lines() <= FEW;
+            let few = extent.layout.vectors() <= FEW;
             let all = |draft: &Draft| matches!(draft, Draft::Conv { shape, .. } if shape.groups == 1);
-            let mut readers = self.drafts.iter().filter(|(_, draft)| draft.border_of() == Some(value));
-            let wanted = self.threads > 1 && self.is_bordered(value) && few && readers.all(|(_, draft)| all(draft));
+            let mut readers = self.drafts.iter().filter(|(_, draft)| draft.halo_of() == Some(value));
+            let wanted = self.threads > 1 && self.has_halo(value) && few && readers.all(|(_, draft)| all(draft));
             let written = self.drafts.iter().rposition(|(_, draft)| draft.writes() == Some(value));
             let Some(written) = written.filter(|_| wanted) else { continue };
-            let copy = self.value(extent.lanes, extent.channels, extent.size);
-            let copies = if extent.lanes.bands > 1 { 1 } else { self.threads };
-            self.extents[copy.0] = Extent { copies, ..extent };
-            self.extents[value.0].pad = [0, 0];
-            for (_, draft) in self.drafts.iter_mut().filter(|(_, draft)| draft.border_of() == Some(value)) {
+            let copy = self.value(extent.layout, extent.channels, extent.size);
+            let replicas = if extent.layout.row_partitions > 1 { 1 } else { self.threads };
+            self.extents[copy.0] = Extent { replicas, ..extent };
+            self.extents[value.0].halo = [0, 0];
+            for (_, draft) in self.drafts.iter_mut().filter(|(_, draft)| draft.halo_of() == Some(value)) {
                 if let Draft::Conv { from, .. } = draft {
                     *from = copy;
                 }
             }
-            self.drafts.insert(written + 1, ("border".into(), Draft::Bordered { from: value, to: copy }));
+            self.drafts.insert(written + 1, ("border".into(), Draft::WithHalo { from: value, to: copy }));
         }
     }
 
     /// Whether somebody reads the value's border.
-    fn is_bordered(&self, value: Value) -> bool {
-        self.drafts.iter().any(|(_, draft)| draft.border_of() == Some(value))
+    fn has_halo(&self, value: Value) -> bool {
+        self.drafts.iter().any(|(_, draft)| draft.halo_of() == Some(value))
     }
 
     /// Borders are filled behind the last operation that writes the value, unless that fills them itself.
-    fn insert_borders(&mut self) {
+    fn insert_halos(&mut self) {
         let mut index = 0;
         while index < self.drafts.len() {
             let written = self.drafts[index].1.writes();
             let fills = matches!(
                 self.drafts[index].1,
-                Draft::Input { .. } | Draft::Conv { .. } | Draft::Bordered { .. } | Draft::Move { .. } | Draft::Border { .. }
+                Draft::Input { .. } | Draft::Conv { .. } | Draft::WithHalo { .. } | Draft::Move { .. } | Draft::FillHalo { .. }
             );
-            if let Some(value) = written.filter(|value| !fills && self.is_bordered(*value)) {
+            if let Some(value) = written.filter(|value| !fills && self.has_halo(*value)) {
                 let again = self.drafts[index + 1..].iter().any(|(_, draft)| draft.writes() == Some(value));
                 if !again {
-                    self.drafts.insert(index + 1, ("border".into(), Draft::Border { value }));
+                    self.drafts.insert(index + 1, ("border".into(), Draft::FillHalo { value }));
                 }
             }
             index += 1;
@@ -482,7 +485,7 @@ impl Builder {
         let shared = self.place(&mut places, &last, |extent| !extent.is_parted());
         for (extent, place) in self.extents.iter_mut().zip(&mut places) {
             match extent.is_parted() {
-                true => extent.band = part,
+                true => extent.partition = part,
                 false => *place += self.threads * part,
             }
         }
@@ -502,7 +505,7 @@ impl Builder {
     fn place(&self, places: &mut [usize], last: &[usize], of: impl Fn(&Extent) -> bool) -> usize {
         // First line, past the last line, past the last use.
         let mut taken: Vec<(usize, usize, usize)> = Vec::new();
-        let mut lines = 0;
+        let mut vectors = 0;
         for (index, (_, draft)) in self.drafts.iter().enumerate() {
             let new = |value: &Value| places[value.0] == usize::MAX && of(&self.extents[value.0]);
             let Some(value) = draft.writes().filter(new) else { continue };
@@ -523,9 +526,9 @@ impl Builder {
                 start = start.max(*to);
             }
             places[value.0] = start;
-            lines = lines.max(start + size);
+            vectors = vectors.max(start + size);
             taken.push((start, start + size, last[value.0]));
         }
-        lines
+        vectors
     }
 }

@@ -1,16 +1,16 @@
 //! The innermost loops: one tile of lines of one output channel after another.
 
-use super::arena::{LANES, LINE};
-use super::layout::{Gather, Repair};
+use super::arena::{LANES, VECTOR_BYTES};
+use super::layout::{Gather, HaloCopy};
 use crate::Activation;
-use crate::table::{Isa as Available, Kernel};
+use crate::isa::{Isa, Level};
 
 /// The most rows of a tile.
 pub(super) const MOST_ROWS: usize = 7;
 
 /// Where the rows of a tile lie, in bytes. How many there are, and how wide, its kernel knows.
 #[derive(Clone, Debug)]
-pub(super) struct Tile {
+pub(super) struct OutputTile {
     /// From the input's first line.
     pub input: [usize; MOST_ROWS],
     /// From the first line of the output's channel.
@@ -21,12 +21,12 @@ pub(super) struct Tile {
     /// channel, in the output and in the summand.
     pub ahead: Vec<[usize; 2]>,
     /// Lines of the output's border that are made of this tile's lines, and those of its lines that reach beyond the image.
-    pub repairs: Vec<Repair>,
+    pub halo_copies: Vec<HaloCopy>,
 }
 
 /// What a call works on. Addresses are bytes; whoever makes it vouches for every extent.
 pub(super) struct Work<'a> {
-    pub tile: &'a Tile,
+    pub tile: &'a OutputTile,
     pub input: *const u8,
     pub output: *mut u8,
     /// Bytes between channels of the output.
@@ -37,13 +37,13 @@ pub(super) struct Work<'a> {
     /// The groups of output channels in the order in which their entries lie in this block; the last one twice.
     pub order: &'a [u32],
     /// Where the entries of each begin; one more at the end.
-    pub starts: &'a [u32],
+    pub row_offsets: &'a [u32],
     /// Entries of `1 + G` words: how many bytes the line lies behind the tile's, then one weight for each output channel of
     /// the group.
     pub entries: &'a [u32],
     pub bias: &'a [f32],
     /// Which of them, by their place in the order.
-    pub groups: std::ops::Range<usize>,
+    pub channel_blocks: std::ops::Range<usize>,
     /// Whether sums begin here (with the bias and what is added), and whether they end here (with the activation).
     pub first: bool,
     pub last: bool,
@@ -63,23 +63,23 @@ impl Work<'_> {
 /// # Safety
 /// Of every function: the CPU must have the instructions. A function that is called with `#[inline(always)]` takes them from
 /// its caller, which must be compiled for them.
-trait Isa {
-    type Line: Copy;
+trait Simd {
+    type Vector: Copy;
     /// # Safety
     /// The CPU must have the instructions.
-    unsafe fn splat(value: f32) -> Self::Line;
+    unsafe fn splat(value: f32) -> Self::Vector;
     /// # Safety
     /// `from` is the address of a whole, aligned line that may be read.
-    unsafe fn load(from: *const u8) -> Self::Line;
+    unsafe fn load(from: *const u8) -> Self::Vector;
     /// # Safety
     /// `to` is the address of a whole, aligned line that nobody else reads or writes.
-    unsafe fn store(to: *mut u8, line: Self::Line);
+    unsafe fn store(to: *mut u8, vector: Self::Vector);
     /// # Safety
     /// The CPU must have the instructions.
-    unsafe fn add(a: Self::Line, b: Self::Line) -> Self::Line;
+    unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// # Safety
     /// The CPU must have the instructions.
-    unsafe fn multiply_add(weight: Self::Line, line: Self::Line, sum: Self::Line) -> Self::Line;
+    unsafe fn multiply_add(weight: Self::Vector, vector: Self::Vector, sum: Self::Vector) -> Self::Vector;
     /// Asks for a line that will be needed soon; any address will do.
     ///
     /// # Safety
@@ -89,12 +89,12 @@ trait Isa {
     ///
     /// # Safety
     /// Both must be whole channels of the values that `repair` was made for.
-    unsafe fn repair(repair: &Repair, from: *const u8, to: *mut u8);
+    unsafe fn halo_copy(halo_copy: &HaloCopy, from: *const u8, to: *mut u8);
     /// NaN stays NaN.
     ///
     /// # Safety
     /// The CPU must have the instructions.
-    unsafe fn clamp(line: Self::Line, low: Self::Line, high: Self::Line) -> Self::Line;
+    unsafe fn clamp(vector: Self::Vector, low: Self::Vector, high: Self::Vector) -> Self::Vector;
 }
 
 /// Sums of a tile of one output channel: `R` rows of `W` lines.
@@ -105,24 +105,24 @@ type Sums<L, const R: usize, const W: usize> = [[L; W]; R];
 /// # Safety
 /// As for [`Run`]; `channel` is one of the output's.
 #[inline(always)]
-unsafe fn begin<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usize) -> Sums<I::Line, R, W> {
+unsafe fn load_accumulators<I: Simd, const R: usize, const W: usize>(work: &Work, channel: usize) -> Sums<I::Vector, R, W> {
     // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
     unsafe {
         let out = work.output.add(channel * work.output_pitch);
         if !work.first {
-            return lines::<I, R, W>(out, &work.tile.output);
+            return vectors::<I, R, W>(out, &work.tile.output);
         }
         let bias = I::splat(*work.bias.get_unchecked(channel));
         if work.added.is_null() {
             return [[bias; W]; R];
         }
-        let mut sums = lines::<I, R, W>(work.added.add(channel * work.added_pitch), &work.tile.added);
+        let mut accumulators = vectors::<I, R, W>(work.added.add(channel * work.added_pitch), &work.tile.added);
         for r in 0..R {
             for x in 0..W {
-                sums[r][x] = I::add(bias, sums[r][x]);
+                accumulators[r][x] = I::add(bias, accumulators[r][x]);
             }
         }
-        sums
+        accumulators
     }
 }
 
@@ -131,16 +131,19 @@ unsafe fn begin<I: Isa, const R: usize, const W: usize>(work: &Work, channel: us
 /// # Safety
 /// The tile must be one of the value that `channel` begins a channel of; the CPU must have the instructions.
 #[inline(always)]
-unsafe fn lines<I: Isa, const R: usize, const W: usize>(channel: *const u8, rows: &[usize; MOST_ROWS]) -> Sums<I::Line, R, W> {
+unsafe fn vectors<I: Simd, const R: usize, const W: usize>(
+    channel: *const u8,
+    rows: &[usize; MOST_ROWS],
+) -> Sums<I::Vector, R, W> {
     // SAFETY: the caller vouches for the tile being of the channel's value.
     unsafe {
-        let mut lines = [[I::splat(0.0); W]; R];
+        let mut vectors = [[I::splat(0.0); W]; R];
         for r in 0..R {
             for x in 0..W {
-                lines[r][x] = I::load(channel.add(rows[r] + x * LINE));
+                vectors[r][x] = I::load(channel.add(rows[r] + x * VECTOR_BYTES));
             }
         }
-        lines
+        vectors
     }
 }
 
@@ -149,7 +152,7 @@ unsafe fn lines<I: Isa, const R: usize, const W: usize>(channel: *const u8, rows
 /// # Safety
 /// The CPU must have the instructions; any address will do.
 #[inline(always)]
-unsafe fn ask<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usize) {
+unsafe fn prefetch<I: Simd, const R: usize, const W: usize>(work: &Work, channel: usize) {
     let out = work.output.wrapping_add(channel * work.output_pitch);
     let added = work.added.wrapping_add(channel * work.added_pitch);
     let apart = work.adds_apart();
@@ -157,9 +160,9 @@ unsafe fn ask<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usiz
         for x in 0..W {
             // SAFETY: any address will do.
             unsafe {
-                I::prefetch(out.wrapping_add(work.tile.output[r] + x * LINE));
+                I::prefetch(out.wrapping_add(work.tile.output[r] + x * VECTOR_BYTES));
                 if apart {
-                    I::prefetch(added.wrapping_add(work.tile.added[r] + x * LINE));
+                    I::prefetch(added.wrapping_add(work.tile.added[r] + x * VECTOR_BYTES));
                 }
             }
         }
@@ -167,12 +170,12 @@ unsafe fn ask<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usiz
 }
 
 /// Asks for lines that lie one behind another, as far as the second-level cache.
-pub(super) fn ask_for_lines(first: *const f32, count: usize) {
+pub(super) fn prefetch_vectors(first: *const f32, count: usize) {
     #[cfg(target_arch = "x86_64")]
-    (0..count).for_each(|line| {
+    (0..count).for_each(|vector| {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: any address will do, and all CPUs of this kind have the instruction.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(line * LANES).cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(vector * LANES).cast()) }
     });
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (first, count);
@@ -183,7 +186,11 @@ pub(super) fn ask_for_lines(first: *const f32, count: usize) {
 /// # Safety
 /// As for [`Run`]; `channel` is one of the output's.
 #[inline(always)]
-unsafe fn put<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usize, sums: &Sums<I::Line, R, W>) {
+unsafe fn store_accumulators<I: Simd, const R: usize, const W: usize>(
+    work: &Work,
+    channel: usize,
+    accumulators: &Sums<I::Vector, R, W>,
+) {
     let (low, high) = match work.activation {
         Activation::Clamp { low, high } => (low, high),
         Activation::None => (f32::NEG_INFINITY, f32::INFINITY),
@@ -195,12 +202,12 @@ unsafe fn put<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usiz
         let out = work.output.add(channel * work.output_pitch);
         for r in 0..R {
             for x in 0..W {
-                let sum = if clamps { I::clamp(sums[r][x], low, high) } else { sums[r][x] };
-                I::store(out.add(work.tile.output[r] + x * LINE), sum);
+                let sum = if clamps { I::clamp(accumulators[r][x], low, high) } else { accumulators[r][x] };
+                I::store(out.add(work.tile.output[r] + x * VECTOR_BYTES), sum);
             }
         }
         if work.last {
-            repair_all::<I>(&work.tile.repairs, out, out);
+            copy_halo::<I>(&work.tile.halo_copies, out, out);
         }
     }
 }
@@ -210,11 +217,11 @@ unsafe fn put<I: Isa, const R: usize, const W: usize>(work: &Work, channel: usiz
 /// # Safety
 /// Both must be whole channels of the values that the repairs were made for; the CPU must have the instructions.
 #[inline(always)]
-unsafe fn repair_all<I: Isa>(repairs: &[Repair], from: *const u8, to: *mut u8) {
+unsafe fn copy_halo<I: Simd>(halo_copies: &[HaloCopy], from: *const u8, to: *mut u8) {
     // No closure: compilers leave one out of line, where it does not have the caller's instructions.
-    for repair in repairs {
+    for halo_copy in halo_copies {
         // SAFETY: the caller vouches for the channels being of the values that the repairs were made for.
-        unsafe { I::repair(repair, from, to) };
+        unsafe { I::halo_copy(halo_copy, from, to) };
     }
 }
 
@@ -223,7 +230,7 @@ unsafe fn repair_all<I: Isa>(repairs: &[Repair], from: *const u8, to: *mut u8) {
 /// # Safety
 /// `place` must lie within `work.order`.
 #[inline(always)]
-unsafe fn group_at(work: &Work, place: usize) -> usize {
+unsafe fn block_at(work: &Work, place: usize) -> usize {
     // SAFETY: the caller vouches for the streams of `work`.
     unsafe { *work.order.get_unchecked(place) as usize }
 }
@@ -236,7 +243,7 @@ unsafe fn group_at(work: &Work, place: usize) -> usize {
 unsafe fn entries<'a, const G: usize>(work: &Work<'a>, place: usize) -> &'a [u32] {
     // SAFETY: the caller vouches for the streams of `work`.
     unsafe {
-        let range = *work.starts.get_unchecked(place) as usize..*work.starts.get_unchecked(place + 1) as usize;
+        let range = *work.row_offsets.get_unchecked(place) as usize..*work.row_offsets.get_unchecked(place + 1) as usize;
         work.entries.get_unchecked(range.start * (1 + G)..range.end * (1 + G))
     }
 }
@@ -256,20 +263,20 @@ unsafe fn rows<const R: usize>(work: &Work) -> [*const u8; R] {
 /// # Safety
 /// `entry` must have `1 + G` words, and its offset must lead from every row to `W` lines at steps of `S` that may be read.
 #[inline(always)]
-unsafe fn add_entry<I: Isa, const G: usize, const R: usize, const W: usize, const S: usize>(
+unsafe fn add_entry<I: Simd, const G: usize, const R: usize, const W: usize, const S: usize>(
     entry: &[u32],
     rows: &[*const u8; R],
-    sums: &mut [Sums<I::Line, R, W>; G],
+    accumulators: &mut [Sums<I::Vector, R, W>; G],
 ) {
     // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
     unsafe {
-        let weights: [I::Line; G] = std::array::from_fn(|g| I::splat(f32::from_bits(*entry.get_unchecked(1 + g))));
+        let weights: [I::Vector; G] = std::array::from_fn(|g| I::splat(f32::from_bits(*entry.get_unchecked(1 + g))));
         let offset = *entry.get_unchecked(0) as usize;
         for r in 0..R {
             for x in 0..W {
-                let line = I::load(rows[r].add(offset + x * S * LINE));
+                let vector = I::load(rows[r].add(offset + x * S * VECTOR_BYTES));
                 for g in 0..G {
-                    sums[g][r][x] = I::multiply_add(weights[g], line, sums[g][r][x]);
+                    accumulators[g][r][x] = I::multiply_add(weights[g], vector, accumulators[g][r][x]);
                 }
             }
         }
@@ -281,9 +288,9 @@ unsafe fn add_entry<I: Isa, const G: usize, const R: usize, const W: usize, cons
 /// # Safety
 /// As for [`Run`].
 #[inline(always)]
-unsafe fn run<I: Isa, const G: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
+unsafe fn run<I: Simd, const G: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
     // SAFETY: passed on to the caller.
-    unsafe { run_groups::<I, G, R, W, S>(work, work.groups.clone()) }
+    unsafe { run_blocks::<I, G, R, W, S>(work, work.channel_blocks.clone()) }
 }
 
 /// The same for some of the groups.
@@ -291,42 +298,42 @@ unsafe fn run<I: Isa, const G: usize, const R: usize, const W: usize, const S: u
 /// # Safety
 /// As for [`Run`]; `groups` must lie within the order.
 #[inline(always)]
-unsafe fn run_groups<I: Isa, const G: usize, const R: usize, const W: usize, const S: usize>(
+unsafe fn run_blocks<I: Simd, const G: usize, const R: usize, const W: usize, const S: usize>(
     work: &Work,
-    groups: std::ops::Range<usize>,
+    channel_blocks: std::ops::Range<usize>,
 ) {
     // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
     unsafe {
         let rows: [*const u8; R] = rows(work);
-        for place in groups {
-            let (group, next) = (group_at(work, place), group_at(work, place + 1));
-            let mut sums = [[[I::splat(0.0); W]; R]; G];
+        for place in channel_blocks {
+            let (channel_block, next) = (block_at(work, place), block_at(work, place + 1));
+            let mut accumulators = [[[I::splat(0.0); W]; R]; G];
             for g in 0..G {
-                sums[g] = begin::<I, R, W>(work, group * G + g);
+                accumulators[g] = load_accumulators::<I, R, W>(work, channel_block * G + g);
             }
             let mut entries = entries::<G>(work, place).chunks_exact(1 + G);
             if G == 1 {
-                ask::<I, R, W>(work, next);
+                prefetch::<I, R, W>(work, next);
             } else {
                 // There are many, and an entry leaves time to ask for a line.
                 let out = work.output.wrapping_add(next * G * work.output_pitch);
                 let added = work.added.wrapping_add(next * G * work.added_pitch);
                 let apart = work.adds_apart();
-                for &[line, other] in &work.tile.ahead {
-                    I::prefetch(out.wrapping_add(line));
+                for &[vector, other] in &work.tile.ahead {
+                    I::prefetch(out.wrapping_add(vector));
                     if apart {
                         I::prefetch(added.wrapping_add(other));
                     }
                     if let Some(entry) = entries.next() {
-                        add_entry::<I, G, R, W, S>(entry, &rows, &mut sums);
+                        add_entry::<I, G, R, W, S>(entry, &rows, &mut accumulators);
                     }
                 }
             }
             for entry in entries {
-                add_entry::<I, G, R, W, S>(entry, &rows, &mut sums);
+                add_entry::<I, G, R, W, S>(entry, &rows, &mut accumulators);
             }
             for g in 0..G {
-                put::<I, R, W>(work, group * G + g, &sums[g]);
+                store_accumulators::<I, R, W>(work, channel_block * G + g, &accumulators[g]);
             }
         }
     }
@@ -339,38 +346,38 @@ unsafe fn run_groups<I: Isa, const G: usize, const R: usize, const W: usize, con
 /// As for [`Run`].
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn run_in_turns<I: Isa, const P: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
+unsafe fn run_interleaved<I: Simd, const P: usize, const R: usize, const W: usize, const S: usize>(work: &Work) {
     // SAFETY: the caller vouches for the extents of `work`, from which all addresses come.
     unsafe {
         let rows: [*const u8; R] = rows(work);
-        let mut place = work.groups.start;
-        while place + P <= work.groups.end {
-            let channels: [usize; P] = std::array::from_fn(|p| group_at(work, place + p));
-            let mut sums = [[[[I::splat(0.0); W]; R]; 1]; P];
+        let mut place = work.channel_blocks.start;
+        while place + P <= work.channel_blocks.end {
+            let channels: [usize; P] = std::array::from_fn(|p| block_at(work, place + p));
+            let mut accumulators = [[[[I::splat(0.0); W]; R]; 1]; P];
             let mut own = [[].as_slice(); P];
             let mut shared = usize::MAX;
             for p in 0..P {
-                sums[p] = [begin::<I, R, W>(work, channels[p])];
+                accumulators[p] = [load_accumulators::<I, R, W>(work, channels[p])];
                 own[p] = entries::<1>(work, place + p);
                 shared = shared.min(own[p].len());
             }
             for p in 0..P {
-                ask::<I, R, W>(work, group_at(work, (place + P + p).min(work.order.len() - 1)));
+                prefetch::<I, R, W>(work, block_at(work, (place + P + p).min(work.order.len() - 1)));
             }
             for at in (0..shared).step_by(2) {
                 for p in 0..P {
-                    add_entry::<I, 1, R, W, S>(own[p].get_unchecked(at..at + 2), &rows, &mut sums[p]);
+                    add_entry::<I, 1, R, W, S>(own[p].get_unchecked(at..at + 2), &rows, &mut accumulators[p]);
                 }
             }
             for p in 0..P {
                 for entry in own[p].get_unchecked(shared..).chunks_exact(2) {
-                    add_entry::<I, 1, R, W, S>(entry, &rows, &mut sums[p]);
+                    add_entry::<I, 1, R, W, S>(entry, &rows, &mut accumulators[p]);
                 }
-                put::<I, R, W>(work, channels[p], &sums[p][0]);
+                store_accumulators::<I, R, W>(work, channels[p], &accumulators[p][0]);
             }
             place += P;
         }
-        run_groups::<I, 1, R, W, S>(work, place..work.groups.end);
+        run_blocks::<I, 1, R, W, S>(work, place..work.channel_blocks.end);
     }
 }
 
@@ -378,7 +385,7 @@ unsafe fn run_in_turns<I: Isa, const P: usize, const R: usize, const W: usize, c
 #[allow(clippy::undocumented_unsafe_blocks)]
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Isa, LINE, Repair};
+    use super::{HaloCopy, Simd, VECTOR_BYTES};
     use std::arch::x86_64::*;
 
     /// `to[l] = from[places[l]]` where the bit of `read` is set, else 0.
@@ -395,8 +402,8 @@ mod x86 {
 
     pub struct Avx512;
 
-    impl Isa for Avx512 {
-        type Line = __m512;
+    impl Simd for Avx512 {
+        type Vector = __m512;
         #[inline(always)]
         unsafe fn splat(value: f32) -> __m512 {
             unsafe { _mm512_set1_ps(value) }
@@ -406,53 +413,53 @@ mod x86 {
             unsafe { _mm512_load_ps(from.cast()) }
         }
         #[inline(always)]
-        unsafe fn store(to: *mut u8, line: __m512) {
-            unsafe { _mm512_store_ps(to.cast(), line) }
+        unsafe fn store(to: *mut u8, vector: __m512) {
+            unsafe { _mm512_store_ps(to.cast(), vector) }
         }
         #[inline(always)]
         unsafe fn add(a: __m512, b: __m512) -> __m512 {
             unsafe { _mm512_add_ps(a, b) }
         }
         #[inline(always)]
-        unsafe fn multiply_add(weight: __m512, line: __m512, sum: __m512) -> __m512 {
-            unsafe { _mm512_fmadd_ps(weight, line, sum) }
+        unsafe fn multiply_add(weight: __m512, vector: __m512, sum: __m512) -> __m512 {
+            unsafe { _mm512_fmadd_ps(weight, vector, sum) }
         }
         #[inline(always)]
         unsafe fn prefetch(from: *const u8) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         }
         #[inline(always)]
-        unsafe fn repair(repair: &Repair, from: *const u8, to: *mut u8) {
+        unsafe fn halo_copy(halo_copy: &HaloCopy, from: *const u8, to: *mut u8) {
             unsafe {
-                let lanes = _mm512_loadu_si512(repair.lanes.as_ptr().cast());
-                let from = Self::load(from.add(repair.from * LINE));
-                Self::store(to.add(repair.to * LINE), _mm512_maskz_permutexvar_ps(repair.read, lanes, from));
+                let lanes = _mm512_loadu_si512(halo_copy.lanes.as_ptr().cast());
+                let from = Self::load(from.add(halo_copy.from * VECTOR_BYTES));
+                Self::store(to.add(halo_copy.to * VECTOR_BYTES), _mm512_maskz_permutexvar_ps(halo_copy.read, lanes, from));
             }
         }
         #[inline(always)]
-        unsafe fn clamp(line: __m512, low: __m512, high: __m512) -> __m512 {
+        unsafe fn clamp(vector: __m512, low: __m512, high: __m512) -> __m512 {
             // The second operand comes back where one is NaN.
-            unsafe { _mm512_min_ps(high, _mm512_max_ps(low, line)) }
+            unsafe { _mm512_min_ps(high, _mm512_max_ps(low, vector)) }
         }
     }
 
     pub struct Avx2;
 
-    impl Isa for Avx2 {
-        type Line = [__m256; 2];
+    impl Simd for Avx2 {
+        type Vector = [__m256; 2];
         #[inline(always)]
         unsafe fn splat(value: f32) -> [__m256; 2] {
             unsafe { [_mm256_set1_ps(value); 2] }
         }
         #[inline(always)]
         unsafe fn load(from: *const u8) -> [__m256; 2] {
-            unsafe { [_mm256_load_ps(from.cast()), _mm256_load_ps(from.add(LINE / 2).cast())] }
+            unsafe { [_mm256_load_ps(from.cast()), _mm256_load_ps(from.add(VECTOR_BYTES / 2).cast())] }
         }
         #[inline(always)]
-        unsafe fn store(to: *mut u8, line: [__m256; 2]) {
+        unsafe fn store(to: *mut u8, vector: [__m256; 2]) {
             unsafe {
-                _mm256_store_ps(to.cast(), line[0]);
-                _mm256_store_ps(to.add(LINE / 2).cast(), line[1]);
+                _mm256_store_ps(to.cast(), vector[0]);
+                _mm256_store_ps(to.add(VECTOR_BYTES / 2).cast(), vector[1]);
             }
         }
         #[inline(always)]
@@ -460,36 +467,39 @@ mod x86 {
             unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
         }
         #[inline(always)]
-        unsafe fn multiply_add(weight: [__m256; 2], line: [__m256; 2], sum: [__m256; 2]) -> [__m256; 2] {
-            unsafe { [_mm256_fmadd_ps(weight[0], line[0], sum[0]), _mm256_fmadd_ps(weight[1], line[1], sum[1])] }
+        unsafe fn multiply_add(weight: [__m256; 2], vector: [__m256; 2], sum: [__m256; 2]) -> [__m256; 2] {
+            unsafe { [_mm256_fmadd_ps(weight[0], vector[0], sum[0]), _mm256_fmadd_ps(weight[1], vector[1], sum[1])] }
         }
         #[inline(always)]
         unsafe fn prefetch(from: *const u8) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         }
         #[inline(always)]
-        unsafe fn repair(repair: &Repair, from: *const u8, to: *mut u8) {
+        unsafe fn halo_copy(halo_copy: &HaloCopy, from: *const u8, to: *mut u8) {
             unsafe {
-                let [low, high] = Self::load(from.add(repair.from * LINE));
+                let [low, high] = Self::load(from.add(halo_copy.from * VECTOR_BYTES));
                 let bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
                 let mut halves = [low; 2];
                 for half in 0..2 {
-                    let lanes = _mm256_loadu_si256(repair.lanes.as_ptr().add(8 * half).cast());
+                    let lanes = _mm256_loadu_si256(halo_copy.lanes.as_ptr().add(8 * half).cast());
                     // Permutations look at three bits of a lane; the fourth, as a sign, says which half it is in.
                     let in_high = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(lanes));
                     let values =
                         _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, lanes), _mm256_permutevar8x32_ps(high, lanes), in_high);
-                    let read = _mm256_set1_epi32(i32::from(repair.read >> (8 * half)));
+                    let read = _mm256_set1_epi32(i32::from(halo_copy.read >> (8 * half)));
                     let read = _mm256_cmpeq_epi32(_mm256_and_si256(read, bits), bits);
                     halves[half] = _mm256_and_ps(values, _mm256_castsi256_ps(read));
                 }
-                Self::store(to.add(repair.to * LINE), halves);
+                Self::store(to.add(halo_copy.to * VECTOR_BYTES), halves);
             }
         }
         #[inline(always)]
-        unsafe fn clamp(line: [__m256; 2], low: [__m256; 2], high: [__m256; 2]) -> [__m256; 2] {
+        unsafe fn clamp(vector: [__m256; 2], low: [__m256; 2], high: [__m256; 2]) -> [__m256; 2] {
             unsafe {
-                [_mm256_min_ps(high[0], _mm256_max_ps(low[0], line[0])), _mm256_min_ps(high[1], _mm256_max_ps(low[1], line[1]))]
+                [
+                    _mm256_min_ps(high[0], _mm256_max_ps(low[0], vector[0])),
+                    _mm256_min_ps(high[1], _mm256_max_ps(low[1], vector[1])),
+                ]
             }
         }
     }
@@ -500,8 +510,8 @@ mod x86 {
 struct Portable;
 
 #[allow(clippy::undocumented_unsafe_blocks)] // As above.
-impl Isa for Portable {
-    type Line = [f32; LANES];
+impl Simd for Portable {
+    type Vector = [f32; LANES];
     #[inline(always)]
     unsafe fn splat(value: f32) -> [f32; LANES] {
         [value; LANES]
@@ -511,30 +521,30 @@ impl Isa for Portable {
         unsafe { from.cast::<[f32; LANES]>().read() }
     }
     #[inline(always)]
-    unsafe fn store(to: *mut u8, line: [f32; LANES]) {
-        unsafe { to.cast::<[f32; LANES]>().write(line) }
+    unsafe fn store(to: *mut u8, vector: [f32; LANES]) {
+        unsafe { to.cast::<[f32; LANES]>().write(vector) }
     }
     #[inline(always)]
     unsafe fn add(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
         std::array::from_fn(|l| a[l] + b[l])
     }
     #[inline(always)]
-    unsafe fn multiply_add(weight: [f32; LANES], line: [f32; LANES], sum: [f32; LANES]) -> [f32; LANES] {
-        std::array::from_fn(|l| weight[l] * line[l] + sum[l])
+    unsafe fn multiply_add(weight: [f32; LANES], vector: [f32; LANES], sum: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|l| weight[l] * vector[l] + sum[l])
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
     #[inline(always)]
-    unsafe fn repair(repair: &Repair, from: *const u8, to: *mut u8) {
+    unsafe fn halo_copy(halo_copy: &HaloCopy, from: *const u8, to: *mut u8) {
         unsafe {
-            let from = Self::load(from.add(repair.from * LINE));
-            let lane = |lane: usize| if repair.read >> lane & 1 == 1 { from[repair.lanes[lane] as usize] } else { 0.0 };
-            Self::store(to.add(repair.to * LINE), std::array::from_fn(lane));
+            let from = Self::load(from.add(halo_copy.from * VECTOR_BYTES));
+            let lane = |lane: usize| if halo_copy.read >> lane & 1 == 1 { from[halo_copy.lanes[lane] as usize] } else { 0.0 };
+            Self::store(to.add(halo_copy.to * VECTOR_BYTES), std::array::from_fn(lane));
         }
     }
     #[inline(always)]
-    unsafe fn clamp(line: [f32; LANES], low: [f32; LANES], high: [f32; LANES]) -> [f32; LANES] {
-        std::array::from_fn(|l| Activation::Clamp { low: low[l], high: high[l] }.apply(line[l]))
+    unsafe fn clamp(vector: [f32; LANES], low: [f32; LANES], high: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|l| Activation::Clamp { low: low[l], high: high[l] }.apply(vector[l]))
     }
 }
 
@@ -549,7 +559,7 @@ pub(super) type Run = unsafe fn(&Work);
 
 macro_rules! finder {
     ($name:ident, $run:ident, $isa:ty, $(#[$feature:meta])?; $($g:literal: $(($r:literal, $w:literal))*;)*) => {
-        fn $name(group: usize, rows: usize, columns: usize, step: usize) -> Option<Run> {
+        fn $name(channel_block: usize, rows: usize, columns: usize, step: usize) -> Option<Run> {
             /// # Safety
             /// As for [`Run`].
             $(#[$feature])?
@@ -557,7 +567,7 @@ macro_rules! finder {
                 // SAFETY: passed on to the caller.
                 unsafe { $run::<$isa, G, R, W, S>(work) }
             }
-            match (group, rows, columns, step) {
+            match (channel_block, rows, columns, step) {
                 $($(
                     ($g, $r, $w, 1) => Some(one::<$g, $r, $w, 1> as Run),
                     ($g, $r, $w, 2) => Some(one::<$g, $r, $w, 2> as Run),
@@ -586,14 +596,14 @@ macro_rules! with_shapes {
 
 /// Output channels that take turns.
 #[cfg(target_arch = "x86_64")]
-const TURNS: usize = 2;
+const INTERLEAVED: usize = 2;
 
 // Tiles of groups of one that have too few lines to keep the arithmetic busy; with more lines turns cost more than they bring. A
 // line is one register here, and two there.
 #[cfg(target_arch = "x86_64")]
-finder!(avx512_turns, run_in_turns, x86::Avx512, #[target_feature(enable = "avx512f")]; 2: (1, 1) (1, 2) (2, 1););
+finder!(avx512_interleaved, run_interleaved, x86::Avx512, #[target_feature(enable = "avx512f")]; 2: (1, 1) (1, 2) (2, 1););
 #[cfg(target_arch = "x86_64")]
-finder!(avx2_turns, run_in_turns, x86::Avx2, #[target_feature(enable = "avx2,fma")]; 2: (1, 1););
+finder!(avx2_interleaved, run_interleaved, x86::Avx2, #[target_feature(enable = "avx2,fma")]; 2: (1, 1););
 
 #[cfg(target_arch = "x86_64")]
 with_shapes!(avx512, run, x86::Avx512, #[target_feature(enable = "avx512f")]);
@@ -602,51 +612,51 @@ with_shapes!(avx2, run, x86::Avx2, #[target_feature(enable = "avx2,fma")]);
 with_shapes!(portable, run, Portable,);
 
 /// The kernel for so many output channels at once, a shape of tile and a horizontal step of 1 or 2, if there is one.
-pub(super) fn find(kernel: Kernel, group: usize, rows: usize, columns: usize, step: usize) -> Option<Run> {
+pub(super) fn find(isa: Isa, channel_block: usize, rows: usize, columns: usize, step: usize) -> Option<Run> {
     #[cfg(target_arch = "x86_64")]
-    let in_turns = |kernels: fn(usize, usize, usize, usize) -> Option<Run>| {
-        if group == 1 { kernels(TURNS, rows, columns, step) } else { None }
+    let interleaved = |kernels: fn(usize, usize, usize, usize) -> Option<Run>| {
+        if channel_block == 1 { kernels(INTERLEAVED, rows, columns, step) } else { None }
     };
-    match kernel.isa() {
+    match isa.level() {
         #[cfg(target_arch = "x86_64")]
-        Available::Avx512 => in_turns(avx512_turns).or_else(|| avx512(group, rows, columns, step)),
+        Level::Avx512 => interleaved(avx512_interleaved).or_else(|| avx512(channel_block, rows, columns, step)),
         #[cfg(target_arch = "x86_64")]
-        Available::Avx2 => in_turns(avx2_turns).or_else(|| avx2(group, rows, columns, step)),
-        Available::Portable => portable(group, rows, columns, step),
+        Level::Avx2 => interleaved(avx2_interleaved).or_else(|| avx2(channel_block, rows, columns, step)),
+        Level::Portable => portable(channel_block, rows, columns, step),
     }
 }
 
 /// Lines whose sums fit into the registers, beside the weights.
-pub(super) fn most_lines(kernel: Kernel, group: usize) -> usize {
-    let all = match kernel.isa() {
+pub(super) fn max_vectors(isa: Isa, channel_block: usize) -> usize {
+    let all = match isa.level() {
         #[cfg(target_arch = "x86_64")]
-        Available::Avx512 => 28,
+        Level::Avx512 => 28,
         // Two registers of sixteen for each line. Seven would fit, but are slower: every addition reads memory as it is.
         #[cfg(target_arch = "x86_64")]
-        Available::Avx2 => 6,
+        Level::Avx2 => 6,
         // Four of thirty-two on NEON.
-        Available::Portable => 6,
+        Level::Portable => 6,
     };
-    (all / group).max(1)
+    (all / channel_block).max(1)
 }
 
 /// Cycles for a line of input and its multiplications, from the first-level cache and from farther away.
-pub(super) fn line_cycles(kernel: Kernel) -> [f64; 2] {
-    match kernel.isa() {
+pub(super) fn vector_cycles(isa: Isa) -> [f64; 2] {
+    match isa.level() {
         #[cfg(target_arch = "x86_64")]
-        Available::Avx512 => [0.57, 1.4],
+        Level::Avx512 => [0.57, 1.4],
         #[cfg(target_arch = "x86_64")]
-        Available::Avx2 => [1.1, 2.0],
-        Available::Portable => [2.2, 2.8],
+        Level::Avx2 => [1.1, 2.0],
+        Level::Portable => [2.2, 2.8],
     }
 }
 
 /// Bytes of input lines that a block of input channels should have where nothing is measured and several output channels are
 /// computed at once. On narrower registers more time goes into the sums, so that it pays to take them up again less often.
-pub(super) fn block_bytes(kernel: Kernel) -> usize {
-    match kernel.isa() {
+pub(super) fn block_bytes(isa: Isa) -> usize {
+    match isa.level() {
         #[cfg(target_arch = "x86_64")]
-        Available::Avx512 => 24 * 1024,
+        Level::Avx512 => 24 * 1024,
         _ => 32 * 1024,
     }
 }
@@ -655,13 +665,13 @@ pub(super) fn block_bytes(kernel: Kernel) -> usize {
 ///
 /// # Safety
 /// Both must be whole channels of the values that `gather` was made for.
-pub(super) unsafe fn gather_line(kernel: Kernel, gather: &Gather, from: *const f32, to: *mut f32) {
+pub(super) unsafe fn gather_vector(isa: Isa, gather: &Gather, from: *const f32, to: *mut f32) {
     // SAFETY: the tables lie inside of their values; the kernel is the proof of the instructions.
     unsafe {
-        let to = to.add(gather.line as usize * LANES);
-        match kernel.isa() {
+        let to = to.add(gather.vector as usize * LANES);
+        match isa.level() {
             #[cfg(target_arch = "x86_64")]
-            Available::Avx512 => x86::gather(from, &gather.from, gather.read, to),
+            Level::Avx512 => x86::gather(from, &gather.from, gather.read, to),
             // All lanes have a place: reading those that are not needed is faster than asking.
             _ => {
                 let values: [f32; LANES] = std::array::from_fn(|lane| *from.add(gather.from[lane] as usize));
@@ -676,43 +686,43 @@ pub(super) unsafe fn gather_line(kernel: Kernel, gather: &Gather, from: *const f
 ///
 /// # Safety
 /// Both must be whole channels of the values that the repairs were made for.
-pub(super) unsafe fn repair_lines(kernel: Kernel, repairs: &[Repair], from: *const f32, to: *mut f32) {
+pub(super) unsafe fn fill_halo(isa: Isa, halo_copies: &[HaloCopy], from: *const f32, to: *mut f32) {
     /// # Safety
-    /// As for [`repair_all`].
+    /// As for [`copy_halo`].
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f")]
-    unsafe fn avx512(repairs: &[Repair], from: *const u8, to: *mut u8) {
+    unsafe fn avx512(halo_copies: &[HaloCopy], from: *const u8, to: *mut u8) {
         // SAFETY: passed on to the caller.
-        unsafe { repair_all::<x86::Avx512>(repairs, from, to) }
+        unsafe { copy_halo::<x86::Avx512>(halo_copies, from, to) }
     }
     /// # Safety
-    /// As for [`repair_all`].
+    /// As for [`copy_halo`].
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn avx2(repairs: &[Repair], from: *const u8, to: *mut u8) {
+    unsafe fn avx2(halo_copies: &[HaloCopy], from: *const u8, to: *mut u8) {
         // SAFETY: passed on to the caller.
-        unsafe { repair_all::<x86::Avx2>(repairs, from, to) }
+        unsafe { copy_halo::<x86::Avx2>(halo_copies, from, to) }
     }
     // SAFETY: passed on to the caller; the kernel is the proof of the instructions.
     unsafe {
-        match kernel.isa() {
+        match isa.level() {
             #[cfg(target_arch = "x86_64")]
-            Available::Avx512 => avx512(repairs, from.cast(), to.cast()),
+            Level::Avx512 => avx512(halo_copies, from.cast(), to.cast()),
             #[cfg(target_arch = "x86_64")]
-            Available::Avx2 => avx2(repairs, from.cast(), to.cast()),
-            Available::Portable => repair_all::<Portable>(repairs, from.cast(), to.cast()),
+            Level::Avx2 => avx2(halo_copies, from.cast(), to.cast()),
+            Level::Portable => copy_halo::<Portable>(halo_copies, from.cast(), to.cast()),
         }
     }
 }
 
 /// Output channels that can be computed at once.
-pub(super) const GROUPS: [usize; 3] = [1, 2, 4];
+pub(super) const CHANNEL_BLOCKS: [usize; 3] = [1, 2, 4];
 
 /// The sizes that rows of a tile come in, the largest first.
 pub(super) const ROWS: [usize; 5] = [7, 4, 3, 2, 1];
 
 /// The widest tile of one row that fits into the registers.
-pub(super) fn widest(kernel: Kernel, group: usize, columns: usize) -> usize {
-    let most = columns.min(most_lines(kernel, group));
-    (1..=most).rev().find(|&columns| find(kernel, group, 1, columns, 1).is_some()).unwrap_or(1)
+pub(super) fn widest(isa: Isa, channel_block: usize, columns: usize) -> usize {
+    let most = columns.min(max_vectors(isa, channel_block));
+    (1..=most).rev().find(|&columns| find(isa, channel_block, 1, columns, 1).is_some()).unwrap_or(1)
 }

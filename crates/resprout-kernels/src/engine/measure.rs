@@ -1,21 +1,21 @@
 //! What operations take, and which way to cut a convolution takes the least.
 
 use super::arena::Arena;
-use super::layout::Lanes;
+use super::layout::VectorLayout;
 use super::pool::{Loops, ThreadPool, Worker};
-use super::program::{Choice, Conv, Op, Paths, Program};
+use super::program::{Blocking, Conv, Op, Paths, Program};
 use super::run::Base;
-use super::tile::GROUPS;
-use crate::table::Kernel;
+use super::tile::CHANNEL_BLOCKS;
+use crate::isa::Isa;
 use crate::{Activation, ConvShape};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Times the better of two paths may be faster, at the first look, for the other to be looked at in full.
-const HOPELESS: f64 = 2.0;
+const MAX_SLOWDOWN: f64 = 2.0;
 
-/// Times a choice may be slower at its first runs for them not to be the last.
-const UNLIKELY: f64 = 1.3;
+/// Times a blocking may be slower at its first runs for them not to be the last.
+const EARLY_STOP: f64 = 1.3;
 
 impl Program {
     /// Seconds of every operation: the least of `runs` runs. In one arena all threads share each operation; with an arena for
@@ -32,9 +32,9 @@ impl Program {
         runs: usize,
     ) -> Vec<f64> {
         let pointers = self.check(&arenas[0], inputs, outputs);
-        let mut places = Places::new(arenas, self.lines, pool);
+        let mut places = Places::new(arenas, self.vectors, pool);
         places.0[0] = Base::new(&mut arenas[0], pointers.as_ptr());
-        let steps: Vec<Step> = self.ops.iter().map(|op| Step { program: self, op, inputs }).collect();
+        let steps: Vec<TimedOp> = self.ops.iter().map(|op| TimedOp { program: self, op, inputs }).collect();
         places.time(pool, &steps, runs)
     }
 
@@ -43,12 +43,12 @@ impl Program {
     ///
     /// # Panics
     /// As [`time`](Self::time).
-    pub fn tune(&mut self, arenas: &mut [Arena], pool: &mut ThreadPool, limit: Duration, paths: Paths) -> Vec<Choice> {
+    pub fn tune(&mut self, arenas: &mut [Arena], pool: &mut ThreadPool, limit: Duration, paths: Paths) -> Vec<Blocking> {
         let start = Instant::now();
-        let places = Places::new(arenas, self.lines, pool);
+        let places = Places::new(arenas, self.vectors, pool);
         let mut known: Vec<(Signature, Fastest)> = Vec::new();
         let mut left = self.convs().count();
-        let kernel = self.kernel;
+        let kernel = self.isa;
         let mut dense = Vec::new();
         for op in &mut self.ops {
             let Op::Conv(conv) = op else { continue };
@@ -58,8 +58,8 @@ impl Program {
                 let share = limit.saturating_sub(start.elapsed()) / u32::try_from(left).unwrap_or(1);
                 conv.fastest(kernel, &places, pool, share, paths)
             });
-            if conv.choice != fastest.of_all {
-                conv.choose(kernel, fastest.of_all);
+            if conv.blocking != fastest.of_all {
+                conv.apply(kernel, fastest.of_all);
             }
             dense.push(fastest.dense);
             known.push((signature, fastest));
@@ -73,8 +73,8 @@ impl Program {
 struct Places(Vec<Base>);
 
 impl Places {
-    fn new(arenas: &mut [Arena], lines: usize, pool: &ThreadPool) -> Places {
-        assert!(arenas.iter().all(|arena| arena.len() == lines), "an arena of another program");
+    fn new(arenas: &mut [Arena], vectors: usize, pool: &ThreadPool) -> Places {
+        assert!(arenas.iter().all(|arena| arena.len() == vectors), "an arena of another program");
         assert!(arenas.len() == 1 || arenas.len() == pool.threads(), "one arena, or one for each thread");
         Places(arenas.iter_mut().map(|arena| Base::new(arena, std::ptr::null())).collect())
     }
@@ -107,13 +107,13 @@ trait Work: Sync {
 }
 
 /// An operation.
-struct Step<'a> {
+struct TimedOp<'a> {
     program: &'a Program,
     op: &'a Op,
     inputs: &'a [&'a [f32]],
 }
 
-impl Work for Step<'_> {
+impl Work for TimedOp<'_> {
     fn first(&self, base: Base, worker: Worker) -> usize {
         self.op.first(base, worker)
     }
@@ -178,74 +178,83 @@ impl<W: Work> Loops for Timed<'_, W> {
     }
 }
 
-/// What decides which choice is the fastest.
+/// What decides which blocking is the fastest.
 #[derive(PartialEq)]
 struct Signature {
     shape: ConvShape,
-    lanes: Lanes,
+    lanes: VectorLayout,
     added: bool,
     /// In sixteenths of a doubling.
     nonzero: i32,
 }
 
-/// The fastest choices of a convolution.
+/// The fastest blockings of a convolution.
 #[derive(Clone, Copy)]
 struct Fastest {
-    of_all: Choice,
-    dense: Choice,
+    of_all: Blocking,
+    dense: Blocking,
 }
 
 impl Conv {
     fn signature(&self) -> Signature {
         Signature {
             shape: self.shape.clone(),
-            lanes: self.to.extent.lanes,
+            lanes: self.to.extent.layout,
             added: self.added.is_some(),
             nonzero: ((self.work() as f64).log2() * 16.0).round() as i32,
         }
     }
 
     /// Measures candidates, each a few times, as long as there is time.
-    fn fastest(&mut self, kernel: Kernel, places: &Places, pool: &mut ThreadPool, limit: Duration, paths: Paths) -> Fastest {
+    fn fastest(&mut self, isa: Isa, places: &Places, pool: &mut ThreadPool, limit: Duration, paths: Paths) -> Fastest {
         let start = Instant::now();
-        let likely = self.usual(kernel, paths);
-        let others = [Paths::Sparse, Paths::Dense].map(|paths| self.usual(kernel, paths));
-        let mut tried: Vec<(f64, Choice)> = Vec::new();
-        for choice in [likely].into_iter().chain(others.into_iter().filter(|_| paths == Paths::Any)) {
-            if tried.iter().all(|(_, known)| *known != choice) {
-                self.choose(kernel, choice);
-                tried.push((self.measure(places, pool, f64::INFINITY), choice));
+        let likely = self.default_blocking(isa, paths);
+        let others = [Paths::Sparse, Paths::Dense].map(|paths| self.default_blocking(isa, paths));
+        let mut tried: Vec<(f64, Blocking)> = Vec::new();
+        for blocking in [likely].into_iter().chain(others.into_iter().filter(|_| paths == Paths::Any)) {
+            if tried.iter().all(|(_, known)| *known != blocking) {
+                self.apply(isa, blocking);
+                tried.push((self.measure(places, pool, f64::INFINITY), blocking));
             }
         }
-        let best = |tried: &[(f64, Choice)], of: &dyn Fn(&Choice) -> bool| {
-            tried.iter().filter(|(_, choice)| of(choice)).copied().min_by(|a, b| a.0.total_cmp(&b.0))
+        let best = |tried: &[(f64, Blocking)], of: &dyn Fn(&Blocking) -> bool| {
+            tried.iter().filter(|(_, blocking)| of(blocking)).copied().min_by(|a, b| a.0.total_cmp(&b.0))
         };
         let mut least = best(&tried, &|_| true).map_or(f64::INFINITY, |(seconds, _)| seconds);
-        let largest = self.largest_group(kernel);
-        let hopeful = |group: usize| tried.iter().any(|(seconds, choice)| choice.group == group && *seconds < HOPELESS * least);
+        let largest = self.largest_block(isa);
+        let candidate = |channel_block: usize| {
+            tried.iter().any(|(seconds, blocking)| blocking.channel_block == channel_block && *seconds < MAX_SLOWDOWN * least)
+        };
         // What is between both ends has hope where both have.
-        let groups: Vec<usize> = GROUPS
+        let channel_blocks: Vec<usize> = CHANNEL_BLOCKS
             .into_iter()
-            .filter(|&group| self.groups_by(kernel, group) && if group == 1 { hopeful(1) } else { hopeful(largest) })
-            .filter(|&group| paths != Paths::Dense || group == largest)
+            .filter(|&channel_block| {
+                self.fits_block(isa, channel_block) && if channel_block == 1 { candidate(1) } else { candidate(largest) }
+            })
+            .filter(|&channel_block| paths != Paths::Dense || channel_block == largest)
             .collect();
-        let mut candidates = self.candidates(kernel, places.sharing(pool), &groups);
+        let mut candidates = self.candidates(isa, places.sharing(pool), &channel_blocks);
         // The likely ones come first, all tiles of a block together: its stream is laid out once.
-        candidates.sort_by_key(|choice| {
-            let far = choice.block.max(1).ilog2().abs_diff(likely.block.max(1).ilog2());
-            (far, choice.group != likely.group && choice.group != largest, choice.group, choice.block)
+        candidates.sort_by_key(|blocking| {
+            let far = blocking.block.max(1).ilog2().abs_diff(likely.block.max(1).ilog2());
+            (
+                far,
+                blocking.channel_block != likely.channel_block && blocking.channel_block != largest,
+                blocking.channel_block,
+                blocking.block,
+            )
         });
-        for choice in candidates {
+        for blocking in candidates {
             if start.elapsed() > limit {
                 break;
             }
-            self.choose(kernel, choice);
+            self.apply(isa, blocking);
             let seconds = self.measure(places, pool, least);
             least = least.min(seconds);
-            tried.push((seconds, choice));
+            tried.push((seconds, blocking));
         }
-        let of_all = best(&tried, &|_| true).map_or(likely, |(_, choice)| choice);
-        let dense = best(&tried, &|choice| choice.group == largest).map_or(others[1], |(_, choice)| choice);
+        let of_all = best(&tried, &|_| true).map_or(likely, |(_, blocking)| blocking);
+        let dense = best(&tried, &|blocking| blocking.channel_block == largest).map_or(others[1], |(_, blocking)| blocking);
         Fastest { of_all, dense }
     }
 
@@ -253,19 +262,19 @@ impl Conv {
     fn measure(&self, places: &Places, pool: &mut ThreadPool, best: f64) -> f64 {
         let mut run = || places.time(pool, &[self], 2)[0];
         let first = run();
-        if first > UNLIKELY * best { first } else { first.min(run()) }
+        if first > EARLY_STOP * best { first } else { first.min(run()) }
     }
 }
 
 /// Multiply-accumulates per second that `threads` threads can do on this machine at the most: a dense convolution all of
 /// whose numbers lie in the first-level cache.
-pub fn limit(threads: usize) -> std::io::Result<f64> {
+pub fn peak(threads: usize) -> std::io::Result<f64> {
     const CHANNELS: [usize; 2] = [32, 16];
     const SIZE: [usize; 2] = [4, 12];
     const WEIGHTS: usize = CHANNELS[0] * CHANNELS[1];
     let shape = ConvShape::pointwise(CHANNELS[0], SIZE, CHANNELS[1]);
     let weight = [0.5; WEIGHTS];
-    let mut builder = super::Builder::new(Kernel::best(), 1, 1);
+    let mut builder = super::Builder::new(Isa::best(), 1, 1);
     let input = builder.input(CHANNELS[0], SIZE);
     let convolution = super::Convolution { shape, weight: &weight, bias: &[], activation: Activation::None, added: None };
     let output = builder.conv("limit", input, convolution);
@@ -273,7 +282,7 @@ pub fn limit(threads: usize) -> std::io::Result<f64> {
     let Some(program) = builder.finish() else { return Ok(f64::NAN) };
     let mut pool = ThreadPool::new(threads)?;
     let mut arenas: Vec<Arena> = (0..pool.threads()).map(|_| program.arena()).collect();
-    let places = Places::new(&mut arenas, program.lines, &pool);
+    let places = Places::new(&mut arenas, program.vectors, &pool);
     let repeated: Vec<Repeated> = program.convs().map(Repeated).collect();
     let seconds = places.time(&mut pool, &repeated, 5)[0];
     Ok((threads * RUNS * WEIGHTS * SIZE[0] * SIZE[1]) as f64 / seconds)

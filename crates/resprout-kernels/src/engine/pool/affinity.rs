@@ -15,7 +15,7 @@ fn get() -> Option<Set> {
 }
 
 #[cfg(target_os = "linux")]
-fn put(set: &Set) {
+fn store_accumulators(set: &Set) {
     unsafe extern "C" {
         fn sched_setaffinity(thread: i32, bytes: usize, set: *const Set) -> i32;
     }
@@ -29,7 +29,7 @@ fn get() -> Option<Set> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn put(_set: &Set) {}
+fn store_accumulators(_set: &Set) {}
 
 /// The CPUs that the current thread may use.
 pub fn allowed() -> Vec<usize> {
@@ -41,7 +41,7 @@ pub fn allowed() -> Vec<usize> {
 pub fn stay_on(cpu: usize) {
     let mut set: Set = [0; 16];
     set[cpu / 64] = 1 << (cpu % 64);
-    put(&set);
+    store_accumulators(&set);
 }
 
 /// The current thread on one CPU, until this is dropped.
@@ -59,6 +59,6 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        put(&self.before);
+        store_accumulators(&self.before);
     }
 }

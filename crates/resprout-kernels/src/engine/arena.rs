@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 pub const LANES: usize = 16;
 
 /// Bytes of a line.
-pub(super) const LINE: usize = LANES * size_of::<f32>();
+pub(super) const VECTOR_BYTES: usize = LANES * size_of::<f32>();
 
 /// One line: a cache line of its own.
 #[derive(Clone, Copy)]
@@ -15,23 +15,23 @@ pub(super) struct Line(pub [f32; LANES]);
 
 /// The values of a program, for one run at a time.
 pub struct Arena {
-    lines: Vec<Line>,
+    vectors: Vec<Line>,
     /// Which replicas of values have been made in this run.
     made: Vec<AtomicBool>,
 }
 
 impl Arena {
-    pub(super) fn new(lines: usize, replicas: usize) -> Arena {
+    pub(super) fn new(vectors: usize, replicas: usize) -> Arena {
         let made = (0..replicas).map(|_| AtomicBool::new(false)).collect();
-        Arena { lines: vec![Line([0.0; LANES]); lines], made }
+        Arena { vectors: vec![Line([0.0; LANES]); vectors], made }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lines.len()
+        self.vectors.len()
     }
 
     pub(super) fn pointer(&mut self) -> *mut f32 {
-        self.lines.as_mut_ptr().cast()
+        self.vectors.as_mut_ptr().cast()
     }
 
     pub(super) fn made(&self) -> &[AtomicBool] {

@@ -1,17 +1,17 @@
 //! What runs.
 
-use super::arena::{Arena, LANES, LINE};
-use super::layout::{Extent, Gather, Repair};
+use super::arena::{Arena, LANES, VECTOR_BYTES};
+use super::layout::{Extent, Gather, HaloCopy};
 use super::pool::{PIECES, ThreadPool, Worker, run_alone};
 use super::run::{Base, Run as ProgramRun};
-use super::stream::{Row, Stream};
-use super::tile::{self, GROUPS, MOST_ROWS, ROWS, Run, Tile, Work};
-use crate::table::Kernel;
+use super::stream::{PackedSparse, SparseRow};
+use super::tile::{self, CHANNEL_BLOCKS, MOST_ROWS, OutputTile, ROWS, Run, Work};
+use crate::isa::Isa;
 use crate::{Activation, ConvShape};
 
-/// How a convolution is cut into pieces. No choice changes a result.
+/// How a convolution is cut into pieces. No blocking changes a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Choice {
+pub struct Blocking {
     /// Rows of a tile.
     pub rows: usize,
     /// Columns of a tile, in lines.
@@ -19,9 +19,9 @@ pub struct Choice {
     /// Input channels that are read before the next output channel's sums are put away.
     pub block: usize,
     /// Output channels that are computed at once, sharing what they read; where one has a weight, all multiply.
-    pub group: usize,
+    pub channel_block: usize,
     /// Whether threads share the output channels, not the tiles.
-    pub by_channel: bool,
+    pub split_channels: bool,
 }
 
 /// Which ways to compute a convolution may be chosen.
@@ -56,16 +56,16 @@ pub(super) enum Op {
     Conv(Box<Conv>),
     /// Borders are filled, where a convolution has not done it: for each band the lines that are made of others, which may be
     /// another value's.
-    Border {
+    FillHalo {
         from: Placed,
         to: Placed,
-        repairs: Vec<Vec<Repair>>,
+        halo_copies: Vec<Vec<HaloCopy>>,
     },
     /// Each thread makes a replica of its own, with a border.
     Replicate {
         from: Placed,
         to: Placed,
-        lines: Vec<Repair>,
+        vectors: Vec<HaloCopy>,
     },
     /// The same pixels in other lanes or bands: a table for each band.
     Move {
@@ -123,19 +123,19 @@ pub(super) enum Pool {
 
 pub(super) struct Conv {
     pub shape: ConvShape,
-    pub rows: Vec<Row>,
+    pub rows: Vec<SparseRow>,
     pub bias: Vec<f32>,
     pub activation: Activation,
     pub from: Placed,
     pub added: Option<Placed>,
     pub to: Placed,
     /// What is made of the output's lines for whoever reads its border.
-    pub repairs: Vec<Repair>,
-    pub choice: Choice,
-    pub stream: Stream,
-    pub tiles: Vec<(Tile, Run)>,
+    pub halo_copies: Vec<HaloCopy>,
+    pub blocking: Blocking,
+    pub stream: PackedSparse,
+    pub tiles: Vec<(OutputTile, Run)>,
     /// The first tile of each band, and past the last one's.
-    pub band_starts: Vec<usize>,
+    pub partition_starts: Vec<usize>,
     /// The work before each output channel and, last, of all: a unit for each weight and one for each channel.
     pub work_before: Vec<usize>,
     /// How many are to share it; others can, but their parts will not be as even.
@@ -144,11 +144,11 @@ pub(super) struct Conv {
 
 /// Operations on values in one arena.
 pub struct Program {
-    pub(super) kernel: Kernel,
+    pub(super) isa: Isa,
     pub(super) ops: Vec<Op>,
     /// Names for tables, one per operation.
     pub(super) names: Vec<String>,
-    pub(super) lines: usize,
+    pub(super) vectors: usize,
     /// How many replicas there are, of all values.
     pub(super) replicas: usize,
     /// Elements of each input and output.
@@ -165,7 +165,7 @@ impl Program {
 
     /// Memory for one run at a time.
     pub fn arena(&self) -> Arena {
-        Arena::new(self.lines, self.replicas)
+        Arena::new(self.vectors, self.replicas)
     }
 
     /// Runs on the threads of the pool: they share each operation.
@@ -188,7 +188,7 @@ impl Program {
 
     /// The places of the outputs.
     pub(super) fn check(&self, arena: &Arena, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) -> Vec<*mut f32> {
-        assert_eq!(arena.len(), self.lines, "an arena of another program");
+        assert_eq!(arena.len(), self.vectors, "an arena of another program");
         assert!(inputs.iter().map(|input| input.len()).eq(self.inputs.iter().copied()), "inputs of another size");
         assert!(outputs.iter().map(|output| output.len()).eq(self.outputs.iter().copied()), "outputs of another size");
         outputs.iter_mut().map(|output| output.as_mut_ptr()).collect()
@@ -211,8 +211,8 @@ impl Program {
     }
 
     /// How each convolution is cut.
-    pub fn choices(&self) -> Vec<Choice> {
-        self.convs().map(|conv| conv.choice).collect()
+    pub fn blockings(&self) -> Vec<Blocking> {
+        self.convs().map(|conv| conv.blocking).collect()
     }
 
     /// Multiply-accumulates of each convolution for all lanes' images, and the share of its weights that is there.
@@ -225,18 +225,18 @@ impl Program {
     }
 
     /// Cuts the convolutions in other ways. Choices that do not fit (of another machine, say) are brought to what does.
-    pub fn choose(&mut self, choices: &[Choice]) {
-        let kernel = self.kernel;
+    pub fn apply(&mut self, blockings: &[Blocking]) {
+        let kernel = self.isa;
         let convs = self.ops.iter_mut().filter_map(|op| if let Op::Conv(conv) = op { Some(conv) } else { None });
         convs
-            .zip(choices)
-            .filter(|(conv, choice)| conv.choice != **choice)
-            .for_each(|(conv, &choice)| conv.choose(kernel, choice));
+            .zip(blockings)
+            .filter(|(conv, blocking)| conv.blocking != **blocking)
+            .for_each(|(conv, &blocking)| conv.apply(kernel, blocking));
     }
 
     /// How each convolution is cut where nothing is measured, on these paths.
-    pub fn usual(&self, paths: Paths) -> Vec<Choice> {
-        self.convs().map(|conv| conv.usual(self.kernel, paths)).collect()
+    pub fn default_blockings(&self, paths: Paths) -> Vec<Blocking> {
+        self.convs().map(|conv| conv.default_blocking(self.isa, paths)).collect()
     }
 
     /// The shape of each convolution, for one image.
@@ -247,21 +247,21 @@ impl Program {
 
 impl Conv {
     pub fn new(
-        kernel: Kernel,
+        isa: Isa,
         shape: ConvShape,
-        rows: Vec<Row>,
+        rows: Vec<SparseRow>,
         bias: Vec<f32>,
         activation: Activation,
         [from, to]: [Placed; 2],
         added: Option<Placed>,
-        repairs: Vec<Repair>,
+        halo_copies: Vec<HaloCopy>,
         threads: usize,
     ) -> Conv {
         let mut work_before = vec![0];
         rows.iter().for_each(|row| work_before.push(work_before[work_before.len() - 1] + row.0.len() + 1));
-        let stream = Stream::default();
-        let choice = Choice { rows: 1, columns: 1, block: shape.in_channels, group: 1, by_channel: false };
-        let (tiles, band_starts) = (Vec::new(), Vec::new());
+        let stream = PackedSparse::default();
+        let blocking = Blocking { rows: 1, columns: 1, block: shape.in_channels, channel_block: 1, split_channels: false };
+        let (tiles, partition_starts) = (Vec::new(), Vec::new());
         let mut conv = Conv {
             shape,
             rows,
@@ -270,39 +270,39 @@ impl Conv {
             from,
             added,
             to,
-            repairs,
-            choice,
+            halo_copies,
+            blocking,
             stream,
             tiles,
-            band_starts,
+            partition_starts,
             work_before,
             threads,
         };
-        conv.choose(kernel, conv.usual(kernel, Paths::Any));
+        conv.apply(isa, conv.default_blocking(isa, Paths::Any));
         conv
     }
 
     /// Whether lines of each band of input, output and summand lie one behind another in the same order, without borders.
     fn flat(&self) -> bool {
-        let plain = |placed: &Placed| placed.extent.pad == [0, 0];
+        let plain = |placed: &Placed| placed.extent.halo == [0, 0];
         self.shape.stride == [1, 1] && plain(&self.from) && plain(&self.to) && self.added.as_ref().is_none_or(plain)
     }
 
     /// Height and width of each band, which is cut into tiles.
-    pub(super) fn bands(&self) -> impl Iterator<Item = [usize; 2]> {
-        let (lanes, flat) = (self.to.extent.lanes, self.flat());
+    pub(super) fn row_partitions(&self) -> impl Iterator<Item = [usize; 2]> {
+        let (lanes, flat) = (self.to.extent.layout, self.flat());
         let size = move |rows: usize| if flat { [1, rows * lanes.patch[1]] } else { [rows, lanes.patch[1]] };
-        (0..lanes.bands).map(move |band| size(lanes.rows(band).len()))
+        (0..lanes.row_partitions).map(move |partition| size(lanes.rows(partition).len()))
     }
 
     /// The same of the first one; no other is larger.
     pub(super) fn plane(&self) -> [usize; 2] {
-        self.bands().next().unwrap_or([1, 1])
+        self.row_partitions().next().unwrap_or([1, 1])
     }
 
     /// Lines of each output channel.
-    pub(super) fn lines(&self) -> usize {
-        self.to.extent.lanes.lines()
+    pub(super) fn vectors(&self) -> usize {
+        self.to.extent.layout.vectors()
     }
 
     /// A unit for each weight and one for each output channel.
@@ -320,53 +320,58 @@ impl Conv {
         self.nonzero() as f64 / (self.shape.dot_length() * self.shape.out_channels).max(1) as f64
     }
 
-    pub(super) fn choose(&mut self, kernel: Kernel, choice: Choice) {
+    pub(super) fn apply(&mut self, isa: Isa, blocking: Blocking) {
         let [height, width] = self.plane();
-        let group = GROUPS.into_iter().rfind(|&group| group <= choice.group && self.groups_by(kernel, group)).unwrap_or(1);
-        let columns = tile::widest(kernel, group, choice.columns.clamp(1, width));
-        let fits = |rows: &usize| *rows <= choice.rows.clamp(1, height) && tile::find(kernel, group, *rows, columns, 1).is_some();
+        let channel_block = CHANNEL_BLOCKS
+            .into_iter()
+            .rfind(|&channel_block| channel_block <= blocking.channel_block && self.fits_block(isa, channel_block))
+            .unwrap_or(1);
+        let columns = tile::widest(isa, channel_block, blocking.columns.clamp(1, width));
+        let fits =
+            |rows: &usize| *rows <= blocking.rows.clamp(1, height) && tile::find(isa, channel_block, *rows, columns, 1).is_some();
         let rows = ROWS.into_iter().find(fits).unwrap_or(1);
-        self.choice = Choice { rows, columns, group, ..choice };
+        self.blocking = Blocking { rows, columns, channel_block, ..blocking };
         self.tiles.clear();
-        self.band_starts = vec![0];
-        for band in 0..self.to.extent.lanes.bands {
-            self.cut(kernel, band);
-            self.band_starts.push(self.tiles.len());
+        self.partition_starts = vec![0];
+        for partition in 0..self.to.extent.layout.row_partitions {
+            self.cut(isa, partition);
+            self.partition_starts.push(self.tiles.len());
         }
-        let block = choice.block.clamp(1, self.shape.in_channels.max(1));
+        let block = blocking.block.clamp(1, self.shape.in_channels.max(1));
         let parts = self.parts();
-        if (self.stream.block, self.stream.group) != (block, group) || self.stream.parts != parts {
-            self.stream = Stream::new(&self.shape, &self.rows, &self.from.extent, block, group, parts);
+        if (self.stream.block, self.stream.channel_block) != (block, channel_block) || self.stream.parts != parts {
+            self.stream = PackedSparse::new(&self.shape, &self.rows, &self.from.extent, block, channel_block, parts);
         }
     }
 
     /// Adds all tiles of a band; at the edges smaller ones.
-    fn cut(&mut self, kernel: Kernel, band: usize) {
-        let Choice { rows, columns, group, .. } = self.choice;
-        let across = self.to.extent.lanes.patch[1];
-        let begin = self.to.extent.lanes.first_row(band);
-        let [height, width] = self.bands().nth(band).unwrap_or([0, 0]);
+    fn cut(&mut self, isa: Isa, partition: usize) {
+        let Blocking { rows, columns, channel_block, .. } = self.blocking;
+        let across = self.to.extent.layout.patch[1];
+        let begin = self.to.extent.layout.first_row(partition);
+        let [height, width] = self.row_partitions().nth(partition).unwrap_or([0, 0]);
         let step = self.shape.stride;
         let mut y = 0;
         while y < height {
-            let fits = |high: &usize| *high <= rows.min(height - y) && tile::find(kernel, group, *high, 1, step[1]).is_some();
+            let fits =
+                |high: &usize| *high <= rows.min(height - y) && tile::find(isa, channel_block, *high, 1, step[1]).is_some();
             let high = ROWS.into_iter().find(fits).unwrap_or(1);
             let mut x = 0;
             while x < width {
                 let wide = (1..=columns.min(width - x))
                     .rev()
-                    .find(|&wide| tile::find(kernel, group, high, wide, step[1]).is_some())
+                    .find(|&wide| tile::find(isa, channel_block, high, wide, step[1]).is_some())
                     .unwrap_or(1);
                 // Where rows are not apart, a tile goes on in the next one.
                 let pixel = |y: usize| (begin + y + x / across, x % across);
                 let place = |placed: &Placed, y: usize| {
                     let (y, x) = pixel(y);
-                    LINE * placed.extent.line_of(band, y as isize, x as isize)
+                    VECTOR_BYTES * placed.extent.vector_of(partition, y as isize, x as isize)
                 };
                 // The input counts from its very first line, where the entries' offsets begin.
                 let input = |y: usize| {
                     let (y, x) = pixel(y);
-                    LINE * self.from.extent.shift(band, y * step[0], x * step[1])
+                    VECTOR_BYTES * self.from.extent.shift(partition, y * step[0], x * step[1])
                 };
                 let each = |of: &dyn Fn(usize) -> usize| {
                     let mut all = [0; MOST_ROWS];
@@ -374,18 +379,23 @@ impl Conv {
                     all
                 };
                 let output = each(&|y| place(&self.to, y));
-                let writes = |line: usize| output[..high].iter().any(|row| (row / LINE..row / LINE + wide).contains(&line));
+                let writes = |vector: usize| {
+                    output[..high].iter().any(|row| (row / VECTOR_BYTES..row / VECTOR_BYTES + wide).contains(&vector))
+                };
                 let added = each(&|y| self.added.as_ref().map_or(0, |added| place(added, y)));
-                let ahead =
-                    if group > 1 { self.lines_of_group(group, [&output[..high], &added[..high]], wide) } else { Vec::new() };
-                let tile = Tile {
+                let ahead = if channel_block > 1 {
+                    self.vectors_of_block(channel_block, [&output[..high], &added[..high]], wide)
+                } else {
+                    Vec::new()
+                };
+                let tile = OutputTile {
                     input: each(&input),
                     output,
                     added,
                     ahead,
-                    repairs: self.repairs.iter().filter(|repair| writes(repair.from)).cloned().collect(),
+                    halo_copies: self.halo_copies.iter().filter(|halo_copy| writes(halo_copy.from)).cloned().collect(),
                 };
-                if let Some(run) = tile::find(kernel, group, high, wide, step[1]) {
+                if let Some(run) = tile::find(isa, channel_block, high, wide, step[1]) {
                     self.tiles.push((tile, run));
                 }
                 x += wide;
@@ -396,26 +406,26 @@ impl Conv {
 
     /// Bytes between channels: of the output and of the summand.
     fn pitches(&self) -> [usize; 2] {
-        let pitch = |placed: &Placed| placed.extent.pitch() * LINE;
+        let pitch = |placed: &Placed| placed.extent.pitch() * VECTOR_BYTES;
         [pitch(&self.to), self.added.as_ref().map_or(0, pitch)]
     }
 
     /// Rows of a tile, so many lines wide, of all output channels of a group: in the output and in the summand.
-    fn lines_of_group(&self, group: usize, rows: [&[usize]; 2], wide: usize) -> Vec<[usize; 2]> {
+    fn vectors_of_block(&self, channel_block: usize, rows: [&[usize]; 2], wide: usize) -> Vec<[usize; 2]> {
         let pitches = self.pitches();
-        let mut lines = Vec::with_capacity(group * rows[0].len() * wide);
-        for channel in 0..group {
+        let mut vectors = Vec::with_capacity(channel_block * rows[0].len() * wide);
+        for channel in 0..channel_block {
             for row in 0..rows[0].len() {
-                let line = |x: usize| [0, 1].map(|of| rows[of][row] + channel * pitches[of] + x * LINE);
-                lines.extend((0..wide).map(line));
+                let vector = |x: usize| [0, 1].map(|of| rows[of][row] + channel * pitches[of] + x * VECTOR_BYTES);
+                vectors.extend((0..wide).map(vector));
             }
         }
-        lines
+        vectors
     }
 
     /// Whether each worker begins with its band.
     fn by_band(&self, worker: Worker) -> bool {
-        !self.choice.by_channel && self.band_starts.len() == worker.count + 1
+        !self.blocking.split_channels && self.partition_starts.len() == worker.count + 1
     }
 
     /// Parts of the output channels.
@@ -427,7 +437,7 @@ impl Conv {
     pub(super) fn first(&self, worker: Worker) -> usize {
         let parts = self.part_count();
         match self.by_band(worker) {
-            true => parts * self.band_starts[worker.index],
+            true => parts * self.partition_starts[worker.index],
             false => worker.first_of(self.tiles.len() * parts),
         }
     }
@@ -437,30 +447,30 @@ impl Conv {
     pub(super) unsafe fn run(&self, base: Base, item: usize, worker: Worker) {
         let (tiles, parts) = (self.tiles.len(), self.part_count());
         // What a worker begins with lies side by side: its tiles with all channels, or its channels of all tiles.
-        let own = if self.choice.by_channel && parts.is_multiple_of(worker.count) { parts / worker.count } else { parts };
+        let own = if self.blocking.split_channels && parts.is_multiple_of(worker.count) { parts / worker.count } else { parts };
         if self.by_band(worker) && worker.count > 1 {
-            let starts = &self.band_starts[..worker.count];
-            let band = starts.iter().position(|first| parts * first == item);
-            band.into_iter().for_each(|band| self.ask_for_edges(base, band));
+            let row_offsets = &self.partition_starts[..worker.count];
+            let partition = row_offsets.iter().position(|first| parts * first == item);
+            partition.into_iter().for_each(|partition| self.ask_for_edges(base, partition));
         }
         let (owner, item) = (item / (tiles * own), item % (tiles * own));
         let (tile, part) = (item / own, owner * own + item % own);
-        let groups = self.stream.parts[part]..self.stream.parts[part + 1];
+        let channel_blocks = self.stream.parts[part]..self.stream.parts[part + 1];
         // SAFETY: passed on to the caller; different tiles and channels do not meet.
-        unsafe { self.run_tile([base.nearest(&self.from, worker), base], &self.tiles[tile], groups) };
+        unsafe { self.run_tile([base.nearest(&self.from, worker), base], &self.tiles[tile], channel_blocks) };
     }
 
     /// Asks for the rows beyond a band's own, which other threads have written: all at once, or sums would wait for one by one.
-    fn ask_for_edges(&self, base: Base, band: usize) {
+    fn ask_for_edges(&self, base: Base, partition: usize) {
         let extent = &self.from.extent;
-        let [rows, left] = extent.pad.map(|pad| pad as isize);
-        let own = extent.lanes.rows(band);
+        let [rows, left] = extent.halo.map(|halo| halo as isize);
+        let own = extent.layout.rows(partition);
         let (begin, end) = (own.start as isize, own.end as isize);
         for channel in 0..self.shape.in_channels {
             // SAFETY: a channel of a value of this arena.
             let first = unsafe { base.channel(&self.from, channel) };
             for y in (begin - rows..begin).chain(end..end + rows) {
-                tile::ask_for_lines(first.wrapping_add(extent.line_of(band, y, -left) * LANES), extent.row());
+                tile::prefetch_vectors(first.wrapping_add(extent.vector_of(partition, y, -left) * LANES), extent.row());
             }
         }
     }
@@ -468,18 +478,18 @@ impl Conv {
     /// Where each part of the groups of output channels of a tile begins, and the end: enough parts for threads to help each
     /// other, all with about the same number of weights.
     fn parts(&self) -> Vec<usize> {
-        let groups = self.shape.out_channels / self.choice.group;
-        let wanted = (PIECES * self.threads).div_ceil(self.tiles.len().max(1)).min(groups / 4).max(1);
-        let parts = match (self.threads, self.choice.by_channel) {
+        let channel_blocks = self.shape.out_channels / self.blocking.channel_block;
+        let wanted = (PIECES * self.threads).div_ceil(self.tiles.len().max(1)).min(channel_blocks / 4).max(1);
+        let parts = match (self.threads, self.blocking.split_channels) {
             (1, _) => 1,
             (_, true) => wanted.next_multiple_of(self.threads),
             (_, false) => wanted,
         };
         let first = |part: usize| {
             let wanted = self.work() * part / parts;
-            (self.work_before.partition_point(|&before| before < wanted) / self.choice.group).min(groups)
+            (self.work_before.partition_point(|&before| before < wanted) / self.blocking.channel_block).min(channel_blocks)
         };
-        (0..parts).map(first).chain([groups]).collect()
+        (0..parts).map(first).chain([channel_blocks]).collect()
     }
 
     /// With the input of one base, and all else of the other.
@@ -487,8 +497,13 @@ impl Conv {
     /// # Safety
     /// The arenas of both bases must hold all values of this convolution. Nobody else may write its input, or read or write the
     /// tile's lines of the groups' output.
-    unsafe fn run_tile(&self, [own_input, base]: [Base; 2], (tile, run): &(Tile, Run), groups: std::ops::Range<usize>) {
-        let step = self.shape.out_channels / self.choice.group + 1;
+    unsafe fn run_tile(
+        &self,
+        [own_input, base]: [Base; 2],
+        (tile, run): &(OutputTile, Run),
+        channel_blocks: std::ops::Range<usize>,
+    ) {
+        let step = self.shape.out_channels / self.blocking.channel_block + 1;
         let [output_pitch, added_pitch] = self.pitches();
         // SAFETY: the builder has checked the extents.
         unsafe {
@@ -501,10 +516,10 @@ impl Conv {
                     added: self.added.as_ref().map_or(std::ptr::null(), |added| base.channel(added, 0).cast_const().cast()),
                     added_pitch,
                     order: &self.stream.order[block * step..][..step],
-                    starts: &self.stream.starts[block * step..][..step],
+                    row_offsets: &self.stream.row_offsets[block * step..][..step],
                     entries: &self.stream.entries,
                     bias: &self.bias,
-                    groups: groups.clone(),
+                    channel_blocks: channel_blocks.clone(),
                     first: block == 0,
                     last: block + 1 == self.stream.blocks,
                     activation: self.activation,

@@ -1,12 +1,12 @@
 //! Runs a program: each operation is a parallel loop over items that write apart from each other.
 
 use super::arena::{Arena, LANES};
-use super::layout::{Extent, Gather, Repair};
+use super::layout::{Extent, Gather, HaloCopy};
 use super::pool::{Loops, PIECES, Worker};
 use super::program::{Op, Placed, Pool, Program};
 use super::tile;
 use crate::Activation;
-use crate::table::{Kernel, per_isa};
+use crate::isa::{Isa, per_isa};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -57,12 +57,12 @@ impl Op {
         match self {
             Op::Conv(conv) => conv.first(worker),
             // Each worker begins with its own.
-            Op::Replicate { to, .. } if worker.index < worker.count => worker.index.min(to.extent.copies),
-            Op::Replicate { to, .. } => to.extent.copies,
+            Op::Replicate { to, .. } if worker.index < worker.count => worker.index.min(to.extent.replicas),
+            Op::Replicate { to, .. } => to.extent.replicas,
             Op::Output { .. } if base.outputs.is_null() => 0,
             _ => {
-                let [bands, things] = self.things();
-                worker.first_of(bands * pieces(things, worker))
+                let [row_partitions, things] = self.things();
+                worker.first_of(row_partitions * pieces(things, worker))
             }
         }
     }
@@ -73,10 +73,10 @@ impl Op {
         match self {
             Op::Conv(_) | Op::Replicate { .. } => [0, 0],
             Op::Input { table, .. } => [1, table.len()],
-            Op::Border { to, repairs, .. } => [repairs.len(), to.extent.channels],
+            Op::FillHalo { to, halo_copies, .. } => [halo_copies.len(), to.extent.channels],
             Op::Move { to, tables, .. } => [tables.len(), to.extent.channels],
-            Op::Copy { from, to, .. } | Op::Affine { from, to, .. } => [to.extent.lanes.bands, from.extent.channels],
-            Op::Pool { to, .. } | Op::Add { to, .. } => [to.extent.lanes.bands, to.extent.channels],
+            Op::Copy { from, to, .. } | Op::Affine { from, to, .. } => [to.extent.layout.row_partitions, from.extent.channels],
+            Op::Pool { to, .. } | Op::Add { to, .. } => [to.extent.layout.row_partitions, to.extent.channels],
             Op::Mean { from, .. } | Op::Output { from, .. } => [1, from.extent.channels],
         }
     }
@@ -85,8 +85,8 @@ impl Op {
     fn part(&self, item: usize, worker: Worker) -> (usize, Range<usize>) {
         let things = self.things()[1];
         let pieces = pieces(things, worker);
-        let (band, piece) = (item / pieces, item % pieces);
-        (band, things * piece / pieces..things * (piece + 1) / pieces)
+        let (partition, piece) = (item / pieces, item % pieces);
+        (partition, things * piece / pieces..things * (piece + 1) / pieces)
     }
 }
 
@@ -96,10 +96,10 @@ impl Program {
         unsafe {
             match op {
                 Op::Conv(conv) => conv.run(base, item, worker),
-                Op::Replicate { from, to, lines } => replicate(self.kernel, lines, base, [from, to], item, worker),
+                Op::Replicate { from, to, vectors } => replicate(self.isa, vectors, base, [from, to], item, worker),
                 _ => {
-                    let (band, things) = op.part(item, worker);
-                    self.run_part(op, base, inputs, band, things);
+                    let (partition, things) = op.part(item, worker);
+                    self.run_part(op, base, inputs, partition, things);
                 }
             }
         }
@@ -109,49 +109,51 @@ impl Program {
     ///
     /// # Safety
     /// As for [`Conv::run`](super::program::Conv::run); nobody else may write the same things of the same band.
-    unsafe fn run_part(&self, op: &Op, base: Base, inputs: &[&[f32]], band: usize, things: Range<usize>) {
+    unsafe fn run_part(&self, op: &Op, base: Base, inputs: &[&[f32]], partition: usize, things: Range<usize>) {
         // SAFETY: passed on to the caller.
         unsafe {
             match op {
                 Op::Conv(_) | Op::Replicate { .. } => {}
                 Op::Input { index, to, table } => {
                     let size = to.extent.size[0] * to.extent.size[1];
-                    for (line, channel) in things.flat_map(|line| (0..to.extent.channels).map(move |channel| (line, channel))) {
+                    for (vector, channel) in
+                        things.flat_map(|vector| (0..to.extent.channels).map(move |channel| (vector, channel)))
+                    {
                         let source = inputs[*index].as_ptr().add(channel * size);
-                        tile::gather_line(self.kernel, &table[line], source, base.channel(to, channel));
+                        tile::gather_vector(self.isa, &table[vector], source, base.channel(to, channel));
                     }
                 }
-                Op::Border { from, to, repairs } => things.for_each(|channel| {
+                Op::FillHalo { from, to, halo_copies } => things.for_each(|channel| {
                     let (source, target) = (base.channel(from, channel), base.channel(to, channel));
-                    tile::repair_lines(self.kernel, &repairs[band], source, target);
+                    tile::fill_halo(self.isa, &halo_copies[partition], source, target);
                 }),
                 Op::Move { from, to, tables } => things.for_each(|channel| {
-                    let (source, line) = (base.channel(from, channel), base.channel(to, channel));
-                    tables[band].iter().for_each(|gather| tile::gather_line(self.kernel, gather, source, line));
+                    let (source, vector) = (base.channel(from, channel), base.channel(to, channel));
+                    tables[partition].iter().for_each(|gather| tile::gather_vector(self.isa, gather, source, vector));
                 }),
                 Op::Copy { from, to, first } => things.for_each(|channel| {
                     let (source, target) = (base.channel(from, channel), base.channel(to, first + channel));
-                    for_rows(band, &from.extent, &to.extent, |a, b, count| {
+                    for_rows(partition, &from.extent, &to.extent, |a, b, count| {
                         source.add(a * LANES).copy_to_nonoverlapping(target.add(b * LANES), count * LANES);
                     });
                 }),
                 Op::Pool { from, to, taps, step, kind } => {
                     let window = Window { from, to, taps, step: *step, kind: *kind };
-                    things.for_each(|channel| window.run(self.kernel, base, band, channel));
+                    things.for_each(|channel| window.run(self.isa, base, partition, channel));
                 }
                 Op::Affine { from, to, scale, shift, activation } => things.for_each(|channel| {
                     let (source, target) = (base.channel(from, channel), base.channel(to, channel));
                     let (scale, shift) = (scale[channel], shift[channel]);
-                    for_rows(band, &from.extent, &to.extent, |a, b, count| {
+                    for_rows(partition, &from.extent, &to.extent, |a, b, count| {
                         let source = std::slice::from_raw_parts(source.add(a * LANES), count * LANES);
                         let target = std::slice::from_raw_parts_mut(target.add(b * LANES), count * LANES);
-                        affine(self.kernel, source, target, scale, shift, *activation);
+                        affine(self.isa, source, target, scale, shift, *activation);
                     });
                 }),
                 Op::Add { a, b, to, activation } => {
-                    things.for_each(|channel| add_rows(self.kernel, base, [a, b, to], *activation, band, channel));
+                    things.for_each(|channel| add_rows(self.isa, base, [a, b, to], *activation, partition, channel));
                 }
-                Op::Mean { from, to, table } => things.for_each(|channel| mean(self.kernel, base, [from, to], table, channel)),
+                Op::Mean { from, to, table } => things.for_each(|channel| mean(self.isa, base, [from, to], table, channel)),
                 Op::Output { from, index, table } => {
                     let size = from.extent.size[0] * from.extent.size[1];
                     things.for_each(|channel| {
@@ -169,14 +171,14 @@ impl Program {
 ///
 /// # Safety
 /// Both values must lie in the base's arena, `to` with all its replicas, of which `item` is one that nobody else makes.
-unsafe fn replicate(kernel: Kernel, lines: &[Repair], base: Base, [from, to]: [&Placed; 2], item: usize, worker: Worker) {
-    let make = item == worker.index || worker.index >= to.extent.copies;
+unsafe fn replicate(isa: Isa, vectors: &[HaloCopy], base: Base, [from, to]: [&Placed; 2], item: usize, worker: Worker) {
+    let make = item == worker.index || worker.index >= to.extent.replicas;
     if make {
         // SAFETY: passed on to the caller; each replica is an item of its own.
         unsafe {
             let replica = base.replica(to, item);
             for channel in 0..to.extent.channels {
-                tile::repair_lines(kernel, lines, base.channel(from, channel), replica.channel(to, channel));
+                tile::fill_halo(isa, vectors, base.channel(from, channel), replica.channel(to, channel));
             }
         }
     }
@@ -205,7 +207,7 @@ impl Base {
     /// It must be a replica of a value of this arena.
     unsafe fn replica(&self, value: &Placed, replica: usize) -> Base {
         // SAFETY: each replica is a band behind the one before, in this arena.
-        Base { arena: unsafe { self.arena.add(replica * value.extent.band * LANES) }, ..*self }
+        Base { arena: unsafe { self.arena.add(replica * value.extent.partition * LANES) }, ..*self }
     }
 
     /// Where a worker reads `value`: its own replica, if there are any and it came in time to make it, or the first one.
@@ -213,15 +215,15 @@ impl Base {
     /// # Safety
     /// As of [`channel`](Self::channel).
     pub unsafe fn nearest(&self, value: &Placed, worker: Worker) -> Base {
-        let copies = value.extent.copies;
-        if copies == 1 {
+        let replicas = value.extent.replicas;
+        if replicas == 1 {
             return *self;
         }
         // SAFETY: the builder has counted the replicas.
         let made = |replica: &usize| unsafe { (*self.made.add(value.made + replica)).load(Ordering::Relaxed) };
-        let own = Some(worker.index).filter(|own| *own < copies).filter(made);
+        let own = Some(worker.index).filter(|own| *own < replicas).filter(made);
         // SAFETY: as above. The first worker that has come to the replicas has made one.
-        unsafe { self.replica(value, own.or_else(|| (0..copies).find(made)).unwrap_or(0)) }
+        unsafe { self.replica(value, own.or_else(|| (0..replicas).find(made)).unwrap_or(0)) }
     }
 }
 
@@ -239,17 +241,17 @@ impl Window<'_> {
     ///
     /// # Safety
     /// Both values must lie in the base's arena and have the channel; nobody else may write these rows.
-    unsafe fn run(&self, kernel: Kernel, base: Base, band: usize, channel: usize) {
+    unsafe fn run(&self, isa: Isa, base: Base, partition: usize, channel: usize) {
         let (from, to) = (&self.from.extent, &self.to.extent);
         let [down, across] = self.step;
         // SAFETY: passed on to the caller.
         unsafe {
             let source = std::slice::from_raw_parts(base.channel(self.from, channel), from.span() * LANES);
-            for y in to.lanes.rows(band) {
-                let target = base.channel(self.to, channel).add(to.line_of(band, y as isize, 0) * LANES);
-                let target = std::slice::from_raw_parts_mut(target, to.lanes.patch[1] * LANES);
-                let source = &source[from.shift(band, y * down, 0) * LANES..];
-                pool(kernel, source, target, self.taps, across, self.kind);
+            for y in to.layout.rows(partition) {
+                let target = base.channel(self.to, channel).add(to.vector_of(partition, y as isize, 0) * LANES);
+                let target = std::slice::from_raw_parts_mut(target, to.layout.patch[1] * LANES);
+                let source = &source[from.shift(partition, y * down, 0) * LANES..];
+                pool(isa, source, target, self.taps, across, self.kind);
             }
         }
     }
@@ -259,17 +261,17 @@ impl Window<'_> {
 ///
 /// # Safety
 /// As for [`Window::run`].
-unsafe fn add_rows(kernel: Kernel, base: Base, places: [&Placed; 3], activation: Activation, band: usize, channel: usize) {
-    let lanes = &places[2].extent.lanes;
+unsafe fn add_rows(isa: Isa, base: Base, places: [&Placed; 3], activation: Activation, partition: usize, channel: usize) {
+    let lanes = &places[2].extent.layout;
     let count = lanes.patch[1] * LANES;
-    for y in lanes.rows(band) {
+    for y in lanes.rows(partition) {
         // SAFETY: passed on to the caller.
         unsafe {
             let [left, right, target] =
-                places.map(|placed| base.channel(placed, channel).add(placed.extent.line_of(band, y as isize, 0) * LANES));
+                places.map(|placed| base.channel(placed, channel).add(placed.extent.vector_of(partition, y as isize, 0) * LANES));
             let left = std::slice::from_raw_parts(left, count);
             let right = std::slice::from_raw_parts(right, count);
-            add(kernel, left, right, std::slice::from_raw_parts_mut(target, count), activation);
+            add(isa, left, right, std::slice::from_raw_parts_mut(target, count), activation);
         }
     }
 }
@@ -278,15 +280,15 @@ unsafe fn add_rows(kernel: Kernel, base: Base, places: [&Placed; 3], activation:
 ///
 /// # Safety
 /// As for [`Window::run`], of whole channels.
-unsafe fn mean(kernel: Kernel, base: Base, [from, to]: [&Placed; 2], table: &[Gather], channel: usize) {
+unsafe fn mean(isa: Isa, base: Base, [from, to]: [&Placed; 2], table: &[Gather], channel: usize) {
     let size = from.extent.size[0] * from.extent.size[1];
     // SAFETY: passed on to the caller.
     unsafe {
         let source = std::slice::from_raw_parts(base.channel(from, channel), from.extent.span() * LANES);
-        let sums = lane_sums(kernel, table, source);
+        let sums = lane_sums(isa, table, source);
         let target = base.channel(to, channel);
         // The lanes of an image lie side by side.
-        for (image, lanes) in sums.chunks_exact(LANES / from.extent.lanes.images).enumerate() {
+        for (image, lanes) in sums.chunks_exact(LANES / from.extent.layout.images).enumerate() {
             let sum: f64 = lanes.iter().sum();
             *target.add(to.extent.float(image, [0, 0])) = (sum / size as f64) as f32;
         }
@@ -300,10 +302,10 @@ unsafe fn mean(kernel: Kernel, base: Base, [from, to]: [&Placed; 2], table: &[Ga
 unsafe fn scatter(table: &[Gather], source: *const f32, target: *mut f32) {
     for gather in table {
         // SAFETY: tables are made of places inside of their values.
-        let line = unsafe { source.add(gather.line as usize * LANES).cast::<[f32; LANES]>().read() };
+        let vector = unsafe { source.add(gather.vector as usize * LANES).cast::<[f32; LANES]>().read() };
         for lane in (0..LANES).filter(|lane| gather.read >> lane & 1 == 1) {
             // SAFETY: as above.
-            unsafe { *target.add(gather.from[lane] as usize) = line[lane] };
+            unsafe { *target.add(gather.from[lane] as usize) = vector[lane] };
         }
     }
 }
@@ -314,18 +316,18 @@ fn lane_sums_body(table: &[Gather], source: &[f32]) -> [f64; LANES] {
     let (source, _) = source.as_chunks::<LANES>();
     let mut lanes = [0.0; LANES];
     for gather in table {
-        let line = &source[gather.line as usize];
+        let vector = &source[gather.vector as usize];
         for lane in 0..LANES {
-            lanes[lane] += if gather.read >> lane & 1 == 1 { f64::from(line[lane]) } else { 0.0 };
+            lanes[lane] += if gather.read >> lane & 1 == 1 { f64::from(vector[lane]) } else { 0.0 };
         }
     }
     lanes
 }
 
 /// Calls `work` with the first lines of each row of a band in both values, and the row's length.
-fn for_rows(band: usize, from: &Extent, to: &Extent, work: impl Fn(usize, usize, usize)) {
-    for y in to.lanes.rows(band) {
-        work(from.line_of(band, y as isize, 0), to.line_of(band, y as isize, 0), to.lanes.patch[1]);
+fn for_rows(partition: usize, from: &Extent, to: &Extent, work: impl Fn(usize, usize, usize)) {
+    for y in to.layout.rows(partition) {
+        work(from.vector_of(partition, y as isize, 0), to.vector_of(partition, y as isize, 0), to.layout.patch[1]);
     }
 }
 

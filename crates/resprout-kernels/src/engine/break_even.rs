@@ -2,7 +2,7 @@
 
 use super::program::{Paths, Program};
 use super::{Builder, Convolution, ThreadPool};
-use crate::table::Kernel;
+use crate::isa::Isa;
 use crate::{Activation, ConvShape};
 use std::time::Duration;
 
@@ -34,20 +34,20 @@ impl BreakEven {
 /// Measures a convolution of so many images with each of these densities; `limit` is for each measurement. `None` if the
 /// shape is not one for lines.
 pub fn break_even(
-    kernel: Kernel,
+    isa: Isa,
     shape: &ConvShape,
     images: usize,
     densities: &[f64],
     pool: &mut ThreadPool,
     limit: Duration,
 ) -> Option<BreakEven> {
-    let mut seconds = |density, paths| time(&mut program(kernel, shape, [images, pool.threads()], density)?, pool, limit, paths);
+    let mut seconds = |density, paths| time(&mut program(isa, shape, [images, pool.threads()], density)?, pool, limit, paths);
     let dense = seconds(1.0, Paths::Dense)?;
     let sparse = densities.iter().map(|&density| Some((density, seconds(density, Paths::Sparse)?))).collect::<Option<_>>()?;
     Some(BreakEven { dense, sparse })
 }
 
-fn program(kernel: Kernel, shape: &ConvShape, [images, threads]: [usize; 2], density: f64) -> Option<Program> {
+fn program(isa: Isa, shape: &ConvShape, [images, threads]: [usize; 2], density: f64) -> Option<Program> {
     if !Builder::knows(shape) {
         return None;
     }
@@ -59,7 +59,7 @@ fn program(kernel: Kernel, shape: &ConvShape, [images, threads]: [usize; 2], den
     };
     let weights = shape.out_channels * shape.dot_length();
     let weight: Vec<f32> = (0..weights).map(|_| if uniform() < density { 0.01 } else { 0.0 }).collect();
-    let mut builder = Builder::new(kernel, images, threads);
+    let mut builder = Builder::new(isa, images, threads);
     let input = builder.input(shape.in_channels, [shape.in_h, shape.in_w]);
     let activation = Activation::Clamp { low: 0.0, high: f32::INFINITY };
     let conv = Convolution { shape: shape.clone(), weight: &weight, bias: &[], activation, added: None };

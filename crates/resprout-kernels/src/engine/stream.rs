@@ -1,15 +1,15 @@
 //! The weights of a convolution as lists of what is not zero.
 
-use super::arena::LINE;
+use super::arena::VECTOR_BYTES;
 use super::layout::Extent;
 use crate::ConvShape;
 
 /// The nonzero weights of one output channel: input channel, tap (counted row by row), value.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Row(pub Vec<(u32, u32, f32)>);
+pub(super) struct SparseRow(pub Vec<(u32, u32, f32)>);
 
 /// Reads `weight: [M, C / groups, kh, kw]`.
-pub(super) fn rows(shape: &ConvShape, weight: &[f32]) -> Vec<Row> {
+pub(super) fn rows(shape: &ConvShape, weight: &[f32]) -> Vec<SparseRow> {
     let taps = (shape.kernel[0] * shape.kernel[1]) as u32;
     let mut places = vec![0; shape.dot_length()];
     let row = |(m, weights): (usize, &[f32])| {
@@ -21,19 +21,19 @@ pub(super) fn rows(shape: &ConvShape, weight: &[f32]) -> Vec<Row> {
             count += usize::from(*weight != 0.0);
         }
         let weight = |&place: &u32| (first + place / taps, place % taps, weights[place as usize]);
-        Row(places[..count].iter().map(weight).collect())
+        SparseRow(places[..count].iter().map(weight).collect())
     };
     weight.chunks_exact(shape.dot_length().max(1)).enumerate().map(row).collect()
 }
 
 /// Entries by block of input channels, then group of output channels.
 #[derive(Default)]
-pub(super) struct Stream {
+pub(super) struct PackedSparse {
     /// Input channels of a block.
     pub block: usize,
     pub blocks: usize,
     /// Output channels of a group.
-    pub group: usize,
+    pub channel_block: usize,
     /// Groups whose order is kept: where each part of them begins, and the end of the last.
     pub parts: Vec<usize>,
     /// `[blocks][M / group + 1]`: the groups in the order in which their entries lie, in each part those with few entries
@@ -41,29 +41,36 @@ pub(super) struct Stream {
     /// that follow with as many.
     pub order: Vec<u32>,
     /// `[blocks][M / group + 1]`, in that order.
-    pub starts: Vec<u32>,
+    pub row_offsets: Vec<u32>,
     /// As [`Work::entries`](super::tile::Work::entries).
     pub entries: Vec<u32>,
 }
 
-impl Stream {
+impl PackedSparse {
     /// Lays the weights out for an input of this extent. Offsets count from the tap (0, 0) of the first pixel; the
     /// extent's border must be wide enough for all taps. Where one channel of a group has a weight, all have one, be it 0.
-    pub fn new(shape: &ConvShape, rows: &[Row], input: &Extent, block: usize, group: usize, parts: Vec<usize>) -> Stream {
+    pub fn new(
+        shape: &ConvShape,
+        rows: &[SparseRow],
+        input: &Extent,
+        block: usize,
+        channel_block: usize,
+        parts: Vec<usize>,
+    ) -> PackedSparse {
         let block = block.clamp(1, shape.in_channels.max(1));
         let blocks = shape.in_channels.div_ceil(block).max(1);
         let offsets = offsets(shape, input);
-        let (order, starts, entries) = (Vec::new(), Vec::new(), Vec::new());
-        let mut stream = Stream { block, blocks, group, parts, order, starts, entries };
+        let (order, row_offsets, entries) = (Vec::new(), Vec::new(), Vec::new());
+        let mut stream = PackedSparse { block, blocks, channel_block, parts, order, row_offsets, entries };
         // Where each row goes on: its weights ascend by input channel and tap.
         let mut next = vec![0; rows.len()];
         for index in 0..blocks {
             let end = ((index + 1) * block) as u32;
-            let of_block = rows.chunks(group).zip(next.chunks_mut(group)).map(|(rows, next)| {
+            let of_block = rows.chunks(channel_block).zip(next.chunks_mut(channel_block)).map(|(rows, next)| {
                 let mut entries = Vec::new();
                 while let Some((channel, tap)) = first(rows, next).filter(|(channel, _)| *channel < end) {
-                    let line = channel as usize * input.pitch() + offsets[tap as usize];
-                    entries.push((line * LINE) as u32);
+                    let vector = channel as usize * input.pitch() + offsets[tap as usize];
+                    entries.push((vector * VECTOR_BYTES) as u32);
                     for (row, next) in rows.iter().zip(next.iter_mut()) {
                         let own = row.0.get(*next).filter(|(c, t, _)| (*c, *t) == (channel, tap));
                         entries.push(own.map_or(0.0f32, |(_, _, weight)| *weight).to_bits());
@@ -82,24 +89,24 @@ impl Stream {
     fn add(&mut self, of_block: &[Vec<u32>]) {
         let mut order: Vec<usize> = (0..of_block.len()).collect();
         for part in self.parts.windows(2) {
-            order[part[0]..part[1]].sort_by_key(|&group| of_block[group].len());
+            order[part[0]..part[1]].sort_by_key(|&channel_block| of_block[channel_block].len());
         }
-        for &group in &order {
-            self.starts.push(self.count());
-            self.entries.extend(&of_block[group]);
+        for &channel_block in &order {
+            self.row_offsets.push(self.count());
+            self.entries.extend(&of_block[channel_block]);
         }
-        self.starts.push(self.count());
-        self.order.extend(order.iter().chain(order.last()).map(|&group| group as u32));
+        self.row_offsets.push(self.count());
+        self.order.extend(order.iter().chain(order.last()).map(|&channel_block| channel_block as u32));
     }
 
     /// Entries.
     fn count(&self) -> u32 {
-        (self.entries.len() / (1 + self.group)) as u32
+        (self.entries.len() / (1 + self.channel_block)) as u32
     }
 }
 
 /// The first place, from `next` on, at which one of the rows has a weight: input channel and tap.
-fn first(rows: &[Row], next: &[usize]) -> Option<(u32, u32)> {
+fn first(rows: &[SparseRow], next: &[usize]) -> Option<(u32, u32)> {
     let heads = rows.iter().zip(next).filter_map(|(row, &next)| row.0.get(next));
     heads.map(|(channel, tap, _)| (*channel, *tap)).min()
 }
@@ -108,5 +115,5 @@ fn first(rows: &[Row], next: &[usize]) -> Option<(u32, u32)> {
 fn offsets(shape: &ConvShape, input: &Extent) -> Vec<usize> {
     let [height, width] = shape.kernel;
     let at = |tap: usize, axis: usize| (tap * shape.dilation[axis]) as isize - shape.pads[axis] as isize;
-    (0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| input.line_of(0, at(y, 0), at(x, 1))).collect()
+    (0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| input.vector_of(0, at(y, 0), at(x, 1))).collect()
 }

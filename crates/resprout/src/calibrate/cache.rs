@@ -1,6 +1,6 @@
 //! What the dense network computes, kept for many walks over the same images.
 
-use super::sweep::Sweep;
+use super::store::ActivationStore;
 use super::visitor::Needs;
 use super::walk::{bytes_per_image, plan};
 use crate::error::Result;
@@ -15,20 +15,20 @@ use std::collections::HashSet;
 #[derive(Clone, Copy)]
 pub struct Dense<'a> {
     model: &'a Model,
-    recording: Option<&'a Recording>,
+    cache: Option<&'a ActivationCache>,
 }
 
 impl<'a> From<&'a Model> for Dense<'a> {
     fn from(model: &'a Model) -> Dense<'a> {
-        Dense { model, recording: None }
+        Dense { model, cache: None }
     }
 }
 
 impl<'a> Dense<'a> {
     /// With a recording of the same network. It is used where its images begin with those of the walk,
     /// and changes no result.
-    pub fn recorded(model: &'a Model, recording: &'a Option<Recording>) -> Dense<'a> {
-        Dense { model, recording: recording.as_ref() }
+    pub fn recorded(model: &'a Model, cache: &'a Option<ActivationCache>) -> Dense<'a> {
+        Dense { model, cache: cache.as_ref() }
     }
 
     /// The network.
@@ -36,22 +36,22 @@ impl<'a> Dense<'a> {
         self.model
     }
 
-    pub(super) fn values(&self, plan: &Plan, images: &Tensor) -> Option<&'a Sweep> {
-        self.recording.filter(|recording| recording.input == plan.input_shape).map(|r| &r.sweep).filter(|s| s.begins_with(images))
+    pub(super) fn values(&self, plan: &Plan, images: &Tensor) -> Option<&'a ActivationStore> {
+        self.cache.filter(|cache| cache.input == plan.input_shape).map(|r| &r.store).filter(|s| s.begins_with(images))
     }
 }
 
 /// The values of the dense network that repairs look at: what layers with weights and
 /// BatchNormalizations read or write, and the summands of residual sums.
-pub struct Recording {
+pub struct ActivationCache {
     input: Vec<usize>,
-    sweep: Sweep,
+    store: ActivationStore,
 }
 
-impl Recording {
+impl ActivationCache {
     /// Records `images: [N, C, H, W]`; `None` where a recording and a walk beside it would take more
     /// than `memory` bytes.
-    pub fn new(dense: &Model, images: &Tensor, memory: usize, progress: &dyn Progress) -> Result<Option<Recording>> {
+    pub fn new(dense: &Model, images: &Tensor, memory: usize, progress: &dyn Progress) -> Result<Option<ActivationCache>> {
         let plan = plan(dense, images, &Needs { images: true, dense: true, weights: true, batch: None })?;
         let kept = kept(&plan);
         let chunk: usize = kept.iter().map(|&slot| plan.slot_bytes(slot)).sum();
@@ -61,15 +61,15 @@ impl Recording {
         if bytes > memory {
             return Ok(None);
         }
-        let mut sweep = Sweep::new(&plan, images)?;
+        let mut store = ActivationStore::new(&plan, images)?;
         progress.begin("dense network", plan.steps.len() as u64);
         for step in &plan.steps {
             progress.check()?;
-            sweep.run_recording(step, &kept);
+            store.run_recording(step, &kept);
             progress.advance(1);
         }
         progress.end();
-        Ok(Some(Recording { input: plan.input_shape, sweep }))
+        Ok(Some(ActivationCache { input: plan.input_shape, store }))
     }
 }
 

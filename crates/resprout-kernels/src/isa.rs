@@ -3,25 +3,25 @@
 use crate::dense::dots::{self, DOT_ROWS, DOT_SHIFTS, DotSums};
 use crate::dense::{self, Tile, double};
 
-/// A dense micro-kernel that this CPU can run. The only way to get one is [`Row::open`], so holding
+/// A dense micro-kernel that this CPU can run. The only way to get one is [`IsaRow::open`], so holding
 /// a value is the proof that the instructions are there.
 #[derive(Clone, Copy, Debug)]
-pub struct Kernel {
-    isa: Isa,
+pub struct Isa {
+    level: Level,
 }
 
-/// One row of [`KERNELS`].
+/// One row of [`ISAS`].
 #[derive(Debug)]
-pub struct Row {
+pub struct IsaRow {
     /// Layout, instruction set and tile, as in the file's name.
     pub name: &'static str,
     /// What the CPU must have.
     pub about: &'static str,
-    isa: Isa,
+    level: Level,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Isa {
+pub(crate) enum Level {
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -30,41 +30,41 @@ pub(crate) enum Isa {
 }
 
 /// All dense kernels of this build, best first.
-pub static KERNELS: &[Row] = &[
+pub static ISAS: &[IsaRow] = &[
     #[cfg(target_arch = "x86_64")]
-    Row { name: "dense_avx512_8x32", about: "x86-64 with AVX-512F", isa: Isa::Avx512 },
+    IsaRow { name: "avx512", about: "x86-64 with AVX-512F", level: Level::Avx512 },
     #[cfg(target_arch = "x86_64")]
-    Row { name: "dense_avx2_4x16", about: "x86-64 with AVX2 and FMA", isa: Isa::Avx2 },
-    Row { name: "dense_portable_8x16", about: "any CPU", isa: Isa::Portable },
+    IsaRow { name: "avx2", about: "x86-64 with AVX2 and FMA", level: Level::Avx2 },
+    IsaRow { name: "portable", about: "any CPU", level: Level::Portable },
 ];
 
-impl Row {
+impl IsaRow {
     /// The kernel, if this CPU has its instructions.
-    pub fn open(&self) -> Option<Kernel> {
-        let present = match self.isa {
+    pub fn open(&self) -> Option<Isa> {
+        let present = match self.level {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma"),
+            Level::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-            Isa::Portable => true,
+            Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Level::Portable => true,
         };
-        present.then_some(Kernel { isa: self.isa })
+        present.then_some(Isa { level: self.level })
     }
 }
 
-impl Kernel {
+impl Isa {
     /// The best kernel for this CPU.
-    pub fn best() -> Kernel {
-        KERNELS.iter().find_map(Row::open).unwrap_or(Kernel { isa: Isa::Portable })
+    pub fn best() -> Isa {
+        ISAS.iter().find_map(IsaRow::open).unwrap_or(Isa { level: Level::Portable })
     }
 
     /// The row's name.
     pub fn name(self) -> &'static str {
-        KERNELS.iter().find(|row| row.isa == self.isa).map_or("dense_portable_8x16", |row| row.name)
+        ISAS.iter().find(|row| row.level == self.level).map_or("portable", |row| row.name)
     }
 
-    pub(crate) fn isa(self) -> Isa {
-        self.isa
+    pub(crate) fn level(self) -> Level {
+        self.level
     }
 
     /// Computes one tile: `out[r][j] = sum_k a[k][r] * b[k][j]` for `r < rows`, `j < cols`.
@@ -96,14 +96,14 @@ impl Kernel {
     /// Both panels were checked by the caller.
     #[inline]
     fn strided_tile<const STRIDE: usize>(self, k: usize, rows: usize, cols: usize, a: &[f32], b: &[f32], out: &mut Tile) {
-        match self.isa {
+        match self.level {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `open` has found the instructions; both callers have checked the panels.
-            Isa::Avx512 => unsafe { dense::dense_avx512_8x32::run::<STRIDE>(k, rows, cols, a.as_ptr(), b.as_ptr(), out) },
+            Level::Avx512 => unsafe { dense::dense_avx512_8x32::run::<STRIDE>(k, rows, cols, a.as_ptr(), b.as_ptr(), out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Isa::Avx2 => unsafe { dense::dense_avx2_4x16::run::<STRIDE>(k, rows, cols, a.as_ptr(), b.as_ptr(), out) },
-            Isa::Portable => dense::dense_portable_8x16::run::<STRIDE>(k, rows, cols, a, b, out),
+            Level::Avx2 => unsafe { dense::dense_avx2_4x16::run::<STRIDE>(k, rows, cols, a.as_ptr(), b.as_ptr(), out) },
+            Level::Portable => dense::dense_portable_8x16::run::<STRIDE>(k, rows, cols, a, b, out),
         }
     }
 
@@ -112,17 +112,17 @@ impl Kernel {
     /// # Panics
     /// If a panel is shorter than `k` steps.
     #[inline]
-    pub(crate) fn tile64(self, k: usize, a: &[f64], b: [&[f64]; 2], out: &mut double::Tile) {
+    pub(crate) fn tile64(self, k: usize, a: &[f64], b: [&[f64]; 2], out: &mut double::Tile64) {
         let needed = k * double::WIDTH;
         assert!(a.len() >= needed && b.iter().all(|b| b.len() >= needed), "panel shorter than {k} steps");
-        match self.isa {
+        match self.level {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `open` has found the instructions and the panels were checked above.
-            Isa::Avx512 => unsafe { double::avx512(k, a, b, out) },
+            Level::Avx512 => unsafe { double::avx512(k, a, b, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Isa::Avx2 => unsafe { double::avx2(k, a, b, out) },
-            Isa::Portable => double::portable(k, a, b, out),
+            Level::Avx2 => unsafe { double::avx2(k, a, b, out) },
+            Level::Portable => double::portable(k, a, b, out),
         }
     }
 
@@ -141,14 +141,14 @@ impl Kernel {
         sums: &mut DotSums,
     ) {
         dots::assert_views(a, rows, b, shifts, len);
-        match self.isa {
+        match self.level {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `open` has found the instructions and the views were checked above.
-            Isa::Avx512 => unsafe { dots::avx512(a, rows, b, shifts, len, sums) },
+            Level::Avx512 => unsafe { dots::avx512(a, rows, b, shifts, len, sums) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Isa::Avx2 => unsafe { dots::avx2(a, rows, b, shifts, len, sums) },
-            Isa::Portable => dots::portable(a, rows, b, shifts, len, sums),
+            Level::Avx2 => unsafe { dots::avx2(a, rows, b, shifts, len, sums) },
+            Level::Portable => dots::portable(a, rows, b, shifts, len, sums),
         }
     }
 }
@@ -157,7 +157,7 @@ impl Kernel {
 macro_rules! per_isa {
     ($(#[$doc:meta])* $visibility:vis fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? = $body:ident) => {
         $(#[$doc])*
-        $visibility fn $name(kernel: $crate::Kernel, $($arg: $type),*) $(-> $out)? {
+        $visibility fn $name(kernel: $crate::Isa, $($arg: $type),*) $(-> $out)? {
             /// # Safety
             /// The CPU must have AVX-512F.
             #[cfg(target_arch = "x86_64")]
@@ -168,14 +168,14 @@ macro_rules! per_isa {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             unsafe fn avx2($($arg: $type),*) $(-> $out)? { $body($($arg),*) }
-            match kernel.isa() {
+            match kernel.level() {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: a kernel exists only where the CPU has its instructions.
-                $crate::table::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::isa::Level::Avx512 => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
-                $crate::table::Isa::Avx2 => unsafe { avx2($($arg),*) },
-                $crate::table::Isa::Portable => $body($($arg),*),
+                $crate::isa::Level::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::isa::Level::Portable => $body($($arg),*),
             }
         }
     };

@@ -5,14 +5,14 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 /// The fewest rows of a band.
-const BAND_ROWS: usize = 2;
+const PARTITION_ROWS: usize = 2;
 
 /// A page in lines: no prefetcher goes on in the next one, where lines of another thread may be.
 pub(super) const PAGE: usize = 64;
 
 /// How images are spread over lanes, and the patch of each lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Lanes {
+pub(super) struct VectorLayout {
     /// Images in the lanes: 1, 2, 4, 8 or 16.
     pub images: usize,
     /// Patches of an image, down and across; `images * grid[0] * grid[1] = 16`.
@@ -20,13 +20,13 @@ pub(super) struct Lanes {
     /// Height and width of a patch.
     pub patch: [usize; 2],
     /// Parts of the rows of a patch that lie apart in memory, each for a thread of its own.
-    pub bands: usize,
+    pub row_partitions: usize,
 }
 
 /// A line's place and, for each lane, what it should hold.
 pub(super) struct Gather {
     /// The line.
-    pub line: u32,
+    pub vector: u32,
     /// For each lane: where it is read from, in floats from a channel's first one. Lanes that are not read have the place of
     /// one that is.
     pub from: [u32; LANES],
@@ -36,7 +36,7 @@ pub(super) struct Gather {
 
 /// A line that is made of another, or of itself.
 #[derive(Clone, Debug)]
-pub(super) struct Repair {
+pub(super) struct HaloCopy {
     /// The other line.
     pub from: usize,
     /// This line.
@@ -48,9 +48,9 @@ pub(super) struct Repair {
 }
 
 impl Gather {
-    fn new(line: usize, from: [Option<usize>; LANES]) -> Gather {
+    fn new(vector: usize, from: [Option<usize>; LANES]) -> Gather {
         let first = from.iter().flatten().next().copied().unwrap_or(0);
-        Gather { line: line as u32, from: from.map(|at| at.unwrap_or(first) as u32), read: mask(&from) }
+        Gather { vector: vector as u32, from: from.map(|at| at.unwrap_or(first) as u32), read: mask(&from) }
     }
 }
 
@@ -59,47 +59,47 @@ fn mask(from: &[Option<usize>; LANES]) -> u16 {
     (0..LANES).filter(|&lane| from[lane].is_some()).fold(0, |mask, lane| mask | 1 << lane)
 }
 
-impl Lanes {
+impl VectorLayout {
     /// The spread for so many threads that wastes the fewest lanes on images of this size, and then has the smallest borders.
-    pub fn best(images: usize, size: [usize; 2], threads: usize) -> Lanes {
-        let all = Lanes::candidates(images, size, threads);
-        all.min_by_key(|lanes| lanes.cost()).unwrap_or(Lanes { images, grid: [1, 1], patch: size, bands: 1 })
+    pub fn best(images: usize, size: [usize; 2], threads: usize) -> VectorLayout {
+        let all = VectorLayout::candidates(images, size, threads);
+        all.min_by_key(|layout| layout.cost()).unwrap_or(VectorLayout { images, grid: [1, 1], patch: size, row_partitions: 1 })
     }
 
     /// One for every grid.
-    pub fn candidates(images: usize, size: [usize; 2], threads: usize) -> impl Iterator<Item = Lanes> {
+    pub fn candidates(images: usize, size: [usize; 2], threads: usize) -> impl Iterator<Item = VectorLayout> {
         let cells = LANES / images;
         (0..=cells.trailing_zeros()).map(move |shift| {
             let grid = [1 << shift, cells >> shift];
             let patch = [size[0].div_ceil(grid[0]).max(1), size[1].div_ceil(grid[1]).max(1)];
-            Lanes { images, grid, patch, bands: 1 }.with_patch(patch, threads)
+            VectorLayout { images, grid, patch, row_partitions: 1 }.with_patch(patch, threads)
         })
     }
 
     /// The same spread with patches of another size, for so many threads.
-    pub fn with_patch(self, patch: [usize; 2], threads: usize) -> Lanes {
-        Lanes { patch, bands: if patch[0] >= BAND_ROWS * threads { threads } else { 1 }, ..self }
+    pub fn with_patch(self, patch: [usize; 2], threads: usize) -> VectorLayout {
+        VectorLayout { patch, row_partitions: if patch[0] >= PARTITION_ROWS * threads { threads } else { 1 }, ..self }
     }
 
     /// The first row of a band, and past the last one of that before it.
-    pub fn first_row(&self, band: usize) -> usize {
-        (self.patch[0] * band).div_ceil(self.bands)
+    pub fn first_row(&self, partition: usize) -> usize {
+        (self.patch[0] * partition).div_ceil(self.row_partitions)
     }
 
     /// The rows of a band.
-    pub fn rows(&self, band: usize) -> Range<usize> {
-        self.first_row(band)..self.first_row(band + 1)
+    pub fn rows(&self, partition: usize) -> Range<usize> {
+        self.first_row(partition)..self.first_row(partition + 1)
     }
 
     /// What decides between spreads: lines per channel, then those of a border of one line; of equal ones, whether threads have
     /// bands, and then how large the largest is, whose thread the others wait for.
     pub fn cost(&self) -> (usize, Reverse<usize>, usize) {
         let [height, width] = self.patch;
-        (8 * height * width + (height + width), Reverse(self.bands), height.div_ceil(self.bands) * width)
+        (8 * height * width + (height + width), Reverse(self.row_partitions), height.div_ceil(self.row_partitions) * width)
     }
 
     /// Lines of a patch without border.
-    pub fn lines(&self) -> usize {
+    pub fn vectors(&self) -> usize {
         self.patch[0] * self.patch[1]
     }
 
@@ -120,48 +120,48 @@ impl Lanes {
 
 /// The share of lanes that stay empty when so many images of this size run together: 1, 2, 4, 8 or 16.
 pub fn wasted(images: usize, size: [usize; 2]) -> f64 {
-    1.0 - (images * size[0] * size[1]) as f64 / (LANES * Lanes::best(images, size, 1).lines()) as f64
+    1.0 - (images * size[0] * size[1]) as f64 / (LANES * VectorLayout::best(images, size, 1).vectors()) as f64
 }
 
 /// A value's extent in lines.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Extent {
-    pub lanes: Lanes,
+    pub layout: VectorLayout,
     /// Of the image.
     pub size: [usize; 2],
     pub channels: usize,
     /// Border lines above and below, left and right of each band.
-    pub pad: [usize; 2],
+    pub halo: [usize; 2],
     /// Lines from a band of a channel to the next: the same for all values, so that each thread has its own part of the memory.
-    pub band: usize,
+    pub partition: usize,
     /// One, or as many as there are threads, each in its thread's part. Those have one band.
-    pub copies: usize,
+    pub replicas: usize,
 }
 
 impl Extent {
     /// Lines from one row of a patch to the next.
     pub fn row(&self) -> usize {
-        self.lanes.patch[1] + 2 * self.pad[1]
+        self.layout.patch[1] + 2 * self.halo[1]
     }
 
     /// Lines of a band of a channel with its border.
-    fn lines(&self) -> usize {
-        (self.lanes.patch[0].div_ceil(self.lanes.bands) + 2 * self.pad[0]) * self.row()
+    fn vectors(&self) -> usize {
+        (self.layout.patch[0].div_ceil(self.layout.row_partitions) + 2 * self.halo[0]) * self.row()
     }
 
     /// Lines from one channel to the next: odd, so that channels do not fall into the same sets of the cache.
     pub fn pitch(&self) -> usize {
-        self.lines() | 1
+        self.vectors() | 1
     }
 
     /// Whether each thread has its own part of it.
     pub fn is_parted(&self) -> bool {
-        self.lanes.bands > 1 || self.copies > 1
+        self.layout.row_partitions > 1 || self.replicas > 1
     }
 
     /// Lines from a channel's first one to past its last one; between its bands lie other channels.
     pub fn span(&self) -> usize {
-        (self.lanes.bands - 1) * self.band + self.lines()
+        (self.layout.row_partitions - 1) * self.partition + self.vectors()
     }
 
     /// Lines of a band of all channels.
@@ -170,27 +170,27 @@ impl Extent {
     }
 
     /// The line of a pixel of the patch, in the band that it belongs to.
-    pub fn line(&self, y: usize, x: usize) -> usize {
-        let band = (0..self.lanes.bands).rfind(|&band| self.lanes.first_row(band) <= y).unwrap_or(0);
-        self.line_of(band, y as isize, x as isize)
+    pub fn vector(&self, y: usize, x: usize) -> usize {
+        let partition = (0..self.layout.row_partitions).rfind(|&partition| self.layout.first_row(partition) <= y).unwrap_or(0);
+        self.vector_of(partition, y as isize, x as isize)
     }
 
     /// The line where a band has this pixel, which may be in its border.
-    pub fn line_of(&self, band: usize, y: isize, x: isize) -> usize {
-        let [above, left] = self.pad.map(|pad| pad as isize);
-        let y = y - self.lanes.first_row(band) as isize;
-        band * self.band + (y + above) as usize * self.row() + (x + left) as usize
+    pub fn vector_of(&self, partition: usize, y: isize, x: isize) -> usize {
+        let [above, left] = self.halo.map(|halo| halo as isize);
+        let y = y - self.layout.first_row(partition) as isize;
+        partition * self.partition + (y + above) as usize * self.row() + (x + left) as usize
     }
 
     /// How many lines behind the first pixel of the first band a band has this pixel.
-    pub fn shift(&self, band: usize, y: usize, x: usize) -> usize {
-        band * self.band + (y - self.lanes.first_row(band)) * self.row() + x
+    pub fn shift(&self, partition: usize, y: usize, x: usize) -> usize {
+        partition * self.partition + (y - self.layout.first_row(partition)) * self.row() + x
     }
 
     /// Where a pixel lies, in floats from its channel's first line.
     pub fn float(&self, image: usize, pixel: [usize; 2]) -> usize {
-        let (lane, [y, x]) = self.lanes.place(image, pixel);
-        self.line(y, x) * LANES + lane
+        let (lane, [y, x]) = self.layout.place(image, pixel);
+        self.vector(y, x) * LANES + lane
     }
 
     /// Where a pixel lies in `[images, C, H, W]`, in floats from the first pixel of its channel in the first image.
@@ -201,7 +201,7 @@ impl Extent {
 
     /// For every line of each band with its border: where each lane finds its pixel in `source`, by that value's layout.
     pub fn gathers(&self, source: impl Fn(usize, [usize; 2]) -> usize) -> Vec<Vec<Gather>> {
-        self.gathers_within(self.pad, source)
+        self.gathers_within(self.halo, source)
     }
 
     /// The same without borders.
@@ -209,16 +209,16 @@ impl Extent {
         self.gathers_within([0, 0], source).into_iter().flatten().collect()
     }
 
-    fn gathers_within(&self, pad: [usize; 2], source: impl Fn(usize, [usize; 2]) -> usize) -> Vec<Vec<Gather>> {
-        let gather = |band: usize, (y, x)| Gather::new(self.line_of(band, y, x), self.pixels(y, x, &source));
-        let band = |band: usize| self.places(band, pad).map(|place| gather(band, place)).collect();
-        (0..self.lanes.bands).map(band).collect()
+    fn gathers_within(&self, halo: [usize; 2], source: impl Fn(usize, [usize; 2]) -> usize) -> Vec<Vec<Gather>> {
+        let gather = |partition: usize, (y, x)| Gather::new(self.vector_of(partition, y, x), self.pixels(y, x, &source));
+        let partition = |partition: usize| self.places(partition, halo).map(|place| gather(partition, place)).collect();
+        (0..self.layout.row_partitions).map(partition).collect()
     }
 
     /// The pixels of a band with so many lines of its border.
-    fn places(&self, band: usize, pad: [usize; 2]) -> impl Iterator<Item = (isize, isize)> + use<> {
-        let [above, left] = pad.map(|pad| pad as isize);
-        let (rows, width) = (self.lanes.rows(band), self.lanes.patch[1] as isize);
+    fn places(&self, partition: usize, halo: [usize; 2]) -> impl Iterator<Item = (isize, isize)> + use<> {
+        let [above, left] = halo.map(|halo| halo as isize);
+        let (rows, width) = (self.layout.rows(partition), self.layout.patch[1] as isize);
         let rows = rows.start as isize - above..rows.end as isize + above;
         rows.flat_map(move |y| (-left..width + left).map(move |x| (y, x)))
     }
@@ -226,7 +226,7 @@ impl Extent {
     /// For each lane of a line: the place of its pixel, if that is inside of the image.
     fn pixels(&self, y: isize, x: isize, place: impl Fn(usize, [usize; 2]) -> usize) -> [Option<usize>; LANES] {
         std::array::from_fn(|lane| {
-            let (image, [top, left]) = self.lanes.origin(lane);
+            let (image, [top, left]) = self.layout.origin(lane);
             let (row, column) = (top as isize + y, left as isize + x);
             let inside = row >= 0 && column >= 0 && (row as usize) < self.size[0] && (column as usize) < self.size[1];
             inside.then(|| place(image, [row as usize, column as usize]))
@@ -234,24 +234,24 @@ impl Extent {
     }
 
     /// The lines of each band that must be written again after the patches were: borders, and lanes outside of the image.
-    pub fn repairs(&self) -> Vec<Vec<Repair>> {
-        let needed = |repair: &Repair| repair.from != repair.to || repair.read != u16::MAX;
-        self.lines_from(self).into_iter().map(|band| band.into_iter().filter(needed).collect()).collect()
+    pub fn halo_copies(&self) -> Vec<Vec<HaloCopy>> {
+        let needed = |halo_copy: &HaloCopy| halo_copy.from != halo_copy.to || halo_copy.read != u16::MAX;
+        self.vectors_from(self).into_iter().map(|partition| partition.into_iter().filter(needed).collect()).collect()
     }
 
     /// Of every line of each band with its border: what it is made of in `source`, a value with the same lanes. All patches are
     /// of one size, so that the lanes of a line have their neighbours on one line too.
-    pub fn lines_from(&self, source: &Extent) -> Vec<Vec<Repair>> {
-        let [height, width] = self.lanes.patch.map(|size| size as isize);
-        let repair = |band: usize, (y, x): (isize, isize)| {
-            let pixels = self.pixels(y, x, |image, pixel| self.lanes.place(image, pixel).0);
+    pub fn vectors_from(&self, source: &Extent) -> Vec<Vec<HaloCopy>> {
+        let [height, width] = self.layout.patch.map(|size| size as isize);
+        let halo_copy = |partition: usize, (y, x): (isize, isize)| {
+            let pixels = self.pixels(y, x, |image, pixel| self.layout.place(image, pixel).0);
             let lanes = pixels.map(|lane| lane.unwrap_or(0) as u32);
-            let from = source.line(y.rem_euclid(height) as usize, x.rem_euclid(width) as usize);
-            let to = self.line_of(band, y, x);
-            Repair { from, to, lanes, read: mask(&pixels) }
+            let from = source.vector(y.rem_euclid(height) as usize, x.rem_euclid(width) as usize);
+            let to = self.vector_of(partition, y, x);
+            HaloCopy { from, to, lanes, read: mask(&pixels) }
         };
-        let band = |band: usize| self.places(band, self.pad).map(|place| repair(band, place)).collect();
-        (0..self.lanes.bands).map(band).collect()
+        let partition = |partition: usize| self.places(partition, self.halo).map(|place| halo_copy(partition, place)).collect();
+        (0..self.layout.row_partitions).map(partition).collect()
     }
 }
 
@@ -262,14 +262,15 @@ mod tests {
     /// Every line of every band is its own, or made of the one where all its lanes find their pixels.
     fn repairs_show_what_gathers_find(extent: &Extent) {
         let gathers = extent.gathers(|image, pixel| extent.float(image, pixel));
-        for (gathers, repairs) in gathers.iter().zip(extent.repairs()) {
+        for (gathers, halo_copies) in gathers.iter().zip(extent.halo_copies()) {
             for gather in gathers {
-                let line = gather.line as usize;
-                let own = Repair { from: line, to: line, lanes: std::array::from_fn(|lane| lane as u32), read: u16::MAX };
-                let repair = repairs.iter().find(|repair| repair.to == line).unwrap_or(&own);
-                assert_eq!(gather.read, repair.read);
-                let found = |lane: &usize| gather.from[*lane] as usize == repair.from * LANES + repair.lanes[*lane] as usize;
-                assert!((0..LANES).filter(|lane| gather.read >> lane & 1 == 1).all(|lane| found(&lane)), "line {line}");
+                let vector = gather.vector as usize;
+                let own = HaloCopy { from: vector, to: vector, lanes: std::array::from_fn(|lane| lane as u32), read: u16::MAX };
+                let halo_copy = halo_copies.iter().find(|halo_copy| halo_copy.to == vector).unwrap_or(&own);
+                assert_eq!(gather.read, halo_copy.read);
+                let found =
+                    |lane: &usize| gather.from[*lane] as usize == halo_copy.from * LANES + halo_copy.lanes[*lane] as usize;
+                assert!((0..LANES).filter(|lane| gather.read >> lane & 1 == 1).all(|lane| found(&lane)), "vector {vector}");
             }
         }
     }
@@ -277,13 +278,13 @@ mod tests {
     #[test]
     fn every_pixel_has_a_place_and_borders_show_the_neighbour() {
         for (images, size) in [(1, [14, 14]), (1, [30, 23]), (1, [7, 5]), (2, [9, 4]), (4, [3, 3]), (16, [2, 3])] {
-            for lanes in Lanes::candidates(images, size, 2) {
-                let extent = Extent { lanes, size, channels: 1, pad: [1, 1], band: 1000, copies: 1 };
+            for layout in VectorLayout::candidates(images, size, 2) {
+                let extent = Extent { layout, size, channels: 1, halo: [1, 1], partition: 1000, replicas: 1 };
                 let mut seen = std::collections::HashSet::new();
                 for image in 0..images {
                     for pixel in (0..size[0]).flat_map(|y| (0..size[1]).map(move |x| [y, x])) {
-                        let (lane, _) = lanes.place(image, pixel);
-                        let (back, [top, left]) = lanes.origin(lane);
+                        let (lane, _) = layout.place(image, pixel);
+                        let (back, [top, left]) = layout.origin(lane);
                         assert!(back == image && top <= pixel[0] && left <= pixel[1]);
                         assert!(seen.insert(extent.float(image, pixel)));
                     }
@@ -291,11 +292,11 @@ mod tests {
                 repairs_show_what_gathers_find(&extent);
             }
         }
-        assert_eq!(Lanes::best(1, [56, 56], 2).grid, [4, 4]);
-        assert_eq!(Lanes::best(1, [14, 14], 2).lines(), 14);
-        assert_eq!(Lanes::best(16, [7, 7], 2).lines(), 49);
+        assert_eq!(VectorLayout::best(1, [56, 56], 2).grid, [4, 4]);
+        assert_eq!(VectorLayout::best(1, [14, 14], 2).vectors(), 14);
+        assert_eq!(VectorLayout::best(16, [7, 7], 2).vectors(), 49);
         // As many lines as seven rows of four, but the bands are even; and no bands are no even bands.
-        assert_eq!(Lanes::best(8, [7, 7], 2).patch, [4, 7]);
-        assert_eq!(Lanes::best(1, [14, 14], 2).patch, [7, 2]);
+        assert_eq!(VectorLayout::best(8, [7, 7], 2).patch, [4, 7]);
+        assert_eq!(VectorLayout::best(1, [14, 14], 2).patch, [7, 2]);
     }
 }

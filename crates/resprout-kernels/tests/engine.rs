@@ -1,11 +1,11 @@
 //! Programs on lines against the naive reference, for every kernel that this CPU has.
 
 use proptest::prelude::*;
-use resprout_kernels::lanes::{Builder, Choice, Convolution, Paths, ThreadPool};
-use resprout_kernels::{Activation, ConvShape, KERNELS, Kernel, reference};
+use resprout_kernels::engine::{Blocking, Builder, Convolution, Paths, ThreadPool};
+use resprout_kernels::{Activation, ConvShape, ISAS, Isa, reference};
 
-fn kernels() -> Vec<Kernel> {
-    KERNELS.iter().filter_map(|row| row.open()).collect()
+fn kernels() -> Vec<Isa> {
+    ISAS.iter().filter_map(|row| row.open()).collect()
 }
 
 /// Numbers that look random, and of which a share of about `density` is not zero.
@@ -85,14 +85,14 @@ fn residual_convolutions(images: usize, shape: &ConvShape, density: f64, seed: u
         let mut first: Option<Vec<f32>> = None;
         for threads in [1, 2] {
             let mut pool = ThreadPool::new(threads).unwrap();
-            for choice in [
+            for blocking in [
                 None,
-                Some(Choice { rows: 1, columns: 1, block: 1, group: 1, by_channel: false }),
-                Some(Choice { rows: 7, columns: 28, block: 3, group: 2, by_channel: true }),
-                Some(Choice { rows: 2, columns: 3, block: 1000, group: 4, by_channel: true }),
+                Some(Blocking { rows: 1, columns: 1, block: 1, channel_block: 1, split_channels: false }),
+                Some(Blocking { rows: 7, columns: 28, block: 3, channel_block: 2, split_channels: true }),
+                Some(Blocking { rows: 2, columns: 3, block: 1000, channel_block: 4, split_channels: true }),
             ] {
-                if let Some(choice) = choice {
-                    program.choose(&[choice; 1 + SUMS.len()]);
+                if let Some(blocking) = blocking {
+                    program.apply(&[blocking; 1 + SUMS.len()]);
                 }
                 let mut arena = program.arena();
                 let mut out = vec![f32::NAN; images * shape.out_channels * oh * ow];
@@ -101,7 +101,7 @@ fn residual_convolutions(images: usize, shape: &ConvShape, density: f64, seed: u
                 program.run(&mut arena, &mut pool, &[&input], &mut [&mut out]);
                 close(&out, &expected);
                 let same = first.get_or_insert_with(|| out.clone());
-                assert!(same.iter().zip(&out).all(|(a, b)| a.to_bits() == b.to_bits()), "{choice:?} on {threads} threads");
+                assert!(same.iter().zip(&out).all(|(a, b)| a.to_bits() == b.to_bits()), "{blocking:?} on {threads} threads");
             }
         }
     }
@@ -247,7 +247,7 @@ fn tuning_changes_no_bit() {
     };
     let input = numbers(16 * 400, 1, 1.0);
     let weight = numbers(24 * shape.dot_length(), 2, 0.2);
-    let mut builder = Builder::new(Kernel::best(), 1, 2);
+    let mut builder = Builder::new(Isa::best(), 1, 2);
     let x = builder.input(16, [20, 20]);
     let y = builder.conv("conv", x, Convolution { shape, weight: &weight, bias: &[], activation: RELU6, added: None });
     builder.output(y);
@@ -267,7 +267,7 @@ fn tuning_changes_no_bit() {
     let mut after = vec![0.0; 24 * 400];
     program.run(&mut arena, &mut pool, &[&input], &mut [&mut after]);
     assert_eq!(before, after);
-    let choices = program.choices();
-    program.choose(&choices);
-    assert_eq!(program.choices(), choices);
+    let blockings = program.blockings();
+    program.apply(&blockings);
+    assert_eq!(program.blockings(), blockings);
 }

@@ -6,13 +6,13 @@ use crate::forward::{Plan, Slots, Step};
 use crate::ops::Compute;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
-use resprout_kernels::Kernel;
+use resprout_kernels::Isa;
 use std::collections::HashSet;
 
 /// All calibration images, all at the same layer. Memory: the values alive there, for every image.
-pub struct Sweep {
+pub struct ActivationStore {
     chunks: Vec<Chunk>,
-    kernel: Kernel,
+    isa: Isa,
 }
 
 struct Chunk {
@@ -21,9 +21,9 @@ struct Chunk {
     images: usize,
 }
 
-impl Sweep {
+impl ActivationStore {
     /// Puts `images: [N, C, H, W]` at the entrance of `plan`.
-    pub fn new(plan: &Plan, images: &Tensor) -> Result<Sweep> {
+    pub fn new(plan: &Plan, images: &Tensor) -> Result<ActivationStore> {
         let shape = &plan.input_shape;
         if images.shape.get(1..) != shape.get(1..) || images.is_empty() {
             return Err(Error::data(format!("calibration images of shape {:?}, prepared for {shape:?}", images.shape)));
@@ -40,7 +40,7 @@ impl Sweep {
             Chunk { slots, images: part.len() / image_len }
         };
         let chunks = images.data.par_chunks(shape[0] * image_len).map(chunk).collect();
-        Ok(Sweep { chunks, kernel: Kernel::best() })
+        Ok(ActivationStore { chunks, isa: Isa::best() })
     }
 
     /// Computes one step for every image.
@@ -88,9 +88,9 @@ impl Sweep {
         });
     }
 
-    fn each(&mut self, work: impl Fn(usize, &mut Slots, Kernel, bool) + Sync) {
+    fn each(&mut self, work: impl Fn(usize, &mut Slots, Isa, bool) + Sync) {
         let spread = self.chunks.len() < rayon::current_num_threads();
-        let kernel = self.kernel;
+        let kernel = self.isa;
         self.chunks.par_iter_mut().enumerate().for_each(|(i, chunk)| work(i, &mut chunk.slots, kernel, spread));
     }
 
@@ -154,7 +154,14 @@ impl Sweep {
 
     /// Statistics of a value here and of one in the dense network's sweep, in up to `groups` groups of
     /// images, in order.
-    pub fn pair_stats(&self, slot: usize, dense: &Sweep, dense_slot: usize, last: bool, groups: usize) -> Vec<PairStats> {
+    pub fn pair_stats(
+        &self,
+        slot: usize,
+        dense: &ActivationStore,
+        dense_slot: usize,
+        last: bool,
+        groups: usize,
+    ) -> Vec<PairStats> {
         let sums = |chunk: usize| {
             let ((sparse, shape), (dense, _)) = (self.real(chunk, slot), dense.real(chunk, dense_slot));
             PairSums::of(dense, sparse, ChannelView::new(shape, last))

@@ -17,9 +17,9 @@
 //! tiles, the threads or the images that run together.
 
 mod arena;
+mod blocking;
 mod break_even;
 mod build;
-mod cuts;
 mod layout;
 mod measure;
 mod pool;
@@ -32,6 +32,6 @@ pub use arena::{Arena, LANES};
 pub use break_even::{BreakEven, break_even};
 pub use build::{Builder, Convolution, Value};
 pub use layout::wasted;
-pub use measure::limit;
+pub use measure::peak;
 pub use pool::{Loops, PoolOptions, ThreadPool, Worker, usable_threads};
-pub use program::{Choice, Paths, Program};
+pub use program::{Blocking, Paths, Program};

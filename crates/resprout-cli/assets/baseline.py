@@ -1,7 +1,7 @@
 """ONNX Runtime for `resprout bench --against onnxruntime`: one batch for every line that is read, or for the line "load" the
 model once more.
 
-rival.py MODEL BATCH THREADS IMAGES OUTPUT: IMAGES are little-endian f32 of the model's input; the first output is written
+baseline.py MODEL BATCH THREADS IMAGES OUTPUT: IMAGES are little-endian f32 of the model's input; the first output is written
 to OUTPUT. Prints the version, then the seconds of each.
 """
 

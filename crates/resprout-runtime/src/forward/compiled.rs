@@ -7,23 +7,23 @@ use crate::model::Model;
 use crate::ops::remap::Remap;
 use crate::ops::{BinaryOp, Compute};
 use crate::tensor::Tensor;
-use resprout_kernels::lanes::{Arena, Builder, Choice, Convolution, Paths, Program, ThreadPool, Value};
-use resprout_kernels::{Activation, ConvShape, Kernel};
+use resprout_kernels::engine::{Arena, Blocking, Builder, Convolution, Paths, Program, ThreadPool, Value};
+use resprout_kernels::{Activation, ConvShape, Isa};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How many arenas so many images are run in, of which some run together: one for each thread, where there are enough of them
 /// for all, and otherwise one, in which all threads share each operation.
-pub(crate) fn workers(images: usize, together: usize, threads: usize) -> usize {
-    if images.div_ceil(together) >= threads { threads } else { 1 }
+pub(crate) fn workers(images: usize, microbatch: usize, threads: usize) -> usize {
+    if images.div_ceil(microbatch) >= threads { threads } else { 1 }
 }
 
 /// A network for a number of images that run together.
 pub(crate) struct Compiled {
     pub plan: Plan,
-    pub together: usize,
-    kernel: Kernel,
+    pub microbatch: usize,
+    isa: Isa,
     /// Threads that operations are cut for, and the ways to compute convolutions that may be chosen.
     pub sharing: usize,
     paths: Paths,
@@ -33,7 +33,7 @@ pub(crate) struct Compiled {
 }
 
 /// The same network for the calling thread alone: where several share each operation, the work is cut for them.
-pub(crate) struct Twin {
+pub(crate) struct SingleThreaded {
     segments: Vec<Segment>,
     arenas: Vec<Arena>,
 }
@@ -50,14 +50,14 @@ enum Segment {
 
 impl Compiled {
     /// `plan` is one of the model's, or a part of one; so many threads are to share each operation.
-    pub fn new(model: &Model, plan: Plan, kernel: Kernel, sharing: usize) -> Result<Compiled> {
-        let together = plan.input_shape.first().copied().unwrap_or(0);
-        if plan.input_shape.first() != fixed_batch(model).as_ref() || together > 1 || !plan.keeps_count() {
+    pub fn new(model: &Model, plan: Plan, isa: Isa, sharing: usize) -> Result<Compiled> {
+        let microbatch = plan.input_shape.first().copied().unwrap_or(0);
+        if plan.input_shape.first() != fixed_batch(model).as_ref() || microbatch > 1 || !plan.keeps_count() {
             plan.check_apart(model, &model.graph.outputs)?;
         }
         let names: Vec<String> = plan.steps.iter().map(|step| model.graph.layers[step.layer].name.clone()).collect();
-        let segments = Compiler::new(&names, &plan, kernel, together, sharing).segments()?;
-        Ok(Compiled { plan, together, kernel, sharing, paths: Paths::Any, names, segments })
+        let segments = Compiler::new(&names, &plan, isa, microbatch, sharing).segments()?;
+        Ok(Compiled { plan, microbatch, isa, sharing, paths: Paths::Any, names, segments })
     }
 
     /// Keeps to these paths.
@@ -67,16 +67,16 @@ impl Compiled {
     }
 
     /// The same for one thread.
-    pub fn twin(&self) -> Result<Twin> {
-        let mut segments = Compiler::new(&self.names, &self.plan, self.kernel, self.together, 1).segments()?;
+    pub fn single_threaded(&self) -> Result<SingleThreaded> {
+        let mut segments = Compiler::new(&self.names, &self.plan, self.isa, self.microbatch, 1).segments()?;
         restrict(&mut segments, self.paths);
         let arenas = programs(&segments).map(Program::arena).collect();
-        Ok(Twin { segments, arenas })
+        Ok(SingleThreaded { segments, arenas })
     }
 
     /// Whether nearly all images go through lines: each step between two programs costs a way out and in.
     pub fn is_worth_it(&self) -> bool {
-        let convs: usize = self.programs().map(|program| program.choices().len()).sum();
+        let convs: usize = self.programs().map(|program| program.blockings().len()).sum();
         let apart = |segment: &Segment| matches!(segment, Segment::Step(index) if self.plan.steps[*index].shape.len() == 4);
         convs > 0 && self.segments.iter().filter(|segment| apart(segment)).count() * 8 <= convs
     }
@@ -96,17 +96,17 @@ impl Compiled {
 
     /// How many arenas so many images are run in.
     pub fn workers(&self, images: usize, threads: usize) -> usize {
-        workers(images, self.together, threads)
+        workers(images, self.microbatch, threads)
     }
 
     /// Tries ways to cut every convolution for batches of so many images, within about `limit` for each of them; returns of
     /// each the fastest that was found on the dense path.
-    pub fn tune(&mut self, pool: &mut ThreadPool, batch: usize, limit: Duration, paths: Paths) -> Vec<Choice> {
+    pub fn tune(&mut self, pool: &mut ThreadPool, batch: usize, limit: Duration, paths: Paths) -> Vec<Blocking> {
         let workers = self.workers(batch, pool.threads());
         let mut dense = Vec::new();
         for program in self.programs_mut() {
             let mut arenas: Vec<Arena> = (0..workers).map(|_| program.arena()).collect();
-            let convs = u32::try_from(program.choices().len()).unwrap_or(u32::MAX);
+            let convs = u32::try_from(program.blockings().len()).unwrap_or(u32::MAX);
             dense.extend(program.tune(&mut arenas, pool, limit * convs, paths));
         }
         dense
@@ -118,8 +118,8 @@ impl Compiled {
     }
 
     /// The same, alone.
-    pub fn run_twin(&self, twin: &mut Twin, images: &[f32], outputs: &mut [&mut [f32]]) {
-        self.run_segments(&twin.segments, images, &mut twin.arenas, None, outputs);
+    pub fn run_single_threaded(&self, single_threaded: &mut SingleThreaded, images: &[f32], outputs: &mut [&mut [f32]]) {
+        self.run_segments(&single_threaded.segments, images, &mut single_threaded.arenas, None, outputs);
     }
 
     fn run_segments(
@@ -172,7 +172,7 @@ impl Compiled {
 
     fn run_step(&self, index: usize, slots: &mut Slots) {
         let step = &self.plan.steps[index];
-        step.run(&step.compute, slots, self.kernel, false);
+        step.run(&step.compute, slots, self.isa, false);
     }
 
     fn with_buffers(
@@ -203,7 +203,7 @@ impl Compiled {
                     let start = Instant::now();
                     self.run_step(*index, &mut slots);
                     let name = format!("step {index}");
-                    let (images, seconds) = (self.together, start.elapsed().as_secs_f64());
+                    let (images, seconds) = (self.microbatch, start.elapsed().as_secs_f64());
                     all.push(LayerTime { name, images, seconds, macs: None, density: None });
                 }
                 Segment::Program { program, inputs, outputs } => {
@@ -215,7 +215,7 @@ impl Compiled {
                     let work = program.work();
                     all.extend(program.names().zip(seconds).map(|((name, conv), seconds)| LayerTime {
                         name: name.into(),
-                        images: workers * self.together,
+                        images: workers * self.microbatch,
                         seconds,
                         macs: conv.map(|conv| workers as u64 * work[conv].0),
                         density: conv.map(|conv| work[conv].1),
@@ -244,7 +244,7 @@ fn programs_mut(segments: &mut [Segment]) -> impl Iterator<Item = &mut Program> 
 
 fn restrict(segments: &mut [Segment], paths: Paths) {
     if paths != Paths::Any {
-        programs_mut(segments).for_each(|program| program.choose(&program.usual(paths)));
+        programs_mut(segments).for_each(|program| program.apply(&program.default_blockings(paths)));
     }
 }
 
@@ -265,7 +265,7 @@ fn run_program(
 const SMALL_IMAGE: usize = 16 * 1024;
 
 /// How many images of shape `[C, H, W]` are best run together, up to `most`.
-pub(crate) fn usual_together(image: &[usize], most: usize) -> usize {
+pub(crate) fn default_microbatch(image: &[usize], most: usize) -> usize {
     if image.iter().product::<usize>() <= SMALL_IMAGE { most } else { 1 }
 }
 
@@ -288,8 +288,8 @@ struct Open {
 struct Compiler<'a> {
     names: &'a [String],
     plan: &'a Plan,
-    kernel: Kernel,
-    together: usize,
+    isa: Isa,
+    microbatch: usize,
     /// Threads that share each operation.
     sharing: usize,
     segments: Vec<Segment>,
@@ -304,7 +304,7 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(names: &'a [String], plan: &'a Plan, kernel: Kernel, together: usize, sharing: usize) -> Compiler<'a> {
+    fn new(names: &'a [String], plan: &'a Plan, isa: Isa, microbatch: usize, sharing: usize) -> Compiler<'a> {
         let mut last_read = HashMap::new();
         let mut shapes = HashMap::from([(0, plan.input_shape.clone())]);
         for (index, step) in plan.steps.iter().enumerate() {
@@ -315,8 +315,8 @@ impl<'a> Compiler<'a> {
         Compiler {
             names,
             plan,
-            kernel,
-            together,
+            isa,
+            microbatch,
             sharing,
             segments: Vec::new(),
             open: None,
@@ -401,12 +401,12 @@ impl<'a> Compiler<'a> {
             [_, features] => (features, [1, 1]),
             _ => return None,
         };
-        if shape[0] != self.together || shape.contains(&0) {
+        if shape[0] != self.microbatch || shape.contains(&0) {
             return None;
         }
-        let (kernel, together, sharing) = (self.kernel, self.together, self.sharing);
+        let (kernel, microbatch, sharing) = (self.isa, self.microbatch, self.sharing);
         let open = self.open.get_or_insert_with(|| Open {
-            builder: Builder::new(kernel, together, sharing),
+            builder: Builder::new(kernel, microbatch, sharing),
             inputs: Vec::new(),
             known: HashMap::new(),
         });
@@ -430,12 +430,12 @@ impl<'a> Compiler<'a> {
         let name = self.names[index].as_str();
         match &step.compute {
             Compute::Conv(conv) => {
-                if !Builder::knows(conv.shape()) || step.shape[0] != self.together {
+                if !Builder::knows(conv.shape()) || step.shape[0] != self.microbatch {
                     return None;
                 }
                 self.conv(index, name, step, (conv.shape().clone(), conv.weight(), conv.bias(), conv.activation()))
             }
-            Compute::Linear { packed, trans_a: None } if step.shape.len() == 2 && step.shape[0] == self.together => {
+            Compute::Linear { packed, trans_a: None } if step.shape.len() == 2 && step.shape[0] == self.microbatch => {
                 let [inputs, outputs] = packed.size();
                 let slot = step.first_input()?;
                 // Only where the lines are there already, or most weights are not.
@@ -586,8 +586,8 @@ fn absorbed(plan: &Plan) -> HashMap<usize, (usize, usize)> {
         let (conv, other) = if place(a) > place(b) { (a, b) } else { (b, a) };
         let Some(at) = place(conv) else { continue };
         // Of another number of images, the convolution itself is not on lines.
-        let together = plan.steps[at].shape[0] == plan.input_shape[0];
-        let plain = together
+        let microbatch = plan.steps[at].shape[0] == plan.input_shape[0];
+        let plain = microbatch
             && matches!(&plan.steps[at].compute, Compute::Conv(conv)
                 if conv.activation() == Activation::None && Builder::knows(conv.shape()));
         // A convolution that takes two sums in would lose one of them.
@@ -629,15 +629,15 @@ mod tests {
         let model = net.classify(&sum, 3, [3, 16, 16], 4);
         let plan = || Plan::new(&model, &[2, 3, 16, 16], &PlanOptions::default()).unwrap();
         let images = Tensor::new(vec![2, 3, 16, 16], (0..1536).map(|i| (i as f32 * 0.37).sin() - 0.5).collect());
-        let expected = plan().run(images.clone(), &mut Slots::default(), Kernel::best(), false).swap_remove(0);
-        let compiled = Compiled::new(&model, plan(), Kernel::best(), 1).unwrap();
+        let expected = plan().run(images.clone(), &mut Slots::default(), Isa::best(), false).swap_remove(0);
+        let compiled = Compiled::new(&model, plan(), Isa::best(), 1).unwrap();
         let mut result = vec![0.0; 8];
         compiled.run(&images.data, &mut compiled.arenas(), None, &mut [&mut result]);
         assert_eq!(expected.shape, [2, 4]);
         // The twin of what is cut for three threads is the same.
-        let shared = Compiled::new(&model, plan(), Kernel::best(), 3).unwrap();
+        let shared = Compiled::new(&model, plan(), Isa::best(), 3).unwrap();
         let mut alone = vec![0.0; 8];
-        shared.run_twin(&mut shared.twin().unwrap(), &images.data, &mut [&mut alone]);
+        shared.run_single_threaded(&mut shared.single_threaded().unwrap(), &images.data, &mut [&mut alone]);
         assert_eq!(alone, result);
         // The same sums in another order.
         assert!(result.iter().zip(&expected.data).all(|(a, b)| (a - b).abs() < 1e-5), "{result:?} {expected:?}");
