@@ -21,6 +21,7 @@
 //! ```
 
 pub mod backward;
+pub mod batched;
 pub mod cholesky;
 pub mod conv;
 pub mod dense;

@@ -28,6 +28,13 @@ mod run;
 mod stream;
 mod tile;
 
+/// Vectors of each instruction set.
+pub(crate) mod simd {
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) use super::tile::x86::{Avx2, Avx512};
+    pub(crate) use super::tile::{Portable, Simd};
+}
+
 pub use arena::{Arena, LANES};
 pub use break_even::{BreakEven, break_even};
 pub use build::{Builder, Convolution, Value};

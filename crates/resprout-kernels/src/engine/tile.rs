@@ -63,7 +63,7 @@ impl Work<'_> {
 /// # Safety
 /// Of every function: the CPU must have the instructions. A function that is called with `#[inline(always)]` takes them from
 /// its caller, which must be compiled for them.
-trait Simd {
+pub(crate) trait Simd {
     type Vector: Copy;
     /// # Safety
     /// The CPU must have the instructions.
@@ -90,6 +90,11 @@ trait Simd {
     /// # Safety
     /// Both must be whole channels of the values that `repair` was made for.
     unsafe fn halo_copy(halo_copy: &HaloCopy, from: *const u8, to: *mut u8);
+    /// The sum over lanes: halves are added until one is left.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions.
+    unsafe fn sum(vector: Self::Vector) -> f32;
     /// NaN stays NaN.
     ///
     /// # Safety
@@ -384,7 +389,7 @@ unsafe fn run_interleaved<I: Simd, const P: usize, const R: usize, const W: usiz
 // Each block is the body of an `unsafe fn`, whose contract is that of the trait.
 #[allow(clippy::undocumented_unsafe_blocks)]
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(crate) mod x86 {
     use super::{HaloCopy, Simd, VECTOR_BYTES};
     use std::arch::x86_64::*;
 
@@ -397,6 +402,17 @@ mod x86 {
         unsafe {
             let places = _mm512_loadu_si512(places.as_ptr().cast());
             _mm512_store_ps(to, _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), read, places, from.cast()));
+        }
+    }
+
+    /// # Safety
+    /// The CPU must have AVX.
+    #[inline(always)]
+    unsafe fn sum_of_eight(vector: __m256) -> f32 {
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(vector), _mm256_extractf128_ps::<1>(vector));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
         }
     }
 
@@ -434,6 +450,13 @@ mod x86 {
                 let lanes = _mm512_loadu_si512(halo_copy.lanes.as_ptr().cast());
                 let from = Self::load(from.add(halo_copy.from * VECTOR_BYTES));
                 Self::store(to.add(halo_copy.to * VECTOR_BYTES), _mm512_maskz_permutexvar_ps(halo_copy.read, lanes, from));
+            }
+        }
+        #[inline(always)]
+        unsafe fn sum(vector: __m512) -> f32 {
+            unsafe {
+                let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(vector)));
+                sum_of_eight(_mm256_add_ps(_mm512_castps512_ps256(vector), high))
             }
         }
         #[inline(always)]
@@ -494,6 +517,10 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn sum(vector: [__m256; 2]) -> f32 {
+            unsafe { sum_of_eight(_mm256_add_ps(vector[0], vector[1])) }
+        }
+        #[inline(always)]
         unsafe fn clamp(vector: [__m256; 2], low: [__m256; 2], high: [__m256; 2]) -> [__m256; 2] {
             unsafe {
                 [
@@ -507,7 +534,7 @@ mod x86 {
 
 /// Plain loops over the lanes: what the compiler makes of them is four vectors on a 128-bit machine (NEON), two on a
 /// 256-bit one.
-struct Portable;
+pub(crate) struct Portable;
 
 #[allow(clippy::undocumented_unsafe_blocks)] // As above.
 impl Simd for Portable {
@@ -541,6 +568,16 @@ impl Simd for Portable {
             let lane = |lane: usize| if halo_copy.read >> lane & 1 == 1 { from[halo_copy.lanes[lane] as usize] } else { 0.0 };
             Self::store(to.add(halo_copy.to * VECTOR_BYTES), std::array::from_fn(lane));
         }
+    }
+    #[inline(always)]
+    unsafe fn sum(vector: [f32; LANES]) -> f32 {
+        let mut sums = vector;
+        for half in [8, 4, 2, 1] {
+            for lane in 0..half {
+                sums[lane] += sums[lane + half];
+            }
+        }
+        sums[0]
     }
     #[inline(always)]
     unsafe fn clamp(vector: [f32; LANES], low: [f32; LANES], high: [f32; LANES]) -> [f32; LANES] {
