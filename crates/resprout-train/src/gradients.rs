@@ -3,9 +3,8 @@
 use crate::device;
 use crate::error::data;
 use crate::loss;
-use crate::lower::{Hold, Mode, TrainProgram};
-use crate::parameters::{Parameters, values};
-use burn_core::tensor::{Tensor as DeviceTensor, TensorData};
+use crate::engine::{Hold, Mode, TrainProgram};
+use crate::parameters::Parameters;
 use resprout::Result;
 use resprout::model::Model;
 use resprout::tensor::Tensor;
@@ -37,24 +36,20 @@ pub(crate) fn gradients_at(
     hold: Hold,
     device: &str,
 ) -> Result<Gradients> {
-    let device = device::open(device)?;
-    let parameters = Parameters::without_masks(model, &device, |_, values| values.to_vec())?;
-    let program = TrainProgram::new(model, &parameters, &images.shape)?;
+    device::check(device)?;
+    let parameters = Parameters::without_masks(model, |_, values| values.to_vec())?;
+    let mut program = TrainProgram::new(model, &parameters, &images.shape)?;
     let classes = program.classes();
-    let &[count, c, h, w] = &images.shape[..] else { return Err(data(format!("images of shape {:?}", images.shape))) };
+    let count = images.shape[0];
     if labels.len() != count || labels.iter().any(|&label| label >= classes) {
         return Err(data(format!("{} labels for {count} images of {classes} classes, or one out of range", labels.len())));
     }
-    let device = device.autodiff();
-    let input = DeviceTensor::<4>::from_data(TensorData::new(images.data.clone(), [count, c, h, w]), &device);
-    let forward = program.forward_held(&parameters, input, mode, hold);
-    let loss = loss::cross_entropy(forward.logits.clone() / temperature, loss::targets(labels, classes, 0.0, &device));
-    let logits = values(&forward.logits.clone().inner().flatten::<1>(0, 1));
-    let value = f64::from(values(&loss.clone().inner())[0]);
-    let mut all = loss.backward();
-    let named = parameters.trained.iter().zip(forward.gradients(&mut all));
-    let by_name = named.filter_map(|(parameter, gradient)| {
-        Some((parameter.name.clone(), Tensor::new(parameter.shape.clone(), values(&gradient?))))
-    });
-    Ok(Gradients { loss: value, logits: Tensor::new(vec![count, classes], logits), by_name: by_name.collect() })
+    let forward = program.forward_held(&parameters, &images.data, mode, hold);
+    let (loss, gradient) = loss::cross_entropy(&forward.logits, labels, 0.0, temperature);
+    let logits = Tensor::new(vec![count, classes], forward.logits.clone());
+    let gradients = program.backward(&parameters, forward, mode, &gradient);
+    let named = parameters.trained.iter().zip(gradients);
+    let by_name =
+        named.filter_map(|(parameter, gradient)| Some((parameter.name.clone(), Tensor::new(parameter.shape.clone(), gradient?))));
+    Ok(Gradients { loss, logits, by_name: by_name.collect() })
 }

@@ -1,7 +1,7 @@
-//! Gradients and training: the only part of resprout that names the autodiff engine.
+//! Gradients and training on the CPU.
 //!
-//! A model of the core is lowered to the engine layer by layer, so that whatever can be read can be
-//! trained; what comes out is an ordinary model again.
+//! A model of the core is translated layer by layer to instructions of the training engine; what comes out is an ordinary
+//! model again.
 //!
 //! ```
 //! use resprout::architectures::{Shape, build};
@@ -32,15 +32,15 @@
 #![forbid(unsafe_code)]
 
 pub mod at_init;
+pub mod bench;
 pub mod checkpoint;
 pub mod device;
+mod engine;
 mod error;
 mod gradients;
 pub mod loader;
 mod loss;
-mod lower;
 pub mod methods;
-mod ops;
 pub mod optimiser;
 mod parameters;
 pub mod rates;
@@ -48,4 +48,4 @@ pub mod recipe;
 pub mod run;
 
 pub use gradients::{Gradients, gradients};
-pub use lower::Mode;
+pub use engine::Mode;

@@ -1,7 +1,7 @@
 //! Stochastic gradient descent with momentum and weight decay, as torch defines it.
 
 use crate::parameters::Parameters;
-use burn_core::tensor::Tensor;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// The constants of the optimiser, all but the learning rate.
@@ -20,23 +20,24 @@ pub struct Sgd {
 impl Sgd {
     /// One step: `g += decay * w`, `v = momentum * v + g`, `w -= rate * v` (or `g + momentum * v`), and
     /// masks on `w` and `v`. A gradient that is `None` leaves its parameter as it is.
-    pub fn step(&self, parameters: &mut Parameters, gradients: Vec<Option<Tensor<1>>>, rate: f64) {
-        for (parameter, gradient) in parameters.trained.iter_mut().zip(gradients) {
-            let Some(mut gradient) = gradient else { continue };
-            if self.weight_decay != 0.0 && (self.decay_all || parameter.shape.len() > 1) {
-                gradient = gradient + parameter.value.clone() * self.weight_decay;
+    pub fn step(&self, parameters: &mut Parameters, gradients: Vec<Option<Vec<f32>>>, rate: f64) {
+        let (momentum, decay, rate) = (self.momentum as f32, self.weight_decay as f32, rate as f32);
+        parameters.trained.par_iter_mut().zip(gradients).for_each(|(parameter, gradient)| {
+            let Some(mut gradient) = gradient else { return };
+            if decay != 0.0 && (self.decay_all || parameter.shape.len() > 1) {
+                gradient.iter_mut().zip(&parameter.value).for_each(|(gradient, value)| *gradient += value * decay);
             }
-            let mut direction = gradient.clone();
-            if self.momentum != 0.0 {
-                let momentum = match parameter.momentum.take() {
-                    Some(momentum) => momentum * self.momentum + gradient.clone(),
-                    None => gradient.clone(),
-                };
-                direction = if self.nesterov { gradient + momentum.clone() * self.momentum } else { momentum.clone() };
-                parameter.momentum = Some(momentum);
+            if momentum != 0.0 {
+                match &mut parameter.momentum {
+                    Some(sums) => sums.iter_mut().zip(&gradient).for_each(|(sum, gradient)| *sum = *sum * momentum + gradient),
+                    none => *none = Some(gradient.clone()),
+                }
+                let sums = parameter.momentum.iter().flatten();
+                let direction = |(gradient, sum): (&mut f32, &f32)| *gradient = if self.nesterov { *gradient + sum * momentum } else { *sum };
+                gradient.iter_mut().zip(sums).for_each(direction);
             }
-            parameter.value = parameter.value.clone() - direction * rate;
+            parameter.value.iter_mut().zip(&gradient).for_each(|(value, direction)| *value -= direction * rate);
             parameter.apply_mask();
-        }
+        });
     }
 }

@@ -1,7 +1,6 @@
-//! A model's numbers on the training device: what is trained, what is only kept, and the masks.
+//! A model's numbers while it is trained: what is trained, what is only kept, and the masks.
 
 use crate::error::unsupported;
-use burn_core::tensor::{Device, Tensor, TensorData};
 use resprout::Result;
 use resprout::model::Model;
 use resprout::ops::{BinaryOp, Op};
@@ -14,11 +13,11 @@ pub struct Parameter {
     /// Its shape in the model.
     pub shape: Vec<usize>,
     /// Its values.
-    pub value: Tensor<1>,
+    pub value: Vec<f32>,
     /// The optimiser's running sum of gradients, once there is one.
-    pub momentum: Option<Tensor<1>>,
-    /// 1 where a weight is kept and 0 where it is pruned, if it has a mask.
-    pub mask: Option<Tensor<1>>,
+    pub momentum: Option<Vec<f32>>,
+    /// Which weights are kept, if it has a mask.
+    pub mask: Option<Vec<bool>>,
 }
 
 /// The running statistics of one batch normalisation.
@@ -26,7 +25,7 @@ pub struct Statistics {
     /// Names of mean and variance in the model.
     pub names: [String; 2],
     /// Means and variances, `[C]`.
-    pub values: [Tensor<1>; 2],
+    pub values: [Vec<f32>; 2],
 }
 
 /// Everything that training changes.
@@ -36,19 +35,19 @@ pub struct Parameters {
     /// What is kept beside it.
     pub statistics: Vec<Statistics>,
     by_name: HashMap<String, usize>,
-    device: Device,
+    mask_version: u64,
 }
 
 impl Parameters {
-    /// Copies a model's numbers and masks to a device.
-    pub fn new(model: &Model, device: &Device) -> Result<Parameters> {
-        let mut parameters = Parameters::without_masks(model, device, |_, values| values.to_vec())?;
+    /// Copies a model's numbers and masks.
+    pub fn new(model: &Model) -> Result<Parameters> {
+        let mut parameters = Parameters::without_masks(model, |_, values| values.to_vec())?;
         parameters.set_masks(model);
         Ok(parameters)
     }
 
     /// Copies a model's numbers, changed by name on the way, and no masks: for gradients alone.
-    pub fn without_masks(model: &Model, device: &Device, map: impl Fn(&str, &[f32]) -> Vec<f32>) -> Result<Parameters> {
+    pub fn without_masks(model: &Model, map: impl Fn(&str, &[f32]) -> Vec<f32>) -> Result<Parameters> {
         let names = trained_names(model)?;
         let mut trained = Vec::new();
         for (name, param) in model.params.iter().filter(|(name, _)| names.contains(*name)) {
@@ -57,7 +56,7 @@ impl Parameters {
             trained.push(Parameter {
                 name: name.to_string(),
                 shape: tensor.shape.clone(),
-                value: vector(map(name, &tensor.data), device),
+                value: map(name, &tensor.data),
                 momentum: None,
                 mask: None,
             });
@@ -71,12 +70,17 @@ impl Parameters {
                     layer.name
                 )));
             }
-            let values = [&names[0], &names[1]].map(|name| Ok(vector(map(name, &model.weight(name)?.data), device)));
+            let values = [&names[0], &names[1]].map(|name| Ok(map(name, &model.weight(name)?.data)));
             let [mean, variance] = values;
             statistics.push(Statistics { names, values: [mean?, variance?] });
         }
         let by_name = trained.iter().enumerate().map(|(i, parameter)| (parameter.name.clone(), i)).collect();
-        Ok(Parameters { trained, statistics, by_name, device: device.clone() })
+        Ok(Parameters { trained, statistics, by_name, mask_version: 0 })
+    }
+
+    /// Rises whenever masks are taken over.
+    pub fn mask_version(&self) -> u64 {
+        self.mask_version
     }
 
     /// The index of a trained parameter.
@@ -87,24 +91,21 @@ impl Parameters {
     /// Takes the model's masks over and applies them to values and momentum.
     pub fn set_masks(&mut self, model: &Model) {
         for parameter in &mut self.trained {
-            let mask = model.masks.get(&parameter.name).map(|mask| {
-                let kept: Vec<f32> = mask.0.iter().map(|&kept| f32::from(u8::from(kept))).collect();
-                vector(kept, &self.device)
-            });
-            parameter.mask = mask;
+            parameter.mask = model.masks.get(&parameter.name).map(|mask| mask.0.to_vec());
             parameter.apply_mask();
         }
+        self.mask_version += 1;
     }
 
     /// Takes the model's numbers over, and forgets the momentum.
     pub fn load(&mut self, model: &Model) -> Result<()> {
         for parameter in &mut self.trained {
-            parameter.value = vector(model.weight(&parameter.name)?.data.clone(), &self.device);
+            parameter.value = model.weight(&parameter.name)?.data.clone();
             parameter.momentum = None;
         }
         for statistics in &mut self.statistics {
             for (name, value) in statistics.names.iter().zip(&mut statistics.values) {
-                *value = vector(model.weight(name)?.data.clone(), &self.device);
+                *value = model.weight(name)?.data.clone();
             }
         }
         self.set_masks(model);
@@ -113,20 +114,20 @@ impl Parameters {
 
     /// Sets the momentum of a parameter.
     pub fn set_momentum(&mut self, index: usize, momentum: &[f32]) {
-        self.trained[index].momentum = Some(vector(momentum.to_vec(), &self.device));
+        self.trained[index].momentum = Some(momentum.to_vec());
     }
 
     /// Copies all numbers back into the model.
     pub fn store(&self, model: &mut Model) {
         for parameter in &self.trained {
             if let Some(tensor) = model.params.f32_mut(&parameter.name) {
-                tensor.data = values(&parameter.value);
+                tensor.data.clone_from(&parameter.value);
             }
         }
         for statistics in &self.statistics {
             for (name, value) in statistics.names.iter().zip(&statistics.values) {
                 if let Some(tensor) = model.params.f32_mut(name) {
-                    tensor.data = values(value);
+                    tensor.data.clone_from(value);
                 }
             }
         }
@@ -139,19 +140,10 @@ impl Parameter {
     /// Sets pruned weights, and their momentum, to zero.
     pub fn apply_mask(&mut self) {
         let Some(mask) = &self.mask else { return };
-        self.value = self.value.clone() * mask.clone();
-        self.momentum = self.momentum.take().map(|momentum| momentum * mask.clone());
+        for values in [Some(&mut self.value), self.momentum.as_mut()].into_iter().flatten() {
+            values.iter_mut().zip(mask).filter(|(_, kept)| !**kept).for_each(|(value, _)| *value = 0.0);
+        }
     }
-}
-
-/// The elements of a tensor.
-pub fn values(tensor: &Tensor<1>) -> Vec<f32> {
-    tensor.to_data().try_into_vec().expect("parameters are tensors of f32")
-}
-
-fn vector(values: Vec<f32>, device: &Device) -> Tensor<1> {
-    let count = values.len();
-    Tensor::from_data(TensorData::new(values, [count]), device)
 }
 
 /// Weights and biases of layers, scale and shift of normalisations, and what is added as a bias.

@@ -150,7 +150,7 @@ impl Recipe {
         lipschitz::find(&self.repair_init)?;
         let with_weights = self.weights.is_some() || self.model.is_some();
         ablation::find(&self.ablation)?.check(&self.ablation, self.prune_at_init.is_some(), with_weights)?;
-        device::find(&self.device)?;
+        device::check(&self.device)?;
         let share = |value: f64, key: &str| match (0.0..1.0).contains(&value) {
             true => Ok(()),
             false => Err(option(format!("--{key} {value}: a number from 0 up to, but not including, 1 is needed"))),

@@ -6,13 +6,12 @@ use crate::checkpoint::{self, Checkpoint, EpochRow, Position};
 use crate::error::{data, option};
 use crate::loader::{Batch, Examples, batch_count};
 use crate::loss;
-use crate::lower::{Mode, TrainProgram};
+use crate::engine::{Mode, TrainProgram};
 use crate::methods::{Before, TrainSegment};
-use crate::parameters::{Parameters, values};
+use crate::parameters::Parameters;
 use crate::rates::{self, Schedule};
 use crate::recipe::{RECIPE, Recipe};
 use crate::{device, optimiser::Sgd};
-use burn_core::tensor::{Device, Tensor, TensorData};
 use resprout::eval::{self, Estimate};
 use resprout::forward::{Network, PlanOptions};
 use resprout::lipschitz::{self, LipschitzRow};
@@ -107,7 +106,6 @@ struct Run<'a> {
     segments: Vec<TrainSegment>,
     schedule: Box<dyn Schedule>,
     optimiser: Sgd,
-    device: Device,
     parameters: Parameters,
     programs: HashMap<usize, TrainProgram>,
     image: [usize; 3],
@@ -127,8 +125,8 @@ impl<'a> Run<'a> {
     fn new(model: &'a mut Model, recipe: &'a Recipe, data: &'a Data, options: &'a RunOptions) -> Result<Run<'a>> {
         model.check_finite()?;
         let segments = recipe.segments()?;
-        let device = device::open(&recipe.device)?;
-        let parameters = Parameters::new(model, &device)?;
+        device::check(&recipe.device)?;
+        let parameters = Parameters::new(model)?;
         let steps_per_epoch = batch_count(data.train.indices.len(), recipe.batch);
         if steps_per_epoch == 0 {
             return Err(option(format!("{} training images make no batch", data.train.indices.len())));
@@ -151,7 +149,6 @@ impl<'a> Run<'a> {
             model,
             initial,
             segments,
-            device,
             parameters,
             image,
             classes,
@@ -339,21 +336,16 @@ impl<'a> Run<'a> {
         if !self.programs.contains_key(&count) {
             self.programs.insert(count, TrainProgram::new(self.model, &self.parameters, &shape)?);
         }
-        let program = &self.programs[&count];
-        let device = self.device.clone().autodiff();
-        let [c, h, w] = self.image;
-        let images = Tensor::<4>::from_data(TensorData::new(batch.images, [count, c, h, w]), &device);
-        let targets = loss::targets(&batch.labels, self.classes, self.recipe.label_smoothing as f32, &device);
-        let forward = program.forward(&self.parameters, images.clone(), Mode::Training);
-        let loss = loss::cross_entropy(forward.logits.clone(), targets);
-        let value = f64::from(values(&loss.clone().inner())[0]);
+        let Some(program) = self.programs.get_mut(&count) else { return Err(data("a batch without a program")) };
+        let forward = program.forward(&self.parameters, &batch.images, Mode::Training);
+        let (value, gradient) = loss::cross_entropy(&forward.logits, &batch.labels, self.recipe.label_smoothing, 1.0);
         if !value.is_finite() {
-            return Err(self.broken(program, images.inner(), step, value));
+            let layer = program.first_broken_layer(&self.parameters, &batch.images);
+            return Err(self.broken(layer, step, value));
         }
         let hits = hits(&forward.logits, &batch.labels, self.classes);
-        let mut gradients = loss.backward();
-        let gradients = forward.gradients(&mut gradients);
         forward.update_statistics(&mut self.parameters);
+        let gradients = program.backward(&self.parameters, forward, Mode::Training, &gradient);
         self.optimiser.step(&mut self.parameters, gradients, rate);
         Ok((value, hits))
     }
@@ -381,8 +373,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn broken(&self, program: &TrainProgram, images: Tensor<4>, step: usize, loss: f64) -> Error {
-        let layer = program.first_broken_layer(&self.parameters, images);
+    fn broken(&self, layer: Option<String>, step: usize, loss: f64) -> Error {
         let layer = layer.map_or("the loss alone".into(), |layer| format!("layer {layer:?} first"));
         let epoch = self.rows.len() + 1;
         let step = step % self.steps_per_epoch + 1;
@@ -454,7 +445,7 @@ impl<'a> Run<'a> {
     fn save(&self) -> Result<()> {
         let Some(folder) = &self.options.folder else { return Ok(()) };
         let momentum = self.parameters.trained.iter();
-        let momentum = momentum.filter_map(|p| Some((p.name.clone(), values(p.momentum.as_ref()?)))).collect();
+        let momentum = momentum.filter_map(|p| Some((p.name.clone(), p.momentum.clone()?))).collect();
         let checkpoint = Checkpoint {
             position: self.position,
             rows: self.rows.clone(),
@@ -537,9 +528,8 @@ fn check_labels(examples: &Examples, classes: usize) -> Result<()> {
     }
 }
 
-fn hits(logits: &Tensor<2>, labels: &[usize], classes: usize) -> usize {
-    let rows = values(&logits.clone().inner().flatten::<1>(0, 1));
-    rows.chunks_exact(classes).zip(labels).filter(|(row, label)| largest(row) == **label).count()
+fn hits(logits: &[f32], labels: &[usize], classes: usize) -> usize {
+    logits.chunks_exact(classes).zip(labels).filter(|(row, label)| largest(row) == **label).count()
 }
 
 fn largest(row: &[f32]) -> usize {

@@ -22,7 +22,6 @@ const STRIP_BYTES: usize = 256 * 1024;
 #[derive(Default)]
 pub struct Scratch {
     pub(super) strip: Buffer,
-    pub(super) grads: Buffer,
 }
 
 /// Rows and columns from a window's first pixel.

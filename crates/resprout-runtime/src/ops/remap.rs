@@ -48,6 +48,12 @@ impl Remap {
         Ok(Remap { axes: maps })
     }
 
+    /// For each axis, which input index each output index reads; `None` where it reads the filling number.
+    pub fn sources(&self) -> Vec<Vec<Option<usize>>> {
+        let axis = |map: &Vec<usize>| map.iter().map(|&at| (at != FILL).then_some(at)).collect();
+        self.axes.iter().map(axis).collect()
+    }
+
     /// Start, end and step along each axis, where all of them are slices that go forward.
     pub fn ranges(&self) -> Option<Vec<(usize, usize, usize)>> {
         let range = |map: &Vec<usize>| {

@@ -2,14 +2,14 @@
 
 use super::{BATCHES, Build, Input, Method, Score, Scores, mean_gradients_with, whole};
 use crate::error::data;
-use crate::lower::{Gates, Hold};
+use crate::engine::{Gates, Hold};
 use resprout::Result;
 use resprout::model::{Model, Prunable};
 use resprout::table::{Entry, OptionSpec};
 
 /// Steps that are tried, as shares of the weights' norm. The engine has no second derivatives: `H g` is a
 /// central difference, wrong by the third derivative where the step is long and by rounding where it is short.
-/// Activations are held: see [`crate::lower::Gates`].
+/// Activations are held: see [`crate::engine::Gates`].
 const STEPS: [f64; 5] = [3e-2, 1e-2, 3e-3, 1e-3, 3e-4];
 
 pub(super) const ENTRY: Entry<Build> = Entry {

@@ -12,7 +12,7 @@ mod synflow;
 use crate::error::{data, option};
 use crate::gradients::gradients_at;
 use crate::loader::{self, Augment, Examples};
-use crate::lower::{Hold, Mode};
+use crate::engine::{Hold, Mode};
 use rayon::prelude::*;
 use resprout::Result;
 use resprout::model::{Model, Prunable};

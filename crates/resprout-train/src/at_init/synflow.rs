@@ -2,9 +2,8 @@
 
 use super::{Build, Input, Method, SCHEDULE, Score, Scores, rounds};
 use crate::device;
-use crate::lower::TrainProgram;
-use crate::parameters::{Parameters, values};
-use burn_core::tensor::Device;
+use crate::engine::TrainProgram;
+use crate::parameters::Parameters;
 use rayon::prelude::*;
 use resprout::Result;
 use resprout::lipschitz;
@@ -43,18 +42,18 @@ struct Flow {
 
 impl Score for Flow {
     fn score(&self, model: &Model, _: &Model, layers: &[Prunable], input: &Input) -> Result<Scores> {
-        let device = device::open(input.device)?;
-        let parameters = self.absolute(model, &device)?;
+        device::check(input.device)?;
+        let parameters = self.absolute(model)?;
         let [c, h, w] = input.image;
-        let program = TrainProgram::new(model, &parameters, &[1, c, h, w])?;
-        let gradients = program.flow(&parameters, input.image, &device)?;
+        let mut program = TrainProgram::new(model, &parameters, &[1, c, h, w])?;
+        let gradients = program.flow(&parameters)?;
         let score = |layer: &Prunable| {
             let weights = &model.weight(&layer.param)?.data;
             let gradient = parameters.index(&layer.param).and_then(|index| gradients[index].as_ref());
             let scores = match gradient {
                 Some(gradient) => {
-                    let pairs = values(gradient).into_iter().zip(weights);
-                    pairs.map(|(gradient, &weight)| (f64::from(gradient) * f64::from(weight)).abs()).collect()
+                    let pairs = gradient.iter().zip(weights);
+                    pairs.map(|(&gradient, &weight)| (f64::from(gradient) * f64::from(weight)).abs()).collect()
                 }
                 // Nothing flows through what the output does not depend on.
                 None => vec![0.0; layer.len()],
@@ -82,10 +81,10 @@ impl Score for Flow {
 
 impl Flow {
     /// The absolute values of every parameter, or of the weights of convolutions and linear layers alone.
-    fn absolute(&self, model: &Model, device: &Device) -> Result<Parameters> {
+    fn absolute(&self, model: &Model) -> Result<Parameters> {
         let weights: HashSet<String> = lipschitz::layers(model)?.into_iter().map(|layer| layer.param).collect();
         let taken = |name: &str| !self.normalise || weights.contains(name);
         let absolute = |values: &[f32]| values.iter().map(|value| value.abs()).collect();
-        Parameters::without_masks(model, device, |name, values| if taken(name) { absolute(values) } else { values.to_vec() })
+        Parameters::without_masks(model, |name, values| if taken(name) { absolute(values) } else { values.to_vec() })
     }
 }

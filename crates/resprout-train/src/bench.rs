@@ -1,0 +1,35 @@
+//! Single training steps, to be timed.
+
+use crate::engine::{Mode, TrainProgram};
+use crate::loss;
+use crate::optimiser::Sgd;
+use crate::parameters::Parameters;
+use resprout::Result;
+use resprout::model::Model;
+
+/// A model in training, without a run around it.
+pub struct Stepper {
+    parameters: Parameters,
+    program: TrainProgram,
+    optimiser: Sgd,
+}
+
+impl Stepper {
+    /// For batches of so many images of `[C, H, W]`; the model's masks are kept.
+    pub fn new(model: &Model, image: [usize; 3], batch: usize) -> Result<Stepper> {
+        let parameters = Parameters::new(model)?;
+        let program = TrainProgram::new(model, &parameters, &[&[batch][..], &image].concat())?;
+        let optimiser = Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-4, decay_all: true };
+        Ok(Stepper { parameters, program, optimiser })
+    }
+
+    /// One step; returns the loss.
+    pub fn step(&mut self, images: &[f32], labels: &[usize], rate: f64) -> f64 {
+        let forward = self.program.forward(&self.parameters, images, Mode::Training);
+        let (loss, gradient) = loss::cross_entropy(&forward.logits, labels, 0.0, 1.0);
+        forward.update_statistics(&mut self.parameters);
+        let gradients = self.program.backward(&self.parameters, forward, Mode::Training, &gradient);
+        self.optimiser.step(&mut self.parameters, gradients, rate);
+        loss
+    }
+}

@@ -1,0 +1,121 @@
+//! The training engine: a network as a list of instructions, run forward and backward.
+//!
+//! Values are `[N / lanes][C][H][W][lanes]`: with sixteen lanes every tap of a convolution is a whole vector, and pruned weights
+//! cost nothing in any direction (see [`resprout_kernels::batched`]). A few images have one lane, which is `[N, C, H, W]`.
+//! Values stay in this layout from the images to the loss. What the backward pass does not read is given up at once.
+//!
+//! Every sum is in one order, whatever the number of threads.
+
+mod backward;
+mod flow;
+mod forward;
+mod gates;
+mod layout;
+mod lower;
+mod memory;
+mod ops;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use gates::{Gates, Hold};
+
+use crate::parameters::Parameters;
+use layout::Layout;
+use memory::Memory;
+use ops::binary::Broadcast;
+use ops::conv::Conv;
+use ops::pool::Windows;
+use ops::remap::Maps;
+use resprout::Result;
+use resprout::model::Model;
+use resprout::ops::{BinaryOp, UnaryOp};
+
+/// Where an operand comes from.
+#[derive(Clone)]
+enum Operand {
+    /// A value computed before.
+    Slot(usize),
+    /// A trained parameter.
+    Parameter(usize),
+    /// Numbers that do not change.
+    Constant(Vec<f32>),
+}
+
+/// What a step computes.
+enum Instruction {
+    /// A convolution or, of one pixel, a linear layer: by its number.
+    Conv(usize),
+    Normalise {
+        gamma: usize,
+        beta: usize,
+        statistics: usize,
+        epsilon: f64,
+        relu: bool,
+    },
+    Unary(UnaryOp),
+    /// All operands, from the left.
+    Binary(BinaryOp, Vec<Broadcast>),
+    /// Along an axis of one image.
+    Concat(usize),
+    Remap(Maps),
+    MaxPool(Windows),
+    AveragePool(Windows),
+    /// The mean of each channel's pixels.
+    Mean,
+    /// The same numbers under another shape, or the same shape.
+    Same,
+}
+
+struct Step {
+    layer: String,
+    instruction: Instruction,
+    inputs: Vec<Operand>,
+    output: usize,
+    /// Slots that nobody reads afterwards, forward or backward.
+    release: Vec<usize>,
+    /// Slots that are kept for the backward pass, and that none of its later steps reads.
+    release_backward: Vec<usize>,
+}
+
+/// A program for batches of one number of images.
+pub struct TrainProgram {
+    layout: Layout,
+    steps: Vec<Step>,
+    /// Shape of each slot's value for one image.
+    shapes: Vec<Vec<usize>>,
+    /// Whether gradients of a slot's value are needed.
+    wanted: Vec<bool>,
+    /// Whether the backward pass reads a slot's value.
+    kept: Vec<bool>,
+    convs: Vec<Conv>,
+    output: usize,
+    classes: usize,
+    memory: Memory,
+}
+
+/// How batch normalisations are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// By the batch's statistics, which go into the running ones.
+    Training,
+    /// By the running statistics.
+    Evaluation,
+}
+
+impl TrainProgram {
+    /// Translates the graph for batches `[count, C, H, W]`. Fails on the first layer that cannot be trained, by name.
+    pub fn new(model: &Model, parameters: &Parameters, shape: &[usize]) -> Result<TrainProgram> {
+        let count = shape.first().copied().unwrap_or(0);
+        lower::lower(model, parameters, shape, Layout::of(count))
+    }
+
+    /// The number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Elements of a slot's value.
+    fn len(&self, slot: usize) -> usize {
+        self.layout.len(&self.shapes[slot])
+    }
+}
