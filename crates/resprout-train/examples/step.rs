@@ -49,5 +49,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         times.sort_by(f64::total_cmp);
         println!("{density} {:.1}", times[times.len() / 2]);
     }
+    // Of the first density, layer by layer.
+    if std::env::var_os("LAYERS").is_some() {
+        for (layer, [forward, backward], macs) in steppers[0].layers(&images, &labels) {
+            let rate = macs.map_or(String::new(), |macs| {
+                format!("{:6.1} {:6.1} GMAC/s", macs as f64 / forward / 1e9, 2.0 * macs as f64 / backward / 1e9)
+            });
+            println!("{layer:40} {:8.2} {:8.2} ms {rate}", forward * 1e3, backward * 1e3);
+        }
+    }
     Ok(())
 }

@@ -23,6 +23,13 @@ impl Stepper {
         Ok(Stepper { parameters, program, optimiser })
     }
 
+    /// Seconds of each layer in one step, forward and backward, and its multiply-accumulates forward.
+    pub fn layers(&mut self, images: &[f32], labels: &[usize]) -> Vec<(String, [f64; 2], Option<u64>)> {
+        self.program.measure(true);
+        self.step(images, labels, 0.0);
+        self.program.measure(false)
+    }
+
     /// One step; returns the loss.
     pub fn step(&mut self, images: &[f32], labels: &[usize], rate: f64) -> f64 {
         let forward = self.program.forward(&self.parameters, images, Mode::Training);

@@ -67,6 +67,11 @@ impl BatchedConv {
         &self.shape
     }
 
+    /// How many weights are computed with.
+    pub fn computed(&self) -> usize {
+        self.weight.computed()
+    }
+
     /// Takes the weights' values.
     ///
     /// # Panics

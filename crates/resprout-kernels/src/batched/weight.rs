@@ -83,6 +83,11 @@ impl WeightPass {
         }
     }
 
+    /// Weights that have a gradient.
+    pub fn computed(&self) -> usize {
+        self.rows.iter().map(Vec::len).sum()
+    }
+
     /// Adds the gradient of one chunk to `out`, that of some output channels.
     pub fn add(
         &self,

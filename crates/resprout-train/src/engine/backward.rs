@@ -8,6 +8,7 @@ use crate::parameters::Parameters;
 use resprout::ops::BinaryOp;
 use resprout_kernels::batched::Buffer;
 use std::sync::Arc;
+use std::time::Instant;
 
 impl TrainProgram {
     /// The gradient of each trained parameter, in order, from the logits' `[N, classes]`.
@@ -29,7 +30,9 @@ impl TrainProgram {
             memory: &mut memory,
         };
         grads.of[self.output] = Some(first);
-        for step in self.steps.iter().rev() {
+        let mut times = self.times.take();
+        for (index, step) in self.steps.iter().enumerate().rev() {
+            let start = Instant::now();
             let Some((left, scales)) = saved.pop() else { continue };
             if let Some(mut grad) = grads.of[step.output].take() {
                 scale(&mut grad, scales.as_ref().map_or(1.0, |scales| scales.out));
@@ -37,6 +40,9 @@ impl TrainProgram {
                 let shift = scales.as_ref().map_or(1.0, |scales| scales.shift);
                 let of = StepBack { program: self, parameters, step, mode, values: &values, factors, shift };
                 of.run(left, grad, &mut grads);
+            }
+            if let Some(times) = &mut times {
+                times[index][1] += start.elapsed().as_secs_f64();
             }
             for &slot in &step.release_backward {
                 values[slot].take().into_iter().for_each(|value| grads.memory.give_shared(value));
@@ -46,6 +52,7 @@ impl TrainProgram {
         let Grads { of, parameters, .. } = grads;
         of.into_iter().flatten().for_each(|grad| memory.give(grad));
         self.memory = memory;
+        self.times = times;
         parameters
     }
 }

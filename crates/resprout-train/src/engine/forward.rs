@@ -12,6 +12,7 @@ use resprout::Result;
 use resprout::ops::UnaryOp;
 use resprout_kernels::batched::Buffer;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// torch's default: the share of a batch's statistics in the running ones.
 const STATISTICS_MOMENTUM: f32 = 0.1;
@@ -72,14 +73,15 @@ impl TrainProgram {
         images: &[f32],
         mut stop: impl FnMut(&str, &[f32]) -> bool,
     ) -> Result<Forward> {
-        let TrainProgram { layout, steps, shapes, kept, convs, memory, .. } = self;
+        let TrainProgram { layout, steps, shapes, kept, convs, memory, times, .. } = self;
         convs.iter_mut().for_each(|conv| conv.load(*layout, pass.parameters));
         let mut values: Vec<Option<Arc<Buffer>>> = shapes.iter().map(|_| None).collect();
         let mut input = memory.take(layout.len(&shapes[0]));
         layout.pack(images, shapes[0].iter().product(), &mut input);
         values[0] = Some(Arc::new(input));
         let mut saved = Vec::with_capacity(steps.len());
-        for step in steps.iter() {
+        for (index, step) in steps.iter().enumerate() {
+            let start = Instant::now();
             let scales = pass.exponents.as_ref().map(|exponents| exponents.before(step));
             let mut machine = Machine { layout: *layout, shapes, kept, convs, memory, step, scales: scales.as_ref() };
             let (mut out, left) = machine.compute(pass, &mut values);
@@ -90,6 +92,9 @@ impl TrainProgram {
                 _ => None,
             };
             saved.push((left, scales));
+            if let Some(times) = times {
+                times[index][0] += start.elapsed().as_secs_f64();
+            }
             let done = stop(&step.layer, &out);
             values[step.output] = Some(out);
             for &slot in &step.release {

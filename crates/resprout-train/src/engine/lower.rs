@@ -310,6 +310,7 @@ impl<'a> Lowering<'a> {
             output,
             classes,
             memory: Memory::default(),
+            times: None,
         };
         program.find_wanted();
         program.find_lifetimes();

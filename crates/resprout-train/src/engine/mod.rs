@@ -91,6 +91,8 @@ pub struct TrainProgram {
     output: usize,
     classes: usize,
     memory: Memory,
+    /// Seconds of each step, forward and backward, while they are measured.
+    times: Option<Vec<[f64; 2]>>,
 }
 
 /// How batch normalisations are computed.
@@ -112,6 +114,18 @@ impl TrainProgram {
     /// The number of classes.
     pub fn classes(&self) -> usize {
         self.classes
+    }
+
+    /// Measures every step from now on, or no more. Returns what was measured: layer, seconds forward and backward, and
+    /// multiply-accumulates of a forward pass with the weights that are computed, if it is a convolution.
+    pub(crate) fn measure(&mut self, on: bool) -> Vec<(String, [f64; 2], Option<u64>)> {
+        let found = std::mem::replace(&mut self.times, on.then(|| vec![[0.0; 2]; self.steps.len()]));
+        let work = |step: &Step| match step.instruction {
+            Instruction::Conv(index) => Some(self.convs[index].macs(self.layout.images)),
+            _ => None,
+        };
+        let rows = self.steps.iter().zip(found.into_iter().flatten());
+        rows.map(|(step, seconds)| (step.layer.clone(), seconds, work(step))).collect()
     }
 
     /// Elements of a slot's value.

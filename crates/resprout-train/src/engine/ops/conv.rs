@@ -37,6 +37,14 @@ impl Conv {
         Conv { shape, weight, bias, transposed, batched: None }
     }
 
+    /// Multiply-accumulates of so many images with the weights that are computed.
+    pub fn macs(&self, images: usize) -> u64 {
+        let (out_h, out_w) = self.shape.out_size();
+        let all = self.shape.out_channels * self.shape.dot_length();
+        let computed = self.batched.as_ref().map_or(all, |(_, conv)| conv.computed());
+        (images * out_h * out_w * computed) as u64
+    }
+
     /// Sizes of input and output of an image.
     fn sizes(&self) -> (usize, usize) {
         let (out_h, out_w) = self.shape.out_size();
