@@ -79,7 +79,7 @@ pub fn sparsify_from(
     let (seen, held_out) = Judge::split(images);
     let judge = Judge::new(dense, held_out)?;
     let recording = ActivationCache::new(dense, &seen, options.repair_options.memory, progress)?;
-    let recorded = Dense::recorded(dense, &recording);
+    let recorded = Dense::cached(dense, &recording);
     let began = Instant::now();
     choose(&judge, |text| {
         let mut options = options.clone();
@@ -114,7 +114,7 @@ fn in_steps(
         true => ActivationCache::new(dense, images, options.repair_options.memory, progress)?,
         false => None,
     };
-    gradual(start, Dense::recorded(dense, &recording), images, chain, steps, options, progress)
+    gradual(start, Dense::cached(dense, &recording), images, chain, steps, options, progress)
 }
 
 /// Runs every candidate and takes the best.

@@ -103,7 +103,7 @@ fn a_recording_of_the_dense_network_changes_nothing() {
         (plain(), [pictures(96), pictures(32), pictures(200).pick(&(110..200).collect::<Vec<_>>())]),
     ] {
         let recording = ActivationCache::new(&dense, &sets[0], usize::MAX, &Quiet).unwrap();
-        let recorded = Dense::recorded(&dense, &recording);
+        let recorded = Dense::cached(&dense, &recording);
         assert!(recording.is_some() && ActivationCache::new(&dense, &sets[0], 100_000, &Quiet).unwrap().is_none());
         for text in all_repairs() {
             for images in &sets {

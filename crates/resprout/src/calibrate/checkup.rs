@@ -1,8 +1,10 @@
 //! Are the calibration images fit for their purpose, and how many are enough?
 
-use super::visitor::{Needs, Visitor};
-use super::walk::{bytes_per_image, walk};
-use super::{ChannelStats, WeightSite};
+use super::needs::{Needs, bytes_per_image};
+use super::site::WeightSite;
+use super::stats::ChannelStats;
+use super::visitor::Visitor;
+use super::walk::walk;
 use crate::error::Result;
 use crate::model::Model;
 use crate::progress::Progress;

@@ -3,7 +3,8 @@
 
 use super::{Build, Criterion};
 use crate::calibrate::WeightSite;
-use crate::calibrate::normal::{InputSums, Sample};
+use crate::calibrate::normal::InputSums;
+use crate::calibrate::sample::Sample;
 use crate::error::Result;
 use crate::linalg::Cholesky;
 use crate::table::{Entry, OptionSpec};

@@ -2,7 +2,8 @@
 
 use super::{Build, Criterion};
 use crate::calibrate::WeightSite;
-use crate::calibrate::normal::{InputSums, Sample};
+use crate::calibrate::normal::InputSums;
+use crate::calibrate::sample::Sample;
 use crate::error::Result;
 use crate::table::{Entry, OptionSpec};
 

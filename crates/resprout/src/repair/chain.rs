@@ -1,8 +1,8 @@
 //! Several repairs in a stated order.
 
 use super::{AUTO, REPAIRS, Repair, RepairOutcome, Stage};
-use crate::calibrate::walk::{bytes_per_image, walk_within};
-use crate::calibrate::{Dense, Needs, Visitor};
+use crate::calibrate::walk::walk_within;
+use crate::calibrate::{Dense, Needs, Visitor, bytes_per_image};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::progress::Progress;

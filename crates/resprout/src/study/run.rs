@@ -339,7 +339,7 @@ impl<'a> Prepared<'a> {
         let unrepairable = match self.diagnostic_images(cell, options)? {
             Some(images) => {
                 let recording = self.recording(cell, options)?;
-                unrepairable(&pruned, Dense::recorded(dense, &recording), &shared.layers, &images)?
+                unrepairable(&pruned, Dense::cached(dense, &recording), &shared.layers, &images)?
             }
             None => Vec::new(),
         };
@@ -397,7 +397,7 @@ impl<'a> Prepared<'a> {
             let repair_options = RepairOptions { memory: options.memory, ..RepairOptions::default() };
             let chain = Chain::parse(&cell.repair)?;
             let recording = if chain.needs_dense(dense) { self.recording(cell, options)? } else { Arc::default() };
-            let recorded = Dense::recorded(dense, &recording);
+            let recorded = Dense::cached(dense, &recording);
             let outcome = chain.repair(&mut model, recorded, self.calibration(cell)?, &repair_options, &Quiet)?;
             warnings.extend(outcome.warnings);
         }
@@ -410,7 +410,7 @@ impl<'a> Prepared<'a> {
         let mut found = LayerDiagnostics { unrepairable: masked.unrepairable.clone(), ..LayerDiagnostics::default() };
         if let Some(images) = self.diagnostic_images(cell, options)? {
             let recording = self.recording(cell, options)?;
-            let recorded = Dense::recorded(dense, &recording);
+            let recorded = Dense::cached(dense, &recording);
             [found.kept_variance, found.correlation] = diagnostics(&model, recorded, &shared.layers, &images)?;
             found.density = shared.layers.iter().map(|layer| density(&model, layer)).collect();
         }

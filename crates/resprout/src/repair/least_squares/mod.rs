@@ -7,7 +7,9 @@ mod equations;
 mod solve;
 
 use super::{Build, Repair, Stage};
-use crate::calibrate::normal::{Inputs, Rows, Sample};
+use crate::calibrate::inputs::Inputs;
+use crate::calibrate::normal::Rows;
+use crate::calibrate::sample::Sample;
 use crate::calibrate::target::DenseTarget;
 use crate::calibrate::{Needs, NormSite, Outline, Visitor, WeightSite};
 use crate::error::{Error, Result};
