@@ -1,4 +1,4 @@
-//! `score = |w| * |x|`: a weight by the size of the input that it multiplies.
+//! `score = |w| * |x|`: the magnitude of a weight times the norm of its input.
 
 use super::{Build, Criterion};
 use crate::calibrate::WeightSite;
