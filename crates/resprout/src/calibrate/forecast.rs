@@ -59,7 +59,8 @@ impl Forecast {
         self.steps[index..].iter().map(|(compute, _)| compute).sum()
     }
 
-    /// The steps that get statistics only, so that the walk takes at most `limit` seconds. These have the least `gains` per second.
+    /// The steps that get statistics only, so that the walk takes at most `limit` seconds. These have the least `gains` per
+    /// second.
     pub fn left_out(&self, limit: f64, gains: &[f64]) -> HashSet<usize> {
         let mut order: Vec<usize> = (0..self.steps.len()).filter(|&i| self.steps[i].1 > 0.0).collect();
         let worth = |i: usize| gains[i] / self.steps[i].1;

@@ -90,7 +90,8 @@ impl WeightSite<'_> {
         (0..values.len()).map(|i| values[order(i)]).collect()
     }
 
-    /// Whether a BatchNormalization may be folded into the weights: see [`Model::folded_norms`](crate::model::Model::folded_norms).
+    /// Whether a BatchNormalization may be folded into the weights: see
+    /// [`Model::folded_norms`](crate::model::Model::folded_norms).
     pub fn is_folded(&self) -> bool {
         self.follow.folded
     }

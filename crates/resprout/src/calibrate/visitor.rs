@@ -33,7 +33,7 @@ pub trait Visitor: Sync + Send {
 }
 
 impl Needs {
-    /// The needs of all visitors together, for this network.
+    /// The combined needs of all visitors, for this network.
     pub fn of(visitors: &[&dyn Visitor], model: &Model) -> Needs {
         visitors.iter().map(|visitor| visitor.needs_for(model)).fold(Needs::default(), |all, needs| Needs {
             images: all.images || needs.images,
