@@ -1,42 +1,45 @@
-//! The flow of a network of absolute values: what SynFlow scores by.
+//! The flow of a network of absolute values, for the scores of SynFlow.
 //!
-//! Its numbers grow with depth beyond any floating-point range (about 1e70 for ResNet-50), so every value is
-//! kept as `x * 2^e` with `x` near one. Powers of two change no digit, so that this is the plain computation
-//! but for sums whose terms differ by more than 2^126.
+//! Its values exceed the range of `f32` in deep networks (about 1e70 for ResNet-50). So every value is stored as `x * 2^e`
+//! with `x` near one. Powers of two change no digit, so only sums whose terms differ by more than 2^126 differ from the
+//! plain computation.
 
-use super::{Border, DeviceBatch, Instruction, TrainOperand, TrainProgram, TrainStep};
+use super::batch::{DeviceBatch, constant, pad, slice};
+use super::program::{Instruction, TrainOperand, TrainProgram, TrainStep, shaped};
 use crate::error::{data, unsupported};
 use crate::ops::conv2d;
 use crate::parameters::Parameters;
+use burn_core::tensor::ops::PadMode as EnginePadMode;
 use burn_core::tensor::{Device, Tensor, TensorData, module};
 use resprout::Result;
 use resprout::ops::{BinaryOp, UnaryOp};
 
-/// A value and the exponent of its factor.
+/// A value and the exponent of its power of two.
 #[derive(Clone)]
 struct Scaled {
     value: DeviceBatch,
     exponent: i32,
 }
 
-/// Values between these powers of two are left as they are.
+/// Values within `2^±RANGE` are not rescaled.
 const RANGE: i32 = 16;
 
 impl TrainProgram {
-    /// The gradients of the sum of outputs for an image of ones with respect to every trained parameter, all of
-    /// them times the same power of two. Parameters must be absolute values. DeviceBatch normalisations use their
-    /// running statistics; activations without an upper bound are applied, upper bounds are left out.
+    /// The gradients of the sum of outputs for an image of ones, with respect to every trained parameter, times one power of two.
+    ///
+    /// Parameters must be absolute values. Batch normalisations use their running statistics. Activations apply without
+    /// their upper bounds.
     pub fn flow(&self, parameters: &Parameters, image: [usize; 3], device: &Device) -> Result<Vec<Option<Tensor<1>>>> {
         let device = device.clone().autodiff();
         let leaf = |value: &Tensor<1>| Tensor::from_inner(value.clone()).require_grad();
         let leaves: Vec<Tensor<1>> = parameters.trained.iter().map(|parameter| leaf(&parameter.value)).collect();
-        let machine = Flow { parameters, leaves: &leaves, device: &device };
+        let interpreter = Flow { parameters, leaves: &leaves, device: &device };
         let [c, h, w] = image;
         let ones = DeviceBatch::Images(Tensor::ones([1, c, h, w], &device));
         let mut slots: Vec<Option<Scaled>> = (0..self.slots).map(|_| None).collect();
         slots[0] = Some(Scaled { value: ones, exponent: 0 });
         for step in &self.steps {
-            let result = machine.run(step, &slots).map_err(|e| e.at(format!("layer {:?}", step.layer)))?;
+            let result = interpreter.run(step, &slots).map_err(|e| e.at(format!("layer {:?}", step.layer)))?;
             slots[step.output] = Some(result);
             step.release.iter().for_each(|&slot| slots[slot] = None);
         }
@@ -54,10 +57,10 @@ struct Flow<'a> {
 
 impl Flow<'_> {
     fn shaped<const D: usize>(&self, parameter: usize) -> Tensor<D> {
-        super::shaped(self.parameters, self.leaves, parameter)
+        shaped(self.parameters, self.leaves, parameter)
     }
 
-    /// A vector of one number per channel, as an operand of a batch like `like`.
+    /// A vector of one value per channel, as an operand for a batch like `like`.
     fn per_channel(&self, vector: Tensor<1>, like: &DeviceBatch) -> Scaled {
         let [channels] = vector.dims();
         let value = match like {
@@ -101,15 +104,15 @@ impl Flow<'_> {
             }
             Instruction::Normalise { gamma, beta, statistics, epsilon, relu } => {
                 let [mean, variance] = &self.parameters.statistics[*statistics].values;
-                let factor = self.leaves[*gamma].clone() / (super::constant(variance, self.device) + *epsilon).sqrt();
-                let shift = self.leaves[*beta].clone() - super::constant(mean, self.device) * factor.clone();
+                let factor = self.leaves[*gamma].clone() / (constant(variance, self.device) + *epsilon).sqrt();
+                let shift = self.leaves[*beta].clone() - constant(mean, self.device) * factor.clone();
                 let factor = self.per_channel(factor, &first.value);
                 let shift = self.per_channel(shift, &first.value);
                 let scaled = combine(BinaryOp::Mul, first, factor);
                 let out = combine(BinaryOp::Add, scaled, shift);
                 normalised(if *relu { activated(UnaryOp::Relu, out) } else { out })
             }
-            // A factor passes through these, and what bounds them from above is left out.
+            // A power of two passes through these activations. Upper bounds are left out.
             Instruction::Unary(op @ (UnaryOp::Relu | UnaryOp::LeakyRelu { .. })) => Ok(activated(*op, first)),
             Instruction::Unary(UnaryOp::Clamp { low, .. }) if *low == 0.0 => Ok(activated(UnaryOp::Relu, first)),
             Instruction::Unary(op) => Err(unsupported(format!("{op:?}: SynFlow has no meaning through it"))),
@@ -120,11 +123,11 @@ impl Flow<'_> {
                 let parts = all.into_iter().map(|scaled| scaled.at(exponent).images()).collect();
                 Ok(Scaled { value: DeviceBatch::Images(Tensor::cat(parts, *axis)), exponent })
             }
-            Instruction::Slice(ranges) => images(super::slice(first.value.images(), ranges)),
-            Instruction::Pad { mode, .. } if *mode != Border::Constant(0.0) => {
+            Instruction::Slice(ranges) => images(slice(first.value.images(), ranges)),
+            Instruction::Pad { mode, .. } if *mode != EnginePadMode::Constant(0.0) => {
                 Err(unsupported("pads with other numbers than zero: SynFlow has no meaning through it"))
             }
-            Instruction::Pad { pads, mode } => images(super::pad(first.value.images(), pads, mode, self.device)),
+            Instruction::Pad { pads, mode } => images(pad(first.value.images(), pads, mode, self.device)),
             Instruction::MaxPool(options) => images(module::max_pool2d(first.value.images(), options.clone())),
             Instruction::AveragePool(options) => images(module::avg_pool2d(first.value.images(), options.clone())),
             Instruction::Mean => images(first.value.images().mean_dim(3).mean_dim(2)),
@@ -132,7 +135,7 @@ impl Flow<'_> {
                 Ok(Scaled { value: DeviceBatch::Rows(first.value.images().mean_dim(3).mean_dim(2).flatten(1, 3)), exponent })
             }
             Instruction::Reshape(shape) => Ok(Scaled { value: first.value.reshaped(shape), exponent }),
-            Instruction::Same => Ok(first),
+            Instruction::Identity => Ok(first),
         }
     }
 
@@ -149,7 +152,7 @@ impl Flow<'_> {
 }
 
 impl Scaled {
-    /// The value with another exponent.
+    /// The value at another exponent.
     fn at(self, exponent: i32) -> DeviceBatch {
         times_power(self.value, self.exponent - exponent)
     }
@@ -163,7 +166,7 @@ fn times_power(value: DeviceBatch, power: i32) -> DeviceBatch {
     if power == 0 {
         return value;
     }
-    // Below the range of f32 this is zero, as it should be.
+    // Below the range of f32 the factor is zero.
     let factor = 2f64.powi(power) as f32;
     match value {
         DeviceBatch::Images(x) => DeviceBatch::Images(x * factor),
@@ -184,7 +187,7 @@ fn combine(op: BinaryOp, a: Scaled, b: Scaled) -> Scaled {
     Scaled { value: DeviceBatch::binary(op, a, b), exponent }
 }
 
-/// The same value with its largest element near one.
+/// The value rescaled so that its largest element is near one.
 fn normalised(scaled: Scaled) -> Result<Scaled> {
     let largest = match &scaled.value {
         DeviceBatch::Images(x) => x.clone().inner().abs().max().into_scalar::<f32>(),

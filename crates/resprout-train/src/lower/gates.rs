@@ -1,37 +1,37 @@
-//! Activations and maxima held as they are at one point, so that a network is smooth around it.
+//! Gates: activations and maxima that are held at one point, so that the network is smooth around it.
 //!
-//! A rectifier's second derivative is zero but for a jump. Differences of gradients between two points see the
-//! jumps that lie between them, and these do not vanish with the distance, because the shorter it is the
-//! more each of them counts. Held gates leave the derivative that exists almost everywhere.
+//! The second derivative of a rectifier is zero, except at its jump. A finite difference of gradients contains the jumps
+//! between its two points. They do not vanish with the distance, because a shorter distance gives each more weight. Held
+//! gates leave the derivative that exists almost everywhere.
 
-use super::{DeviceBatch, constant, unary, without_gradient};
+use super::batch::{DeviceBatch, constant, unary, without_gradient};
 use burn_core::tensor::ops::MaxPoolOptions;
 use burn_core::tensor::{Int, Tensor, module};
 use resprout::ops::UnaryOp;
 use std::collections::HashMap;
 
-/// What is done about activations and maxima in a pass.
+/// How a pass treats activations and maxima.
 pub(crate) enum Hold<'a> {
-    /// They are computed.
+    /// It computes them.
     Free,
-    /// They are computed, and noted.
+    /// It computes and notes them.
     Note(&'a mut Gates),
-    /// They are as they were noted.
+    /// It uses the noted ones.
     Keep(&'a Gates),
 }
 
-/// The gates of a pass, by the slot that is written.
+/// The gates of a pass, by output slot.
 #[derive(Default)]
 pub(crate) struct Gates(HashMap<usize, Gate>);
 
 enum Gate {
-    Images(Line<4>),
-    Rows(Line<2>),
+    Images(Tangent<4>),
+    Rows(Tangent<2>),
     Maxima(Tensor<4, Int>),
 }
 
-/// What a piecewise linear function does at each element.
-struct Line<const D: usize> {
+/// The tangent of a piecewise linear function at each element.
+struct Tangent<const D: usize> {
     slope: Tensor<D>,
     offset: Tensor<D>,
 }
@@ -45,8 +45,8 @@ impl Hold<'_> {
                 x.unary(op)
             }
             Hold::Keep(gates) => match (gates.0.get(&slot), x) {
-                (Some(Gate::Images(line)), DeviceBatch::Images(x)) => DeviceBatch::Images(line.at(x)),
-                (Some(Gate::Rows(line)), DeviceBatch::Rows(x)) => DeviceBatch::Rows(line.at(x)),
+                (Some(Gate::Images(tangent)), DeviceBatch::Images(x)) => DeviceBatch::Images(tangent.at(x)),
+                (Some(Gate::Rows(tangent)), DeviceBatch::Rows(x)) => DeviceBatch::Rows(tangent.at(x)),
                 (_, x) => x.unary(op),
             },
         }
@@ -56,19 +56,19 @@ impl Hold<'_> {
         match self {
             Hold::Free => module::max_pool2d(x, options.clone()),
             Hold::Note(gates) => {
-                let (_, places) = module::max_pool2d_with_indices(without_gradient(x.clone()), options.clone());
-                gates.0.insert(slot, Gate::Maxima(places));
+                let (_, indices) = module::max_pool2d_with_indices(without_gradient(x.clone()), options.clone());
+                gates.0.insert(slot, Gate::Maxima(indices));
                 module::max_pool2d(x, options.clone())
             }
             Hold::Keep(gates) => match gates.0.get(&slot) {
-                Some(Gate::Maxima(places)) => picked(x, places.clone()),
+                Some(Gate::Maxima(indices)) => gathered(x, indices.clone()),
                 _ => module::max_pool2d(x, options.clone()),
             },
         }
     }
 }
 
-impl<const D: usize> Line<D> {
+impl<const D: usize> Tangent<D> {
     fn at(&self, x: Tensor<D>) -> Tensor<D> {
         let device = x.device();
         let (slope, offset) = (constant(&self.slope, &device), constant(&self.offset, &device));
@@ -78,13 +78,13 @@ impl<const D: usize> Line<D> {
 
 fn gate(op: UnaryOp, x: DeviceBatch) -> Option<Gate> {
     match x {
-        DeviceBatch::Images(x) => line(op, without_gradient(x)).map(Gate::Images),
-        DeviceBatch::Rows(x) => line(op, without_gradient(x)).map(Gate::Rows),
+        DeviceBatch::Images(x) => tangent(op, without_gradient(x)).map(Gate::Images),
+        DeviceBatch::Rows(x) => tangent(op, without_gradient(x)).map(Gate::Rows),
     }
 }
 
-/// The function's line at each element; `None` for functions that are smooth, or curved between their bends.
-fn line<const D: usize>(op: UnaryOp, x: Tensor<D>) -> Option<Line<D>> {
+/// The tangent at each element; `None` for functions that are not piecewise linear or need no gate.
+fn tangent<const D: usize>(op: UnaryOp, x: Tensor<D>) -> Option<Tangent<D>> {
     let slope = match op {
         UnaryOp::Relu => x.clone().greater_elem(0.0).float(),
         UnaryOp::LeakyRelu { alpha } => x.clone().greater_elem(0.0).float() * (1.0 - alpha) + alpha,
@@ -96,13 +96,13 @@ fn line<const D: usize>(op: UnaryOp, x: Tensor<D>) -> Option<Line<D>> {
         UnaryOp::Sigmoid | UnaryOp::HardSwish | UnaryOp::Neg | UnaryOp::Sqrt | UnaryOp::Floor => return None,
     };
     let offset = unary(op, x.clone()) - x * slope.clone();
-    Some(Line { slope, offset })
+    Some(Tangent { slope, offset })
 }
 
-/// The elements of every channel at these places of its flat image.
-fn picked(x: Tensor<4>, places: Tensor<4, Int>) -> Tensor<4> {
-    let ([n, c, h, w], [_, _, oh, ow]) = (x.dims(), places.dims());
+/// The elements of every channel at these indices of its flat image.
+fn gathered(x: Tensor<4>, indices: Tensor<4, Int>) -> Tensor<4> {
+    let ([n, c, h, w], [_, _, oh, ow]) = (x.dims(), indices.dims());
     let flat: Tensor<3> = x.reshape([n, c, h * w]);
-    let picked = flat.gather(2, places.reshape([n, c, oh * ow]));
-    picked.reshape([n, c, oh, ow])
+    let gathered = flat.gather(2, indices.reshape([n, c, oh * ow]));
+    gathered.reshape([n, c, oh, ow])
 }
