@@ -1,4 +1,4 @@
-//! Where training runs.
+//! Training devices.
 
 use crate::error::option;
 use burn_core::tensor::Device;
@@ -27,15 +27,15 @@ pub static DEVICES: &[Entry<Open>] = &[
     },
 ];
 
-/// The device of that name.
+/// Opens the device of that name.
 pub fn open(name: &str) -> Result<Device> {
     find(name).map(|open| open())
 }
 
-/// The row of that name, with nothing opened yet.
+/// Finds the row of that name without opening the device.
 pub fn find(name: &str) -> Result<Open> {
-    let row = table::find(DEVICES, "--device", name).map_err(|e| match name {
-        "wgpu" => option("--device wgpu: this program was built without it; build with --features wgpu"),
+    let row = table::find(DEVICES, "device", name).map_err(|e| match name {
+        "wgpu" => option("device wgpu: this program was built without it; build with the feature wgpu"),
         _ => e,
     })?;
     Ok(row.0.build)

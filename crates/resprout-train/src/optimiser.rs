@@ -1,25 +1,25 @@
-//! Stochastic gradient descent with momentum and weight decay, as torch defines it.
+//! Stochastic gradient descent with momentum and weight decay, as in torch.
 
 use crate::parameters::Parameters;
 use burn_core::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// The constants of the optimiser, all but the learning rate.
+/// The constants of the optimiser, without the learning rate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sgd {
-    /// Share of the old running sum that is kept.
+    /// The factor of the old running sum.
     pub momentum: f64,
-    /// Whether the step looks ahead along the running sum.
+    /// Whether it uses Nesterov momentum.
     pub nesterov: bool,
-    /// Factor of the weights that is added to their gradient.
+    /// The factor of the weights in their gradient.
     pub weight_decay: f64,
     /// Whether biases and normalisation parameters decay too.
     pub decay_all: bool,
 }
 
 impl Sgd {
-    /// One step: `g += decay * w`, `v = momentum * v + g`, `w -= rate * v` (or `g + momentum * v`), and
-    /// masks on `w` and `v`. A gradient that is `None` leaves its parameter as it is.
+    /// One step: `g += decay * w`, `v = momentum * v + g`, `w -= rate * v`. With Nesterov momentum the last one is
+    /// `w -= rate * (g + momentum * v)`. Masks apply to `w` and `v`. A parameter without a gradient does not change.
     pub fn step(&self, parameters: &mut Parameters, gradients: Vec<Option<Tensor<1>>>, rate: f64) {
         for (parameter, gradient) in parameters.trained.iter_mut().zip(gradients) {
             let Some(mut gradient) = gradient else { continue };

@@ -1,4 +1,4 @@
-//! A model's numbers on the training device: what is trained, what is only kept, and the masks.
+//! A model's parameters on the training device: trained ones, running statistics, and masks.
 
 use crate::error::unsupported;
 use burn_core::tensor::{Device, Tensor, TensorData};
@@ -7,7 +7,7 @@ use resprout::model::Model;
 use resprout::ops::{BinaryOp, Op};
 use std::collections::{HashMap, HashSet};
 
-/// A trained parameter, laid out flat.
+/// A trained parameter as a flat vector.
 pub struct Parameter {
     /// Its name in the model.
     pub name: String,
@@ -15,39 +15,39 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// Its values.
     pub value: Tensor<1>,
-    /// The optimiser's running sum of gradients, once there is one.
+    /// The optimiser's running sum of gradients, after the first step.
     pub momentum: Option<Tensor<1>>,
-    /// 1 where a weight is kept and 0 where it is pruned, if it has a mask.
+    /// The mask, if there is one: 1 for a kept weight and 0 for a pruned one.
     pub mask: Option<Tensor<1>>,
 }
 
 /// The running statistics of one batch normalisation.
 pub struct Statistics {
-    /// Names of mean and variance in the model.
+    /// The names of mean and variance in the model.
     pub names: [String; 2],
     /// Means and variances, `[C]`.
     pub values: [Tensor<1>; 2],
 }
 
-/// Everything that training changes.
+/// All parameters that training changes.
 pub struct Parameters {
-    /// What is trained, in the model's order.
+    /// The trained parameters, in the model's order.
     pub trained: Vec<Parameter>,
-    /// What is kept beside it.
+    /// The running statistics.
     pub statistics: Vec<Statistics>,
     by_name: HashMap<String, usize>,
     device: Device,
 }
 
 impl Parameters {
-    /// Copies a model's numbers and masks to a device.
+    /// Copies a model's parameters and masks to a device.
     pub fn new(model: &Model, device: &Device) -> Result<Parameters> {
         let mut parameters = Parameters::without_masks(model, device, |_, values| values.to_vec())?;
         parameters.set_masks(model);
         Ok(parameters)
     }
 
-    /// Copies a model's numbers, changed by name on the way, and no masks: for gradients alone.
+    /// Copies a model's parameters without masks, each changed by `map`.
     pub fn without_masks(model: &Model, device: &Device, map: impl Fn(&str, &[f32]) -> Vec<f32>) -> Result<Parameters> {
         let names = trained_names(model)?;
         let mut trained = Vec::new();
@@ -84,7 +84,7 @@ impl Parameters {
         self.by_name.get(name).copied()
     }
 
-    /// Takes the model's masks over and applies them to values and momentum.
+    /// Copies the model's masks, and applies them to values and momentum.
     pub fn set_masks(&mut self, model: &Model) {
         for parameter in &mut self.trained {
             let mask = model.masks.get(&parameter.name).map(|mask| {
@@ -96,7 +96,7 @@ impl Parameters {
         }
     }
 
-    /// Takes the model's numbers over, and forgets the momentum.
+    /// Copies the model's parameters and masks, and clears the momentum.
     pub fn load(&mut self, model: &Model) -> Result<()> {
         for parameter in &mut self.trained {
             parameter.value = vector(model.weight(&parameter.name)?.data.clone(), &self.device);
@@ -116,7 +116,7 @@ impl Parameters {
         self.trained[index].momentum = Some(vector(momentum.to_vec(), &self.device));
     }
 
-    /// Copies all numbers back into the model.
+    /// Copies all parameters back into the model.
     pub fn store(&self, model: &mut Model) {
         for parameter in &self.trained {
             if let Some(tensor) = model.params.f32_mut(&parameter.name) {
@@ -130,13 +130,13 @@ impl Parameters {
                 }
             }
         }
-        // A weight of -0.0 under a mask would be a pruned weight that is not exactly zero.
+        // The product with a mask may be -0.0, and a pruned weight must be 0.0.
         model.apply_masks();
     }
 }
 
 impl Parameter {
-    /// Sets pruned weights, and their momentum, to zero.
+    /// Sets pruned weights and their momentum to zero.
     pub fn apply_mask(&mut self) {
         let Some(mask) = &self.mask else { return };
         self.value = self.value.clone() * mask.clone();
@@ -154,7 +154,7 @@ fn vector(values: Vec<f32>, device: &Device) -> Tensor<1> {
     Tensor::from_data(TensorData::new(values, [count]), device)
 }
 
-/// Weights and biases of layers, scale and shift of normalisations, and what is added as a bias.
+/// The names of weights and biases of layers, scales and shifts of normalisations, and operands that are added.
 fn trained_names(model: &Model) -> Result<HashSet<String>> {
     let mut names = HashSet::new();
     for layer in &model.graph.layers {
@@ -166,9 +166,9 @@ fn trained_names(model: &Model) -> Result<HashSet<String>> {
         };
         for name in inputs.iter().filter_map(|&index| layer.input(index)) {
             let Some(param) = model.params.get(name) else { continue };
-            // A single number that is added is part of a formula, not a bias.
-            let formula = matches!(layer.op, Op::Binary(_)) && param.shape.iter().product::<usize>() < 2;
-            if !formula {
+            // A scalar operand is part of a formula, not a bias.
+            let scalar = matches!(layer.op, Op::Binary(_)) && param.shape.iter().product::<usize>() < 2;
+            if !scalar {
                 names.insert(name.to_string());
             }
         }

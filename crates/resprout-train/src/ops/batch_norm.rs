@@ -1,4 +1,4 @@
-//! Batch normalisation with the batch's statistics, and the ReLU behind it.
+//! Batch normalisation by the batch's statistics, fused with a ReLU.
 
 use super::planes::{by_channel_mut, of_channel};
 use super::{CpuTensor, contiguous, cpu_tensor, elements, on_cpu};
@@ -13,13 +13,13 @@ use rayon::prelude::*;
 use resprout_kernels::Isa;
 use resprout_kernels::norm::{Affine, InputCoefficients, Moments, gradient_sums, input_gradient, normalise};
 
-/// A batch normalisation's results.
+/// The results of a batch normalisation.
 pub(crate) struct Normalised {
     /// The output.
     pub output: Tensor<4>,
-    /// Means of the batch, `[C]`, without a gradient.
+    /// The means of the batch, `[C]`, without a gradient.
     pub mean: Tensor<1>,
-    /// Variances of the batch with divisor `n`, `[C]`, without a gradient.
+    /// The variances of the batch with divisor `n`, `[C]`, without a gradient.
     pub variance: Tensor<1>,
 }
 
@@ -84,7 +84,7 @@ impl<C: CheckpointStrategy> BatchNorm for Autodiff<Flex, C> {
     }
 }
 
-/// What the backward pass has to know of one channel.
+/// The state of one channel for the backward pass.
 #[derive(Clone, Debug)]
 struct Channel {
     affine: Affine,
@@ -99,16 +99,16 @@ fn forward(x: &CpuTensor, gamma: &CpuTensor, beta: &CpuTensor, epsilon: f64, rel
     let shape = x.shape().to_vec();
     let (count, plane) = (shape[1], shape[2] * shape[3]);
     let (gamma, beta) = (contiguous(gamma.clone()), contiguous(beta.clone()));
-    let (data, kernel) = (elements(x), Isa::best());
+    let (data, isa) = (elements(x), Isa::best());
     let mut out = vec![0.0; data.len()];
     let channels = by_channel_mut(&mut out, count, plane)
         .into_par_iter()
         .enumerate()
         .map(|(c, outs)| {
             let mut moments = Moments::default();
-            of_channel(data, count, c, plane).for_each(|plane| moments.add(kernel, plane));
+            of_channel(data, count, c, plane).for_each(|plane| moments.add(isa, plane));
             let channel = Channel::new(&moments, elements(&gamma)[c], elements(&beta)[c], epsilon, relu);
-            of_channel(data, count, c, plane).zip(outs).for_each(|(x, y)| normalise(kernel, x, channel.affine, y));
+            of_channel(data, count, c, plane).zip(outs).for_each(|(x, y)| normalise(isa, x, channel.affine, y));
             channel
         })
         .collect();
@@ -153,7 +153,7 @@ impl Backward<Flex, 3> for BatchNormNode {
 fn backward(x: &CpuTensor, channels: &[Channel], grad: &CpuTensor) -> [CpuTensor; 3] {
     let shape = x.shape().to_vec();
     let (count, plane) = (shape[1], shape[2] * shape[3]);
-    let (data, grad, kernel) = (elements(x), elements(grad), Isa::best());
+    let (data, grad, isa) = (elements(x), elements(grad), Isa::best());
     let mut dx = vec![0.0; data.len()];
     let sums: Vec<(f32, f32)> = by_channel_mut(&mut dx, count, plane)
         .into_par_iter()
@@ -163,16 +163,16 @@ fn backward(x: &CpuTensor, channels: &[Channel], grad: &CpuTensor) -> [CpuTensor
             let planes = || of_channel(data, count, c, plane).zip(of_channel(grad, count, c, plane));
             let (mut sum, mut product) = (0.0, 0.0);
             for (x, dy) in planes() {
-                let (s, p) = gradient_sums(kernel, x, dy, affine, mean as f32);
+                let (s, p) = gradient_sums(isa, x, dy, affine, mean as f32);
                 (sum, product) = (sum + s, product + p);
             }
-            // The kernel subtracts the rounded mean.
+            // The kernel subtracts the rounded mean; this corrects for it.
             product += (f64::from(mean as f32) - mean) * sum;
             let (n, factor) = ((shape[0] * plane) as f64, gamma * inverse);
             let slope = factor * product * inverse * inverse / n;
             let coefficients =
                 InputCoefficients { a: factor as f32, b: -slope as f32, c: (slope * mean - factor * sum / n) as f32 };
-            planes().zip(outs).for_each(|((x, dy), dx)| input_gradient(kernel, x, dy, affine, coefficients, dx));
+            planes().zip(outs).for_each(|((x, dy), dx)| input_gradient(isa, x, dy, affine, coefficients, dx));
             ((product * inverse) as f32, sum as f32)
         })
         .collect();

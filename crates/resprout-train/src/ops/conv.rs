@@ -18,12 +18,11 @@ use resprout_kernels::{Activation, ConvShape, InputGrad, Isa, PackedConv, Weight
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Sums of the weight gradient that are kept apart: a fixed number, so that the result does not
-/// depend on the number of threads.
+/// The number of partial sums of the weight gradient. It is fixed, so that threads change no bit.
 const PARTS: usize = 8;
 
 thread_local! {
-    // Buffers that each thread reuses; they carry no result from one call to the next.
+    // Buffers that each thread reuses. No result passes from one call to the next.
     static SCRATCH: RefCell<(Scratch, InputScratch, GradScratch)> = RefCell::default();
 }
 
@@ -117,8 +116,8 @@ fn weight_grad(x: CpuTensor, weight: CpuTensor, grad: CpuTensor, options: ConvOp
     let backward = WeightGrad::new(&shape);
     let (out_h, out_w) = shape.out_size();
     let (image, size) = (image_len(&shape), shape.out_channels * out_h * out_w);
-    let (images, together) = (x.shape()[0], backward.images_together());
-    let share = images.div_ceil(PARTS).next_multiple_of(together);
+    let (images, microbatch) = (x.shape()[0], backward.images_together());
+    let share = images.div_ceil(PARTS).next_multiple_of(microbatch);
     let parts: Vec<Vec<f32>> = elements(&x)
         .par_chunks(share * image)
         .zip(elements(&grad).par_chunks(share * size))
@@ -126,7 +125,7 @@ fn weight_grad(x: CpuTensor, weight: CpuTensor, grad: CpuTensor, options: ConvOp
             let mut sum = vec![0.0; shape.out_channels * shape.dot_length()];
             in_shares(&mut sum, shape.out_channels, images.div_ceil(share), |channels, sum| {
                 SCRATCH.with_borrow_mut(|(.., scratch)| {
-                    for (inputs, grads) in inputs.chunks(together * image).zip(grads.chunks(together * size)) {
+                    for (inputs, grads) in inputs.chunks(microbatch * image).zip(grads.chunks(microbatch * size)) {
                         backward.add(Isa::best(), inputs, grads, channels.clone(), sum, scratch);
                     }
                 });
@@ -142,8 +141,8 @@ fn weight_grad(x: CpuTensor, weight: CpuTensor, grad: CpuTensor, options: ConvOp
     cpu_tensor(sum, weight.shape().to_vec())
 }
 
-/// Calls `run` for ranges of the channels that `out` consists of, each with its part: for all of them at once
-/// where there are `others` enough to keep the threads busy. What is computed for a channel does not depend on it.
+/// Calls `run` for ranges of the channels of `out`, each with its part. One range is enough if `others` such calls keep the
+/// threads busy. The result of a channel does not depend on the ranges.
 fn in_shares(out: &mut [f32], channels: usize, others: usize, run: impl Fn(Range<usize>, &mut [f32]) + Sync) {
     let share = channels.div_ceil(rayon::current_num_threads().div_ceil(others)).next_multiple_of(ROWS).min(channels);
     let size = out.len() / channels;

@@ -1,5 +1,5 @@
-//! What the engine is given for the CPU: convolution and batch normalisation by our own kernels.
-//! On other devices, and where a kernel does not fit, the engine's own are used.
+//! Convolution and batch normalisation on the CPU by `resprout-kernels`. Other devices, and shapes without a kernel, use the
+//! engine's own.
 
 mod batch_norm;
 mod conv;
@@ -14,12 +14,12 @@ use burn_core::tensor::{Device, Tensor, TensorData};
 
 type CpuTensor = FloatTensor<Flex>;
 
-/// Whether our own kernels can work on the tensor.
+/// Whether the kernels can use the tensor.
 fn on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
     tensor.device().inner() == Device::flex()
 }
 
-/// The elements of a CPU tensor in order, copied only where they do not lie so.
+/// The tensor with its elements in order. It is copied only if they are not.
 fn contiguous(tensor: CpuTensor) -> CpuTensor {
     if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() }
 }
