@@ -1,4 +1,4 @@
-//! The state of a run between two epochs, in one file that appears whole or not at all.
+//! The state of a run between two epochs, in one file that is written atomically.
 
 use crate::error::data;
 use resprout::formats::{atomic, safetensors};
@@ -14,7 +14,7 @@ use std::path::Path;
 pub const LAST: &str = "last.safetensors";
 /// The epoch with the highest validation accuracy.
 pub const BEST: &str = "best.safetensors";
-/// The early weights that lottery tickets go back to.
+/// The early weights that a run rewinds to.
 pub const REWIND: &str = "rewind.safetensors";
 /// One line of JSON per epoch.
 pub const JOURNAL: &str = "journal.jsonl";
@@ -22,53 +22,53 @@ pub const JOURNAL: &str = "journal.jsonl";
 const MOMENTUM_SUFFIX: &str = ".momentum";
 const STATE: &str = "resprout_run";
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// Segments that are done.
+    /// The number of finished segments.
     pub segment: usize,
-    /// Epochs of the current one that are done.
+    /// The number of finished epochs of the current segment.
     pub epoch: usize,
-    /// Steps of all segments that are done.
+    /// The number of finished steps of all segments.
     pub step: usize,
 }
 
-/// What is noted of an epoch.
+/// The results of an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochRow {
-    /// Counted from 1 over all segments.
+    /// The number of the epoch over all segments, from 1 on.
     pub epoch: usize,
-    /// Counted from 0.
+    /// The index of the segment, from 0 on.
     pub segment: usize,
-    /// Learning rate of the last step.
+    /// The learning rate of the last step.
     pub rate: f64,
-    /// Mean over the training images, in nats.
+    /// The mean loss of the training images, in nats.
     pub loss: f64,
-    /// Share of the training images that were right when they were trained on.
+    /// The share of correct training images in their training steps.
     pub train_accuracy: f64,
-    /// Share of the validation images that are right at the end.
+    /// The share of correct validation images at the end.
     pub validation_accuracy: Option<f64>,
-    /// Share of the prunable weights that is zero at the end.
+    /// The share of prunable weights that is zero at the end.
     pub sparsity: f64,
-    /// Of the training steps.
+    /// Images per second of the training steps.
     pub images_per_second: f64,
 }
 
-/// All that a run needs to go on, but for the model.
+/// The state that a run needs to resume, without the model.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// How far.
+    /// The position of the run.
     pub position: Position,
-    /// Every epoch so far.
+    /// One row per epoch so far.
     pub rows: Vec<EpochRow>,
     /// The optimiser's running sums, by parameter.
     #[serde(skip)]
     pub momentum: BTreeMap<String, Vec<f32>>,
-    /// What was done to the weights at the start.
+    /// The changes of the repair at initialisation.
     pub init_repair: Vec<LipschitzRow>,
     /// The best epoch so far and its validation accuracy.
     pub best: Option<(usize, f64)>,
-    /// Seconds of training and of waiting for images, and images trained on.
+    /// Seconds of training, seconds of waiting for images, and trained images.
     pub seconds: (f64, f64, usize),
 }
 
@@ -82,7 +82,7 @@ pub fn write(path: &Path, model: &Model, checkpoint: &Checkpoint) -> Result<()> 
     atomic::write(path, &bytes.map_err(|e| e.at(path.display()))?)
 }
 
-/// Reads numbers and masks into `model`, which must be of the run's architecture, and returns the state.
+/// Reads parameters and masks into `model`, which must have the run's architecture. Returns the state.
 pub fn read(path: &Path, model: &mut Model) -> Result<Checkpoint> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let (momentum, text) = safetensors::decode_with(model, &bytes, MOMENTUM_SUFFIX).map_err(|e| e.at(path.display()))?;
@@ -92,7 +92,7 @@ pub fn read(path: &Path, model: &mut Model) -> Result<Checkpoint> {
     Ok(Checkpoint { momentum: momentum.into_iter().collect(), ..state })
 }
 
-/// Writes the journal anew.
+/// Rewrites the journal.
 pub fn write_journal(folder: &Path, rows: &[EpochRow]) -> Result<()> {
     let mut text = String::new();
     for row in rows {

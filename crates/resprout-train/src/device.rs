@@ -9,5 +9,5 @@ pub static DEVICES: &[Entry<()>] =
 
 /// Fails if there is no device of that name.
 pub fn check(name: &str) -> Result<()> {
-    table::find(DEVICES, "--device", name).map(|_| ())
+    table::find(DEVICES, "device", name).map(|_| ())
 }

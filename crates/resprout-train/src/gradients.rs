@@ -1,4 +1,4 @@
-//! Gradients of the loss with respect to every trained parameter, for scores and for tests.
+//! Gradients of the loss with respect to every trained parameter, for scores and tests.
 
 use crate::device;
 use crate::error::data;
@@ -14,19 +14,19 @@ use std::collections::BTreeMap;
 pub struct Gradients {
     /// Mean cross-entropy, in nats.
     pub loss: f64,
-    /// One row of scores per image, before any softmax: `[N, classes]`.
+    /// One row of logits per image: `[N, classes]`.
     pub logits: Tensor,
-    /// The gradient of each parameter, by name. A parameter that the loss does not depend on is missing.
+    /// The gradient of each parameter by name, without parameters that the loss does not depend on.
     pub by_name: BTreeMap<String, Tensor>,
 }
 
-/// The gradients of the mean cross-entropy of `images: [N, C, H, W]` (preprocessed) with these labels.
-/// Masks count: a pruned weight is zero, and has a gradient all the same.
+/// The gradients of the mean cross-entropy of preprocessed `images: [N, C, H, W]` with these labels. Pruned weights are zero and
+/// have gradients too.
 pub fn gradients(model: &Model, images: &Tensor, labels: &[usize], mode: Mode, device: &str) -> Result<Gradients> {
     gradients_at(model, images, labels, mode, 1.0, Hold::Free, device)
 }
 
-/// The same with logits divided by a temperature before the loss, and with gates noted or held.
+/// As [`gradients`], with logits divided by a temperature, and with gates noted or held.
 pub(crate) fn gradients_at(
     model: &Model,
     images: &Tensor,

@@ -21,7 +21,8 @@
 //!
 //! let shape = Shape { classes: Some(2), image: None };
 //! let mut model = build("lenet-300-100", &shape, "kaiming-in", 0)?;
-//! let recipe = Recipe { arch: Some("lenet-300-100".into()), epochs: 4, batch: 16, sparsity: 0.9, rate: 0.01, ..Recipe::default() };
+//! let arch = Some("lenet-300-100".into());
+//! let recipe = Recipe { arch, epochs: 4, batch: 16, sparsity: 0.9, rate: 0.01, ..Recipe::default() };
 //! let options = RunOptions { folder: None, resume: false, workers: 1 };
 //! let (outcome, _) = train(&mut model, &recipe, &data, &options, &Quiet)?;
 //! assert!((outcome.sparsity - 0.9).abs() < 1e-4);

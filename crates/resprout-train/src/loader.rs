@@ -1,5 +1,4 @@
-//! Batches of training images: shuffled, augmented, and made on threads of their own while the last
-//! batch is being computed with.
+//! Batches of training images: shuffled, augmented, and loaded by worker threads during the training steps.
 
 use crate::error::data;
 use resprout::data::{ImageSet, Preprocess};
@@ -9,33 +8,33 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// Batches that each thread makes in advance.
+/// Batches that each worker prepares in advance.
 const AHEAD: usize = 2;
 
 /// Random changes to training images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augment {
-    /// Pixels of a black border, out of which an image of the old size is cut at random; 0 for none.
+    /// Pixels of black padding on every side. An image of the old size is cropped from it at random. 0 for none.
     pub crop: usize,
-    /// Whether every second image is mirrored left to right.
+    /// Whether each image is mirrored left to right with probability 1/2.
     pub flip: bool,
 }
 
-/// Labelled images with what is done to them.
+/// Labelled images and their preprocessing.
 #[derive(Clone)]
 pub struct Examples {
     /// The images.
     pub set: Arc<ImageSet>,
-    /// Which of them belong to this split.
+    /// The indices of this split.
     pub indices: Arc<Vec<usize>>,
-    /// From pixels to numbers.
+    /// The preprocessing.
     pub preprocess: Preprocess,
     /// Channels that the model takes.
     pub channels: usize,
 }
 
-/// Images and labels that are computed together.
+/// A batch of images and labels.
 pub struct Batch {
     /// `[N, C, H, W]`
     pub images: Vec<f32>,
@@ -46,7 +45,7 @@ pub struct Batch {
 }
 
 impl Examples {
-    /// Channels, height and width of the first image; the others must have the same.
+    /// Channels, height and width of the first image. The others must have the same.
     pub fn image(&self) -> Result<[usize; 3]> {
         let first = *self.indices.first().ok_or_else(|| data(format!("{}: no images", self.set.path().display())))?;
         Ok(self.set.load_one(first, self.channels, &self.preprocess)?.1)
@@ -59,7 +58,7 @@ impl Examples {
         Ok(self.indices.iter().map(|&index| labels[index]).collect())
     }
 
-    /// The split's images in the order of an epoch, in batches. Order and augmentation follow from `seed` and `epoch`.
+    /// The batches of an epoch. `seed` and `epoch` determine order and augmentation.
     pub fn epoch(&self, batch: usize, augment: Augment, seed: u64, epoch: u64, workers: usize) -> Result<Batches> {
         let labels = self.labels()?;
         let mut order: Vec<usize> = (0..self.indices.len()).collect();
@@ -78,7 +77,7 @@ impl Examples {
     }
 }
 
-/// Batches of an epoch; a last one of a single image is left out, because it has no variance.
+/// The number of batches of an epoch. A last batch of one image is left out, because it has no variance.
 pub fn batch_count(images: usize, batch: usize) -> usize {
     images / batch + usize::from(images % batch > 1)
 }
@@ -115,7 +114,7 @@ struct Worker {
 impl Worker {
     fn run(&self, batches: impl Iterator<Item = usize>, sender: &SyncSender<Result<Batch>>) {
         for index in batches {
-            // Nobody listens any more: training has stopped.
+            // The receiver is gone: training has stopped.
             if sender.send(self.batch(index)).is_err() {
                 return;
             }
@@ -144,7 +143,7 @@ impl Worker {
 }
 
 impl Augment {
-    /// Appends the changed image to `out`.
+    /// Appends the augmented image to `out`.
     fn apply(
         &self,
         image: &[f32],
@@ -156,7 +155,7 @@ impl Augment {
         let flip = self.flip && random.next_u64() & 1 == 1;
         let (top, left) = match self.crop {
             0 => (0, 0),
-            border => (random.below(2 * border + 1), random.below(2 * border + 1)),
+            padding => (random.below(2 * padding + 1), random.below(2 * padding + 1)),
         };
         let each = |values: &[f32], c: usize| values[c.min(values.len() - 1)];
         for (c, plane) in image.chunks_exact(height * width).enumerate() {
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn every_image_comes_once_with_its_label_whatever_the_number_of_threads() {
+    fn every_image_comes_once_with_its_label_for_any_number_of_workers() {
         let examples = examples(11);
         let batches = all(&examples, Augment::default(), 3, 1);
         assert_eq!(batches.iter().map(|(_, labels)| labels.len()).collect::<Vec<_>>(), [4, 4, 3]);
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn crops_are_shifted_windows_on_a_black_border_and_flips_are_mirrored() {
+    fn crops_are_shifted_windows_with_black_padding_and_flips_are_mirrored() {
         let preprocess = Preprocess { mean: vec![2.0], std: vec![4.0], ..Preprocess::preset("raw").unwrap() };
         let image: Vec<f32> = (1..=12).map(|i| i as f32).collect();
         let (mut flipped, mut corners) = (0, std::collections::HashSet::new());
@@ -227,7 +226,7 @@ mod tests {
             let mut out = Vec::new();
             let augment = Augment { crop: 1, flip: true };
             augment.apply(&image, [1, 3, 4], &preprocess, &mut SplitMix64::new(1, stream), &mut out);
-            // The middle of the window is never outside.
+            // The middle of the window is never padding.
             let middle = &out[4..8];
             let inner: Vec<f32> = middle.iter().copied().filter(|&v| v != -0.5).collect();
             let mirrored = inner[1] < inner[0];

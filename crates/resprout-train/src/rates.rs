@@ -1,12 +1,12 @@
-//! Learning rates over training.
+//! Schedules of the learning rate.
 
 use crate::error::option;
 use resprout::Result;
 use resprout::table::{self, Entry, OptionSpec, Options};
 
-/// The factor of the initial rate after a share of training, in `[0, 1]`.
+/// The factor of the initial rate by the share of training that is done.
 pub trait Schedule: Send + Sync {
-    /// The factor at `done`, the share of the segment's steps that are done.
+    /// The factor at `done`, the share of finished steps of the segment.
     fn factor(&self, done: f64) -> f64;
 }
 
@@ -62,13 +62,13 @@ pub static SCHEDULES: &[Entry<Build>] = &[
     },
 ];
 
-/// The schedule that a text names.
+/// Finds a schedule `name:option=value`.
 pub fn find(text: &str) -> Result<Box<dyn Schedule>> {
-    let (entry, options) = table::find(SCHEDULES, "--schedule", text)?;
+    let (entry, options) = table::find(SCHEDULES, "schedule", text)?;
     (entry.build)(&options)
 }
 
-/// The rate at a step: `rate` times the schedule's factor, rising linearly over the first `warm_up` steps.
+/// The rate at a step: `rate` times the schedule's factor, after a linear rise over the first `warm_up` steps.
 pub fn rate(schedule: &dyn Schedule, rate: f64, step: usize, steps: usize, warm_up: usize) -> f64 {
     if step < warm_up {
         return rate * (step + 1) as f64 / (warm_up + 1) as f64;
@@ -79,7 +79,7 @@ pub fn rate(schedule: &dyn Schedule, rate: f64, step: usize, steps: usize, warm_
 /// Fails unless the warm-up ends before training does.
 pub fn check_warm_up(warm_up: f64, epochs: usize) -> Result<()> {
     if !(0.0..epochs as f64).contains(&warm_up) {
-        return Err(option(format!("--warm-up {warm_up}: a number of epochs from 0 to below {epochs} is needed")));
+        return Err(option(format!("warm-up {warm_up}: a number of epochs from 0 to below {epochs} is needed")));
     }
     Ok(())
 }
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn warm_up_rises_and_hands_over() {
+    fn warm_up_rises_before_the_schedule() {
         let schedule = find("cosine").unwrap();
         let rates: Vec<f64> = (0..10).map(|step| rate(&*schedule, 1.0, step, 10, 3)).collect();
         assert_eq!(rates[..4], [0.25, 0.5, 0.75, 1.0]);

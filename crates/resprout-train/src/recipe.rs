@@ -1,4 +1,4 @@
-//! What is trained, on what, how: everything that decides the result of a run, in one file.
+//! Recipes: everything that determines the result of a run, in one file.
 
 use crate::at_init::{self, ablation};
 use crate::device;
@@ -18,14 +18,13 @@ use std::path::Path;
 /// The recipe's name in a run's folder.
 pub const RECIPE: &str = "recipe.yaml";
 
-/// A run's recipe. Keys that are not known are errors; keys that are missing have the defaults of
-/// [`Recipe::default`].
+/// A run's recipe. Unknown keys are errors. Missing keys have the values of [`Recipe::default`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recipe {
-    /// A row of the architectures, or nothing if there is a model file.
+    /// A row of the architectures; `None` with a model file.
     pub arch: Option<String>,
-    /// A model file (.onnx) to train, instead of an architecture.
+    /// A model file (.onnx) in place of an architecture.
     pub model: Option<String>,
     /// Weights to start from: .safetensors, .pth, .pt or .th.
     pub weights: Option<String>,
@@ -33,15 +32,15 @@ pub struct Recipe {
     pub init: String,
     /// A folder of a known layout, a path of training images, or `digits` for the embedded ones.
     pub data: String,
-    /// Test images, where the data's layout does not tell.
+    /// Test images, if the layout of `data` has none.
     pub test: Option<String>,
-    /// Share of the training images that is kept apart for validation, in [0, 1).
+    /// The share of training images that is held out for validation, in [0, 1).
     pub validation: f64,
-    /// Preprocessing preset, or nothing for the one that suits the images.
+    /// Preprocessing preset; `None` for the preset of the images.
     pub preset: Option<String>,
     /// Random changes to training images.
     pub augment: Augment,
-    /// When it prunes (a row of the methods).
+    /// When training prunes (a row of the methods).
     pub method: String,
     /// Share of the prunable weights to remove, in [0, 1).
     pub sparsity: f64,
@@ -49,17 +48,17 @@ pub struct Recipe {
     pub criterion: String,
     /// How many weights each layer keeps (a row of the allocations): `global` for one threshold.
     pub allocation: String,
-    /// How it prunes before training (a row of the methods of pruning at initialisation), with `method: dense`.
+    /// A row of the methods of pruning at initialisation, with `method: dense`.
     pub prune_at_init: Option<String>,
-    /// A check of what matters about that pruning (a row of the ablations).
+    /// A check of that pruning (a row of the ablations).
     pub ablation: String,
-    /// What is done to the weights before training, after any pruning there (a row of the repairs at initialisation).
+    /// A repair before training and after pruning at initialisation (a row of the repairs at initialisation).
     pub repair_init: String,
     /// Layers to leave dense.
     pub ignore: Vec<String>,
     /// Whether depthwise and grouped convolutions are pruned too.
     pub include_grouped: bool,
-    /// All epochs of the run together.
+    /// The epochs of the whole run.
     pub epochs: usize,
     /// Images per step.
     pub batch: usize,
@@ -67,21 +66,21 @@ pub struct Recipe {
     pub rate: f64,
     /// How the rate changes (a row of the schedules).
     pub schedule: String,
-    /// Epochs over which the rate rises at first.
+    /// Epochs of the initial rise of the rate.
     pub warm_up: f64,
     /// Momentum.
     pub momentum: f64,
-    /// Whether the momentum looks ahead.
+    /// Whether the momentum is Nesterov's.
     pub nesterov: bool,
     /// Weight decay.
     pub weight_decay: f64,
     /// Whether biases and normalisation parameters decay too.
     pub decay_all: bool,
-    /// Share of a target that is spread over all classes, in [0, 1).
+    /// The share of a target that is divided among all classes, in [0, 1).
     pub label_smoothing: f64,
     /// Seed of weights, order, augmentation and random masks.
     pub seed: u64,
-    /// Where it runs (a row of the devices).
+    /// The device (a row of the devices).
     pub device: String,
 }
 
@@ -123,23 +122,23 @@ impl Default for Recipe {
 }
 
 impl Recipe {
-    /// Reads YAML. What it does not say has the default.
+    /// Reads YAML. Missing keys have their default.
     pub fn read(path: &Path) -> Result<Recipe> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
         serde_saphyr::from_str(&text).map_err(|e| option(format!("{}: {e}", path.display())))
     }
 
-    /// The recipe as YAML, every key of it.
+    /// The recipe as YAML with all keys.
     pub fn to_yaml(&self) -> Result<String> {
         serde_saphyr::to_string(self).map_err(|e| Error::new(ErrorKind::Io, format!("{RECIPE}: {e}")))
     }
 
-    /// Writes YAML, whole or not at all.
+    /// Writes YAML atomically.
     pub fn write(&self, path: &Path) -> Result<()> {
         atomic::write(path, self.to_yaml()?.as_bytes())
     }
 
-    /// Fails on the first value that makes no sense, by the name of its key.
+    /// Fails on the first invalid value, with its name.
     pub fn check(&self) -> Result<()> {
         match (&self.arch, &self.model) {
             (None, None) => return Err(option("arch or model: one of them is needed")),
@@ -151,21 +150,21 @@ impl Recipe {
         let with_weights = self.weights.is_some() || self.model.is_some();
         ablation::find(&self.ablation)?.check(&self.ablation, self.prune_at_init.is_some(), with_weights)?;
         device::check(&self.device)?;
-        let share = |value: f64, key: &str| match (0.0..1.0).contains(&value) {
+        let share = |value: f64, name: &str| match (0.0..1.0).contains(&value) {
             true => Ok(()),
-            false => Err(option(format!("--{key} {value}: a number from 0 up to, but not including, 1 is needed"))),
+            false => Err(option(format!("{name} {value}: a number from 0 up to, but not including, 1 is needed"))),
         };
         share(self.validation, "validation")?;
-        share(self.label_smoothing, "label-smoothing")?;
+        share(self.label_smoothing, "label smoothing")?;
         share(self.momentum, "momentum")?;
         if !(self.rate > 0.0 && self.rate.is_finite()) {
-            return Err(option(format!("--rate {}: a number above 0 is needed", self.rate)));
+            return Err(option(format!("rate {}: a number above 0 is needed", self.rate)));
         }
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
-            return Err(option(format!("--weight-decay {}: a number from 0 on is needed", self.weight_decay)));
+            return Err(option(format!("weight decay {}: a number from 0 on is needed", self.weight_decay)));
         }
         if self.batch < 2 {
-            return Err(option(format!("--batch {}: at least 2 images are needed, for their variance", self.batch)));
+            return Err(option(format!("batch {}: at least 2 images are needed, for their variance", self.batch)));
         }
         rates::find(&self.schedule)?;
         for segment in self.segments()? {
@@ -183,7 +182,12 @@ impl Recipe {
                 [TrainSegment { before: before @ Before::Nothing, ramp: None, .. }] => {
                     *before = Before::PruneAtInit(self.sparsity)
                 }
-                _ => return Err(option(format!("--prune-at-init {text}: goes with --method dense, not with {}", self.method))),
+                _ => {
+                    return Err(option(format!(
+                        "pruning at initialisation {text}: goes with the method dense, not with {}",
+                        self.method
+                    )));
+                }
             }
         }
         Ok(segments)
@@ -194,7 +198,7 @@ impl Recipe {
         Sgd { momentum: self.momentum, nesterov: self.nesterov, weight_decay: self.weight_decay, decay_all: self.decay_all }
     }
 
-    /// What one pruning to `sparsity` is asked for.
+    /// The options of one pruning to `sparsity`.
     pub fn prune_options(&self, sparsity: f64, at_random: bool) -> PruneOptions {
         PruneOptions {
             sparsity,

@@ -1,4 +1,4 @@
-//! Pruning at initialisation: what must hold of the scores and masks of every method.
+//! Pruning at initialisation: invariants of the scores and masks of every method.
 
 use resprout::architectures::{Shape, build};
 use resprout::model::{Model, Prunable, PrunableRule};
@@ -67,32 +67,32 @@ fn scores_are_pytorchs() {
     let images = noise::noise("images", 16 * 3 * 1024).into_iter().map(|u| u as f32).collect();
     let batches = [(Tensor::new(vec![16, 3, 32, 32], images), (0..16).map(|i| i % 10).collect())];
     let input = Input { batches: &batches, image: [3, 32, 32], device: "cpu", seed: 0 };
-    // Relative to the layer's largest score. Gradients are f32; a difference of them has fewer digits.
+    // Relative to the layer's largest score. Gradients are in f32, and a difference of them has fewer digits.
     for (method, tolerance) in [("snip", 1e-4), ("synflow", 1e-5), ("grasp", 2e-2)] {
         let scores = at_init::find(method, 0.5).unwrap().score.score(&model, &model, &layers(&model), &input).unwrap();
         assert_eq!(scores.len(), 20);
         let mut scale = 1.0;
         for (name, scores) in &scores {
             let bytes = golden.tensor(&format!("{method}.{name}")).unwrap();
-            let wanted: Vec<f64> =
+            let expected: Vec<f64> =
                 bytes.data().as_chunks::<4>().0.iter().map(|&chunk| f64::from(f32::from_le_bytes(chunk))).collect();
             let got: Vec<f64> = scores.iter().step_by(97).copied().collect();
-            assert_eq!(got.len(), wanted.len(), "{method}: {name}");
-            let largest = wanted.iter().fold(0.0f64, |largest, score| largest.max(score.abs()));
+            assert_eq!(got.len(), expected.len(), "{method}: {name}");
+            let largest = expected.iter().fold(0.0f64, |largest, score| largest.max(score.abs()));
             if method == "synflow" && scale == 1.0 {
-                // All scores are times one power of two.
-                scale = 2f64.powf((got[0] / wanted[0]).log2().round());
+                // All scores have one power of two as a factor.
+                scale = 2f64.powf((got[0] / expected[0]).log2().round());
             }
-            for (got, wanted) in got.iter().zip(&wanted) {
-                let off = (got / scale - wanted).abs();
-                assert!(off <= tolerance * largest, "{method}: {name}: {got}, {wanted} expected, largest {largest}");
+            for (got, expected) in got.iter().zip(&expected) {
+                let off = (got / scale - expected).abs();
+                assert!(off <= tolerance * largest, "{method}: {name}: {got}, {expected} expected, largest {largest}");
             }
         }
     }
 }
 
 #[test]
-fn ablations_change_what_they_say_and_nothing_else() {
+fn ablations_change_nothing_but_their_subject() {
     let before = network("resnet-20");
     let image = [3, 32, 32];
     let input = Input { batches: &noise(image), image, device: "cpu", seed: 3 };
@@ -142,19 +142,19 @@ fn kept(model: &Model) -> Vec<usize> {
 }
 
 #[test]
-fn every_method_keeps_exactly_what_it_is_asked_to() {
+fn every_method_keeps_the_exact_count() {
     for (name, image) in [("lenet-5", [1, 28, 28]), ("resnet-20", [3, 32, 32])] {
         let model = network(name);
         let total: usize = layers(&model).iter().map(Prunable::len).sum();
         for entry in AT_INIT {
             let method = if entry.name == "synflow" { "synflow:rounds=20" } else { entry.name };
             let done = pruned(&model, method, 0.95, image);
-            let wanted = (0.05 * total as f64).round_ties_even() as usize;
-            assert_eq!(kept(&done).iter().sum::<usize>(), wanted, "{name}: {method}");
+            let expected = (0.05 * total as f64).round_ties_even() as usize;
+            assert_eq!(kept(&done).iter().sum::<usize>(), expected, "{name}: {method}");
             for layer in layers(&done) {
                 let (weights, mask) = (&done.weight(&layer.param).unwrap().data, done.masks.get(&layer.param).unwrap());
                 assert!(weights.iter().zip(&mask.0).all(|(w, &kept)| kept || w.to_bits() == 0), "{name}: {method}");
-                // Signs are those of before, whatever was done to the sizes.
+                // Rescaling keeps the signs.
                 let before = &model.weight(&layer.param).unwrap().data;
                 assert!(weights.iter().zip(before).all(|(now, was)| now * was >= 0.0), "{name}: {method}");
             }
@@ -195,7 +195,7 @@ fn on_a_chain_resynflow_prunes_as_synflow_does() {
         same += a.0.iter().zip(&b.0).filter(|(a, b)| a == b).count();
         all += layer.len();
     }
-    // Equal in exact arithmetic; scores are f32, and neighbours in rank may change places.
+    // Equal in exact arithmetic. In f32 neighbours in rank may swap.
     assert!(same as f64 >= 0.9999 * all as f64, "{same} of {all}");
 }
 
@@ -215,7 +215,7 @@ fn scores_of_deep_networks_are_finite_and_not_all_zero() {
 }
 
 #[test]
-fn what_cannot_be_is_refused() {
+fn invalid_requests_are_refused() {
     let mut model = network("lenet-5");
     let image = [1, 28, 28];
     let batches = noise(image);

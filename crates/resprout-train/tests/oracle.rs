@@ -1,4 +1,4 @@
-//! Gradients and training steps against PyTorch: testdata/gen/training.py made the numbers.
+//! Gradients and training steps against PyTorch. The golden values are from testdata/gen/training.py.
 
 use resprout::architectures::{Shape, build};
 use resprout::data::{ImageSet, Preprocess};
@@ -30,11 +30,11 @@ fn floats(bytes: &[u8]) -> Vec<f64> {
     bytes.as_chunks::<4>().0.iter().map(|&chunk| f64::from(f32::from_le_bytes(chunk))).collect()
 }
 
-fn close(got: &[f64], wanted: &[f64], what: &str) {
-    assert_eq!(got.len(), wanted.len(), "{what}");
-    let largest = wanted.iter().fold(1e-6f64, |largest, v| largest.max(v.abs()));
-    for (i, (got, wanted)) in got.iter().zip(wanted).enumerate() {
-        assert!((got - wanted).abs() <= TOLERANCE * largest, "{what}, element {i}: {got}, {wanted} expected");
+fn close(got: &[f64], expected: &[f64], what: &str) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(1e-6f64, |largest, v| largest.max(v.abs()));
+    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+        assert!((got - expected).abs() <= TOLERANCE * largest, "{what}, element {i}: {got}, {expected} expected");
     }
 }
 
@@ -55,12 +55,12 @@ fn every_operation_has_pytorchs_gradients() {
         close(&[found.loss], &[loss], name);
         let prefix = format!("{name}.grad.");
         let mut count = 0;
-        for wanted in golden.names().into_iter().filter(|n| n.starts_with(&prefix)) {
-            let parameter = &wanted[prefix.len()..];
+        for expected in golden.names().into_iter().filter(|n| n.starts_with(&prefix)) {
+            let parameter = &expected[prefix.len()..];
             let gradient = found.by_name.get(parameter).unwrap_or_else(|| panic!("{name}: no gradient of {parameter}"));
-            let wanted = golden.tensor(wanted).unwrap();
-            assert_eq!(gradient.shape, wanted.shape(), "{name}: {parameter}");
-            close(&wide(gradient), &floats(wanted.data()), &format!("{name}: {parameter}"));
+            let expected = golden.tensor(expected).unwrap();
+            assert_eq!(gradient.shape, expected.shape(), "{name}: {parameter}");
+            close(&wide(gradient), &floats(expected.data()), &format!("{name}: {parameter}"));
             count += 1;
         }
         assert!(count >= 2 && count == found.by_name.len(), "{name}: {count} of {:?}", found.by_name.keys());
@@ -109,8 +109,8 @@ fn two_steps_of_resnet_20_are_pytorchs() {
     for name in golden.names() {
         let Some(parameter) = name.strip_prefix("resnet.state.") else { continue };
         let tensor = model.weight(parameter).unwrap();
-        let wanted = doubles(golden.tensor(name).unwrap().data());
-        let (first, sums) = wanted.split_at(wanted.len() - 2);
+        let expected = doubles(golden.tensor(name).unwrap().data());
+        let (first, sums) = expected.split_at(expected.len() - 2);
         close(&wide(tensor)[..first.len()], first, parameter);
         let squares: f64 = wide(tensor).iter().map(|v| v * v).sum();
         assert!((squares - sums[1]).abs() <= TOLERANCE * sums[1].abs().max(1e-3), "{parameter}: {squares}, {} expected", sums[1]);
@@ -120,17 +120,18 @@ fn two_steps_of_resnet_20_are_pytorchs() {
 }
 
 #[test]
-fn the_lowered_network_computes_what_the_core_computes() {
+fn the_lowered_network_equals_the_forward_pass() {
     let examples = sixteen_images();
     let images = examples.set.load(0..16, 3, &examples.preprocess).unwrap();
     for name in ["lenet-5", "resnet-20", "vgg-like", "mobilenet-v2", "densenet-121-cifar"] {
-        let grey = name == "lenet-5";
-        let shape = Shape { classes: Some(10), image: (!grey).then_some([3, 32, 32]) };
+        let one_channel = name == "lenet-5";
+        let shape = Shape { classes: Some(10), image: (!one_channel).then_some([3, 32, 32]) };
         let model = build(name, &shape, "kaiming-in", 3).unwrap();
-        let images = if grey { Tensor::new(vec![4, 1, 28, 28], images.data[..4 * 784].to_vec()) } else { images.first(4) };
-        let wanted = Network::new(&model, &images.shape[1..], &PlanOptions::default()).unwrap().run(&images).unwrap();
+        let small = || Tensor::new(vec![4, 1, 28, 28], images.data[..4 * 784].to_vec());
+        let images = if one_channel { small() } else { images.first(4) };
+        let expected = Network::new(&model, &images.shape[1..], &PlanOptions::default()).unwrap().run(&images).unwrap();
         let got = gradients(&model, &images, &[0, 1, 2, 3], Mode::Evaluation, "cpu").unwrap();
-        close(&wide(&got.logits), &wide(&wanted[0]), name);
+        close(&wide(&got.logits), &wide(&expected[0]), name);
         assert!(got.by_name.values().all(|gradient| gradient.data.iter().all(|v| v.is_finite())), "{name}");
     }
 }

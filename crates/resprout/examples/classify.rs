@@ -1,9 +1,9 @@
-//! The runtime alone, as a program of one's own would embed it: nothing but this crate and `resprout-kernels`.
+//! A minimal program around a session: classifies images.
 //!
 //!     cargo run --release -p resprout --example classify MODEL IMAGES [PRESET]
 //!
-//! MODEL is `.onnx` or a sparse `.safetensors` with its network; IMAGES any images that `resprout` opens; PRESET how they are
-//! preprocessed (`imagenet` if not given). Prints each image's class.
+//! MODEL is an `.onnx` file or a sparse `.safetensors` file with its network. IMAGES is any path that [`ImageSet::open`]
+//! reads. PRESET is the preprocessing, by default `imagenet`. It prints the class of each image.
 
 use resprout::data::{ImageSet, LabelSource, Preprocess};
 use resprout::formats::{onnx, sparse};

@@ -1,11 +1,12 @@
-//! Recalibration of the same pruned network with BatchNormalization as layers and folded into the convolutions.
+//! Recalibrates the same pruned network twice: with BatchNormalization layers, and with them folded into the convolutions.
 //!
 //! ```console
 //! python bench/fold_batch_norm.py model.onnx folded.onnx
 //! cargo run --release -p resprout --example folded -- model.onnx folded.onnx data_batch_1.bin test_batch.bin 0.8 0.9
 //! ```
 //!
-//! Masks are those of global magnitude on the unfolded weights; CIFAR-10 batches, 1024 images to calibrate with. Prints top-1 in percent.
+//! The masks are those of global magnitude on the unfolded weights. The images are CIFAR-10 batches, 1024 of them for
+//! calibration. It prints top-1 in percent.
 
 use resprout::data::{ImageSet, LabelSource, Preprocess};
 use resprout::eval::evaluate;
@@ -19,7 +20,7 @@ use resprout::tensor::Tensor;
 use resprout::{Error, ErrorKind, Result};
 use std::path::Path;
 
-/// Images to calibrate with.
+/// The number of calibration images.
 const IMAGES: usize = 1024;
 
 fn main() -> Result<()> {

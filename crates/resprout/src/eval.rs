@@ -1,4 +1,4 @@
-//! Evaluation: accuracy where labels exist, and always how close a network is to the dense one.
+//! Evaluation: the accuracy where labels exist, and the distance from the dense network.
 
 use crate::data::{ImageSet, Preprocess};
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ impl Estimate {
         let (n, p) = (count as f64, hits as f64 / count as f64);
         let centre = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
         let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt() / (1.0 + Z * Z / n);
-        // At the ends the interval touches 0 or 1; rounding must not put the value outside.
+        // At the ends the interval touches 0 or 1. Rounding must not exclude the value.
         Estimate { value: p, low: (centre - half).max(0.0).min(p), high: (centre + half).min(1.0).max(p) }
     }
 
@@ -46,7 +46,7 @@ impl Estimate {
     }
 }
 
-/// What the numbers of the output are.
+/// The kind of a network's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputKind {
@@ -56,11 +56,11 @@ pub enum OutputKind {
     Probabilities,
     /// The graph ends in LogSoftmax.
     LogProbabilities,
-    /// Not one row of classes per image: only the relative error is measured.
+    /// Anything but one row of classes per image. Only the relative error is measured.
     Other,
 }
 
-/// How one network did.
+/// The measurements of one network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Share of images whose highest class is the label.
@@ -73,7 +73,7 @@ pub struct Evaluation {
     pub kl: Option<Estimate>,
     /// Mean of `|y - y_dense| / |y_dense|` over images.
     pub relative_error: Option<Estimate>,
-    /// Images whose output is NaN or infinite; they count as wrong, and not in `kl` and `relative_error`.
+    /// Images whose output is NaN or infinite. They count as wrong, and `kl` and `relative_error` leave them out.
     pub broken_images: usize,
 }
 
@@ -84,17 +84,16 @@ pub struct EvaluationRun {
     pub images: usize,
     /// SHA-256 of the preprocessed images (little-endian f32, `NCHW`).
     pub images_sha256: String,
-    /// What the outputs are.
+    /// The kind of the outputs.
     pub output: OutputKind,
     /// One entry per network, in the order given.
     pub networks: Vec<Evaluation>,
 }
 
-/// Images that are decoded and run together.
+/// Images that are decoded and run at a time.
 const BATCH: usize = 256;
 
-/// Runs every network on every image. With `compare`, the first network is the dense one that the
-/// others are compared with.
+/// Runs every network on every image. With `compare`, the first network is the dense one, and the others are compared with it.
 pub fn evaluate(
     networks: &[&Network],
     set: &ImageSet,
@@ -135,20 +134,19 @@ pub fn evaluate(
     })
 }
 
-/// What the first output of a planned network is.
+/// The kind of a planned network's first output.
 pub fn output_kind_of(plan: &Plan) -> OutputKind {
     output_kind(&plan.result_shapes[0], plan.output_ops.first().map_or("", String::as_str))
 }
 
-/// How close outputs are to the dense network's on the same images: agreement, KL, relative error; and
-/// how many are right, where there are labels.
+/// Compares outputs with the dense network's on the same images: agreement, KL and relative error. With labels, the accuracy too.
 pub fn compare(results: &Tensor, dense: &Tensor, labels: Option<&[usize]>, output: OutputKind) -> Result<Evaluation> {
     let mut tally = Tally::default();
     tally.add(results, Some(dense), labels, output)?;
     Ok(tally.finish())
 }
 
-/// SHA-256 of the contents of files in a row, and how many bytes these are.
+/// SHA-256 of the concatenated contents of files, and their number of bytes.
 pub fn files_sha256(paths: &[PathBuf]) -> Result<(String, u64)> {
     let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
     for path in paths {
@@ -165,7 +163,7 @@ pub fn files_sha256(paths: &[PathBuf]) -> Result<(String, u64)> {
     Ok((hex(&hash.finalize()), bytes))
 }
 
-/// SHA-256 of an image tensor, as [`EvaluationRun::images_sha256`].
+/// SHA-256 of an image tensor, as in [`EvaluationRun::images_sha256`].
 pub fn images_sha256(images: &Tensor) -> String {
     sha256(&images.to_le_bytes())
 }
@@ -190,7 +188,7 @@ fn output_kind(shape: &[usize], op: &str) -> OutputKind {
     }
 }
 
-/// What is counted while images go by.
+/// Counts over the images so far.
 #[derive(Default)]
 struct Tally {
     images: usize,
@@ -255,7 +253,7 @@ impl Tally {
     }
 
     fn finish(&self) -> Evaluation {
-        let share = |hits: usize, wanted: bool| wanted.then(|| Estimate::share(hits, self.images.max(1)));
+        let share = |hits: usize, defined: bool| defined.then(|| Estimate::share(hits, self.images.max(1)));
         let mean = |values: &[f64]| (!values.is_empty()).then(|| Estimate::mean(values));
         Evaluation {
             top1: share(self.top1, self.labelled),
@@ -268,7 +266,7 @@ impl Tally {
     }
 }
 
-/// How many classes come before `class`: higher ones, and equal ones with a lower index.
+/// The number of classes before `class`: higher ones, and equal ones with a lower index.
 fn rank(row: &[f32], class: usize) -> usize {
     let before = |(i, &v): (usize, &f32)| v > row[class] || (v == row[class] && i < class);
     row.iter().enumerate().filter(|&entry| before(entry)).count()
@@ -278,7 +276,7 @@ fn highest(row: &[f32]) -> usize {
     (0..row.len()).find(|&class| rank(row, class) == 0).unwrap_or(0)
 }
 
-/// The smallest probability that is told from zero: KL of saturated outputs stays finite.
+/// The least probability above zero, so that the KL of saturated outputs is finite.
 const SMALLEST: f64 = 1e-38;
 
 fn log_probabilities(row: &[f32], kind: OutputKind) -> Vec<f64> {
@@ -318,7 +316,7 @@ mod tests {
     #[test]
     fn four_images_by_hand() {
         let run = tally(&[1.0, 0.0, 0.0, 0.0, 0.0, 2.0, f32::NAN, 0.0], &[1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0], &[0, 0, 1, 0]);
-        // Image 1 is a tie, which the lower class wins; image 3 is broken and counts as wrong.
+        // Image 1 is a tie, and the lower class wins. Image 3 is broken and counts as wrong.
         assert_eq!(run.top1.unwrap().value, 0.75);
         assert_eq!(run.agreement.unwrap().value, 0.5);
         assert_eq!(run.broken_images, 1);

@@ -1,6 +1,6 @@
-//! Prune trained vision networks, repair them without labels, and report what is left.
+//! Prune trained vision networks, repair them without labels, and report the result.
 //!
-//! [`sparsify::Sparsify`] does it in one expression, with methods of the tables or of your own:
+//! [`sparsify::Sparsify`] does it in one expression, with methods of the tables or your own:
 //!
 //! ```
 //! use resprout::allocation::Erk;
@@ -26,8 +26,8 @@
 //! # }
 //! ```
 //!
-//! A [`model::Model`] is a graph, a table of parameters and a table of masks; every method is a step
-//! on it. The same step by step:
+//! A [`model::Model`] is a graph, a table of parameters and a table of masks. Every method is a step on it. The same, step
+//! by step:
 //!
 //! ```
 //! use resprout::{data::*, formats::onnx, progress::Quiet, prune::*, repair::*};

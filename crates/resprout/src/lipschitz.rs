@@ -1,10 +1,10 @@
 //! Layers of Lipschitz scale one: ReI on fresh weights, RePaIR on masked ones.
 //!
-//! For a weight seen as `M: [outputs][n]`, with `σ₁` its largest singular value and `Var` the variance over
-//! all its entries, a layer with a BatchNormalization behind it multiplies its inputs by at most
-//! `γ σ₁ / √(½ n Var)`: the inputs are rectified normal numbers, of mean square one half. RePaIR divides
-//! the weights by `σ₁` and `γ` by `σ₁ / √(½ n Var)`. Source: the author's code of "RePaIR" (pruning at
-//! initialisation); `docs/methods.md` says where this differs.
+//! A weight is a matrix `M: [outputs][n]` with the largest singular value `σ₁` and the variance `Var` of all its entries. A layer
+//! with a BatchNormalization behind it multiplies its inputs by at most `γ σ₁ / √(½ n Var)`. The inputs are modelled as rectified
+//! normal numbers with a mean square of one half. RePaIR divides the weights by `σ₁` and `γ` by `σ₁ / √(½ n Var)`.
+//!
+//! Source: the author's code of "RePaIR" (pruning at initialisation). `docs/methods.md` lists the differences.
 
 use crate::error::{Error, Result};
 use crate::linalg::spectral_norm;
@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 
-/// Means up to this size are taken out of the weights; larger ones are meant.
+/// Means up to this size are subtracted from the weights; larger ones are taken as intended.
 const CENTRED_BELOW: f64 = 1e-2;
 
 /// What is rescaled.
@@ -34,7 +34,7 @@ pub enum Scope {
 pub enum Matching {
     /// The only reader of its output.
     Graph,
-    /// By the names that the author's code goes by: `convN` and `bnN`, or the next number; shortcuts have none.
+    /// By names, as in the author's code: `convN` and `bnN`, or the next number. Shortcuts have none.
     Names,
 }
 
@@ -47,18 +47,18 @@ pub struct Lipschitz {
     pub matching: Matching,
 }
 
-/// What was done to one layer.
+/// The change to one layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LipschitzRow {
     /// The weight's name.
     pub weight: String,
-    /// Mean of the kept weights, taken out of them; 0 if it was left in.
+    /// The mean that was subtracted from the kept weights; 0 if none.
     pub centred: f64,
-    /// The largest singular value before, after centring. A layer with none keeps its numbers.
+    /// The largest singular value of the centred weights. A layer with a value of 0 is not changed.
     pub sigma: f64,
-    /// `σ₁ / √(½ n Var)`: what `γ` was divided by, where there is one.
+    /// `σ₁ / √(½ n Var)`: the divisor of `γ`, where there is one.
     pub lipschitz: f64,
-    /// The scale that was divided.
+    /// The name of the divided scale.
     pub gamma: Option<String>,
 }
 
@@ -97,16 +97,16 @@ pub static INIT_REPAIRS: &[Entry<Build>] = &[
     },
 ];
 
-/// The repair that a text names.
+/// Finds a repair by a text `name:option=value`.
 pub fn find(text: &str) -> Result<Option<Lipschitz>> {
-    let (entry, options) = table::find(INIT_REPAIRS, "--repair-init", text)?;
+    let (entry, options) = table::find(INIT_REPAIRS, "repair at initialisation", text)?;
     (entry.build)(&options)
 }
 
 /// Repairs every convolution and linear layer in place. Pruned weights stay zero.
 ///
-/// A layer whose weights are all zero is left as it is, which its row shows by a `sigma` of 0. A network
-/// without BatchNormalization has its weights repaired; it is an error if only scales are asked for.
+/// A layer whose weights are all zero is not changed; its row has a `sigma` of 0. In a network without BatchNormalization
+/// the weights are repaired. [`Scope::Gamma`] fails there.
 pub fn repair(model: &mut Model, how: Lipschitz) -> Result<Vec<LipschitzRow>> {
     model.check_finite()?;
     let layers = layers(model)?;
@@ -120,7 +120,7 @@ pub fn repair(model: &mut Model, how: Lipschitz) -> Result<Vec<LipschitzRow>> {
         {
             tensor.data = weights;
         }
-        // Layers that share a BatchNormalization cannot each have it their own way: the first one has.
+        // The first of several layers that share a BatchNormalization determines its scale.
         if let Some(gamma) = gamma.filter(|gamma| row.sigma > 0.0 && taken.insert(gamma.clone()))
             && let Some(tensor) = model.params.f32_mut(&gamma)
         {
@@ -130,7 +130,7 @@ pub fn repair(model: &mut Model, how: Lipschitz) -> Result<Vec<LipschitzRow>> {
         rows.push(row);
     }
     if how.scope == Scope::Gamma && taken.is_empty() {
-        return Err(Error::option("--repair-init repair:scope=gamma: no layer has a BatchNormalization behind it"));
+        return Err(Error::option("repair at initialisation repair:scope=gamma: no layer has a BatchNormalization behind it"));
     }
     model.apply_masks();
     Ok(rows)
@@ -141,13 +141,13 @@ pub fn layers(model: &Model) -> Result<Vec<Prunable>> {
     Ok(model.prunable(&PrunableRule { include_grouped: true, ..PrunableRule::default() })?.0)
 }
 
-/// The largest singular value of a layer's weights as a matrix; transposed or not, it is the same.
+/// The largest singular value of a layer's weights as a matrix. It is the same for the transposed matrix.
 pub fn sigma(layer: &Prunable, weights: &[f32]) -> f64 {
     let rows = layer.shape[0];
     spectral_norm(weights, rows, weights.len() / rows)
 }
 
-/// A layer's new numbers, if its weights change.
+/// The new weights of a layer, if they change.
 struct Change {
     row: LipschitzRow,
     weights: Option<Vec<f32>>,
@@ -170,7 +170,7 @@ fn change(model: &Model, layer: &Prunable, how: Lipschitz) -> Result<Change> {
     Ok(Change { row, weights: Some(weights) })
 }
 
-/// Takes the mean of the kept weights out of them if it is small, and returns what was taken.
+/// Subtracts the mean of the kept weights from them if it is small, and returns it.
 fn centre(weights: &mut [f32], mask: Option<&[bool]>) -> f64 {
     let kept = |i: usize| mask.is_none_or(|mask| mask[i]);
     let count = (0..weights.len()).filter(|&i| kept(i)).count();
@@ -183,7 +183,7 @@ fn centre(weights: &mut [f32], mask: Option<&[bool]>) -> f64 {
     mean
 }
 
-/// Unbiased, over all entries, zeros too.
+/// The unbiased variance over all entries, zeros included.
 fn variance(weights: &[f32]) -> f64 {
     let count = weights.len() as f64;
     let mean = weights.iter().map(|&w| f64::from(w)).sum::<f64>() / count;
@@ -260,7 +260,7 @@ mod tests {
                 for (old, new) in old.data.iter().zip(&new.data) {
                     assert!((f64::from(*new) * row.lipschitz - f64::from(*old)).abs() < 1e-6, "{what}: {row:?}");
                 }
-                // With a mean of zero the bound depends on the stable rank alone.
+                // With mean zero the bound depends on the stable rank alone.
                 let weight = model.weight(&row.weight).unwrap();
                 let square: f64 = weight.data.iter().map(|&w| f64::from(w).powi(2)).sum();
                 let identity = (2.0 * weight.shape[0] as f64 / square).sqrt();
@@ -296,7 +296,7 @@ mod tests {
         };
         assert_eq!(changed(Scope::Weight, Matching::Graph), (21, 0));
         assert_eq!(changed(Scope::Gamma, Matching::Graph), (0, 20));
-        // Three shortcuts have a BatchNormalization that the author's names do not reach.
+        // Three shortcuts have a BatchNormalization that no name matches.
         assert_eq!(changed(Scope::Both, Matching::Names), (21, 17));
         let mut vgg = network("vgg-16-bn-cifar");
         let rows = repair(&mut vgg, Lipschitz { scope: Scope::Both, matching: Matching::Names }).unwrap();

@@ -1,4 +1,4 @@
-//! The report: everything that is printed, as data. Its JSON form is versioned.
+//! The report: all printed results as data. Its JSON form is versioned.
 
 use crate::calibrate::Checkup;
 use crate::data::Preprocess;
@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Raised whenever a field changes its meaning or goes away.
+/// Raised when a field changes its meaning or is removed.
 pub const SCHEMA_VERSION: u32 = 2;
 
-/// What was pruned, how, and what is left.
+/// The report of a pruning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// See [`SCHEMA_VERSION`].
@@ -29,19 +29,19 @@ pub struct Report {
     pub model: FileInfo,
     /// The model that was written.
     pub output: Option<FileInfo>,
-    /// Every option, as given or by default.
+    /// All options, given or default.
     pub options: serde_json::Value,
-    /// Seed of everything random.
+    /// Seed of all random numbers.
     pub seed: u64,
     /// Calibration images, if any were used.
     pub calibration: Option<Calibration>,
-    /// What was repaired, and how the choice was made.
+    /// The repair, and how it was chosen.
     #[serde(default)]
     pub repair: Option<RepairReport>,
-    /// The dense model that was compared with, if it is another one than was read.
+    /// The dense model of the comparison, if it is not the model that was read.
     #[serde(default)]
     pub reference: Option<FileInfo>,
-    /// The zeros that the model came with, if it came sparse.
+    /// The zeros of the model that was read, if it was sparse.
     #[serde(default)]
     pub came_sparse: Option<CameSparse>,
     /// Realised sparsity.
@@ -50,17 +50,17 @@ pub struct Report {
     pub layers: Vec<LayerRow>,
     /// Layers with weights that were left dense.
     pub left_dense: Vec<LeftDense>,
-    /// What became of the BatchNormalizations, if they were to be folded.
+    /// The folded BatchNormalizations, if folding was on.
     #[serde(default)]
     pub merged_norms: Option<MergedNorms>,
-    /// What was cut out of the network, if it was made smaller.
+    /// The channels that were cut out, if shrinking was on.
     #[serde(default)]
     pub shrunk: Option<Shrunk>,
     /// Bytes of the model before and after.
     pub size: Option<SizeInfo>,
-    /// How the networks do.
+    /// The evaluation of the networks.
     pub evaluation: Option<EvaluationReport>,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
     /// Seconds per stage.
     pub seconds: Vec<(String, f64)>,
@@ -73,25 +73,25 @@ pub struct Shrunk {
     pub parameters: [usize; 2],
     /// Multiply-accumulate operations before and after, where the image size is known.
     pub macs: Option<[u64; 2]>,
-    /// Weights that became smaller.
+    /// The weights that were cut.
     pub cuts: Vec<Cut>,
 }
 
-/// Compares a network with what was left of it.
+/// Compares a network before and after shrinking.
 pub fn shrunk(before: &Model, after: &Model, image: Option<&[usize]>, cuts: Vec<Cut>) -> Shrunk {
     let macs = |model: &Model| Some(layer_macs(model, image?).ok()?.values().sum::<u64>());
     let macs = macs(before).zip(macs(after)).map(|(before, after)| [before, after]);
     Shrunk { parameters: [before, after].map(|model| model.params.float_count()), macs, cuts }
 }
 
-/// A file and its contents' hash.
+/// A file and the hash of its contents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileInfo {
-    /// As given.
+    /// The path, as given.
     pub path: String,
-    /// Of the whole file.
+    /// SHA-256 of the file.
     pub sha256: String,
-    /// Length.
+    /// The length of the file.
     pub bytes: u64,
 }
 
@@ -104,13 +104,13 @@ pub struct RepairReport {
     pub steps: Vec<f64>,
     /// How often a layer was changed in the last step.
     pub changed: usize,
-    /// BatchNormalizations whose statistics were measured again.
+    /// The number of BatchNormalizations with new statistics.
     #[serde(default)]
     pub batch_norms: usize,
-    /// Layers that took the place of a folded BatchNormalization.
+    /// The number of layers with a folded BatchNormalization that were recalibrated.
     #[serde(default)]
     pub folded: usize,
-    /// Biases that layers without one were given.
+    /// Names of new biases.
     pub added_bias: Vec<String>,
     /// With a limit on the time: layers that got the whole repair in the last step.
     #[serde(default)]
@@ -118,38 +118,38 @@ pub struct RepairReport {
     /// With a limit on the time: layers that got statistics only in the last step.
     #[serde(default)]
     pub statistics_only: Vec<String>,
-    /// Seconds that the last step's repair was expected to take.
+    /// The estimated seconds of the last step's repair.
     #[serde(default)]
     pub expected_seconds: f64,
-    /// Seconds that it took.
+    /// The seconds it took.
     #[serde(default)]
     pub seconds: f64,
-    /// What was tried, where the choice was left to the program.
+    /// The candidates, if the repair was chosen automatically.
     pub candidates: Vec<Candidate>,
-    /// Whether the images fit their purpose.
+    /// The check-up of the calibration images.
     pub checkup: Option<Checkup>,
 }
 
-/// Which images a repair has seen.
+/// The calibration images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Where they came from.
     pub path: String,
-    /// Whether they are noise, drawn for want of images.
+    /// Whether they are drawn noise.
     #[serde(default)]
     pub data_free: bool,
-    /// How many.
+    /// The number of images.
     pub images: usize,
-    /// Of the preprocessed images.
+    /// SHA-256 of the preprocessed images.
     pub images_sha256: String,
-    /// What was done to them first.
+    /// Their preprocessing.
     pub preprocess: Preprocess,
 }
 
-/// Realised sparsity with both denominators, and what it means in theory.
+/// Realised sparsity with both denominators, and the theoretical speed-up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SparsityInfo {
-    /// Asked for.
+    /// The requested sparsity.
     pub requested: Option<f64>,
     /// Share of the prunable weights that is pruned.
     pub of_prunable: f64,
@@ -163,13 +163,13 @@ pub struct SparsityInfo {
     pub kept: usize,
     /// All floating-point parameters.
     pub parameters: usize,
-    /// All parameters by those that are left.
+    /// The number of parameters by the number that remain.
     pub compression_ratio: f64,
-    /// Multiply-accumulate operations per image before, if the input size is known.
+    /// Multiply-accumulate operations per image before pruning, if the input size is known.
     pub macs_dense: Option<u64>,
-    /// The same with pruned weights left out.
+    /// Multiply-accumulate operations per image without those of pruned weights.
     pub macs_sparse: Option<u64>,
-    /// Their ratio: what a perfect sparse machine would gain.
+    /// The ratio of the two.
     pub theoretical_speedup: Option<f64>,
 }
 
@@ -188,11 +188,11 @@ pub struct LayerRow {
     pub kept: usize,
     /// `kept / weights`
     pub density: f64,
-    /// Of the kept, those on a path from the input to an output.
+    /// Of these, the weights on a path from the input to an output.
     pub effective: usize,
-    /// Multiply-accumulate operations per image before.
+    /// Multiply-accumulate operations per image before pruning.
     pub macs: Option<u64>,
-    /// Output channels without a single weight.
+    /// Output channels without a weight.
     pub dead_channels: usize,
     /// Output channels.
     pub channels: usize,
@@ -210,39 +210,39 @@ pub struct SizeInfo {
 /// Bytes of one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bytes {
-    /// As it is.
+    /// The length of the file.
     pub raw: u64,
-    /// Four bytes for each parameter that is not zero, without any index.
+    /// Four bytes per nonzero parameter, without indices.
     pub nonzero: u64,
-    /// As a file of [`crate::formats::sparse`].
+    /// The length as a file of [`crate::formats::sparse`].
     #[serde(default)]
     pub sparse: u64,
-    /// The file after gzip, level 6; `None` where that was not asked for, see [`Compress`].
+    /// The length after gzip, level 6; `None` if not measured, see [`Compress`].
     pub gzip: Option<u64>,
-    /// The file after Zstandard, level 3; `None` as for gzip.
+    /// The length after Zstandard, level 3; `None` as for gzip.
     #[serde(default)]
     pub zstd: Option<u64>,
 }
 
-/// How the dense, the pruned and the repaired network do on the same images.
+/// The evaluation of the dense, the pruned and the repaired network on the same images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationReport {
     /// Where the images came from.
     pub path: String,
-    /// Whether these are the very images that the repair has seen: then the numbers are too good.
+    /// Whether these are the calibration images, on which the numbers are too good.
     pub on_calibration_images: bool,
-    /// How many.
+    /// The number of images.
     pub images: usize,
-    /// Of the preprocessed images.
+    /// SHA-256 of the preprocessed images.
     pub images_sha256: String,
-    /// What the outputs are.
+    /// The kind of the outputs.
     pub output: OutputKind,
-    /// Name of the network and how it did.
+    /// The name and the evaluation of each network.
     pub networks: Vec<(String, Evaluation)>,
 }
 
 impl EvaluationReport {
-    /// Names the networks of a run.
+    /// Adds the names of the networks to a run.
     pub fn new(run: EvaluationRun, names: &[&str], path: String, on_calibration_images: bool) -> EvaluationReport {
         let names = names.iter().map(|name| name.to_string());
         EvaluationReport {
@@ -256,7 +256,7 @@ impl EvaluationReport {
     }
 }
 
-/// A table of the model's prunable layers; without `macs` the operations stay unknown.
+/// A row per prunable layer. Without `macs` the operations stay unknown.
 pub fn layer_rows(model: &Model, layers: &[Prunable], macs: Option<&LayerMacs>) -> Result<Vec<LayerRow>> {
     let effective = effective_counts(model, layers);
     let row = |(layer, effective): (&Prunable, usize)| -> Result<LayerRow> {
@@ -278,7 +278,7 @@ pub fn layer_rows(model: &Model, layers: &[Prunable], macs: Option<&LayerMacs>) 
     layers.iter().zip(effective).map(row).collect()
 }
 
-/// Sums over the rows; `macs` holds all layers, also those that were not pruned.
+/// Sums over the rows. `macs` holds all layers, also those that are not pruned.
 pub fn sparsity_info(model: &Model, rows: &[LayerRow], requested: Option<f64>, macs: Option<&LayerMacs>) -> SparsityInfo {
     let macs_dense: Option<u64> = macs.map(|macs| macs.values().sum());
     let sum = |field: fn(&LayerRow) -> usize| rows.iter().map(field).sum::<usize>();
@@ -303,7 +303,7 @@ pub fn sparsity_info(model: &Model, rows: &[LayerRow], requested: Option<f64>, m
     }
 }
 
-/// What share of a network's weights can be pruned, where that is less than half.
+/// A warning if less than half of the weights can be pruned.
 pub fn reach_warning(prunable: usize, left: &[LeftDense]) -> Option<String> {
     let all = prunable + left.iter().map(|left| left.weights).sum::<usize>();
     (2 * prunable < all).then(|| {
@@ -312,7 +312,7 @@ pub fn reach_warning(prunable: usize, left: &[LeftDense]) -> Option<String> {
     })
 }
 
-/// Emptied layers and dead channels, in words.
+/// Warnings of emptied layers and dead channels.
 pub fn layer_warnings(rows: &[LayerRow]) -> Vec<String> {
     let emptied = rows.iter().filter(|row| row.kept == 0).map(|row| format!("{}: emptied, no weight is left", row.layer));
     let dead: usize = rows.iter().map(|row| row.dead_channels).sum();
@@ -322,7 +322,7 @@ pub fn layer_warnings(rows: &[LayerRow]) -> Vec<String> {
     emptied.chain(summary).collect()
 }
 
-/// Layers that lie on no path from the input to an output although they have weights, in words.
+/// Warnings of layers with weights that are on no path from the input to an output.
 pub fn path_warnings(model: &Model, layers: &[Prunable], rows: &[LayerRow]) -> Vec<String> {
     if rows.iter().all(|row| row.effective == 0) && !rows.is_empty() {
         let place = first_cut_off(model, layers).map(|layer| format!("; the first layer that nothing passes is {}", layer.layer));
@@ -333,7 +333,7 @@ pub fn path_warnings(model: &Model, layers: &[Prunable], rows: &[LayerRow]) -> V
     off.map(|row| format!("{}: none of its {} weights lies on a path from the input to an output", row.layer, row.kept)).collect()
 }
 
-/// Parameters that are not zero.
+/// The number of nonzero parameters.
 pub fn nonzero_parameters(model: &Model) -> usize {
     model.params.iter().filter_map(|(_, param)| param.f32()).map(nonzero).sum()
 }
@@ -348,19 +348,19 @@ fn dead_channels(layer: &Prunable, weight: &Tensor) -> usize {
     alive.iter().filter(|&&alive| !alive).count()
 }
 
-/// Which files are compressed to see how small they become.
+/// Which files are compressed to measure their compressed length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compress {
     /// Every file.
     Always,
-    /// Files of at most [`QUICK_BYTES`]: larger ones would take longer than pruning them.
+    /// Files of at most [`QUICK_BYTES`]. Larger ones take longer to compress than to prune.
     WhereQuick,
 }
 
-/// Files of so many bytes are compressed without being asked for: under half a second.
+/// Files up to this length are always compressed, which takes less than half a second.
 pub const QUICK_BYTES: u64 = 8 << 20;
 
-/// Bytes of a model in its files.
+/// The lengths of a model's files.
 pub fn sizes(model: &Model, files: &[PathBuf], compress: Compress) -> Result<Bytes> {
     let length = |file: &PathBuf| std::fs::metadata(file).map(|meta| meta.len()).map_err(|e| Error::io(file, e));
     let raw = files.iter().map(length).sum::<Result<u64>>()?;
@@ -371,21 +371,21 @@ pub fn sizes(model: &Model, files: &[PathBuf], compress: Compress) -> Result<Byt
     Ok(Bytes { raw, nonzero: 4 * nonzero_parameters(model) as u64, sparse, gzip, zstd })
 }
 
-/// Bytes that gzip leaves of files.
+/// The length of files after gzip.
 pub fn gzip_files(files: &[PathBuf]) -> Result<u64> {
     let mut gzip = gzip();
-    pour(files, &mut gzip)?;
+    copy_files(files, &mut gzip)?;
     Ok(gzip.finish().map_err(|e| Error::data(format!("gzip: {e}")))?.0)
 }
 
-/// Bytes that Zstandard leaves of files.
+/// The length of files after Zstandard.
 fn zstd_files(files: &[PathBuf]) -> Result<u64> {
     let mut zstd = zstd::stream::Encoder::new(Counter(0), 3).map_err(|e| Error::data(format!("zstd: {e}")))?;
-    pour(files, &mut zstd)?;
+    copy_files(files, &mut zstd)?;
     Ok(zstd.finish().map_err(|e| Error::data(format!("zstd: {e}")))?.0)
 }
 
-/// Bytes that gzip leaves of bytes.
+/// The length of bytes after gzip.
 pub fn gzip_bytes(bytes: &[u8]) -> Result<u64> {
     let mut gzip = gzip();
     let counted = gzip.write_all(bytes).and_then(|()| gzip.finish());
@@ -396,7 +396,7 @@ fn gzip() -> flate2::write::GzEncoder<Counter> {
     flate2::write::GzEncoder::new(Counter(0), flate2::Compression::new(6))
 }
 
-fn pour(files: &[PathBuf], into: &mut impl Write) -> Result<()> {
+fn copy_files(files: &[PathBuf], into: &mut impl Write) -> Result<()> {
     for path in files {
         let copied = std::fs::File::open(path).and_then(|mut file| std::io::copy(&mut file, into));
         copied.map_err(|e| Error::io(path, e))?;

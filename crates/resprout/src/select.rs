@@ -1,14 +1,13 @@
-//! Exact-K selection: the asked number of weights, to the weight, the same everywhere.
+//! Exact-K selection: keeps exactly the requested number of weights, with the same result on every machine.
 
 use crate::error::{Error, Result};
 use crate::model::{Mask, Prunable};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
-/// The scores of one layer, which are kept, or computed whenever they are needed: those of all layers at once take twice
-/// the memory of the network.
+/// The scores of one layer, stored or computed on every use. Stored scores of all layers take twice the memory of the network.
 pub trait ScoreList: Sync {
-    /// How many there are.
+    /// The number of scores.
     fn len(&self) -> usize;
 
     /// Whether there are none.
@@ -16,7 +15,7 @@ pub trait ScoreList: Sync {
         self.len() == 0
     }
 
-    /// All of them, the same every time.
+    /// All scores, the same on every call.
     fn scores(&self) -> Cow<'_, [f64]>;
 }
 
@@ -30,18 +29,18 @@ impl<T: AsRef<[f64]> + Sync> ScoreList for T {
     }
 }
 
-/// How many of `size` weights stay at a sparsity of their own: what goes is rounded, half to even.
+/// The number of `size` weights that stay at a sparsity of their own. The number that goes is rounded half to even.
 pub fn kept_alone(size: usize, sparsity: f64) -> usize {
     size - (sparsity * size as f64).round_ties_even() as usize
 }
 
-/// How many of all `size` weights stay: what stays is rounded, half to even.
+/// The number of all `size` weights that stay. It is rounded half to even.
 pub fn kept_of_all(size: usize, sparsity: f64) -> usize {
     ((1.0 - sparsity) * size as f64).round_ties_even() as usize
 }
 
-/// How many of each list stay when the `keep` highest of all scores stay. Among equal scores the
-/// first in (list, index) order go first.
+/// The number of each list that stays if the `keep` highest of all scores stay. Among equal scores the first in (list,
+/// index) order go first.
 pub fn global_counts<S: ScoreList>(lists: &[S], keep: usize) -> Vec<usize> {
     let total: usize = lists.iter().map(S::len).sum();
     let removed = total - keep.min(total);
@@ -56,7 +55,7 @@ pub fn global_counts<S: ScoreList>(lists: &[S], keep: usize) -> Vec<usize> {
     counts.into_iter().map(kept).collect()
 }
 
-/// The mask that keeps the `keep` highest scores; among equal scores the first go first.
+/// The mask that keeps the `keep` highest scores. Among equal scores the first go first.
 pub fn mask(scores: &[f64], keep: usize) -> Mask {
     let removed = scores.len() - keep.min(scores.len());
     let Some(threshold) = threshold(&[scores], removed) else { return Mask(vec![true; scores.len()]) };
@@ -67,18 +66,17 @@ pub fn mask(scores: &[f64], keep: usize) -> Mask {
     Mask(kept)
 }
 
-/// The mask that keeps the highest scores, but at least `floor` in every output channel, or all that an older mask
-/// has left there.
+/// The mask that keeps the highest scores, and at least `floor` of every output channel or all that an older mask has left there.
 pub fn mask_with_floor(layer: &Prunable, scores: &[f64], keep: usize, floor: usize, older: Option<&Mask>) -> Mask {
     if floor == 0 {
         return mask(scores, keep);
     }
-    let mut split_channels: Vec<Vec<usize>> = vec![Vec::new(); layer.channels()];
+    let mut channels: Vec<Vec<usize>> = vec![Vec::new(); layer.channels()];
     let left = (0..scores.len()).filter(|&index| older.is_none_or(|older| older.0[index]));
-    left.for_each(|index| split_channels[layer.channel_of(index)].push(index));
+    left.for_each(|index| channels[layer.channel_of(index)].push(index));
     let mut raised = scores.to_vec();
-    for channel in &mut split_channels {
-        // Highest first; among equals the last, as elsewhere.
+    for channel in &mut channels {
+        // Highest first; among equal scores the last, as elsewhere.
         channel.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(b.cmp(&a)));
         channel.iter().take(floor).for_each(|&index| raised[index] = f64::INFINITY);
     }
@@ -91,29 +89,29 @@ fn below_equal_above(scores: &[f64], threshold: f64) -> [usize; 3] {
     [below, equal, scores.len() - below - equal]
 }
 
-/// Bits of a score by which it is first sorted into buckets.
+/// The number of leading bits that determine the bucket of a score.
 const BUCKET_BITS: u32 = 16;
 
 /// The highest of the `removed` lowest scores; `None` if none is removed.
 ///
-/// Counts the scores by their leading bits, and sorts only among those that share the sought one's.
+/// A radix select: it counts scores by their leading bits, then sorts the bucket of the threshold alone.
 fn threshold<S: ScoreList>(lists: &[S], removed: usize) -> Option<f64> {
     let mut last = removed.checked_sub(1)?;
     let sizes = lists.par_iter().map(|list| bucket_sizes(&list.scores())).reduce_with(|mut a, b| {
         a.iter_mut().zip(&b).for_each(|(a, b)| *a += b);
         a
     })?;
-    let mut sought = 0;
-    while last >= sizes[sought] {
-        last -= sizes[sought];
-        sought += 1;
+    let mut target = 0;
+    while last >= sizes[target] {
+        last -= sizes[target];
+        target += 1;
     }
-    let of_bucket = |list: &S| list.scores().iter().copied().filter(|&score| bucket(score) == sought).collect::<Vec<f64>>();
+    let of_bucket = |list: &S| list.scores().iter().copied().filter(|&score| bucket(score) == target).collect::<Vec<f64>>();
     let mut members: Vec<f64> = lists.par_iter().map(of_bucket).collect::<Vec<_>>().concat();
     Some(*members.select_nth_unstable_by(last, f64::total_cmp).1)
 }
 
-/// The bucket of a score: higher scores, in the order of `total_cmp`, have none lower.
+/// The bucket of a score. Buckets ascend in the order of `total_cmp`.
 fn bucket(score: f64) -> usize {
     let bits = score.to_bits();
     let ordered = if bits >> 63 == 0 { bits | 1 << 63 } else { !bits };
@@ -126,39 +124,38 @@ fn bucket_sizes(scores: &[f64]) -> Vec<usize> {
     sizes
 }
 
-/// Raises every count to its floor and takes what that costs from the others, in proportion to what
-/// they have above their own floor. The sum stays.
+/// Raises every count to its floor, and lowers the others in proportion to their excess over their own floor. The sum stays.
 pub fn apply_floors(counts: &[usize], floors: &[usize]) -> Result<Vec<usize>> {
     let total: usize = counts.iter().sum();
     let needed: usize = floors.iter().sum();
     if needed > total {
-        return Err(Error::option(format!("the floors ask for {needed} weights, the sparsity leaves {total}")));
+        return Err(Error::option(format!("the floors need {needed} weights, the sparsity leaves {total}")));
     }
     let raised: Vec<usize> = counts.iter().zip(floors).map(|(&count, &floor)| count.max(floor)).collect();
     let excess = raised.iter().sum::<usize>() - total;
-    let room: Vec<f64> = raised.iter().zip(floors).map(|(&count, &floor)| (count - floor) as f64).collect();
-    let all_room: f64 = room.iter().sum();
+    let slack: Vec<f64> = raised.iter().zip(floors).map(|(&count, &floor)| (count - floor) as f64).collect();
+    let all_slack: f64 = slack.iter().sum();
     if excess == 0 {
         return Ok(raised);
     }
-    let shares: Vec<f64> = room.iter().map(|room| room * excess as f64 / all_room).collect();
-    let cuts = largest_remainder(&shares, excess);
-    Ok(raised.iter().zip(cuts).map(|(count, cut)| count - cut).collect())
+    let shares: Vec<f64> = slack.iter().map(|slack| slack * excess as f64 / all_slack).collect();
+    let less = largest_remainder(&shares, excess);
+    Ok(raised.iter().zip(less).map(|(count, less)| count - less).collect())
 }
 
-/// Lowers every count to its cap and gives what that leaves to the others, in proportion to the room that they have
-/// below their own cap. The sum stays as far as the caps allow.
+/// Lowers every count to its cap, and raises the others in proportion to their distance from their own cap. The sum stays as
+/// far as the caps allow.
 pub fn apply_caps(counts: &[usize], caps: &[usize]) -> Vec<usize> {
     let lowered: Vec<usize> = counts.iter().zip(caps).map(|(&count, &cap)| count.min(cap)).collect();
-    let room: Vec<usize> = lowered.iter().zip(caps).map(|(count, cap)| cap - count).collect();
-    let all_room: usize = room.iter().sum();
-    let excess = (counts.iter().sum::<usize>() - lowered.iter().sum::<usize>()).min(all_room);
+    let slack: Vec<usize> = lowered.iter().zip(caps).map(|(count, cap)| cap - count).collect();
+    let all_slack: usize = slack.iter().sum();
+    let excess = (counts.iter().sum::<usize>() - lowered.iter().sum::<usize>()).min(all_slack);
     if excess == 0 {
         return lowered;
     }
-    let shares: Vec<f64> = room.iter().map(|&room| room as f64 * excess as f64 / all_room as f64).collect();
+    let shares: Vec<f64> = slack.iter().map(|&slack| slack as f64 * excess as f64 / all_slack as f64).collect();
     let more = largest_remainder(&shares, excess);
-    // Rounding up may pass a cap by one, where there was no room for a whole one.
+    // Rounding up may exceed a cap by one.
     let mut raised: Vec<usize> =
         lowered.iter().zip(more).zip(caps).map(|((count, more), &cap)| (count + more).min(cap)).collect();
     let mut short = excess + lowered.iter().sum::<usize>() - raised.iter().sum::<usize>();
@@ -170,7 +167,7 @@ pub fn apply_caps(counts: &[usize], caps: &[usize]) -> Vec<usize> {
     raised
 }
 
-/// Rounds shares to whole numbers of the given sum: down first, then the largest remainders up.
+/// Rounds shares to integers of the given sum: all down first, then the largest remainders up.
 pub fn largest_remainder(shares: &[f64], total: usize) -> Vec<usize> {
     let mut rounded: Vec<usize> = shares.iter().map(|share| share.floor() as usize).collect();
     let missing = total.saturating_sub(rounded.iter().sum());
@@ -235,8 +232,8 @@ mod tests {
         fn caps_hold_for_any_counts(pairs in prop::collection::vec((0usize..50, 0usize..50), 1..8)) {
             let (counts, caps): (Vec<usize>, Vec<usize>) = pairs.into_iter().unzip();
             let out = apply_caps(&counts, &caps);
-            let (asked, most) = (counts.iter().sum::<usize>(), caps.iter().sum::<usize>());
-            prop_assert_eq!(out.iter().sum::<usize>(), asked.min(most));
+            let (total, most) = (counts.iter().sum::<usize>(), caps.iter().sum::<usize>());
+            prop_assert_eq!(out.iter().sum::<usize>(), total.min(most));
             prop_assert!(out.iter().zip(&caps).all(|(out, cap)| out <= cap));
             if counts.iter().zip(&caps).all(|(count, cap)| count <= cap) {
                 prop_assert_eq!(out, counts);

@@ -1,5 +1,5 @@
-//! The whole way from a dense network to a sparse one that works: prune and repair, in one step or
-//! in several, with one repair or the best of several.
+//! From a dense network to a repaired sparse one: prune and repair, in one step or in several, with one repair or the best
+//! of several.
 
 mod builder;
 
@@ -18,22 +18,22 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// What is asked for.
+/// How a model is pruned and repaired.
 #[derive(Clone, Debug)]
 pub struct SparsifyOptions {
-    /// How it is pruned; its sparsity is the last step's.
+    /// How it is pruned. The sparsity is that of the last step.
     pub prune: PruneOptions,
     /// Repairs, as [`Chain::parse`] reads them, or [`AUTO`].
     pub repair: String,
     /// How repairs run.
     pub repair_options: RepairOptions,
-    /// In how many steps of pruning and repair.
+    /// The number of steps of pruning and repair.
     pub steps: usize,
-    /// A folder where every step is kept, so that an interrupted run goes on where it was.
+    /// A folder that keeps the last step, so that an interrupted run resumes there.
     pub checkpoint: Option<PathBuf>,
 }
 
-/// What came out.
+/// The result of pruning and repair.
 #[derive(Clone, Debug)]
 pub struct Sparsified {
     /// The dense weights under the final mask, without repair.
@@ -42,21 +42,21 @@ pub struct Sparsified {
     pub repaired: Model,
     /// What was pruned.
     pub outcome: PruneOutcome,
-    /// What the repair of the last step did.
+    /// The result of the last step's repair.
     pub repair: RepairOutcome,
-    /// What was tried, where the choice was left to us.
+    /// The candidates, if the repair is [`AUTO`].
     pub candidates: Vec<Candidate>,
     /// The sparsity of every step.
     pub steps: Vec<f64>,
 }
 
-/// Prunes and repairs `dense`. `images: [N, C, H, W]`, preprocessed; may be empty where nothing needs them. Weights that
-/// masks of it have pruned stay so, and count.
+/// Prunes and repairs `dense`. `images: [N, C, H, W]` are preprocessed. They may be empty if criterion and repairs need
+/// none. Weights that its masks have pruned stay pruned, and count.
 pub fn sparsify(dense: &Model, images: &Tensor, options: &SparsifyOptions, progress: &dyn Progress) -> Result<Sparsified> {
     sparsify_from(dense, dense, images, options, progress)
 }
 
-/// The same for a network `start` that was pruned before: `dense` is what it is to compute, with the same layers.
+/// As [`sparsify`] for a network `start` that is pruned already. `dense` has the same layers and is the target of repairs.
 pub fn sparsify_from(
     start: &Model,
     dense: &Model,
@@ -73,23 +73,23 @@ pub fn sparsify_from(
     let all = images.shape.first().copied().unwrap_or(0);
     if all < 4 {
         return Err(Error::data(format!(
-            "--repair auto: {all} calibration images; at least 4 are needed, every fourth to judge by"
+            "repair auto: {all} calibration images; at least 4 are needed, every fourth to judge by"
         )));
     }
     let (seen, held_out) = Judge::split(images);
     let judge = Judge::new(dense, held_out)?;
-    let recording = ActivationCache::new(dense, &seen, options.repair_options.memory, progress)?;
-    let recorded = Dense::recorded(dense, &recording);
-    let began = Instant::now();
+    let cache = ActivationCache::new(dense, &seen, options.repair_options.memory, progress)?;
+    let dense = Dense::cached(dense, &cache);
+    let started = Instant::now();
     choose(&judge, |text| {
         let mut options = options.clone();
-        let left = |seconds: f64| (seconds - began.elapsed().as_secs_f64()).max(0.0);
+        let left = |seconds: f64| (seconds - started.elapsed().as_secs_f64()).max(0.0);
         options.repair_options.seconds = options.repair_options.seconds.map(left);
-        gradual(start, recorded, &seen, &Chain::parse(text)?, &steps, &options, progress)
+        gradual(start, dense, &seen, &Chain::parse(text)?, &steps, &options, progress)
     })
 }
 
-/// The sparsity of every step from what is left of `start`; it leads to a share of the operations as it does to one of the weights.
+/// The sparsity of every step, from the present sparsity of `start` on. With a target for the operations it counts operations.
 fn schedule_of(start: &Model, options: &SparsifyOptions) -> Result<Vec<f64>> {
     check_present(start, &options.prune)?;
     let (left, total) = weights_left(start, &options.prune)?;
@@ -100,7 +100,7 @@ fn schedule_of(start: &Model, options: &SparsifyOptions) -> Result<Vec<f64>> {
     schedule_from(density, target, options.steps)
 }
 
-/// What the dense network computes is recorded where several steps look at it.
+/// Prunes and repairs in steps. The dense network's activations are cached if several steps read them.
 fn in_steps(
     start: &Model,
     dense: &Model,
@@ -110,14 +110,14 @@ fn in_steps(
     options: &SparsifyOptions,
     progress: &dyn Progress,
 ) -> Result<Sparsified> {
-    let recording = match chain.needs_dense(dense) && steps.len() > 1 {
+    let cache = match chain.needs_dense(dense) && steps.len() > 1 {
         true => ActivationCache::new(dense, images, options.repair_options.memory, progress)?,
         false => None,
     };
-    gradual(start, Dense::recorded(dense, &recording), images, chain, steps, options, progress)
+    gradual(start, Dense::cached(dense, &cache), images, chain, steps, options, progress)
 }
 
-/// Runs every candidate and takes the best.
+/// Runs every candidate and returns the best.
 fn choose(judge: &Judge, run: impl Fn(&str) -> Result<Sparsified>) -> Result<Sparsified> {
     let (mut candidates, mut results) = (Vec::new(), Vec::new());
     for text in Judge::CANDIDATES {
@@ -142,7 +142,7 @@ fn check_same_layers(start: &Model, dense: &Model) -> Result<()> {
     let shape = |model: &Model, name: &str| model.params.get(name).map(|param| param.shape.clone());
     let same = |(a, b): (&Layer, &Layer)| {
         let mut inputs = a.inputs.iter().zip(&b.inputs);
-        // Attributes are compared as they are printed.
+        // Attributes are compared by their debug output.
         format!("{:?}", a.op) == format!("{:?}", b.op)
             && a.inputs.len() == b.inputs.len()
             && inputs.all(|(a, b)| shape(start, a) == shape(dense, b))
@@ -151,7 +151,7 @@ fn check_same_layers(start: &Model, dense: &Model) -> Result<()> {
     match other.or_else(|| (a.len() != b.len()).then_some("the last one of one of them")) {
         None => Ok(()),
         Some(name) => Err(Error::data(format!(
-            "--reference: has other layers than the model ({name:?}, {} layers in the model and {} in the reference); it must be \
+            "reference: has other layers than the model ({name:?}, {} layers in the model and {} in the reference); it must be \
              the same network before it was pruned",
             a.len(),
             b.len()
@@ -159,23 +159,24 @@ fn check_same_layers(start: &Model, dense: &Model) -> Result<()> {
     }
 }
 
+/// Repeats pruning and repair for every step.
 fn gradual(
     start: &Model,
-    recorded: Dense,
+    dense: Dense,
     images: &Tensor,
     chain: &Chain,
     steps: &[f64],
     options: &SparsifyOptions,
     progress: &dyn Progress,
 ) -> Result<Sparsified> {
-    let began = Instant::now();
+    let started = Instant::now();
     let mut model = start.clone();
     let mut last = None;
     let keeper = match &options.checkpoint {
-        Some(folder) if steps.len() > 1 => Some(Keeper::open(folder, [start, recorded.model()], images, chain, steps, options)?),
+        Some(folder) if steps.len() > 1 => Some(Keeper::open(folder, [start, dense.model()], images, chain, steps, options)?),
         _ => None,
     };
-    // The last step is always done: the report is made of what it says.
+    // The last step always runs, because the report needs its results.
     let done = match &keeper {
         Some(keeper) => keeper.load(&mut model)?.min(steps.len() - 1),
         None => 0,
@@ -184,17 +185,17 @@ fn gradual(
         let progress = &InStep { inner: progress, step: index + 1, steps: steps.len() };
         let macs = options.prune.macs.map(|_| 1.0 - sparsity);
         let outcome = prune(&mut model, &PruneOptions { sparsity, macs, ..options.prune.clone() }, images, progress)?;
-        // What is left of the time is for the steps that are left.
-        let share = |seconds: f64| (seconds - began.elapsed().as_secs_f64()).max(0.0) / (steps.len() - index) as f64;
+        // The remaining steps share the remaining time.
+        let share = |seconds: f64| (seconds - started.elapsed().as_secs_f64()).max(0.0) / (steps.len() - index) as f64;
         let repair_options =
             RepairOptions { seconds: options.repair_options.seconds.map(share), ..options.repair_options.clone() };
-        let repair = chain.repair(&mut model, recorded, images, &repair_options, progress)?;
+        let repair = chain.repair(&mut model, dense, images, &repair_options, progress)?;
         last = Some((outcome, repair));
         if let Some(keeper) = keeper.as_ref().filter(|_| index + 1 < steps.len()) {
             keeper.save(&model, index + 1)?;
         }
     }
-    let (outcome, repair) = last.ok_or_else(|| Error::option("--steps 0: at least one is needed"))?;
+    let (outcome, repair) = last.ok_or_else(|| Error::option("steps 0: at least one is needed"))?;
     let pruned = match chain.needs_images() {
         true => {
             let mut pruned = start.clone();
@@ -202,13 +203,13 @@ fn gradual(
             pruned.apply_masks();
             pruned
         }
-        // Nothing was repaired: both share their weights.
+        // Without a repair both share their weights.
         false => model.clone(),
     };
     Ok(Sparsified { pruned, repaired: model, outcome, repair, candidates: Vec::new(), steps: steps.to_vec() })
 }
 
-/// Progress that says in which step it is made.
+/// Progress with the number of the step in its stages.
 struct InStep<'p> {
     inner: &'p dyn Progress,
     step: usize,
@@ -236,13 +237,13 @@ impl Progress for InStep<'_> {
     }
 }
 
-/// Keeps the network of the last finished step in a folder.
+/// Stores the network of the last finished step in a folder.
 struct Keeper {
     file: PathBuf,
     key: String,
 }
 
-/// What stands beside the network.
+/// The state beside the stored network.
 #[derive(Serialize, Deserialize)]
 struct State {
     key: String,
@@ -250,7 +251,7 @@ struct State {
 }
 
 impl Keeper {
-    /// The file's name tells repairs apart, the key everything that the result depends on.
+    /// The file name identifies the repair. The key identifies everything that determines the result.
     fn open(
         folder: &Path,
         [start, dense]: [&Model; 2],
@@ -274,14 +275,14 @@ impl Keeper {
         self.file.with_extension("json")
     }
 
-    /// Puts the kept network into `model`, and says how many steps it has behind it.
+    /// Loads the stored network into `model`, and returns its number of finished steps.
     fn load(&self, model: &mut Model) -> Result<usize> {
         let path = self.state();
         let Ok(text) = std::fs::read_to_string(&path) else { return Ok(0) };
         let state: State = serde_json::from_str(&text).map_err(|e| Error::data(format!("{}: {e}", path.display())))?;
         if state.key != self.key {
             return Err(Error::option(format!(
-                "--checkpoint {}: holds a run with another model, other images or other options; remove it or name another folder",
+                "checkpoint {}: holds a run with another model, other images or other options; remove it or name another folder",
                 path.display()
             )));
         }
@@ -290,8 +291,7 @@ impl Keeper {
         Ok(state.steps_done)
     }
 
-    /// The state is gone while the network is exchanged: a stop in between loses the steps, never
-    /// counts one twice.
+    /// Removes the state before it replaces the network. An interruption in between loses steps, and never counts one twice.
     fn save(&self, model: &Model, steps_done: usize) -> Result<()> {
         let _ = std::fs::remove_file(self.state());
         safetensors::write(model, &self.file)?;
@@ -301,16 +301,16 @@ impl Keeper {
     }
 }
 
-/// The sparsities of `steps` steps up to `target`: densities fall by the same factor from step to
-/// step, after a first step to half of the weights (or less far, if equal factors lead there).
+/// The sparsities of `steps` steps up to `target`. The density falls by the same factor in every step. The first step may go
+/// as far as one half.
 pub fn schedule(target: f64, steps: usize) -> Result<Vec<f64>> {
     schedule_from(1.0, target, steps)
 }
 
-/// The same for a network of which a share `density` of the weights is left.
+/// As [`schedule`] for a network with a share `density` of its weights left.
 fn schedule_from(density: f64, target: f64, steps: usize) -> Result<Vec<f64>> {
     if !(1..=1000).contains(&steps) {
-        return Err(Error::option(format!("--steps {steps}: a number from 1 to 1000 is needed")));
+        return Err(Error::option(format!("steps {steps}: a number from 1 to 1000 is needed")));
     }
     let last = 1.0 - target;
     let start = density.max(last);
@@ -328,14 +328,14 @@ mod tests {
     fn schedules() {
         assert_eq!(schedule(0.9, 1).unwrap(), [0.9]);
         let close = |a: &[f64], b: &[f64]| a.len() == b.len() && a.iter().zip(b).all(|(x, y)| (x - y).abs() < 1e-12);
-        // Half first, then by the same factor.
+        // One half first, then equal factors.
         assert!(close(&schedule(0.875, 3).unwrap(), &[0.5, 0.75, 0.875]));
-        // Two equal factors of 0.1 already lead below a half.
+        // Two equal factors of 0.1 lead below one half at once.
         assert!(close(&schedule(0.99, 2).unwrap(), &[0.9, 0.99]));
-        // More than half of the weights stay.
+        // More than one half of the weights stays.
         assert!(close(&schedule(0.36, 2).unwrap(), &[0.2, 0.36]));
         assert!(schedule(0.5, 0).is_err());
-        // Of what came at 60 %, two equal factors of a half.
+        // From 60 % on, two equal factors of one half.
         assert!(close(&schedule_from(0.4, 0.9, 2).unwrap(), &[0.8, 0.9]));
         assert_eq!(schedule_from(0.4, 0.0, 2).unwrap(), [0.0, 0.0]);
     }

@@ -1,4 +1,4 @@
-//! Every architecture against PyTorch: testdata/gen/architectures.py made the outputs.
+//! Every architecture against PyTorch. The outputs are from testdata/gen/architectures.py.
 
 use resprout::architectures::{ARCHITECTURES, Shape, build};
 use resprout::forward::{Network, PlanOptions};
@@ -13,10 +13,10 @@ mod noise;
 use noise::noise;
 
 const GOLDEN: &[u8] = include_bytes!("../../../testdata/golden/architectures.safetensors");
-/// Relative to the largest output: f32 sums against f64 sums over up to 121 layers.
+/// Relative to the largest output: sums in f32 against sums in f64 over up to 121 layers.
 const TOLERANCE: f32 = 1e-4;
 
-/// Names of everything that a torch state dict holds of the model, and of what counts as a parameter.
+/// The names of the model's torch state dict, and the number of parameters.
 fn state_names(model: &Model) -> (Vec<String>, usize) {
     let (mut names, mut parameters, mut seen) = (Vec::new(), 0, HashSet::new());
     for layer in &model.graph.layers {
@@ -56,18 +56,18 @@ fn outputs_and_parameter_counts_are_those_of_pytorch() {
         let len = 2 * image.iter().product::<usize>();
         let images = Tensor::new([&[2], &image[..]].concat(), noise("input", len).into_iter().map(|u| u as f32).collect());
         let got = Network::new(&model, &image, &PlanOptions::default()).unwrap().run(&images).unwrap().swap_remove(0);
-        let wanted = golden.tensor(&format!("{}.output", entry.name)).unwrap();
-        assert_eq!(got.shape, wanted.shape(), "{}", entry.name);
-        let wanted: Vec<f32> = wanted.data().as_chunks::<4>().0.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect();
-        let largest = wanted.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
-        for (got, wanted) in got.data.iter().zip(&wanted) {
-            assert!((got - wanted).abs() <= TOLERANCE * largest, "{}: {got}, {wanted} expected", entry.name);
+        let expected = golden.tensor(&format!("{}.output", entry.name)).unwrap();
+        assert_eq!(got.shape, expected.shape(), "{}", entry.name);
+        let expected: Vec<f32> = expected.data().as_chunks::<4>().0.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect();
+        let largest = expected.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
+        for (got, expected) in got.data.iter().zip(&expected) {
+            assert!((got - expected).abs() <= TOLERANCE * largest, "{}: {got}, {expected} expected", entry.name);
         }
     }
 }
 
 #[test]
-fn classes_images_and_seeds_are_what_was_asked_for() {
+fn classes_images_and_seeds_are_the_requested_ones() {
     let shape = Shape { classes: Some(7), image: Some([1, 40, 48]) };
     let model = build("resnet-20", &shape, "kaiming-in", 1).unwrap();
     let images = Tensor::new(vec![1, 1, 40, 48], vec![0.5; 40 * 48]);
@@ -75,7 +75,7 @@ fn classes_images_and_seeds_are_what_was_asked_for() {
     assert_eq!(run(&model)[0].shape, [1, 7]);
     assert_eq!(run(&model), run(&build("resnet-20", &shape, "kaiming-in", 1).unwrap()));
     assert_ne!(run(&model), run(&build("resnet-20", &shape, "kaiming-in", 2).unwrap()));
-    // Variance 2 / fan-in over 9216 weights of the last stage: within 4 standard errors.
+    // The variance of 9216 weights of the last stage is 2 / fan-in within 4 standard errors.
     let weights = &model.weight("layer3.1.conv1.weight").unwrap().data;
     let variance = weights.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>() / weights.len() as f64;
     let expected = 2.0 / (64.0 * 9.0);
@@ -93,6 +93,6 @@ fn impossible_networks_are_refused() {
         ("resnet-20", Shape { classes: None, image: Some([0, 8, 8]) }, "kaiming-in"),
     ] {
         let error = build(name, &shape, init, 0).unwrap_err().to_string();
-        assert!(error.starts_with("--arch") || error.starts_with("--init"), "{error}");
+        assert!(error.starts_with("architecture") || error.starts_with("initialisation"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Models that came sparse: their zeros are masks, through pruning, patterns, steps and repair.
+//! Sparse input models: their zeros become masks, and stay through pruning, patterns, steps and repair.
 
 use resprout::allocation::ALLOCATIONS;
 use resprout::data::{ImageSet, Preprocess};
@@ -22,8 +22,8 @@ fn digits() -> Model {
 }
 
 fn images(count: usize) -> Tensor {
-    let usual = Preprocess::preset("raw").unwrap();
-    let preprocess = Preprocess { resize: None, crop: None, mean: vec![4.884], std: vec![6.017], ..usual };
+    let raw = Preprocess::preset("raw").unwrap();
+    let preprocess = Preprocess { resize: None, crop: None, mean: vec![4.884], std: vec![6.017], ..raw };
     ImageSet::from_idx("digits", IMAGES, LABELS).unwrap().load(0..count, 1, &preprocess).unwrap()
 }
 
@@ -36,7 +36,7 @@ fn channels(sparsity: f64, criterion: &str) -> PruneOptions {
     PruneOptions { sparsity, criterion, allocation, pattern: Pattern::Channel, ..PruneOptions::default() }
 }
 
-/// The digits network, pruned elsewhere: a file without masks.
+/// The digits network from a pruned file without masks.
 fn came(options: &PruneOptions) -> (Model, CameSparse) {
     let mut model = digits();
     prune(&mut model, options, &Tensor::default(), &Quiet).unwrap();
@@ -52,7 +52,7 @@ fn sparsified(model: &Model, prune: PruneOptions, repair: &str, steps: usize) ->
     sparsify(model, &images(64), &options, &Quiet)
 }
 
-/// Every weight that is zero in `before` is zero in `after`, and so many weights are left.
+/// Checks that every zero weight of `before` is zero in `after`, and returns the number of weights left.
 fn zeros_stay(before: &Model, after: &Model, options: &PruneOptions) -> usize {
     for (name, mask) in before.masks.iter() {
         let weights = &after.weight(name).unwrap().data;
@@ -62,7 +62,7 @@ fn zeros_stay(before: &Model, after: &Model, options: &PruneOptions) -> usize {
 }
 
 #[test]
-fn zeros_become_masks_where_they_are_no_chance() {
+fn zeros_become_masks_only_if_there_are_many() {
     let mut dense = digits();
     assert_eq!(dense.keep_zeros(&PrunableRule::default(), false).unwrap(), None);
     let options = unstructured(0.6, "lamp");
@@ -70,7 +70,7 @@ fn zeros_become_masks_where_they_are_no_chance() {
     let (left, total) = weights_left(&model, &options).unwrap();
     assert_eq!((came.zeros, came.prunable, came.regrown), (total - left, total, false));
     assert_eq!(came.to_string(), format!("came with {:.2} % zeros, kept as mask", 100.0 * came.zeros as f64 / total as f64));
-    // Layers below five per cent are of the same file, and their zeros masks too.
+    // Layers with few zeros get masks too, because the whole file counts.
     let sparsest = model.masks.iter().map(|(_, mask)| mask.0.len() - mask.kept()).min().unwrap();
     assert!(sparsest > 0);
     assert!(model.keep_zeros(&PrunableRule::default(), true).unwrap().unwrap().regrown);
@@ -78,18 +78,18 @@ fn zeros_become_masks_where_they_are_no_chance() {
 }
 
 #[test]
-fn every_allocation_prunes_on_to_the_exact_count() {
+fn every_allocation_continues_to_the_exact_count() {
     for entry in ALLOCATIONS {
-        // Where an even allocation would give back what the first pruning took.
+        // An even allocation alone would bring pruned weights back.
         for (first, sparsity) in [("global", 0.62), ("lamp", 0.9), ("erk", 0.65)] {
             let (model, _) = came(&unstructured(0.6, first));
             let options = unstructured(sparsity, entry.name);
             let mut fresh = digits();
-            let asked = prune(&mut fresh, &options, &Tensor::default(), &Quiet).unwrap().kept.iter().sum::<usize>();
+            let expected = prune(&mut fresh, &options, &Tensor::default(), &Quiet).unwrap().kept.iter().sum::<usize>();
             let left = weights_left(&model, &options).unwrap().0;
             let result = sparsified(&model, options.clone(), "none", 1).unwrap();
             let kept = zeros_stay(&model, &result.repaired, &options);
-            assert_eq!(kept, asked.min(left), "{first}, then {} at {sparsity}", entry.name);
+            assert_eq!(kept, expected.min(left), "{first}, then {} at {sparsity}", entry.name);
             let again = sparsified(&model, options.clone(), "bn", 3).unwrap();
             let after = zeros_stay(&model, &again.repaired, &options);
             assert!(after.abs_diff(kept) <= model.graph.layers.len(), "{} in steps: {after} of {kept}", entry.name);
@@ -99,13 +99,13 @@ fn every_allocation_prunes_on_to_the_exact_count() {
 }
 
 #[test]
-fn less_than_what_is_gone_is_an_error_and_nothing_is_repair_alone() {
+fn a_lower_sparsity_is_an_error_and_zero_is_repair_alone() {
     let (model, came) = came(&unstructured(0.6, "global"));
     let error = sparsified(&model, unstructured(0.5, "lamp"), "none", 1).unwrap_err().to_string();
-    assert!(error.contains("--sparsity 0.5") && error.contains(&came.zeros.to_string()) && error.contains("--regrow"), "{error}");
+    assert!(error.contains("sparsity 0.5") && error.contains(&came.zeros.to_string()) && error.contains("regrow"), "{error}");
     let layer = PruneOptions { layers: vec![("re:.".into(), 0.01)], ..unstructured(0.8, "lamp") };
     let error = sparsified(&model, layer, "none", 1).unwrap_err().to_string();
-    assert!(error.contains("--layer re:.=0.01") && error.contains("weights left"), "{error}");
+    assert!(error.contains("layer \"re:.\": sparsity 0.01") && error.contains("weights left"), "{error}");
     for allocation in ALLOCATIONS {
         let options = unstructured(0.0, allocation.name);
         let result = sparsified(&model, options.clone(), "none", 1).unwrap();
@@ -116,17 +116,17 @@ fn less_than_what_is_gone_is_an_error_and_nothing_is_repair_alone() {
 }
 
 #[test]
-fn floors_are_met_by_what_is_left() {
+fn floors_hold_on_the_remaining_weights() {
     let (model, _) = came(&unstructured(0.9, "global"));
     let options = PruneOptions { min_per_channel: 2, min_per_layer: 20, ..unstructured(0.93, "global") };
     let result = sparsified(&model, options.clone(), "none", 1).unwrap();
     let mut fresh = digits();
-    let asked: usize = prune(&mut fresh, &unstructured(0.93, "global"), &Tensor::default(), &Quiet).unwrap().kept.iter().sum();
-    assert_eq!(zeros_stay(&model, &result.repaired, &options), asked);
+    let expected: usize = prune(&mut fresh, &unstructured(0.93, "global"), &Tensor::default(), &Quiet).unwrap().kept.iter().sum();
+    assert_eq!(zeros_stay(&model, &result.repaired, &options), expected);
 }
 
 #[test]
-fn patterns_go_on_from_what_is_gone() {
+fn patterns_continue_from_earlier_zeros() {
     let (scattered, _) = came(&unstructured(0.3, "global"));
     let options = PruneOptions { pattern: Pattern::parse("2:4").unwrap(), sparsity: 0.5, ..PruneOptions::default() };
     let result = sparsified(&scattered, options.clone(), "none", 1).unwrap();
@@ -154,7 +154,7 @@ fn patterns_go_on_from_what_is_gone() {
 }
 
 #[test]
-fn repair_alone_comes_closer_to_the_network_from_before() {
+fn repair_alone_approaches_the_dense_network() {
     let dense = digits();
     let (model, _) = came(&unstructured(0.9, "lamp"));
     let images = images(128);
@@ -177,7 +177,7 @@ fn repair_alone_comes_closer_to_the_network_from_before() {
         zeros_stay(&model, &result.repaired, &options.prune);
         assert!(error(&result.repaired) < 0.5 * error(&model), "{repair}: {} of {}", error(&result.repaired), error(&model));
         assert_eq!(error(&result.pruned), error(&model));
-        // Alone it has nothing to go by, and must do no harm.
+        // Without the dense network it must do no harm.
         let alone = sparsify(&model, &images, &options, &Quiet).unwrap();
         zeros_stay(&model, &alone.repaired, &options.prune);
         assert!(error(&alone.repaired) < 1.05 * error(&model), "{repair}: {}", error(&alone.repaired));
@@ -191,5 +191,5 @@ fn repair_alone_comes_closer_to_the_network_from_before() {
         checkpoint: None,
     };
     let message = sparsify_from(&model, &other, &images, &options, &Quiet).unwrap_err().to_string();
-    assert!(message.contains("--reference"), "{message}");
+    assert!(message.contains("reference"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! Checkpoints that are written and read again.
+//! Checkpoints: written and read back.
 
 use resprout::architectures::{Shape, build};
 use resprout::formats::pth::{encode, write};
@@ -45,8 +45,8 @@ fn hostile_pickles_are_refused() {
     let deep = [b"\x80\x02".to_vec(), vec![b'('; 1 << 20]].concat();
     let long = b"\x80\x02X\xff\xff\xff\x7fa.".to_vec();
     let good = encode(&lenet(1)).unwrap();
-    let cut = good[..good.len() / 2].to_vec();
-    for bytes in [run_code, deep, long, cut, vec![], b"PK\x03\x04".to_vec()] {
+    let truncated = good[..good.len() / 2].to_vec();
+    for bytes in [run_code, deep, long, truncated, vec![], b"PK\x03\x04".to_vec()] {
         std::fs::write(&path, &bytes).unwrap();
         let error = read_into(&mut lenet(2), &path).unwrap_err().to_string();
         assert!(error.contains("weights.pth"), "{error}");

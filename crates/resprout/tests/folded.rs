@@ -1,4 +1,4 @@
-//! Recalibration where the exporter has multiplied BatchNormalizations into the convolutions before them.
+//! Recalibration of networks whose BatchNormalizations an exporter has folded into convolutions.
 
 use resprout::data::{ImageSet, Preprocess, gaussian};
 use resprout::eval::{OutputKind, compare};
@@ -34,7 +34,7 @@ fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
     compare(a, b, None, OutputKind::Logits).unwrap().relative_error.unwrap().value
 }
 
-/// As exporters do: every BatchNormalization goes into the convolution that it alone reads.
+/// Folds every BatchNormalization into the convolution before it, as exporters do.
 fn fold(model: &Model) -> Model {
     let mut folded = model.clone();
     let norms = model.graph.layers.iter().filter(|layer| matches!(layer.op, Op::BatchNorm { .. }));
@@ -42,8 +42,8 @@ fn fold(model: &Model) -> Model {
         let Op::BatchNorm { epsilon } = norm.op else { unreachable!() };
         let at = folded.graph.layers.iter().position(|layer| layer.outputs[0] == norm.inputs[0]).unwrap();
         assert!(matches!(folded.graph.layers[at].op, Op::Conv(_)) && folded.graph.layers[at].inputs.len() == 2);
-        let numbers = |name: &String| model.weight(name).unwrap().data.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
-        let [gamma, beta, mean, var] = [1, 2, 3, 4].map(|index| numbers(&norm.inputs[index]));
+        let values = |name: &String| model.weight(name).unwrap().data.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
+        let [gamma, beta, mean, var] = [1, 2, 3, 4].map(|index| values(&norm.inputs[index]));
         let factor: Vec<f64> = gamma.iter().zip(&var).map(|(g, v)| g / (v + f64::from(epsilon)).sqrt()).collect();
         let weight = folded.params.f32_mut(&folded.graph.layers[at].inputs[1].clone()).unwrap();
         let row = weight.len() / factor.len();
@@ -58,8 +58,8 @@ fn fold(model: &Model) -> Model {
     folded
 }
 
-/// The digits with statistics of the calibration images, so that only epsilon tells both ways apart; with
-/// BatchNormalization and folded.
+/// The digits network with BatchNormalization, and folded. Its statistics are those of the calibration images, so the two
+/// differ by epsilon alone.
 fn both() -> [Model; 2] {
     let digits = onnx::parse(DIGITS.to_vec(), None).unwrap();
     let mut dense = digits.clone();
@@ -91,7 +91,7 @@ fn recalibration_does_the_same_with_and_without_folding() {
         assert_eq!((by_weights.batch_norms, by_weights.folded), (0, 9));
         let far = relative_error(&outputs(&weights, &test), &outputs(&norms, &test));
         assert!(far < 2e-3 && broken > 0.1, "{sparsity}: {far}, {broken} without repair");
-        // The classifier's layer is not touched.
+        // The classifier is not changed.
         let last = &folded.graph.layers.iter().rfind(|layer| matches!(layer.op, Op::Gemm { .. })).unwrap().inputs;
         assert_eq!(weights.params.f32(&last[2]), folded.params.f32(&last[2]));
     }
@@ -101,7 +101,7 @@ fn recalibration_does_the_same_with_and_without_folding() {
 fn a_file_with_some_folded_and_some_not() {
     let [dense, folded] = both();
     let seen = images(256);
-    // The first convolution's BatchNormalization comes back as one that does nothing.
+    // The first convolution gets an identity BatchNormalization.
     let mut mixed = folded.clone();
     let norm = dense.graph.layers.iter().find(|layer| matches!(layer.op, Op::BatchNorm { .. })).unwrap();
     let mut first = norm.clone();
@@ -139,10 +139,10 @@ fn a_dead_channel_gets_the_mean_alone() {
 }
 
 #[test]
-fn networks_that_never_had_any() {
+fn networks_without_batch_norm() {
     let dense = onnx::parse(PLAIN.to_vec(), None).unwrap();
     let pictures = gaussian(200, [3, 8, 8], &Preprocess::preset("cifar10").unwrap(), 7);
-    // A convolution and a Gemm have biases; two convolutions have none, and the MatMul is the output.
+    // A convolution and a Gemm have biases. Two convolutions have none, and the MatMul is the output.
     let mut model = pruned(&dense, &dense, 0.5);
     let before = relative_error(&outputs(&model, &pictures), &outputs(&dense, &pictures));
     let outcome = repair(&mut model, &dense, "bn", &pictures);
@@ -159,13 +159,14 @@ fn networks_that_never_had_any() {
     for (chain, others) in [("bn", false), ("bias,bn", true)] {
         let mut model = pruned(&bare, &bare, 0.5);
         let outcome = repair(&mut model, &bare, chain, &pictures);
-        let said = outcome.warnings.iter().filter(|warning| warning.contains("repair bn: there was nothing to repair")).count();
-        assert_eq!((said, outcome.changed > 0), (1, others), "{:?}", outcome.warnings);
+        let warnings =
+            outcome.warnings.iter().filter(|warning| warning.contains("repair bn: there was nothing to repair")).count();
+        assert_eq!((warnings, outcome.changed > 0), (1, others), "{:?}", outcome.warnings);
     }
 }
 
 #[test]
-fn a_variant_that_folded_layers_do_not_know_is_said() {
+fn a_variant_that_folded_layers_lack_is_reported() {
     let [dense, folded] = both();
     let text = "bn:variant=cumulative:batch=32";
     let outcome = repair(&mut pruned(&folded, &dense, 0.8), &folded, text, &images(128));

@@ -1,5 +1,4 @@
-//! Networks that take bytes, or images with their channels last: testdata/golden/inputs.safetensors, made by
-//! testdata/gen/inputs.py with ONNX Runtime.
+//! Networks that take bytes or channels-last images. The golden values are from testdata/gen/inputs.py and ONNX Runtime.
 
 use resprout::data::{ImageSet, LabelSource, Preprocess, gaussian};
 use resprout::formats::onnx;
@@ -53,7 +52,7 @@ fn difference(a: &Tensor, b: &Tensor) -> f32 {
 }
 
 #[test]
-fn they_compute_what_onnxruntime_does() {
+fn outputs_are_those_of_onnxruntime() {
     let all = cases();
     assert_eq!(all.len(), 7, "the golden file has lost cases");
     for Case { name, model, input, output } in &all {
@@ -89,7 +88,7 @@ fn types_and_layouts_are_recognised() {
     }
 }
 
-/// The Transpose decides, also where the axes are free; without one, the lengths of the axes.
+/// A Transpose determines the layout, even if the axes are free. Without one the lengths of the axes do.
 #[test]
 fn layouts_by_their_axes() {
     use resprout::model::Dim::{self, Fixed, Free};
@@ -143,7 +142,7 @@ fn arrays_that_are_no_bytes_are_refused() {
     assert_eq!(load([-0.001, 0.0, 0.0, 255.001], 1.0).unwrap().data.map_bits(), [0.0f32, 0.0, 0.0, 255.0].map(f32::to_bits));
     for values in [[0.0, 0.5, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 256.0, 0.0, 0.0]] {
         let message = load(values, 1.0).unwrap_err().to_string();
-        assert!(message.contains("a.npy, image 0: pixel 1 is") && message.contains("--scale 255"), "{message}");
+        assert!(message.contains("a.npy, image 0: pixel 1 is") && message.contains("scale 255"), "{message}");
     }
 }
 
@@ -157,12 +156,12 @@ impl Bits for Vec<f32> {
     }
 }
 
-/// Calibration, evaluation and repair see what the network will see: the same repair as with the normalisation outside.
+/// A repair on bytes equals the repair with the normalisation outside of the network.
 #[test]
 fn a_repair_on_bytes_is_the_repair_on_normalised_floats() {
     let Case { model: dense, input, .. } = case("bytes_first");
     let mut outside = dense.clone();
-    // The first four layers normalise; the convolution reads the input instead of their result.
+    // The first four layers normalise. The convolution now reads the input instead.
     outside.graph.layers.drain(..4);
     outside.graph.layers[0].inputs[0] = "x".into();
     outside.graph.inputs[0].element = ElementType::Float32;
@@ -185,14 +184,14 @@ fn a_repair_on_bytes_is_the_repair_on_normalised_floats() {
 }
 
 #[test]
-fn what_cannot_be_fed_is_said() {
+fn unsupported_inputs_are_named() {
     let model = case("bytes_first").model;
     let message = |model: &Model| Network::new(model, &[3, 12, 10], &PlanOptions::default()).map(drop).unwrap_err().to_string();
     for name in ["int8", "float16", "float64"] {
         let mut other = model.clone();
         other.graph.inputs[0].element = ElementType::Other(name);
         let message = message(&other);
-        assert!(message.contains(&format!("input \"x\" takes {name} numbers")) && message.contains("--repair none"), "{message}");
+        assert!(message.contains(&format!("input \"x\" takes {name} numbers")) && message.contains("repair none"), "{message}");
     }
     let mut early = model.clone();
     early.graph.layers[1].inputs[0] = "x".into();

@@ -1,4 +1,4 @@
-//! Every layout of a dataset: which part is for training and which for testing, and what their labels are.
+//! Every layout of a dataset: its training and test part, and their labels.
 
 use resprout::data::layouts::{self, LAYOUTS, Splits};
 use std::path::Path;
@@ -66,15 +66,15 @@ fn every_layout_is_recognised_and_its_parts_are_kept_apart() {
         png(&folder("folders"), image);
     }
 
-    let wanted = [
+    let expected = [
         ("mnist", vec![3, 1, 4], vec![5, 9]),
         ("cifar-10", vec![1, 2, 3, 4, 5], vec![8, 6]),
         ("cifar-100", vec![70, 80], vec![90]),
         ("tiny-imagenet", vec![0, 1, 1], vec![1, 0]),
         ("folders", vec![0, 1, 1], vec![0, 1]),
     ];
-    assert_eq!(wanted.iter().map(|row| row.0).collect::<Vec<_>>(), LAYOUTS.iter().map(|row| row.name).collect::<Vec<_>>());
-    for row in wanted {
+    assert_eq!(expected.iter().map(|row| row.0).collect::<Vec<_>>(), LAYOUTS.iter().map(|row| row.name).collect::<Vec<_>>());
+    for row in expected {
         assert_eq!(opened(&folder(row.0)), row);
     }
 }

@@ -1,4 +1,4 @@
-//! The library as a stranger uses it: typed methods, and a criterion, an allocation and a repair of one's own.
+//! The public API: typed methods, and a criterion, an allocation and a repair of the caller.
 
 use resprout::allocation::{Allocation, Erk, Global, Lamp, LayerScores, Totals, Uniform, UniformPlus};
 use resprout::calibrate::{Needs, Visitor, WeightSite};
@@ -22,7 +22,7 @@ impl Criterion for Energy {
     }
 }
 
-/// Every layer keeps the same number of weights, as far as it has them.
+/// Every layer keeps the same number of weights, or all it has.
 struct Equal;
 
 impl Allocation for Equal {
@@ -39,7 +39,7 @@ impl Allocation for Equal {
     }
 }
 
-/// Gives each layer's outputs the dense network's mean deviation.
+/// Rescales each layer so that the mean deviation of its outputs is the dense network's.
 struct Rescale;
 
 impl Visitor for Rescale {
@@ -92,13 +92,13 @@ fn at_90() -> Sparsify {
 }
 
 #[test]
-fn ones_own_criterion_ranks_as_it_says() {
+fn the_callers_criterion_ranks() {
     // Squares have the order of absolute values.
     assert_eq!(bytes(&run(at_90().criterion(Energy).allocation("global"))), bytes(&run(at_90().allocation(Global))));
 }
 
 #[test]
-fn ones_own_allocation_is_asked() {
+fn the_callers_allocation_applies() {
     let sparse = run(at_90().allocation(Equal));
     let sizes: Vec<usize> = sparse.outcome.layers.iter().map(|layer| layer.len()).collect();
     assert_eq!(sparse.outcome.kept.iter().sum::<usize>(), 7707);
@@ -107,7 +107,7 @@ fn ones_own_allocation_is_asked() {
 }
 
 #[test]
-fn ones_own_repair_acts_alone_and_with_rows() {
+fn the_callers_repair_acts_alone_and_with_rows() {
     let none = run(at_90());
     for sparse in [run(at_90().repair(Rescale)), run(at_90().repair(Rescale).repair("bn")), run(at_90().repair(Rescale).steps(2))]
     {
@@ -138,7 +138,7 @@ fn typed_methods_are_the_rows_of_the_tables() {
 }
 
 #[test]
-fn what_does_not_go_together_is_an_error() {
+fn invalid_combinations_are_errors() {
     let refused = |sparsify: Sparsify| refused(sparsify, ErrorKind::Option);
     let channels = Budget::sparsity(0.5).pattern(Pattern::Channel);
     assert!(refused(Sparsify::new(channels).criterion(Energy)).contains("Energy"));
@@ -158,7 +158,7 @@ fn what_does_not_go_together_is_an_error() {
     assert!(refused(at_90().repair("none").repair("auto").repair(Rescale)).contains("auto"));
 }
 
-/// Says something that no criterion and no allocation may say.
+/// A criterion and an allocation with invalid results.
 struct Wrong(f64, usize);
 
 impl Criterion for Wrong {
@@ -174,7 +174,7 @@ impl Allocation for Wrong {
 }
 
 #[test]
-fn wrong_answers_of_ones_own_methods_are_errors() {
+fn invalid_results_of_the_callers_methods_are_errors() {
     let refused = |sparsify: Sparsify| refused(sparsify, ErrorKind::Data);
     assert!(refused(at_90().criterion(Wrong(f64::NAN, 0))).contains("a score is NaN"));
     assert!(refused(at_90().criterion(Wrong(-1.0, 0))).contains("a score is -1"));

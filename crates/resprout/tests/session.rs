@@ -1,4 +1,4 @@
-//! Sessions compute what the plan computes, step by step, on every architecture, kernel and number of threads.
+//! Sessions equal the step-by-step plan on every architecture, instruction set and number of threads.
 
 use resprout::architectures::{ARCHITECTURES, Shape, build};
 use resprout::eval::sha256;
@@ -36,18 +36,18 @@ fn step_by_step(model: &Model, images: &Tensor) -> Tensor {
     plan.run(images.clone(), &mut Slots::default(), Isa::best(), false).swap_remove(0)
 }
 
-fn close(ours: &Tensor, theirs: &Tensor, place: &str) {
-    assert_eq!(ours.shape, theirs.shape, "{place}");
-    let largest = theirs.data.iter().fold(1e-6f32, |largest, v| largest.max(v.abs()));
-    let difference = ours.data.iter().zip(&theirs.data).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
-    // Sums in another order, over up to 161 layers.
+fn close(got: &Tensor, expected: &Tensor, place: &str) {
+    assert_eq!(got.shape, expected.shape, "{place}");
+    let largest = expected.data.iter().fold(1e-6f32, |largest, v| largest.max(v.abs()));
+    let difference = got.data.iter().zip(&expected.data).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+    // The order of sums differs, over up to 161 layers.
     assert!(difference <= 1e-4 * largest, "{place}: {difference} of {largest}");
 }
 
 #[test]
 fn every_architecture_dense_and_sparse() {
     for entry in ARCHITECTURES {
-        // The deep ones at full size take seconds each; their blocks are those of the shallow ones.
+        // Deep networks take seconds each, and have the blocks of the shallow ones.
         if ["resnet-101", "resnet-152", "resnet-50"].contains(&entry.name) {
             continue;
         }
@@ -86,9 +86,9 @@ fn threads_batches_tuning_and_paths_change_no_bit() {
 }
 
 #[test]
-fn who_does_a_run_changes_no_bit() {
+fn the_split_of_a_run_changes_no_bit() {
     let (model, image) = pruned("resnet-20", 0.9);
-    // The calling thread alone is tried within the first tens of milliseconds of each way to share.
+    // The session tries the calling thread alone in its first tens of milliseconds.
     for batch in [1, 4] {
         let images = noise([&[batch], &image[..]].concat(), 3);
         let options = SessionOptions { threads: 2, batch, ..SessionOptions::default() };
@@ -112,7 +112,7 @@ fn stages_change_no_bit() {
     };
     let (mut whole, mut staged, mut tuned) = (session(1, 0.0), session(8, 0.0), session(4, 0.5));
     assert_eq!(whole.microbatch(), [1]);
-    // Images fill the lanes alone as long as they are large: 96, 48, 24, 12; at 6 and 3 pixels a side more are needed.
+    // One large image fills the lanes of a vector: 96, 48, 24 and 12 pixels a side. At 6 and 3 more images are needed.
     let microbatch = staged.microbatch();
     assert!(
         microbatch.len() > 1 && microbatch[0] == 1 && microbatch.is_sorted() && microbatch.last() == Some(&8),
@@ -129,7 +129,7 @@ fn stages_change_no_bit() {
 }
 
 #[test]
-fn every_kernel_agrees() {
+fn every_isa_agrees() {
     let (model, image) = pruned("mobilenet-v2", 0.7);
     let images = noise([&[1], &image[..]].concat(), 3);
     let expected = step_by_step(&model, &images);
@@ -158,7 +158,7 @@ fn plans_are_kept_for_their_model_and_cpu() {
     let mut again = Session::with_plan(&model, &image, &options, &chosen).unwrap();
     assert_eq!(again.chosen(), chosen);
     assert!(again.run(&images).unwrap()[0].same_bits(&session.run(&images).unwrap()[0]));
-    // Another CPU's plan is ignored with a note, another model's in silence, a corrupt file with a note.
+    // A plan of another CPU and a corrupt file are ignored with a note, a plan of another model in silence.
     let other = StoredPlan { cpu: "another".into(), ..key.clone() };
     assert!(file.find(&other).is_none() && file.note.as_ref().unwrap().contains("another CPU"));
     let other = StoredPlan { model_sha256: sha256(b"other"), ..key.clone() };
@@ -166,22 +166,22 @@ fn plans_are_kept_for_their_model_and_cpu() {
     std::fs::write(&path, "[{]").unwrap();
     let mut file = PlanFile::open(&path);
     assert!(file.find(&key).is_none() && file.note.as_ref().unwrap().contains("ignored"));
-    // Choices that make no sense are brought to what does.
-    let wild = Chosen {
+    // An invalid plan is corrected.
+    let invalid = Chosen {
         stages: [7, 0, 2, 1, 99].map(|step| StageStart { step, microbatch: 1000 }).to_vec(),
         blockings: vec![StoredBlocking { rows: 99, columns: 0, block: 0, channel_block: 77, split_channels: true }; 9],
     };
-    let mut session = Session::with_plan(&model, &image, &options, &wild).unwrap();
+    let mut session = Session::with_plan(&model, &image, &options, &invalid).unwrap();
     assert!(session.run(&images).unwrap()[0].same_bits(&again.run(&images).unwrap()[0]));
 }
 
 #[test]
-fn what_cannot_be_run_is_named() {
+fn invalid_options_are_named() {
     let (model, image) = pruned("lenet-5", 0.5);
     let fails = |options: SessionOptions| Session::new(&model, &image, &options).err().unwrap().to_string();
-    assert!(fails(SessionOptions { threads: 0, ..SessionOptions::default() }).contains("--threads 0"));
-    assert!(fails(SessionOptions { batch: 0, ..SessionOptions::default() }).contains("--batch 0"));
-    assert!(fails(SessionOptions { isa: Some("dense_abacus".into()), ..SessionOptions::default() }).contains("dense_abacus"));
+    assert!(fails(SessionOptions { threads: 0, ..SessionOptions::default() }).contains("threads 0"));
+    assert!(fails(SessionOptions { batch: 0, ..SessionOptions::default() }).contains("batch 0"));
+    assert!(fails(SessionOptions { isa: Some("abacus".into()), ..SessionOptions::default() }).contains("abacus"));
     let mut session = Session::new(&model, &image, &SessionOptions::default()).unwrap();
     assert!(session.run(&noise(vec![0, 1, 28, 28], 0)).is_err());
     assert!(session.run(&noise(vec![1, 1, 28, 27], 0)).unwrap_err().to_string().contains("28"));

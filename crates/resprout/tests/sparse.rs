@@ -1,4 +1,4 @@
-//! Sparse files: what is written is read back to the bit, and what is broken is refused.
+//! Sparse files: they read back to the bit, and broken ones are refused.
 
 use proptest::prelude::*;
 use resprout::data::{Preprocess, gaussian};
@@ -30,7 +30,7 @@ fn pruned(bytes: &[u8], sparsity: f64) -> Model {
     model
 }
 
-/// Pruned, with biases that the file never had, and with zeros that are not pruned.
+/// Pruned, with new biases and with zeros that are not pruned.
 fn repaired(bytes: &[u8], sparsity: f64) -> Model {
     let dense = onnx::parse(bytes.to_vec(), None).unwrap();
     let mut model = pruned(bytes, sparsity);
@@ -72,13 +72,13 @@ fn every_format_gives_back_what_went_in() {
             assert_eq!(small.masks, model.masks);
             let standard = onnx::parse(onnx::encode_as(&model, Storage::Sparse).unwrap(), None).unwrap();
             assert_same(&model, &standard);
-            // From every one of them into every other.
+            // From each format into each other.
             for from in [&small, &standard] {
                 assert_same(&model, &onnx::parse(onnx::encode(from).unwrap(), None).unwrap());
                 assert_same(&model, &onnx::parse(onnx::encode_as(from, Storage::Sparse).unwrap(), None).unwrap());
                 assert_same(&model, &sparse::decode(&sparse::encode(from).unwrap()).unwrap().unwrap());
             }
-            // As weights for a network that is there already.
+            // As weights of an existing network.
             let mut other = onnx::parse(bytes.to_vec(), None).unwrap();
             weights::decode_into(&mut other, &sparse::encode(&model).unwrap()).unwrap();
             assert_same(&model, &other);
@@ -92,18 +92,18 @@ fn sparse_files_are_small() {
     let model = pruned(DIGITS, 0.9);
     let parameters: usize = model.params.iter().filter_map(|(_, param)| param.f32()).map(Tensor::len).sum();
     let (dense, small) = (onnx::encode(&model).unwrap().len(), sparse::encode(&model).unwrap().len());
-    // A tenth of the values, a bit for each, and what the graph and the names take.
+    // A tenth of the values, one bit for each, the graph and the names.
     assert!(small < 4 * parameters / 5, "{small} bytes for {parameters} parameters");
     let standard = onnx::encode_as(&model, Storage::Sparse).unwrap().len();
     assert!(small < standard && standard < dense / 2, "{small}, {standard}, {dense}");
-    // Nothing sparse in it: nothing is stored sparse.
+    // A dense model has no sparse tensors.
     assert_eq!(onnx::encode_as(&onnx::parse(DIGITS.to_vec(), None).unwrap(), Storage::Sparse).unwrap(), DIGITS);
 }
 
 /// Name, type, shape and bytes.
 type Part = (String, Dtype, Vec<usize>, Vec<u8>);
 
-/// The parts of a sparse file, to be put together wrongly.
+/// The parts of a sparse file, to be assembled wrongly.
 fn parts() -> (Vec<Part>, String) {
     let bytes = sparse::encode(&pruned(DIGITS, 0.9)).unwrap();
     let header = SafeTensors::read_metadata(&bytes).unwrap().1.metadata().clone().unwrap()["resprout"].clone();
@@ -111,7 +111,7 @@ fn parts() -> (Vec<Part>, String) {
     (file.iter().map(|(name, view)| (name.into(), view.dtype(), view.shape().to_vec(), view.data().to_vec())).collect(), header)
 }
 
-fn put_together(parts: &[Part], header: &str) -> String {
+fn assemble(parts: &[Part], header: &str) -> String {
     let views = parts.iter().map(|(name, dtype, shape, data)| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
     let bytes = safetensors::serialize(views, Some(HashMap::from([("resprout".to_string(), header.to_string())]))).unwrap();
     sparse::decode(&bytes).map(|_| ()).unwrap_err().to_string()
@@ -125,35 +125,35 @@ fn parts_that_disagree_are_refused_by_name() {
     let bits = at(&parts, ".bitmask");
     let name = parts[bits].0.strip_suffix(".bitmask").unwrap().to_string();
     parts[bits].3[0] ^= 1;
-    let message = put_together(&parts, &header);
+    let message = assemble(&parts, &header);
     assert!(message.contains(&name) && message.contains("bitmask and values disagree"), "{message}");
 
     let mut parts = good.clone();
     parts[bits].3.pop();
     parts[bits].2[0] -= 1;
-    assert!(put_together(&parts, &header).contains("bytes of bitmask"));
+    assert!(assemble(&parts, &header).contains("bytes of bitmask"));
 
     let mut parts = good.clone();
     parts.remove(at(&good, ".values"));
-    assert!(put_together(&parts, &header).contains(".values"));
+    assert!(assemble(&parts, &header).contains(".values"));
 
     let mut parts = good.clone();
     parts.remove(at(&good, "resprout.graph"));
-    assert!(put_together(&parts, &header).contains("resprout.graph"));
+    assert!(assemble(&parts, &header).contains("resprout.graph"));
 
-    for (wrong, says) in [
+    for (wrong, part) in [
         (header.replace("\"version\":1", "\"version\":7"), "version 7"),
         (header.replace("\"masks\":[", "\"masks\":[\"no.such\","), "no.such"),
         (header.replacen('{', "", 1), "metadata"),
         (header.replace("\"shapes\":{", "\"shapes\":{\"huge\":[4294967296,4294967296,4294967296],"), "huge"),
     ] {
-        let message = put_together(&good, &wrong);
-        assert!(message.contains(says), "{says}: {message}");
+        let message = assemble(&good, &wrong);
+        assert!(message.contains(part), "{part}: {message}");
     }
 }
 
 #[test]
-fn sparse_initializers_that_make_no_sense_are_refused() {
+fn invalid_sparse_initializers_are_refused() {
     let model = pruned(DIGITS, 0.9);
     let bytes = onnx::encode_as(&model, Storage::Sparse).unwrap();
     let (name, mask) = model.masks.iter().next().unwrap();
@@ -176,7 +176,7 @@ fn sparse_initializers_that_make_no_sense_are_refused() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
-    /// A hostile file is an error, never a panic, an endless loop or all memory.
+    /// A hostile file is an error, and causes no panic, endless loop or huge allocation.
     #[test]
     fn broken_sparse_files_never_panic(
         standard in any::<bool>(),

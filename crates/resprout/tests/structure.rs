@@ -1,4 +1,4 @@
-//! Patterns: exact groups, coupled channels, and smaller networks that compute the same.
+//! Patterns: exact groups, coupled channels, and shrunk networks with the same outputs.
 
 use resprout::architectures::{Shape, build};
 use resprout::formats::onnx;
@@ -14,13 +14,13 @@ use resprout::tensor::Tensor;
 #[path = "../../../testdata/noise.rs"]
 mod noise;
 
-/// Relative to the largest output: the same terms in sums of another order.
+/// Relative to the largest output: the order of sums differs.
 const TOLERANCE: f32 = 1e-4;
 
 fn network(name: &str) -> Model {
     let image = (name == "mobilenet-v2").then_some([3, 64, 64]);
     let mut model = build(name, &Shape { classes: None, image }, "kaiming-out", 1).unwrap();
-    // Statistics, scales and biases that a wrong cut would mix up.
+    // Different statistics, scales and biases, so that a wrong cut changes the outputs.
     let names: Vec<String> = model.params.iter().map(|(name, _)| name.to_string()).collect();
     for name in names {
         let Some(tensor) = model.params.f32_mut(&name).filter(|tensor| tensor.shape.len() == 1) else { continue };
@@ -45,7 +45,7 @@ fn assert_same(a: &[f32], b: &[f32], what: &str) {
     assert!(off <= TOLERANCE * largest, "{what}: {off} of {largest}");
 }
 
-fn split_channels(criterion: &str, allocation: &str, sparsity: f64, macs: Option<f64>) -> PruneOptions {
+fn channels(criterion: &str, allocation: &str, sparsity: f64, macs: Option<f64>) -> PruneOptions {
     PruneOptions {
         sparsity,
         macs,
@@ -61,7 +61,7 @@ fn weights(model: &Model) -> usize {
     model.prunable(&rule).unwrap().0.iter().map(|layer| layer.len()).sum()
 }
 
-/// Prunes, shrinks, reads what was written, and returns the shares of weights: kept under the masks, and left.
+/// Prunes, shrinks, writes and reads. Returns the share of weights under the masks, and the share in the smaller network.
 fn check(model: &Model, options: &PruneOptions, images: &Tensor, what: &str) -> (f64, f64) {
     let mut masked = model.clone();
     let outcome = prune(&mut masked, options, images, &Quiet).unwrap_or_else(|e| panic!("{what}: {e}"));
@@ -97,10 +97,10 @@ fn shrunk_networks_compute_what_masked_ones_do() {
             _ => [3, 32, 32],
         };
         let images = images(image);
-        for options in [split_channels("l2", "global", 0.5, None), split_channels("l1", "uniform", 0.3, None)] {
+        for options in [channels("l2", "global", 0.5, None), channels("l1", "uniform", 0.3, None)] {
             let (kept, _) = check(&model, &options, &images, name);
-            let asked = 1.0 - options.sparsity;
-            assert!(kept <= asked && kept > asked - 0.1, "{name}: {kept} kept, {asked} asked for");
+            let density = 1.0 - options.sparsity;
+            assert!(kept <= density && kept > density - 0.1, "{name}: {kept} kept, {density} requested");
         }
     }
 }
@@ -113,7 +113,7 @@ fn every_criterion_and_allocation_prunes_channels_to_a_budget_of_operations() {
     let mut results = Vec::new();
     for criterion in CHANNEL_CRITERIA {
         for allocation in CHANNEL_ALLOCATIONS {
-            let options = split_channels(criterion.name, allocation.name, 0.0, Some(0.5));
+            let options = channels(criterion.name, allocation.name, 0.0, Some(0.5));
             let mut masked = model.clone();
             prune(&mut masked, &options, &images, &Quiet).unwrap();
             let (small, _) = shrink(&masked).unwrap();
@@ -164,20 +164,20 @@ fn n_of_every_m_stay_along_the_input_channels() {
 }
 
 #[test]
-fn what_cannot_be_is_refused() {
+fn invalid_options_are_refused() {
     let model = network("resnet-20");
     let images = images([3, 32, 32]);
     let message = |options: &PruneOptions| {
         let mut model = model.clone();
         prune(&mut model, options, &images, &Quiet).unwrap_err().to_string()
     };
-    let plain = split_channels("l2", "global", 0.5, None);
-    assert!(message(&PruneOptions { macs: Some(0.0), ..plain.clone() }).contains("--macs 0"));
+    let plain = channels("l2", "global", 0.5, None);
+    assert!(message(&PruneOptions { macs: Some(0.0), ..plain.clone() }).contains("macs 0"));
     assert!(message(&PruneOptions { macs: Some(1e-6), ..plain.clone() }).contains("are left with one channel"));
     assert!(message(&PruneOptions { sparsity: 0.9999, ..plain.clone() }).contains("are left with one channel"));
     assert!(message(&PruneOptions { criterion: "magnitude".into(), ..plain.clone() }).contains("magnitude"));
     assert!(message(&PruneOptions { allocation: "lamp".into(), ..plain.clone() }).contains("lamp"));
-    assert!(message(&PruneOptions { min_per_channel: 1, ..plain.clone() }).contains("--min-per-channel"));
+    assert!(message(&PruneOptions { min_per_channel: 1, ..plain.clone() }).contains("minimum weights per layer or channel"));
     let rule = PrunableRule { ignore: vec!["re:conv".into()], ..PrunableRule::default() };
     assert!(message(&PruneOptions { rule, ..plain.clone() }).contains("no channel can go"));
     let nothing_fits = PruneOptions { pattern: Pattern::Nm { n: 1, m: 31 }, ..PruneOptions::default() };

@@ -1,4 +1,4 @@
-//! Every row of every table on the embedded network, and what must hold for all of them.
+//! Invariants of every row of every table, on the embedded network.
 
 use proptest::prelude::*;
 use resprout::ErrorKind;
@@ -54,7 +54,7 @@ fn outputs(model: &Model, images: &Tensor, options: &PlanOptions) -> Vec<Tensor>
 }
 
 #[test]
-fn every_criterion_and_allocation_keeps_exactly_what_was_asked() {
+fn every_criterion_and_allocation_keeps_the_exact_count() {
     for criterion in CRITERIA {
         for allocation in ALLOCATIONS {
             for sparsity in [0.0, 0.3, 0.5, 0.9, 0.99] {
@@ -64,7 +64,7 @@ fn every_criterion_and_allocation_keeps_exactly_what_was_asked() {
                 let mut model = model();
                 let outcome = match prune(&mut model, &options, &images(32), &Quiet) {
                     Ok(outcome) => outcome,
-                    // The one allocation that can run out of room says so.
+                    // This allocation alone can have too few weights to remove.
                     Err(error) => {
                         assert!(
                             allocation.name == "uniform+" && sparsity > 0.9 && error.kind() == ErrorKind::Option,
@@ -74,13 +74,13 @@ fn every_criterion_and_allocation_keeps_exactly_what_was_asked() {
                     }
                 };
                 let total: usize = outcome.layers.iter().map(|layer| layer.len()).sum();
-                let asked: usize = match allocation.name {
+                let expected: usize = match allocation.name {
                     "uniform" => {
                         outcome.layers.iter().map(|l| l.len() - (sparsity * l.len() as f64).round_ties_even() as usize).sum()
                     }
                     _ => ((1.0 - sparsity) * total as f64).round_ties_even() as usize,
                 };
-                assert_eq!(outcome.kept.iter().sum::<usize>(), asked, "{place}");
+                assert_eq!(outcome.kept.iter().sum::<usize>(), expected, "{place}");
                 for (layer, &kept) in outcome.layers.iter().zip(&outcome.kept) {
                     let mask = model.masks.get(&layer.param).unwrap();
                     assert_eq!(mask.kept(), kept, "{place} {}", layer.param);
@@ -137,7 +137,7 @@ fn folding_batch_norm_and_taps_leave_the_result() {
     let unfolded = outputs(&model(), &images, &PlanOptions { fold_batch_norm: false, ..PlanOptions::default() }).swap_remove(0);
     let close = |a: &Tensor, b: &Tensor| a.data.iter().zip(&b.data).all(|(x, y)| (x - y).abs() < 1e-4);
     assert!(close(&plain, &unfolded));
-    // A tap between convolution and BatchNormalization keeps them apart and returns what is between.
+    // A tap between convolution and BatchNormalization keeps them apart and returns the value between.
     let layers = model().graph.layers;
     let conv = layers.iter().find(|layer| layer.op.name() == "Conv").unwrap().outputs[0].clone();
     let last = layers.last().unwrap().inputs[0].clone();
@@ -163,8 +163,7 @@ fn every_repair_keeps_pruned_weights_at_zero() {
     }
 }
 
-/// Running statistics measured independently: taps before each BatchNormalization of the repaired
-/// network, mean and population variance in f64.
+/// The running statistics equal independent ones: mean and population variance in f64 of taps before each BatchNormalization.
 #[test]
 fn exact_recalibration_is_a_fixed_point() {
     let images = images(150);
@@ -181,7 +180,7 @@ fn exact_recalibration_is_a_fixed_point() {
             let mean = all.iter().sum::<f64>() / all.len() as f64;
             let var = all.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / all.len() as f64;
             let stored = |index: usize| f64::from(model.weight(&norm.inputs[index]).unwrap().data[c]);
-            // f32 storage: a relative 6e-8, and the network's own f32 arithmetic.
+            // Storage in f32 has a relative error of 6e-8. The network computes in f32 too.
             assert!((stored(3) - mean).abs() <= 1e-6 * (1.0 + mean.abs()), "{} {c}", norm.name);
             assert!((stored(4) - var).abs() <= 1e-5 * var + 1e-9, "{} {c}: {} {var}", norm.name, stored(4));
         }
@@ -202,7 +201,7 @@ fn recalibration_variants_follow_their_formulas() {
     };
     let [old_mean, old_var] = first_norm(&model());
     let [mean, var] = run("bn");
-    // One batch of everything: cumulative and ema with momentum 1 store its mean and unbiased variance.
+    // With one batch of all images, cumulative and ema with momentum 1 store its mean and unbiased variance.
     let unbiased = (128 * 64) as f64 / (128 * 64 - 1) as f64;
     for text in ["bn:variant=cumulative:batch=128", "bn:variant=ema:batch=128:momentum=1"] {
         let [m, v] = run(text);
@@ -220,7 +219,7 @@ fn recalibration_variants_follow_their_formulas() {
         assert!((kept_m[c] - (0.9 * old_mean[c] + 0.1 * mean[c])).abs() < 1e-5, "channel {c}");
         assert!((kept_v[c] - (0.9 * old_var[c] + 0.1 * var[c] * unbiased)).abs() < 1e-4 * (1.0 + var[c]), "channel {c}");
     }
-    // Two batches: the mean of both, and the variance between them is lost.
+    // With two batches the mean is that of both, and the variance between them is lost.
     let [halves_mean, halves_var] = run("bn:variant=cumulative:batch=64");
     let biased = (64 * 64 - 1) as f64 / (64 * 64) as f64;
     assert!((0..16).all(|c| (halves_mean[c] - mean[c]).abs() < 1e-5 && halves_var[c] * biased <= var[c] + 1e-6));
@@ -279,10 +278,10 @@ fn overrides_floors_and_ignore_lists() {
     for (options, part) in [
         (PruneOptions { layers: vec![("nowhere".into(), 0.5)], ..base.clone() }, "no prunable layer or weight has this name"),
         (PruneOptions { layers: vec![("re:(".into(), 0.5)], ..base.clone() }, "regular expression"),
-        (PruneOptions { layers: vec![("fc".into(), f64::NAN)], ..base.clone() }, "--layer fc= NaN"),
-        (PruneOptions { allocation: "erk".into(), layers: vec![("re:layer3".into(), 0.0)], ..base.clone() }, "asks for"),
-        (PruneOptions { min_per_layer: 10_000, ..base.clone() }, "the floors ask for"),
-        (PruneOptions { sparsity: 0.999, min_per_channel: 9, ..base.clone() }, "the floors ask for"),
+        (PruneOptions { layers: vec![("fc".into(), f64::NAN)], ..base.clone() }, "layer \"fc\": sparsity NaN"),
+        (PruneOptions { allocation: "erk".into(), layers: vec![("re:layer3".into(), 0.0)], ..base.clone() }, "needs"),
+        (PruneOptions { min_per_layer: 10_000, ..base.clone() }, "the floors need"),
+        (PruneOptions { sparsity: 0.999, min_per_channel: 9, ..base.clone() }, "the floors need"),
         (
             PruneOptions {
                 rule: resprout::model::PrunableRule { ignore: vec!["re:.".into()], include_grouped: true },
@@ -311,7 +310,7 @@ fn an_earlier_mask_stays() {
             "{name}: a pruned weight came back"
         );
     }
-    // A lower sparsity cannot bring anything back either.
+    // A lower sparsity brings no weight back.
     let outcome = prune(&mut twice, &random(0.3), &no_images(), &Quiet).unwrap();
     assert_eq!(outcome.kept.iter().sum::<usize>(), (0.2 * total as f64).round_ties_even() as usize);
 }
@@ -350,27 +349,27 @@ fn effective_counts_find_paths_that_lead_nowhere() {
     let index = |name: &str| layers.iter().position(|layer| layer.param == name).unwrap();
     let dense = effective_counts(&model, &layers);
     assert!(layers.iter().zip(&dense).all(|(layer, &count)| count == layer.len()));
-    // Output channel 3 of the block's first convolution dies: its readers in the second are useless...
+    // Without output channel 3 of the block's first convolution, its readers in the second are useless.
     model.params.f32_mut("layer1.conv1.weight").unwrap().data[3 * 144..4 * 144].fill(0.0);
     let counts = effective_counts(&model, &layers);
     assert_eq!(counts[index("layer1.conv2.weight")], 16 * 16 * 9 - 16 * 9);
-    // ...and if nobody reads channel 5 there, the weights that make it are useless.
+    // Without readers of channel 5, the weights that write it are useless.
     let second = model.params.f32_mut("layer1.conv2.weight").unwrap();
     (0..16).for_each(|out| second.data[(out * 16 + 5) * 9..][..9].fill(0.0));
     let counts = effective_counts(&model, &layers);
     assert_eq!(counts[index("layer1.conv1.weight")], 14 * 144);
-    // The residual sum behind keeps everything else alive.
+    // The residual sum keeps everything else alive.
     assert_eq!(counts[index("layer2.conv1.weight")], layers[index("layer2.conv1.weight")].len());
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
-    /// A hostile file is an error, never a panic, an endless loop or all memory.
+    /// A hostile file is an error, and causes no panic, endless loop or huge allocation.
     #[test]
     fn broken_models_never_panic(cut in 0usize..4000, flips in prop::collection::vec((0usize..319_050, any::<u8>()), 0..6), head in any::<bool>()) {
         let mut bytes = MODEL.to_vec();
         for (at, value) in flips {
-            // The graph's structure is at the end of the file's nodes, which come first.
+            // The first bytes of the file hold the nodes of the graph.
             bytes[if head { at % 6000 } else { at }] = value;
         }
         bytes.truncate(bytes.len() - if cut > 2000 { cut } else { 0 });

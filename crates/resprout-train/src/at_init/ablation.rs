@@ -1,6 +1,7 @@
-//! Sanity checks of pruning at initialisation: what of a mask carries the result, and what could be any other.
+//! Sanity checks of pruning at initialisation: which property of a mask carries the result.
 
-use super::{Input, Method, Scores, prune_at_init};
+use super::method::{Input, Method, Scores};
+use super::prune::prune_at_init;
 use crate::error::option;
 use resprout::Result;
 use resprout::architectures::redraw;
@@ -11,10 +12,10 @@ use resprout::random::SplitMix64;
 use resprout::select;
 use resprout::table::{self, Entry};
 
-/// Stream of random numbers that neither weights nor batches use.
+/// A stream of random numbers that neither weights nor batches use.
 const SHUFFLE: u64 = 1 << 40;
 
-/// What one pruning at initialisation is done with.
+/// The parameters of one pruning at initialisation.
 pub struct Pruning<'a> {
     /// How weights are scored.
     pub method: &'a Method,
@@ -22,15 +23,15 @@ pub struct Pruning<'a> {
     pub options: &'a PruneOptions,
     /// Images, device, seed.
     pub input: &'a Input<'a>,
-    /// How weights are drawn anew (a row of the initialisations).
+    /// How weights are drawn again (a row of the initialisations).
     pub init: &'a str,
 }
 
 type Run = fn(&mut Model, &Pruning, &dyn Progress) -> Result<Scores>;
 
-/// A check: what is done with the masks that a method finds.
+/// A check: a change to the masks that a method finds.
 pub struct Ablation {
-    /// Whether the network must come with weights of its own: fresh ones would make it the plain method.
+    /// Whether it needs trained weights: with fresh ones it equals the plain method.
     pub needs_weights: bool,
     run: Run,
 }
@@ -76,19 +77,19 @@ pub static ABLATIONS: &[Entry<Ablation>] = &[
     },
 ];
 
-/// The check that a name names.
+/// Finds a check by its name.
 pub fn find(name: &str) -> Result<&'static Ablation> {
-    table::find(ABLATIONS, "--ablation", name).map(|(entry, _)| &entry.build)
+    table::find(ABLATIONS, "ablation", name).map(|(entry, _)| &entry.build)
 }
 
 impl Ablation {
-    /// Fails where the check makes no sense: without pruning, or without weights that it is about.
+    /// Fails if the check lacks a pruning or trained weights.
     pub fn check(&self, name: &str, pruned: bool, with_weights: bool) -> Result<()> {
         if name != "none" && !pruned {
-            return Err(option(format!("--ablation {name}: goes with --prune-at-init, and there is none")));
+            return Err(option(format!("ablation {name}: goes with pruning at initialisation, and there is none")));
         }
         if self.needs_weights && !with_weights {
-            return Err(option(format!("--ablation {name}: needs trained weights, and the network's are fresh")));
+            return Err(option(format!("ablation {name}: needs trained weights, and the network's are fresh")));
         }
         Ok(())
     }
@@ -115,7 +116,7 @@ fn original(model: &mut Model, pruning: &Pruning, progress: &dyn Progress) -> Re
     let before = model.clone();
     let scores = pruning.prune(model, progress)?;
     let masks = std::mem::take(&mut model.masks);
-    put(model, before, masks);
+    restore(model, before, masks);
     Ok(scores)
 }
 
@@ -128,7 +129,7 @@ fn shuffle(model: &mut Model, pruning: &Pruning, progress: &dyn Progress) -> Res
         SplitMix64::new(pruning.input.seed, SHUFFLE + index as u64).shuffle(&mut kept);
         masks.insert(name.to_string(), Mask(kept));
     }
-    put(model, before, masks);
+    restore(model, before, masks);
     Ok(scores)
 }
 
@@ -145,7 +146,8 @@ fn ratios(model: &mut Model, pruning: &Pruning, progress: &dyn Progress) -> Resu
     Ok(scores)
 }
 
-fn put(model: &mut Model, before: Model, masks: MaskTable) {
+/// Restores the weights from before, under new masks.
+fn restore(model: &mut Model, before: Model, masks: MaskTable) {
     *model = before;
     model.masks = masks;
     model.apply_masks();

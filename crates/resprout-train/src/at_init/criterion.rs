@@ -1,6 +1,6 @@
-//! Criteria that look at the weights alone: magnitude, and the random control.
+//! Criteria of the weights alone: magnitude, and the random control.
 
-use super::{Build, Input, Method, Score, Scores};
+use super::method::{Build, Input, Method, Score, Scores};
 use resprout::Result;
 use resprout::criteria::{CRITERIA, ScoreInput};
 use resprout::model::{Model, Prunable};
@@ -26,12 +26,12 @@ fn method(criterion: &'static str, sparsity: f64) -> Method {
     Method { rounds: vec![sparsity], returns: false, batches: 0, score: Box::new(ByCriterion(criterion)) }
 }
 
-/// A row of the core's criteria.
+/// A row of the pruning library's criteria.
 struct ByCriterion(&'static str);
 
 impl Score for ByCriterion {
     fn score(&self, model: &Model, _: &Model, layers: &[Prunable], input: &Input) -> Result<Scores> {
-        let (entry, options) = table::find(CRITERIA, "--criterion", self.0)?;
+        let (entry, options) = table::find(CRITERIA, "criterion", self.0)?;
         let criterion = (entry.build)(&options, input.seed)?;
         let score = |(index, layer): (usize, &Prunable)| {
             let weights = &model.weight(&layer.param)?.data;

@@ -1,15 +1,16 @@
-//! Gradient flow: the weights whose removal would take most of it stay.
+//! GraSP: keeps the weights whose removal would reduce the gradient flow most.
 
-use super::{BATCHES, Build, Input, Method, Score, Scores, mean_gradients_with, whole};
+use super::gradients::mean_gradients_with;
+use super::method::{BATCHES, Build, Input, Method, Score, Scores, positive};
 use crate::error::data;
 use crate::engine::{Gates, Hold};
 use resprout::Result;
 use resprout::model::{Model, Prunable};
 use resprout::table::{Entry, OptionSpec};
 
-/// Steps that are tried, as shares of the weights' norm. The engine has no second derivatives: `H g` is a
-/// central difference, wrong by the third derivative where the step is long and by rounding where it is short.
-/// Activations are held: see [`crate::engine::Gates`].
+/// The candidate steps of the finite difference, as shares of the weights' norm. The engine has no second derivatives, so `H
+/// g` is a central difference. Long steps add the third derivative, short ones rounding. Activations are held: see
+/// [`crate::engine::Gates`].
 const STEPS: [f64; 5] = [3e-2, 1e-2, 3e-3, 1e-3, 3e-4];
 
 pub(super) const ENTRY: Entry<Build> = Entry {
@@ -20,7 +21,7 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     build: |options, sparsity| {
         let temperature = options.parse("temperature", "a number above 0", |&t: &f64| t > 0.0 && t.is_finite())?;
         let score = Box::new(Grasp { temperature });
-        Ok(Method { rounds: vec![sparsity], returns: false, batches: whole(options, "batches")?, score })
+        Ok(Method { rounds: vec![sparsity], returns: false, batches: positive(options, "batches")?, score })
     },
 };
 
@@ -39,7 +40,7 @@ impl Score for Grasp {
     }
 }
 
-/// `H g`, and by how much (relative to its norm) the two best steps disagree about it.
+/// `H g`, and the distance between its two best estimates, relative to its norm.
 fn hessian_gradient(model: &Model, layers: &[Prunable], input: &Input, temperature: f64) -> Result<(Scores, f64)> {
     let mut gates: Vec<Gates> = input.batches.iter().map(|_| Gates::default()).collect();
     let mut noted = gates.iter_mut();
@@ -47,7 +48,7 @@ fn hessian_gradient(model: &Model, layers: &[Prunable], input: &Input, temperatu
     let around = Around { model, layers, input, temperature, gates: &gates };
     let length = norm(&gradient);
     if length == 0.0 {
-        return Err(data("--prune-at-init grasp: the gradient is zero, and has no flow to preserve"));
+        return Err(data("pruning at initialisation grasp: the gradient is zero, and has no flow to preserve"));
     }
     let mut squares = 0.0;
     for name in gradient.keys() {
@@ -58,10 +59,10 @@ fn hessian_gradient(model: &Model, layers: &[Prunable], input: &Input, temperatu
     let mut best = (last.clone(), f64::INFINITY);
     for step in &STEPS[1..] {
         let next = around.difference(&gradient, step * unit)?;
-        let apart = distance(&last, &next) / norm(&next);
-        // Two steps that agree are both short enough and long enough.
-        if apart < best.1 {
-            best = (next.clone(), apart);
+        let error = distance(&last, &next) / norm(&next);
+        // Two steps that agree are neither too short nor too long.
+        if error < best.1 {
+            best = (next.clone(), error);
         }
         last = next;
     }
@@ -113,7 +114,7 @@ mod tests {
     use resprout::random::SplitMix64;
     use resprout::tensor::Tensor;
 
-    /// With activations free, steps do not agree at all: every one of them meets other jumps.
+    /// With free activations no two steps agree, because each crosses other jumps.
     #[test]
     fn two_steps_agree_about_the_product() {
         let model = build("resnet-20", &Shape { classes: None, image: None }, "kaiming-in", 1).unwrap();
@@ -122,7 +123,7 @@ mod tests {
         let values = (0..16 * 3072).map(|_| random.next_normal() as f32).collect();
         let batches = [(Tensor::new(vec![16, 3, 32, 32], values), (0..16).map(|i| i % 10).collect())];
         let input = Input { batches: &batches, image: [3, 32, 32], device: "cpu", seed: 0 };
-        let (product, apart) = hessian_gradient(&model, &layers, &input, 200.0).unwrap();
-        assert!(apart < 1e-2 && norm(&product) > 0.0, "{apart}");
+        let (product, error) = hessian_gradient(&model, &layers, &input, 200.0).unwrap();
+        assert!(error < 1e-2 && norm(&product) > 0.0, "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! Connection sensitivity: SNIP, iterative SNIP and FORCE.
 
-use super::{BATCHES, Build, Input, Method, ROUNDS, SCHEDULE, Score, Scores, mean_gradients, rounds, whole};
+use super::gradients::mean_gradients;
+use super::method::{BATCHES, Build, Input, Method, ROUNDS, SCHEDULE, Score, Scores, positive, rounds};
 use resprout::Result;
 use resprout::model::{Model, Prunable};
 use resprout::table::{Entry, Options};
@@ -29,9 +30,9 @@ pub(super) const FORCE: Entry<Build> = Entry {
     build: |options, sparsity| method(options, rounds(options, sparsity)?, true),
 };
 
-/// Weights can only come back if they are scored by what they were.
+/// Weights that may come back are scored by the weights from before the pruning.
 fn method(options: &Options, rounds: Vec<f64>, returns: bool) -> Result<Method> {
-    let batches = whole(options, "batches")?;
+    let batches = positive(options, "batches")?;
     Ok(Method { rounds, returns, batches, score: Box::new(Sensitivity { of_fresh: returns }) })
 }
 

@@ -1,6 +1,6 @@
 //! Synaptic flow: SynFlow and ReSynFlow.
 
-use super::{Build, Input, Method, SCHEDULE, Score, Scores, rounds};
+use super::method::{Build, Input, Method, SCHEDULE, Score, Scores, rounds};
 use crate::device;
 use crate::engine::TrainProgram;
 use crate::parameters::Parameters;
@@ -55,7 +55,7 @@ impl Score for Flow {
                     let pairs = gradient.iter().zip(weights);
                     pairs.map(|(&gradient, &weight)| (f64::from(gradient) * f64::from(weight)).abs()).collect()
                 }
-                // Nothing flows through what the output does not depend on.
+                // A parameter that the output does not depend on has no flow.
                 None => vec![0.0; layer.len()],
             };
             Ok((layer.param.clone(), scores))

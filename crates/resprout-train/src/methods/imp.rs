@@ -1,6 +1,6 @@
 //! Iterative magnitude pruning with rewinding: the lottery ticket procedure.
 
-use super::{Before, Build, TrainSegment, plain};
+use super::segment::{Before, Build, TrainSegment, plain};
 use crate::error::option;
 use resprout::table::{Entry, OptionSpec};
 
@@ -16,22 +16,22 @@ pub(super) const ENTRY: Entry<Build> = Entry {
             default: "0",
         },
     ],
-    build: |options, ask| {
-        let levels: usize = options.parse("levels", "a whole number from 1 on", |&levels| levels > 0)?;
-        let each = ask.epochs / (levels + 1);
+    build: |options, request| {
+        let levels: usize = options.parse("levels", "an integer from 1 on", |&levels| levels > 0)?;
+        let each = request.epochs / (levels + 1);
         if each == 0 {
             return Err(option(format!(
-                "--method imp: {levels} levels are {} trainings, and there are {} epochs for all of them",
+                "method imp: {levels} levels are {} trainings, and there are {} epochs for all of them",
                 levels + 1,
-                ask.epochs
+                request.epochs
             )));
         }
-        let first = ask.epochs - levels * each;
+        let first = request.epochs - levels * each;
         let to: f64 = options.parse("rewind", "a number of epochs within a level", |to| (0.0..each as f64).contains(to))?;
         let mut segments = vec![plain(first)];
         for level in 1..=levels {
-            let kept = (1.0 - ask.sparsity).powf(level as f64 / levels as f64);
-            let sparsity = if level == levels { ask.sparsity } else { 1.0 - kept };
+            let kept = (1.0 - request.sparsity).powf(level as f64 / levels as f64);
+            let sparsity = if level == levels { request.sparsity } else { 1.0 - kept };
             segments.push(TrainSegment { before: Before::PruneAndRewind { sparsity, to }, ..plain(each) });
         }
         Ok(segments)

@@ -1,6 +1,6 @@
 //! Training, one pruning, and fine-tuning.
 
-use super::{Before, Build, TrainSegment, plain};
+use super::segment::{Before, Build, TrainSegment, plain};
 use crate::error::option;
 use resprout::table::{Entry, OptionSpec};
 
@@ -12,12 +12,13 @@ pub(super) const ENTRY: Entry<Build> = Entry {
         OptionSpec { name: "at", about: "share of the epochs before the pruning, in (0, 1)", default: "0.6" },
         OptionSpec { name: "rate", about: "factor of the learning rate in fine-tuning, above 0", default: "0.1" },
     ],
-    build: |options, ask| {
+    build: |options, request| {
         let at: f64 = options.parse("at", "a number in (0, 1)", |&at| at > 0.0 && at < 1.0)?;
         let rate: f64 = options.parse("rate", "a number above 0", |&r: &f64| r > 0.0 && r.is_finite())?;
-        let dense = ((at * ask.epochs as f64).round() as usize).max(1);
-        let rest = ask.epochs.checked_sub(dense).filter(|&rest| rest > 0);
-        let rest = rest.ok_or_else(|| option(format!("--method one-shot: {} epochs leave none for fine-tuning", ask.epochs)))?;
-        Ok(vec![plain(dense), TrainSegment { rate, before: Before::Prune(ask.sparsity), ..plain(rest) }])
+        let dense = ((at * request.epochs as f64).round() as usize).max(1);
+        let rest = request.epochs.checked_sub(dense).filter(|&rest| rest > 0);
+        let rest =
+            rest.ok_or_else(|| option(format!("method one-shot: {} epochs leave none for fine-tuning", request.epochs)))?;
+        Ok(vec![plain(dense), TrainSegment { rate, before: Before::Prune(request.sparsity), ..plain(rest) }])
     },
 };

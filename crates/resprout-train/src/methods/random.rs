@@ -1,6 +1,6 @@
 //! Pruning at random before training.
 
-use super::{Before, Build, TrainSegment, plain};
+use super::segment::{Before, Build, TrainSegment, plain};
 use resprout::table::Entry;
 
 pub(super) const ENTRY: Entry<Build> = Entry {
@@ -8,5 +8,5 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     about: "random weights are pruned before training, as many per layer as the allocation says",
     paper: "the control that every method must beat",
     options: &[],
-    build: |_, ask| Ok(vec![TrainSegment { before: Before::PruneAtRandom(ask.sparsity), ..plain(ask.epochs) }]),
+    build: |_, request| Ok(vec![TrainSegment { before: Before::PruneAtRandom(request.sparsity), ..plain(request.epochs) }]),
 };

@@ -56,24 +56,23 @@ impl Erk {
 
 /// `d_l = min(1, eps * raw_l)` with `sum d_l n_l = density * sum n_l`.
 ///
-/// All layers that share the largest raw density are capped together, so every pass makes progress.
-/// The capped layers never hold more than is to be kept: a layer is capped only when its share
-/// `eps * raw_l * n_l` exceeds its size `n_l`, so what is left for the others grows with each cap.
+/// Every pass caps all layers that share the largest raw density, so the loop ends. A layer is capped only
+/// if its share `eps * raw_l * n_l` exceeds its size `n_l`. So each cap leaves more for the others, and the budget holds.
 fn solve(sizes: &[f64], raw: &[f64], density: f64) -> Vec<f64> {
     let mut capped = vec![false; sizes.len()];
     loop {
         let capped_size: f64 = (0..sizes.len()).filter(|&i| capped[i]).map(|i| sizes[i]).sum();
-        let room = density * sizes.iter().sum::<f64>() - capped_size;
+        let budget = density * sizes.iter().sum::<f64>() - capped_size;
         let open = || (0..sizes.len()).filter(|&i| !capped[i]);
         let weight: f64 = open().map(|i| raw[i] * sizes[i]).sum();
         let largest = open().map(|i| raw[i]).fold(0.0, f64::max);
-        // Everything may be capped at sparsity 0; then there is nothing to divide by.
-        let epsilon = if weight > 0.0 { room / weight } else { 0.0 };
+        // At sparsity 0 all layers may be capped, and the divisor is 0.
+        let epsilon = if weight > 0.0 { budget / weight } else { 0.0 };
         if epsilon * largest <= 1.0 {
             return (0..sizes.len()).map(|i| if capped[i] { 1.0 } else { epsilon * raw[i] }).collect();
         }
-        let newly: Vec<usize> = open().filter(|&i| raw[i] == largest).collect();
-        newly.into_iter().for_each(|i| capped[i] = true);
+        let densest: Vec<usize> = open().filter(|&i| raw[i] == largest).collect();
+        densest.into_iter().for_each(|i| capped[i] = true);
     }
 }
 
@@ -81,7 +80,7 @@ fn solve(sizes: &[f64], raw: &[f64], density: f64) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    /// ResNet-18 with a 3x3 stem, 1x1 projections and a classifier for `classes`: prunable shapes.
+    /// The prunable shapes of ResNet-18 with a 3x3 stem, 1x1 projections and a classifier for `classes`.
     fn resnet18(classes: usize) -> Vec<Vec<usize>> {
         let mut shapes = vec![vec![64, 3, 3, 3]];
         for (i, width) in [64usize, 128, 256, 512].into_iter().enumerate() {

@@ -13,7 +13,7 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     build: |_| Ok(Box::new(Global)),
 };
 
-/// The highest scores of all layers together.
+/// The highest scores over all layers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Global;
 

@@ -25,7 +25,7 @@ impl Allocation for Lamp {
     }
 }
 
-/// A layer's scores of LAMP, from the lowest to the highest: how many of them stay does not depend on their order.
+/// The LAMP scores of a layer in ascending order. The number that stays does not depend on the order.
 struct Ranked<'a>(&'a dyn ScoreList);
 
 impl ScoreList for Ranked<'_> {
@@ -41,15 +41,15 @@ impl ScoreList for Ranked<'_> {
     }
 }
 
-/// Ascending scores become their squares relative to the sum of all from there on. The sum runs from the largest score
-/// down, in f64: subtracting a prefix from the total would cancel exactly where it matters most. Of equal scores the
+/// Replaces each ascending score by its square, relative to the sum of squares from there on. The sum runs down from the
+/// largest score, in f64: a prefix subtracted from the total would cancel where precision matters most. Of equal scores the
 /// earlier has the larger sum.
 fn relative(ascending: &mut [f64]) {
     let mut suffix = 0.0;
     for score in ascending.iter_mut().rev() {
         let square = *score * *score;
         suffix += square;
-        // An all-zero layer has nothing worth keeping.
+        // All scores of an all-zero layer are 0.
         *score = if suffix > 0.0 { square / suffix } else { 0.0 };
     }
 }

@@ -16,7 +16,7 @@ pub(super) const ENTRY: Entry<Build> = Entry {
 /// The last layer keeps at least this share.
 const LAST_SHARE: f64 = 0.2;
 
-/// The row `uniform+`.
+/// Uniform, except for a dense first convolution and a floor for the last layer (Gale et al., 2019).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UniformPlus;
 
@@ -31,7 +31,7 @@ impl Allocation for UniformPlus {
         let rest: usize = sizes[start..].iter().sum();
         let floor = (LAST_SHARE * sizes[last] as f64).round_ties_even() as usize;
         let share = removed as f64 / rest.max(1) as f64;
-        // All of it evenly, unless that leaves too little of the last layer.
+        // Evenly, unless the last layer would fall below its floor.
         let last_kept = ((1.0 - share) * sizes[last] as f64).round_ties_even();
         let (end, to_remove) =
             if last_kept < floor as f64 { (last, removed.saturating_sub(sizes[last] - floor)) } else { (last + 1, removed) };
@@ -42,9 +42,9 @@ impl Allocation for UniformPlus {
             )));
         }
         let shares: Vec<f64> = sizes[start..end].iter().map(|&n| n as f64 * to_remove as f64 / open.max(1) as f64).collect();
-        let cuts = largest_remainder(&shares, to_remove);
+        let removals = largest_remainder(&shares, to_remove);
         let mut kept = sizes.clone();
-        kept[start..end].iter_mut().zip(cuts).for_each(|(n, cut)| *n -= cut);
+        kept[start..end].iter_mut().zip(removals).for_each(|(n, removal)| *n -= removal);
         if end == last {
             kept[last] = floor;
         }
@@ -65,9 +65,9 @@ mod tests {
 
     #[test]
     fn first_dense_last_a_fifth() {
-        // f = 45 / 90 = 0.5 leaves 10 of the last 20: no floor needed.
+        // f = 45 / 90 = 0.5 leaves 10 of the last 20, above the floor.
         assert_eq!(allocate(0.45, 55).unwrap(), [10, 35, 10]);
-        // f = 80 / 90 would leave 2 of the last 20: it keeps 4, the middle gives 64.
+        // f = 80 / 90 would leave 2 of the last 20. It keeps 4, and the middle loses 64.
         assert_eq!(allocate(0.8, 20).unwrap(), [10, 6, 4]);
         assert!(allocate(0.9, 10).is_err(), "10 + 4 are more than 10");
     }

@@ -1,4 +1,4 @@
-//! The layers that architectures are made of, with fresh weights.
+//! The building blocks of architectures, with fresh weights.
 
 use crate::error::{Error, Result};
 use crate::formats::onnx::{Attribute, GraphBuilder};
@@ -9,15 +9,15 @@ use crate::random::SplitMix64;
 use crate::table::{self, Entry};
 use crate::tensor::Tensor;
 
-/// How weights start: the standard deviation from fan-in and fan-out.
+/// An initialisation: the standard deviation of weights by fan-in and fan-out.
 pub struct Init {
     deviation: fn(fan_in: f64, fan_out: f64) -> f64,
-    /// What is done to the whole network then.
+    /// A change to the whole network afterwards.
     pub(super) repair: Option<Lipschitz>,
 }
 
-/// All initialisations. Weights are drawn from the normal distribution; weights of linear layers from
-/// the uniform one of `±1/√fan_in` where a row does not say otherwise; biases likewise.
+/// All initialisations. Weights are drawn from the normal distribution. Weights of linear layers and all biases are drawn
+/// from the uniform distribution on `±1/√fan_in`.
 pub static INITS: &[Entry<Init>] = &[
     Entry {
         name: "kaiming-out",
@@ -62,9 +62,9 @@ fn uniform(shape: Vec<usize>, bound: f64, random: &mut SplitMix64) -> Tensor {
     Tensor::new(shape, (0..count).map(|_| ((2.0 * random.next_f64() - 1.0) * bound) as f32).collect())
 }
 
-/// Draws all weights and biases of a network anew, and resets its batch normalisations. Masks stay, and count.
+/// Draws all weights and biases of a network again, and resets its batch normalisations. Masks still apply.
 pub fn redraw(model: &mut Model, init: &str, seed: u64) -> Result<()> {
-    let (init, _) = table::find(INITS, "--init", init)?;
+    let (init, _) = table::find(INITS, "initialisation", init)?;
     let mut stream = 0;
     let mut random = || {
         stream += 1;
@@ -110,15 +110,28 @@ pub fn redraw(model: &mut Model, init: &str, seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// A value on its way: its name and its shape without the batch.
+/// A value of the network under construction: its name and its shape without the batch.
 #[derive(Clone, Debug)]
 pub struct Value {
     /// Name of the value.
     pub name: String,
     /// Channels.
     pub channels: usize,
-    /// Height and width; `[1, 1]` behind a flattening.
+    /// Height and width; `[1, 1]` after a flattening.
     pub size: [usize; 2],
+}
+
+/// Adds the layers of a network for `classes` classes, and returns the name of the output.
+pub type Build = fn(&mut Net, classes: usize) -> Result<String>;
+
+/// An architecture: the default image and number of classes, and the layers.
+pub struct Architecture {
+    /// Channels, height and width.
+    pub image: [usize; 3],
+    /// Classes.
+    pub classes: usize,
+    /// Adds the layers and returns the name of the output.
+    pub layers: Build,
 }
 
 /// A network under construction.
@@ -127,7 +140,7 @@ pub struct Net {
     image: [usize; 3],
     init: &'static Init,
     seed: u64,
-    /// Parameters drawn so far: each has its own stream of random numbers.
+    /// The number of drawn parameters. Each has its own stream of random numbers.
     drawn: u64,
 }
 
@@ -136,14 +149,14 @@ pub struct Net {
 pub struct Window {
     /// Side of the kernel.
     pub kernel: usize,
-    /// Step.
+    /// Stride.
     pub stride: usize,
-    /// Border on every side.
+    /// Padding on every side.
     pub pad: usize,
 }
 
 impl Window {
-    /// Kernel, stride and border.
+    /// Kernel, stride and padding.
     pub const fn new(kernel: usize, stride: usize, pad: usize) -> Window {
         Window { kernel, stride, pad }
     }
@@ -151,11 +164,11 @@ impl Window {
     fn out(&self, size: [usize; 2]) -> Result<[usize; 2]> {
         let mut out = [0; 2];
         for axis in 0..2 {
-            let room = (size[axis] + 2 * self.pad).checked_sub(self.kernel);
-            let room = room.ok_or_else(|| {
+            let span = (size[axis] + 2 * self.pad).checked_sub(self.kernel);
+            let span = span.ok_or_else(|| {
                 Error::option(format!("the image is too small: {size:?} pixels before a window of {}", self.kernel))
             })?;
-            out[axis] = room / self.stride + 1;
+            out[axis] = span / self.stride + 1;
         }
         Ok(out)
     }
@@ -198,11 +211,11 @@ impl Net {
         self.builder.tensor(name, &Tensor::vector(vec![value; channels]));
     }
 
-    /// Convolution `NAME.weight`, with `NAME.bias` if asked for.
+    /// Convolution `NAME.weight`, with `NAME.bias` if `bias`.
     pub fn conv(&mut self, x: &Value, name: &str, channels: usize, window: Window, groups: usize, bias: bool) -> Result<Value> {
         let shape = vec![channels, x.channels / groups, window.kernel, window.kernel];
         let area = (window.kernel * window.kernel) as f64;
-        // Fan-out as torch counts it: the output channels of all groups.
+        // torch counts the output channels of all groups as fan-out.
         let (fan_in, fan_out) = (shape[1] as f64 * area, channels as f64 * area);
         let weight = normal(shape, (self.init.deviation)(fan_in, fan_out), &mut self.random());
         let (weight_name, bias_name) = (format!("{name}.weight"), format!("{name}.bias"));
@@ -252,7 +265,7 @@ impl Net {
         Value { name, ..a.clone() }
     }
 
-    /// Channels of several values, one behind the other.
+    /// The channels of several values, concatenated.
     pub fn concat(&mut self, values: &[Value], name: &str) -> Value {
         let names: Vec<&str> = values.iter().map(|value| value.name.as_str()).collect();
         let name = self.builder.node("Concat", name, &names, &[("axis", Attribute::Int(1))]);
@@ -281,7 +294,7 @@ impl Net {
         Value { name, channels: x.channels, size: [1, 1] }
     }
 
-    /// To one row per image.
+    /// One row per image.
     pub fn flatten(&mut self, x: &Value, name: &str) -> Value {
         let name = self.builder.node("Flatten", name, &[&x.name], &[("axis", Attribute::Int(1))]);
         Value { name, channels: x.channels * x.size[0] * x.size[1], size: [1, 1] }
@@ -299,7 +312,7 @@ impl Net {
         Value { name, channels: outputs, size: [1, 1] }
     }
 
-    /// A shortcut without weights: every second pixel, and zero channels on both sides.
+    /// A shortcut without weights: every second pixel, padded with zero channels on both sides.
     pub fn pad_shortcut(&mut self, x: &Value, name: &str, channels: usize) -> Value {
         let names = ["starts", "ends", "axes", "steps"].map(|part| format!("shortcut.{part}"));
         if !self.builder.has_tensor(&names[0]) {

@@ -1,7 +1,6 @@
 //! DenseNet-121 with torchvision's names.
 
-use super::Architecture;
-use super::build::{Net, Value, Window};
+use super::build::{Architecture, Net, Value, Window};
 use crate::error::Result;
 use crate::table::Entry;
 
@@ -24,7 +23,7 @@ pub(super) const DENSENET_121_CIFAR: Entry<Architecture> = Entry {
 };
 
 const GROWTH: usize = 32;
-/// Channels of a layer's first convolution, in growths.
+/// Channels of a layer's first convolution, in units of `GROWTH`.
 const WIDTH: usize = 4;
 
 fn layers(net: &mut Net, small: bool, classes: usize) -> Result<String> {
@@ -52,7 +51,7 @@ fn layers(net: &mut Net, small: bool, classes: usize) -> Result<String> {
     Ok(net.linear(&x, "classifier", classes).name)
 }
 
-/// Every layer reads the outputs of all before it.
+/// A block in which every layer reads the outputs of all earlier ones.
 fn dense_block(net: &mut Net, x: Value, name: &str, count: usize) -> Result<Value> {
     let mut outputs = vec![x];
     for layer in 1..=count {

@@ -1,7 +1,6 @@
-//! LeNet-300-100 and LeNet-5 as the pruning literature uses them.
+//! LeNet-300-100 and LeNet-5 in the form of the pruning literature.
 
-use super::Architecture;
-use super::build::{Net, Window};
+use super::build::{Architecture, Net, Window};
 use crate::error::Result;
 use crate::table::Entry;
 

@@ -1,7 +1,6 @@
 //! MobileNetV2 with torchvision's names.
 
-use super::Architecture;
-use super::build::{Net, Value, Window};
+use super::build::{Architecture, Net, Value, Window};
 use crate::error::Result;
 use crate::table::Entry;
 

@@ -1,5 +1,5 @@
-//! Networks built from a name: parameters are called as in torchvision, or in the repository that a
-//! row cites, so that their weights can be read.
+//! Networks built from a name. Parameters have the names of torchvision, or of the repository that a row cites, so that its
+//! weights can be read.
 
 mod build;
 mod densenet;
@@ -13,30 +13,17 @@ use crate::lipschitz;
 use crate::model::Model;
 use crate::table::{self, Entry};
 
-pub use build::{INITS, Init, redraw};
+pub use build::{Architecture, Build, INITS, Init, redraw};
 #[cfg(test)]
 pub(crate) use build::{Net, Window};
 
-/// What a network is built for.
+/// The classes and images that a network is built for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Classes, or the architecture's usual number.
+    /// Classes; the architecture's default if `None`.
     pub classes: Option<usize>,
-    /// Channels, height and width of an image, or the architecture's usual ones.
+    /// Channels, height and width of an image; the architecture's default if `None`.
     pub image: Option<[usize; 3]>,
-}
-
-/// Builds a network.
-pub type Build = fn(&mut build::Net, classes: usize) -> Result<String>;
-
-/// How a row builds: the usual image and number of classes, and the layers.
-pub struct Architecture {
-    /// Channels, height and width.
-    pub image: [usize; 3],
-    /// Classes.
-    pub classes: usize,
-    /// Adds the layers and returns the name of the output.
-    pub layers: Build,
 }
 
 /// All architectures.
@@ -62,18 +49,19 @@ pub static ARCHITECTURES: &[Entry<Architecture>] = &[
     mobilenet::MOBILENET_V2,
 ];
 
-/// Builds the architecture of that name with fresh weights.
+/// Builds an architecture by its name, with fresh weights.
 pub fn build(name: &str, shape: &Shape, init: &str, seed: u64) -> Result<Model> {
-    let (entry, _) = table::find(ARCHITECTURES, "--arch", name)?;
-    let (init, _) = table::find(INITS, "--init", init)?;
-    let recipe = &entry.build;
-    let image = shape.image.unwrap_or(recipe.image);
-    let classes = shape.classes.unwrap_or(recipe.classes);
+    let (entry, _) = table::find(ARCHITECTURES, "architecture", name)?;
+    let (init, _) = table::find(INITS, "initialisation", init)?;
+    let architecture = &entry.build;
+    let image = shape.image.unwrap_or(architecture.image);
+    let classes = shape.classes.unwrap_or(architecture.classes);
     if classes == 0 || image.contains(&0) {
-        return Err(Error::option(format!("--arch {name}: {classes} classes and images of {image:?}: none may be 0")));
+        return Err(Error::option(format!("architecture {name}: {classes} classes and images of {image:?}: none may be 0")));
     }
     let mut net = build::Net::new(image, &init.build, seed);
-    let output = (recipe.layers)(&mut net, classes).map_err(|e| e.at(format!("--arch {name}, images of {image:?}")))?;
+    let output =
+        (architecture.layers)(&mut net, classes).map_err(|e| e.at(format!("architecture {name}, images of {image:?}")))?;
     let mut model = net.finish(entry.name, &output, classes)?;
     if let Some(how) = init.build.repair {
         lipschitz::repair(&mut model, how)?;

@@ -1,8 +1,7 @@
-//! Residual networks: those of CIFAR without weights in their shortcuts, and those of ImageNet with
-//! their own stem or with that usual for small images.
+//! Residual networks: those for CIFAR have shortcuts without weights, those for ImageNet have their own stem or one for
+//! small images.
 
-use super::Architecture;
-use super::build::{Net, Value, Window};
+use super::build::{Architecture, Net, Value, Window};
 use crate::error::Result;
 use crate::table::Entry;
 
@@ -10,7 +9,7 @@ const PAPER: &str = "He, Zhang, Ren, Sun, Deep residual learning for image recog
 const CIFAR: [usize; 3] = [3, 32, 32];
 const IMAGENET: [usize; 3] = [3, 224, 224];
 
-/// A residual network of CIFAR with `$blocks` blocks per stage.
+/// A residual network for CIFAR with `$blocks` blocks per stage.
 macro_rules! option_a {
     ($constant:ident, $name:literal, $blocks:literal) => {
         pub(super) const $constant: Entry<Architecture> = Entry {
@@ -28,7 +27,7 @@ option_a!(RESNET_32, "resnet-32", 5);
 option_a!(RESNET_44, "resnet-44", 7);
 option_a!(RESNET_56, "resnet-56", 9);
 
-/// A residual network of ImageNet.
+/// A residual network for ImageNet.
 macro_rules! wide {
     ($constant:ident, $name:literal, $blocks:expr, $bottleneck:literal, $image:expr, $classes:literal, $about:literal) => {
         pub(super) const $constant: Entry<Architecture> = Entry {

@@ -1,13 +1,12 @@
 //! VGG for images of 32x32: convolutions with batch normalisation and one linear layer.
 
-use super::Architecture;
-use super::build::{Net, Window};
+use super::build::{Architecture, Net, Value, Window};
 use crate::error::Result;
 use crate::table::Entry;
 
 const PAPER: &str = "Simonyan, Zisserman, Very deep convolutional networks, ICLR 2015";
 
-/// Channels of each convolution; 0 is a pooling.
+/// Channels of each convolution; 0 is a max pooling.
 const VGG_16: &[usize] = &[64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0];
 const VGG_19: &[usize] = &[64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512, 0];
 
@@ -35,8 +34,8 @@ pub(super) const VGG_LIKE: Entry<Architecture> = Entry {
     build: Architecture { image: [3, 32, 32], classes: 10, layers: snip },
 };
 
-/// `features.N` counted as in a torch Sequential of Conv, BatchNorm, ReLU and MaxPool.
-fn features(net: &mut Net, channels: &[usize], bias: bool) -> Result<super::build::Value> {
+/// Numbers `features.N` as a torch Sequential of Conv, BatchNorm, ReLU and MaxPool.
+fn features(net: &mut Net, channels: &[usize], bias: bool) -> Result<Value> {
     let (mut x, mut index) = (net.input(), 0);
     for &channels in channels {
         if channels == 0 {
@@ -59,7 +58,7 @@ fn mean_head(net: &mut Net, channels: &[usize], classes: usize) -> Result<String
     Ok(net.linear(&x, "classifier", classes).name)
 }
 
-/// `classifier.N` counted as in a torch Sequential of Linear, BatchNorm and ReLU.
+/// Numbers `classifier.N` as a torch Sequential of Linear, BatchNorm and ReLU.
 fn snip(net: &mut Net, classes: usize) -> Result<String> {
     let x = features(net, VGG_16, true)?;
     let mut x = net.flatten(&x, "flatten");

@@ -1,8 +1,7 @@
-//! What the dense network computes, kept for many walks over the same images.
+//! The dense network's activations, kept for many walks over the same images.
 
+use super::needs::{Needs, bytes_per_image, plan};
 use super::store::ActivationStore;
-use super::visitor::Needs;
-use super::walk::{bytes_per_image, plan};
 use crate::error::Result;
 use crate::forward::Plan;
 use crate::model::Model;
@@ -25,9 +24,8 @@ impl<'a> From<&'a Model> for Dense<'a> {
 }
 
 impl<'a> Dense<'a> {
-    /// With a recording of the same network. It is used where its images begin with those of the walk,
-    /// and changes no result.
-    pub fn recorded(model: &'a Model, cache: &'a Option<ActivationCache>) -> Dense<'a> {
+    /// With a cache of the same network. A walk uses the cache if the cached images begin with its own. No result changes.
+    pub fn cached(model: &'a Model, cache: &'a Option<ActivationCache>) -> Dense<'a> {
         Dense { model, cache: cache.as_ref() }
     }
 
@@ -37,20 +35,22 @@ impl<'a> Dense<'a> {
     }
 
     pub(super) fn values(&self, plan: &Plan, images: &Tensor) -> Option<&'a ActivationStore> {
-        self.cache.filter(|cache| cache.input == plan.input_shape).map(|r| &r.store).filter(|s| s.begins_with(images))
+        self.cache
+            .filter(|cache| cache.input == plan.input_shape)
+            .map(|cache| &cache.store)
+            .filter(|store| store.begins_with(images))
     }
 }
 
-/// The values of the dense network that repairs look at: what layers with weights and
-/// BatchNormalizations read or write, and the summands of residual sums.
+/// The dense network's values that repairs read: outputs of layers with weights, inputs of BatchNormalizations, and the summands
+/// of residual sums.
 pub struct ActivationCache {
     input: Vec<usize>,
     store: ActivationStore,
 }
 
 impl ActivationCache {
-    /// Records `images: [N, C, H, W]`; `None` where a recording and a walk beside it would take more
-    /// than `memory` bytes.
+    /// Runs `images: [N, C, H, W]`; `None` if the cache and a walk beside it would take more than `memory` bytes.
     pub fn new(dense: &Model, images: &Tensor, memory: usize, progress: &dyn Progress) -> Result<Option<ActivationCache>> {
         let plan = plan(dense, images, &Needs { images: true, dense: true, weights: true, batch: None })?;
         let kept = kept(&plan);
@@ -65,7 +65,7 @@ impl ActivationCache {
         progress.begin("dense network", plan.steps.len() as u64);
         for step in &plan.steps {
             progress.check()?;
-            store.run_recording(step, &kept);
+            store.run_caching(step, &kept);
             progress.advance(1);
         }
         progress.end();
@@ -73,6 +73,7 @@ impl ActivationCache {
     }
 }
 
+/// The slots that repairs read.
 fn kept(plan: &Plan) -> HashSet<usize> {
     let mut kept = HashSet::from([0]);
     for step in &plan.steps {

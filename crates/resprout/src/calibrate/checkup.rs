@@ -1,8 +1,10 @@
-//! Are the calibration images fit for their purpose, and how many are enough?
+//! Checks the calibration images: their quality, and whether there are enough of them.
 
-use super::visitor::{Needs, Visitor};
-use super::walk::{bytes_per_image, walk};
-use super::{ChannelStats, WeightSite};
+use super::needs::{Needs, bytes_per_image};
+use super::site::WeightSite;
+use super::stats::ChannelStats;
+use super::visitor::Visitor;
+use super::walk::walk;
 use crate::error::Result;
 use crate::model::Model;
 use crate::progress::Progress;
@@ -12,34 +14,34 @@ use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::sync::Mutex;
 
-/// What the check-up has found.
+/// The result of the check-up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Checkup {
-    /// Images looked at.
+    /// The number of images.
     pub images: usize,
     /// Images equal to an earlier one.
     pub duplicates: usize,
     /// Images of one colour.
     pub constant: usize,
-    /// Images whose neighbouring pixels have nothing to do with each other.
+    /// Images whose neighbouring pixels are uncorrelated.
     pub noise_like: usize,
-    /// For 16, 32, 64, ... images: by how much the dense network's statistics change with twice as
-    /// many. The mean over all channels of all layers with weights, in standard deviations.
+    /// For 16, 32, 64, ... images: the change of the dense network's statistics with twice as many. It is the mean over all
+    /// channels of all layers with weights, in standard deviations.
     pub curve: Vec<(usize, f64)>,
-    /// The first number of images on the curve whose change is at most [`SETTLED`].
+    /// The least number of images on the curve whose change is at most [`SETTLED`].
     pub settled: Option<usize>,
 }
 
-/// Statistics that change by so many standard deviations with twice the images have settled.
+/// The largest change of settled statistics with twice the images, in standard deviations.
 pub const SETTLED: f64 = 0.05;
 
-/// Below this correlation of neighbours an image is called noise-like.
+/// Images with a lower correlation of neighbours are noise-like.
 const NOISE: f64 = 0.1;
 
-/// The smallest number of images on the curve: a whole chunk.
+/// The least number of images on the curve: one chunk.
 const FIRST: usize = 16;
 
-/// Looks at the images, and at the dense network on as many of them as fit into `memory` bytes.
+/// Checks the images, and the dense network on as many of them as fit into `memory` bytes.
 pub fn checkup(dense: &Model, images: &Tensor, memory: usize, progress: &dyn Progress) -> Result<Checkup> {
     let (count, shape) = (images.shape[0], &images.shape[1..]);
     let each: usize = shape.iter().product();
@@ -56,25 +58,25 @@ pub fn checkup(dense: &Model, images: &Tensor, memory: usize, progress: &dyn Pro
         _ => [shape[0], shape.get(1).copied().unwrap_or(1), shape.last().copied().unwrap_or(1)],
     };
     let constant = |image: &[f32]| image.chunks_exact((each / channels).max(1)).all(|plane| plane.iter().all(|v| *v == plane[0]));
-    let alike = |image: &[f32]| {
+    let quality = |image: &[f32]| {
         let planes = layout.planes(image, channels);
         (constant(&planes), neighbour_correlation(&planes, width, height) < NOISE)
     };
-    let looks: Vec<(bool, bool)> = pixels().map(alike).collect();
+    let qualities: Vec<(bool, bool)> = pixels().map(quality).collect();
     let fit = (memory / bytes_per_image(dense, shape, &Needs::default())?.max(1)).clamp(1, count);
     let curve = curve(dense, &images.first(fit), progress)?;
     Ok(Checkup {
         images: count,
         duplicates: pixels().filter(|image| hash(image)).count(),
-        constant: looks.iter().filter(|(constant, _)| *constant).count(),
-        noise_like: looks.iter().filter(|(constant, noise)| !constant && *noise).count(),
+        constant: qualities.iter().filter(|(constant, _)| *constant).count(),
+        noise_like: qualities.iter().filter(|(constant, noise)| !constant && *noise).count(),
         settled: curve.iter().find(|(_, change)| *change <= SETTLED).map(|(count, _)| *count),
         curve,
     })
 }
 
 impl Checkup {
-    /// What the user should know, in words.
+    /// Warnings for the user.
     pub fn warnings(&self) -> Vec<String> {
         let share =
             |count: usize, what: &str| (count > 0).then(|| format!("calibration: {count} of {} images {what}", self.images));
@@ -99,11 +101,11 @@ impl Checkup {
     }
 }
 
-/// Correlation of each pixel with its right or its lower neighbour, whichever is higher, over all channels.
+/// The correlation of pixels with their right or lower neighbours over all channels, whichever is higher.
 fn neighbour_correlation(image: &[f32], width: usize, height: usize) -> f64 {
     let rows = || image.chunks_exact(width.max(1));
     let right = || rows().flat_map(|row| row.iter().zip(&row[1..]));
-    // The last row of a channel has the next channel's first below it: one pair of rows among many.
+    // The last row of a channel is paired with the first of the next channel. It is one pair among many.
     let below = || rows().zip(rows().skip(1)).flat_map(|(row, next)| row.iter().zip(next));
     match (width > 1, height > 1) {
         (true, true) => correlation(right).max(correlation(below)),
@@ -123,7 +125,7 @@ fn correlation<'p, I: Iterator<Item = (&'p f32, &'p f32)>>(pairs: impl Fn() -> I
         var_b += (y - b) * (y - b);
     }
     let norm = (var_a * var_b).sqrt();
-    // Without variance there is nothing to correlate; that is not noise.
+    // An image without variance is not noise.
     if norm > 0.0 { cov / norm } else { 1.0 }
 }
 
@@ -140,7 +142,7 @@ fn curve(dense: &Model, images: &Tensor, progress: &dyn Progress) -> Result<Vec<
     Ok((0..counts.len().saturating_sub(1)).map(|i| (counts[i], mean(i))).collect())
 }
 
-/// Collects, per layer and doubling of the images, the summed change and the number of channels.
+/// Collects the summed change and the number of channels, per layer and per doubling of the images.
 struct Watcher {
     counts: Vec<usize>,
     changes: Mutex<Vec<Vec<(f64, f64)>>>,
@@ -158,8 +160,8 @@ impl Visitor for Watcher {
             let live = (0..more.var.len()).filter(|&c| more.var[c] > 0.0);
             live.fold((0.0, 0.0), |(sum, n), c| {
                 let sd = more.var[c].sqrt();
-                let moved = (fewer.mean[c] - more.mean[c]).abs() + (fewer.var[c].sqrt() - sd).abs();
-                (sum + moved / sd, n + 1.0)
+                let change = (fewer.mean[c] - more.mean[c]).abs() + (fewer.var[c].sqrt() - sd).abs();
+                (sum + change / sd, n + 1.0)
             })
         };
         if let Ok(mut all) = self.changes.lock() {
@@ -174,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_of_pictures_and_of_noise() {
+    fn neighbours_are_correlated_in_pictures_and_not_in_noise() {
         let ramp: Vec<f32> = (0..64).map(|i| (i % 8) as f32).collect();
         assert!(neighbour_correlation(&ramp, 8, 8) > 0.99);
         let mut random = crate::random::SplitMix64::new(1, 0);

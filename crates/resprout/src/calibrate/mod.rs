@@ -1,26 +1,37 @@
-//! Calibration: all images go through the network layer by layer, so that a layer can be changed
-//! after its inputs were measured and before its outputs are computed.
+//! Calibration: all images pass the network layer by layer. A layer can change after its inputs are measured and before its
+//! outputs are computed.
 //!
-//! [`walk()`] is the one driver. It takes the pruned network, and where a repair asks for it the dense
-//! one in lock-step, through all images once; what is measured at a layer is measured when a repair
-//! asks for it, and not before.
+//! [`walk()`] is the one driver. It takes the pruned network through all images once. The dense network follows in lock-step
+//! where a repair needs it. Nothing is measured that no [`Visitor`] reads.
 
 pub mod cache;
 pub mod checkup;
-pub mod forecast;
+mod follow;
+mod forecast;
+pub(crate) mod inputs;
+mod needs;
+mod norm;
 pub(crate) mod normal;
+mod outline;
+pub(crate) mod sample;
 pub mod site;
 pub mod stats;
 pub mod store;
 pub(crate) mod target;
 pub mod visitor;
 pub(crate) mod walk;
+mod weights;
+
+pub(crate) use needs::bytes_per_image;
 
 pub use cache::{ActivationCache, Dense};
 pub use checkup::{Checkup, checkup};
-pub use forecast::{Outline, Speed};
-pub use site::{NormParams, NormSite, WeightSite};
+pub use needs::Needs;
+pub use norm::NormParams;
+pub use outline::{Outline, Speed};
+pub use site::{NormSite, WeightSite};
 pub use stats::{ChannelStats, PairStats};
 pub use store::ActivationStore;
-pub use visitor::{Needs, Visitor};
+pub use visitor::Visitor;
 pub use walk::{WalkOutcome, walk};
+pub use weights::WeightRows;

@@ -30,12 +30,12 @@ impl PairStats {
     }
 }
 
-/// Where a value's channels lie: `[outer][channels][inner]`.
+/// The layout of a value's channels: `[outer][channels][inner]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelView {
     /// Number of channels.
     pub channels: usize,
-    /// Elements of a channel that lie together.
+    /// Adjacent elements of a channel.
     pub inner: usize,
 }
 
@@ -50,7 +50,7 @@ impl ChannelView {
     }
 }
 
-/// Per channel: sums that can be added up.
+/// Sums per channel.
 #[derive(Clone, Default)]
 pub(super) struct Sums {
     count: u64,
@@ -85,7 +85,7 @@ impl Sums {
     pub(super) fn stats(&self) -> ChannelStats {
         let count = self.count.max(1) as f64;
         let mean: Vec<f64> = self.sum.iter().map(|sum| sum / count).collect();
-        // Squares of f32 are exact in f64; a constant channel may still come out a hair away from zero.
+        // Squares of f32 are exact in f64, yet the variance of a constant channel may round to a tiny value.
         let var = self.squares.iter().zip(&mean).map(|(squares, mean)| {
             let var = squares / count - mean * mean;
             if var > 1e-14 * mean * mean { var } else { 0.0 }
@@ -94,7 +94,7 @@ impl Sums {
     }
 }
 
-/// Per channel: sums of two values and of their product.
+/// Sums of two values and of their product, per channel.
 #[derive(Clone, Default)]
 pub(super) struct PairSums {
     dense: Sums,
@@ -135,7 +135,7 @@ fn add_to(sums: &mut [f64], more: &[f64]) {
     sums.iter_mut().zip(more).for_each(|(a, b)| *a += b);
 }
 
-/// Eight interleaved sums, so that the additions need not wait for each other.
+/// Eight interleaved sums, which hide the latency of the additions.
 fn lane_sums(values: &[f32]) -> (f64, f64) {
     let (mut sums, mut squares) = ([0.0f64; 8], [0.0f64; 8]);
     let (blocks, rest) = values.as_chunks::<8>();

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use resprout_kernels::Isa;
 use std::collections::HashSet;
 
-/// All calibration images, all at the same layer. Memory: the values alive there, for every image.
+/// The values of all calibration images at the same layer. It holds the values that are alive there, for every image.
 pub struct ActivationStore {
     chunks: Vec<Chunk>,
     isa: Isa,
@@ -17,12 +17,12 @@ pub struct ActivationStore {
 
 struct Chunk {
     slots: Slots,
-    /// Images in this chunk; the last one may be filled up with zeros.
+    /// Images in this chunk; the last chunk may be padded with zeros.
     images: usize,
 }
 
 impl ActivationStore {
-    /// Puts `images: [N, C, H, W]` at the entrance of `plan`.
+    /// Puts `images: [N, C, H, W]` at the input of `plan`.
     pub fn new(plan: &Plan, images: &Tensor) -> Result<ActivationStore> {
         let shape = &plan.input_shape;
         if images.shape.get(1..) != shape.get(1..) || images.is_empty() {
@@ -50,23 +50,23 @@ impl ActivationStore {
 
     /// Computes one step, with a computation of its own for every chunk.
     pub fn run_each<'a>(&mut self, step: &Step, compute: impl Fn(usize) -> &'a Compute + Sync) {
-        self.each(|i, slots, kernel, spread| {
-            step.run(compute(i), slots, kernel, spread);
-            // With all images at one layer, memory is scarcer than the time to ask for it again.
+        self.each(|i, slots, isa, spread| {
+            step.run(compute(i), slots, isa, spread);
+            // With all images at one layer, memory is scarcer than the time to allocate it again.
             slots.free_spare();
         });
     }
 
-    /// Computes one step, and gives up those operands only that are not in `kept`.
-    pub(super) fn run_recording(&mut self, step: &Step, kept: &HashSet<usize>) {
-        self.each(|_, slots, kernel, spread| {
-            step.run_keeping(&step.compute, slots, kernel, spread);
+    /// Computes one step and releases its operands, but those in `kept`.
+    pub(super) fn run_caching(&mut self, step: &Step, kept: &HashSet<usize>) {
+        self.each(|_, slots, isa, spread| {
+            step.run_keeping(&step.compute, slots, isa, spread);
             step.release_but(kept, slots);
             slots.free_spare();
         });
     }
 
-    /// Whether its images begin with these, in the same chunks. The input must still be there.
+    /// Whether its images begin with these, in the same chunks. The input must be alive.
     pub(super) fn begins_with(&self, images: &Tensor) -> bool {
         let count = images.shape[0];
         let all: usize = (0..self.chunks()).map(|chunk| self.images(chunk)).sum();
@@ -75,12 +75,12 @@ impl ActivationStore {
         whole && images.data.chunks(chunk_len).enumerate().all(|(chunk, part)| self.value(chunk, 0).data.starts_with(part))
     }
 
-    /// Computes one step and keeps its operands, to compute it again. [`release`](Self::release) must follow.
+    /// Computes one step and keeps its operands for another run. [`release`](Self::release) must follow.
     pub fn run_keeping(&mut self, step: &Step, compute: &Compute) {
-        self.each(|_, slots, kernel, spread| step.run_keeping(compute, slots, kernel, spread));
+        self.each(|_, slots, isa, spread| step.run_keeping(compute, slots, isa, spread));
     }
 
-    /// Gives the operands up that a step has kept.
+    /// Releases the operands that a step has kept.
     pub fn release(&mut self, step: &Step) {
         self.each(|_, slots, _, _| {
             step.release(slots);
@@ -90,8 +90,8 @@ impl ActivationStore {
 
     fn each(&mut self, work: impl Fn(usize, &mut Slots, Isa, bool) + Sync) {
         let spread = self.chunks.len() < rayon::current_num_threads();
-        let kernel = self.isa;
-        self.chunks.par_iter_mut().enumerate().for_each(|(i, chunk)| work(i, &mut chunk.slots, kernel, spread));
+        let isa = self.isa;
+        self.chunks.par_iter_mut().enumerate().for_each(|(i, chunk)| work(i, &mut chunk.slots, isa, spread));
     }
 
     /// The number of chunks.
@@ -109,7 +109,7 @@ impl ActivationStore {
         self.chunks[chunk].slots.get(slot)
     }
 
-    /// The elements of a value that belong to images, not to the filling of the last chunk.
+    /// The elements of a value that belong to images, not to the padding of the last chunk.
     fn real(&self, chunk: usize, slot: usize) -> (&[f32], &[usize]) {
         let value = self.value(chunk, slot);
         (&value.data[..value.len() / self.batch() * self.images(chunk)], &value.shape)
@@ -120,28 +120,27 @@ impl ActivationStore {
         self.chunks.first().map_or(1, |chunk| chunk.slots.batch()).max(1)
     }
 
-    /// Statistics of the value in `slot` per chunk; `last` where the channels are along the last axis.
+    /// Statistics of the value in `slot` per chunk; `last` where the channels are the last axis.
     pub fn chunk_stats(&self, slot: usize, last: bool) -> Vec<ChannelStats> {
         self.chunk_sums(slot, last).iter().map(Sums::stats).collect()
     }
 
-    /// Statistics over all images. Sums are added in the order of the images, so the result does not
-    /// depend on the number of threads.
+    /// Statistics over all images. Sums are added in the order of the images, so threads change no bit.
     pub fn stats(&self, slot: usize, last: bool) -> ChannelStats {
         self.chunk_sums(slot, last).iter().fold(Sums::default(), Sums::add).stats()
     }
 
-    /// Statistics over the first so many images (rounded up to whole chunks), for ascending numbers.
+    /// Statistics over the first `counts` images, in ascending order. Counts are rounded up to whole chunks.
     pub fn stats_of_first(&self, slot: usize, last: bool, counts: &[usize]) -> Vec<ChannelStats> {
         let sums = self.chunk_sums(slot, last);
         let (mut all, mut done) = (Sums::default(), 0);
-        let mut upto = |count: usize| {
+        let mut up_to = |count: usize| {
             let end = count.div_ceil(self.batch()).min(sums.len());
             all = sums[done..end].iter().fold(std::mem::take(&mut all), Sums::add);
             done = end;
             all.stats()
         };
-        counts.iter().map(|&count| upto(count)).collect()
+        counts.iter().map(|&count| up_to(count)).collect()
     }
 
     fn chunk_sums(&self, slot: usize, last: bool) -> Vec<Sums> {
@@ -152,8 +151,7 @@ impl ActivationStore {
         (0..self.chunks()).into_par_iter().map(sums).collect()
     }
 
-    /// Statistics of a value here and of one in the dense network's sweep, in up to `groups` groups of
-    /// images, in order.
+    /// Statistics of a value here and of one in the dense network's store, in up to `groups` groups of images, in order.
     pub fn pair_stats(
         &self,
         slot: usize,

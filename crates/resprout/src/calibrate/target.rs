@@ -1,26 +1,28 @@
 //! What the outputs of a layer should be in the pruned network.
 
-use super::normal::Part;
+use super::inputs::Part;
 use super::site::WeightSite;
 use super::store::ActivationStore;
 use crate::error::Result;
 use resprout_kernels::Activation;
 
-/// What an output should be, position by position: what the dense network computes there, or what makes good an error of the sum behind, or whatever
-/// the activation behind makes the same of.
+/// What an output should be, position by position.
 ///
-/// All in units behind the dense network's BatchNormalization, for which a fit is made: the layer's
-/// output `z` becomes `u = scale * z + shift`, the sum `u + other`, and then the activation's.
+/// The target is the dense network's output. With `sum` it also compensates for the error of the other summand. Where an
+/// activation with bounds follows, any value that it maps to the same result counts as correct.
+///
+/// All values are in units after the dense network's BatchNormalization, because the fit is made there. The layer's output `z`
+/// becomes `u = scale * z + shift`, then the sum `u + other`, then the activation of it.
 pub(crate) struct DenseTarget<'s> {
     site: &'s WeightSite<'s>,
     dense: &'s ActivationStore,
     /// Scale and shift of the dense network's BatchNormalization (or 1 and 0), per channel.
     dense_affine: Vec<(f64, f64)>,
-    /// Below this scale a channel's output is left alone: what is behind hardly sees it.
+    /// Channels of a smaller scale are not adjusted: they hardly matter to the next layers.
     least_scale: f64,
-    /// Whether the sum's error is to be made good.
+    /// Whether the error of the other summand is compensated.
     sum: bool,
-    /// The activation's bounds, where errors behind them do not count.
+    /// The activation's bounds, beyond which errors do not count.
     bounds: Option<(f64, f64)>,
 }
 
@@ -28,7 +30,7 @@ pub(crate) struct DenseTarget<'s> {
 const LEAST_SCALE: f64 = 1e-4;
 
 impl<'s> DenseTarget<'s> {
-    /// With `sum` the layer makes good what the other summand behind it has lost.
+    /// With `sum` the layer compensates for the error of the other summand of the sum that follows.
     pub fn new(site: &'s WeightSite<'s>, sum: bool) -> Result<DenseTarget<'s>> {
         let dense_affine: Vec<(f64, f64)> = match &site.dense_norm {
             Some(norm) => (0..norm.channels()).map(|c| (norm.scale(c), norm.shift(c))).collect(),
@@ -49,7 +51,7 @@ impl<'s> DenseTarget<'s> {
         })
     }
 
-    /// A channel of a value at some positions of an image.
+    /// A channel of a value at the positions of a part.
     fn values(&self, store: &ActivationStore, slot: usize, part: &Part, channel: usize) -> Vec<f32> {
         let channels = self.site.weights.rows;
         let value = store.value(part.chunk, slot);
@@ -58,7 +60,7 @@ impl<'s> DenseTarget<'s> {
         let (start, step) = if self.site.channels_last() { (channel, channels) } else { (channel * (image_len / channels), 1) };
         let positions = &part.positions;
         match (positions.first(), positions.last()) {
-            // Most layers' samples are whole images: nothing to be looked up one by one.
+            // Most samples are whole images, which are copied at once.
             (Some(&first), Some(&last)) if step == 1 && (last - first) as usize + 1 == positions.len() => {
                 image[start + first as usize..][..positions.len()].to_vec()
             }
@@ -66,8 +68,8 @@ impl<'s> DenseTarget<'s> {
         }
     }
 
-    /// The target of channel `c` at the positions of a part of an image. With `behind`, errors behind the activation's bounds do
-    /// not count: then `out` holds what the pruned network's output is now, in units before the BatchNormalization.
+    /// The target of channel `c` at the positions of a part. With `behind`, errors beyond the activation's bounds do not count;
+    /// `out` then holds the pruned network's current output, in units before the BatchNormalization.
     pub(super) fn fill(&self, part: &Part, c: usize, behind: bool, out: &mut [f32]) {
         let values = |store: &ActivationStore, slot: usize| self.values(store, slot, part, c);
         let dense = values(self.dense, self.site.step.output());
@@ -82,16 +84,16 @@ impl<'s> DenseTarget<'s> {
         let at = |values: &Option<Vec<f32>>, i: usize| values.as_ref().map_or(0.0, |values| f64::from(values[i]));
         for (i, (out, dense)) in out.iter_mut().zip(dense).enumerate() {
             let other = at(&other, i);
-            let mut wanted = f64::from(dense) * scale + shift + if self.sum { at(&dense_other, i) } else { other };
+            let mut target = f64::from(dense) * scale + shift + if self.sum { at(&dense_other, i) } else { other };
             if let Some((low, high)) = bounds {
-                let is = f64::from(*out) * scale + shift + other;
-                if wanted <= low {
-                    wanted = is.min(low);
-                } else if wanted >= high {
-                    wanted = is.max(high);
+                let current = f64::from(*out) * scale + shift + other;
+                if target <= low {
+                    target = current.min(low);
+                } else if target >= high {
+                    target = current.max(high);
                 }
             }
-            *out = ((wanted - other - shift) / scale) as f32;
+            *out = ((target - other - shift) / scale) as f32;
         }
     }
 }

@@ -1,62 +1,51 @@
-//! The driver: the pruned network, and the dense one in lock-step, layer by layer.
+//! The driver: takes the pruned network through all images layer by layer, and the dense one in lock-step.
 
 use super::cache::Dense;
+use super::follow::{Follow, weight_param};
 use super::forecast::{Forecast, gains};
-use super::site::{NormParams, NormSite, WeightSite, stored_bias, stored_weights, weight_rows};
+use super::needs::{Needs, plan};
+use super::norm::NormParams;
+use super::site::{NormSite, WeightSite};
+use super::stats::ChannelStats;
 use super::store::ActivationStore;
-use super::visitor::{Needs, Visitor};
+use super::visitor::Visitor;
+use super::weights::{WeightRows, stored_bias};
 use crate::error::{Error, Result};
-use crate::forward::{Plan, PlanOptions, Step, plan_chunk};
+use crate::forward::{Plan, Step};
 use crate::model::Model;
-use crate::ops::{BinaryOp, Compute, Op};
+use crate::ops::{Compute, Op};
 use crate::progress::Progress;
 use crate::tensor::Tensor;
-use resprout_kernels::Activation;
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
-
-/// What comes behind a layer with weights, as far as nothing else reads between.
-#[derive(Clone, Debug)]
-pub(crate) struct Follow {
-    /// The step of a BatchNormalization.
-    pub norm: Option<usize>,
-    /// The slot of the other summand of a sum, if it is computed before this layer.
-    pub other: Option<usize>,
-    /// The activation behind them.
-    pub activation: Activation,
-    /// Shape of the weights as stored.
-    pub weight_shape: Vec<usize>,
-    /// Whether a BatchNormalization may have been multiplied into the weights.
-    pub folded: bool,
-}
 
 /// What a walk has done.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WalkOutcome {
-    /// The number of layers that were changed.
+    /// The number of changed layers.
     pub changed: usize,
-    /// Of each visitor, whether it has changed any.
+    /// For each visitor, whether it changed any layer.
     pub acted: Vec<bool>,
-    /// BatchNormalizations whose statistics were measured again.
+    /// The number of BatchNormalizations with new statistics.
     pub batch_norms: usize,
-    /// Layers with a folded BatchNormalization that were given the dense network's mean and deviation.
+    /// The number of layers with a folded BatchNormalization that got the dense network's mean and deviation.
     pub folded: usize,
-    /// Names of biases that layers had to be given.
+    /// Names of new biases.
     pub added_bias: Vec<String>,
     /// Warnings, each naming the layer.
     pub warnings: Vec<String>,
-    /// Layers that got all that was asked for, and layers that got statistics only: where there was a limit.
+    /// With a time limit: layers that got the whole repair.
     pub fitted: Vec<String>,
-    /// See `fitted`.
+    /// With a time limit: layers that got statistics only.
     pub statistics_only: Vec<String>,
-    /// Seconds that the walk was expected to take.
+    /// The estimated seconds of the walk.
     pub expected_seconds: f64,
-    /// Seconds that it took.
+    /// The seconds it took.
     pub seconds: f64,
 }
 
-/// One walk through the network: every visitor acts at each layer in the order given, on what the
-/// repaired layers before it compute. `images: [N, C, H, W]`.
+/// One walk through the network. All visitors act at each layer in order, on what the repaired layers before it compute.
+/// `images: [N, C, H, W]`.
 pub fn walk<'d>(
     model: &mut Model,
     dense: impl Into<Dense<'d>>,
@@ -68,8 +57,7 @@ pub fn walk<'d>(
     walk_within(f64::INFINITY, model, dense, images, visitors, stage, progress)
 }
 
-/// The same in about so many seconds: where these are not enough for all that visitors would do, layers that gain least per second
-/// get statistics only.
+/// As [`walk`], in about `limit` seconds. If the visitors need more, the layers that gain least per second get statistics only.
 pub(crate) fn walk_within<'d>(
     limit: f64,
     model: &mut Model,
@@ -82,14 +70,14 @@ pub(crate) fn walk_within<'d>(
     let start = Instant::now();
     let needs = Needs::of(visitors, model);
     let plan = plan(model, images, &needs)?;
-    let recorded: Dense = dense.into();
-    let dense = recorded.model();
+    let cached: Dense = dense.into();
+    let dense = cached.model();
     let mut outcome = WalkOutcome { acted: vec![false; visitors.len()], ..WalkOutcome::default() };
     let shared = shared_weights(model);
     let folded = if needs.weights { model.folded_norms() } else { HashSet::new() };
     let mut lock_step = LockStep {
         store: ActivationStore::new(&plan, images)?,
-        dense: needs.dense.then(|| ReferencePass::new(recorded, &plan, images, &needs)).transpose()?,
+        dense: needs.dense.then(|| ReferencePass::new(cached, &plan, images, &needs)).transpose()?,
         statistics_only: HashSet::new(),
     };
     let networks = 1 + usize::from(matches!(lock_step.dense, Some(ReferencePass::Running(..))));
@@ -115,7 +103,7 @@ pub(crate) fn walk_within<'d>(
                 outcome.warnings.push(format!("{name}: shares its weights with another layer and is left as it is"));
                 lock_step.run(step, index);
             } else {
-                let mut follow = follow(&plan, index, model.weight(&param)?.shape.clone());
+                let mut follow = Follow::new(&plan, index, model.weight(&param)?.shape.clone());
                 follow.folded = folded.contains(&step.layer);
                 lock_step.weights(model, dense, (&plan, index), &follow, &name, visitors, &mut outcome)?;
             }
@@ -132,14 +120,14 @@ pub(crate) fn walk_within<'d>(
     if limit.is_finite() && outcome.fitted.is_empty() && !outcome.statistics_only.is_empty() {
         let least = forecast.computing_from(0);
         outcome.warnings.push(format!(
-            "--seconds {limit:.0}: the images alone take about {least:.0} s; no layer was fitted, all got statistics only"
+            "seconds {limit:.0}: the images alone take about {least:.0} s; no layer was fitted, all got statistics only"
         ));
     }
     outcome.seconds = start.elapsed().as_secs_f64();
     Ok(outcome)
 }
 
-/// A stage with the time that it will take, where that is worth saying.
+/// The name of a stage, with its estimated time if it is long.
 fn with_time(stage: &str, seconds: f64) -> String {
     match seconds {
         0.0..10.0 => stage.to_string(),
@@ -148,18 +136,18 @@ fn with_time(stage: &str, seconds: f64) -> String {
     }
 }
 
-/// Both networks, all images at the same layer.
+/// Both networks with all images at the same layer.
 struct LockStep<'d> {
     store: ActivationStore,
     dense: Option<ReferencePass<'d>>,
-    /// Steps whose weights get no more than statistics.
+    /// Steps that get statistics only.
     statistics_only: HashSet<usize>,
 }
 
-/// The dense network's values at the layer, computed now or before.
+/// The dense network's values at the layer, computed now or cached.
 enum ReferencePass<'d> {
     Running(ActivationStore, Box<Plan>),
-    Recorded(&'d ActivationStore),
+    Cached(&'d ActivationStore),
 }
 
 impl<'d> ReferencePass<'d> {
@@ -169,7 +157,7 @@ impl<'d> ReferencePass<'d> {
             return Err(Error::data("the dense network has other layers than the pruned one"));
         }
         match dense.values(&plan, images) {
-            Some(store) => Ok(ReferencePass::Recorded(store)),
+            Some(store) => Ok(ReferencePass::Cached(store)),
             None => Ok(ReferencePass::Running(ActivationStore::new(&plan, images)?, Box::new(plan))),
         }
     }
@@ -177,7 +165,7 @@ impl<'d> ReferencePass<'d> {
     fn values(&self) -> &ActivationStore {
         match self {
             ReferencePass::Running(store, _) => store,
-            ReferencePass::Recorded(store) => store,
+            ReferencePass::Cached(store) => store,
         }
     }
 }
@@ -231,7 +219,7 @@ impl LockStep<'_> {
         outcome.changed += usize::from(changed);
         outcome.batch_norms += usize::from(recalibrated);
         params.write(model, norm).map_err(|e| e.at(format!("layer {name:?}")))?;
-        let own = |stats: &super::ChannelStats| {
+        let own = |stats: &ChannelStats| {
             let params = NormParams { mean: stats.mean.clone(), var: stats.var.clone(), ..params.clone() };
             params.compute(norm.activation)
         };
@@ -258,13 +246,13 @@ impl LockStep<'_> {
         self.run_dense(index);
         let statistics_only = self.statistics_only.contains(&index);
         if statistics_only {
-            // The BatchNormalization behind takes part.
+            // The BatchNormalization that follows takes part.
             self.statistics_only.extend(follow.norm);
         }
         let layer = &model.graph.layers[step.layer];
         let (op, param) = (layer.op.clone(), layer.inputs[1].clone());
         let weight = model.weight(&param)?;
-        let Some(weights) = weight_rows(&op, weight, model.masks.get(&param)) else {
+        let Some(weights) = WeightRows::read(&op, weight, model.masks.get(&param)) else {
             self.store.run(step);
             return Ok(());
         };
@@ -303,7 +291,7 @@ impl LockStep<'_> {
             return Ok(());
         }
         outcome.changed += 1;
-        let stored = stored_weights(&op, &weights, &follow.weight_shape);
+        let stored = weights.stored(&op, &follow.weight_shape);
         model.params.f32_mut(&param).ok_or_else(|| Error::data(format!("{param:?} is not a tensor")))?.data = stored.data;
         if let Some(bias) = &bias {
             outcome.added_bias.extend(write_bias(model, step.layer, &op, bias)?);
@@ -315,78 +303,13 @@ impl LockStep<'_> {
     }
 }
 
-/// BatchNormalizations as steps of their own; the chunk is the batch where that matters.
-pub(super) fn plan(model: &Model, images: &Tensor, needs: &Needs) -> Result<Plan> {
-    let image = images.shape.get(1..).unwrap_or_default();
-    // A layer that is computed again, or compared, must end before its activation.
-    let fuse_activation = !needs.dense && !needs.weights;
-    let options = PlanOptions { fold_batch_norm: false, fuse_activation, taps: vec![] };
-    match needs.batch {
-        None => plan_chunk(model, image, &options),
-        Some(batch) => Plan::new(model, &[&[batch.min(images.shape[0])], image].concat(), &options),
-    }
-}
-
-/// The most bytes that a walk holds per image.
-pub(crate) fn bytes_per_image(model: &Model, image: &[usize], needs: &Needs) -> Result<usize> {
-    let one = Tensor::new([&[1], image].concat(), vec![0.0; image.iter().product()]);
-    let plan = plan(model, &one, needs)?;
-    Ok(plan.peak_bytes() / plan.input_shape[0].max(1) * if needs.dense { 2 } else { 1 })
-}
-
-/// The weight of a step that is a product with a parameter.
-pub(super) fn weight_param(model: &Model, step: &Step) -> Option<String> {
-    let layer = &model.graph.layers[step.layer];
-    let product = matches!(step.compute, Compute::Conv(_) | Compute::Linear { .. });
-    let param = layer.input(1).filter(|_| product && matches!(layer.op, Op::Conv(_) | Op::Gemm { .. } | Op::MatMul))?;
-    model.params.f32(param).map(|_| param.to_string())
-}
-
 /// Parameters that more than one layer reads.
 fn shared_weights(model: &Model) -> HashSet<String> {
     let counts: HashMap<&str, usize> = model.graph.reader_counts();
     counts.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name.to_string()).collect()
 }
 
-pub(super) fn follow(plan: &Plan, index: usize, weight_shape: Vec<usize>) -> Follow {
-    let mut follow = Follow { norm: None, other: None, activation: Activation::None, weight_shape, folded: false };
-    let mut slot = plan.steps[index].output();
-    let Some(mut reader) = only_reader(plan, slot) else { return follow };
-    if plan.steps[reader].batch_norm.is_some() {
-        follow.norm = Some(reader);
-        slot = plan.steps[reader].output();
-        let Some(next) = only_reader(plan, slot) else { return follow };
-        reader = next;
-    }
-    let step = &plan.steps[reader];
-    if let Compute::Binary { op: BinaryOp::Add, .. } = step.compute {
-        let Some([a, b]) = step.two_slots() else { return follow };
-        let other = if a == slot { b } else { a };
-        let early = other == 0 || plan.steps[..index].iter().any(|step| step.output() == other);
-        if !early || plan.steps[index].shape != step.shape {
-            return follow;
-        }
-        follow.other = Some(other);
-        let Some(next) = only_reader(plan, step.output()) else { return follow };
-        reader = next;
-    }
-    if let Compute::Unary(op) = &plan.steps[reader].compute {
-        follow.activation = op.as_activation().unwrap_or(Activation::None);
-    }
-    follow
-}
-
-/// The only step that reads a slot, if it reads it once and the slot is no result.
-fn only_reader(plan: &Plan, slot: usize) -> Option<usize> {
-    if plan.is_result(slot) {
-        return None;
-    }
-    let mut readers = (0..plan.steps.len()).flat_map(|i| plan.steps[i].input_slots().filter(|&s| s == slot).map(move |_| i));
-    let reader = readers.next()?;
-    readers.next().is_none().then_some(reader)
-}
-
-/// The layer's bias, zeros if it has none, `None` if it cannot have one of its own.
+/// The layer's bias: zeros if it has none, `None` if it cannot have one of its own.
 fn read_bias(model: &Model, layer: usize, outputs: usize) -> Option<Vec<f64>> {
     let layer = &model.graph.layers[layer];
     let factor = match layer.op {
@@ -404,7 +327,7 @@ fn read_bias(model: &Model, layer: usize, outputs: usize) -> Option<Vec<f64>> {
     }
 }
 
-/// Stores a bias; adds the parameter where the layer had none, and returns its name then.
+/// Stores a bias. Where the layer has none, adds the parameter and returns its name.
 fn write_bias(model: &mut Model, layer: usize, op: &Op, bias: &[f64]) -> Result<Option<String>> {
     let stored = stored_bias(op, bias);
     if let Some(name) = model.graph.layers[layer].input(2).map(str::to_string) {

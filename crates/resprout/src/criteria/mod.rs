@@ -1,22 +1,24 @@
-//! Criteria: how much each weight matters. A high score = keep.
+//! Criteria: how much each weight matters. Higher scores are kept.
 
 mod magnitude;
 mod obs;
 mod random;
 mod rms;
+mod table;
 mod wanda;
 
 use crate::calibrate::{Needs, Visitor, WeightSite, walk};
 use crate::error::{Error, Result};
 use crate::model::{Model, Prunable};
 use crate::progress::Progress;
-use crate::table::{Entry, Options};
+use crate::table::Options;
 use crate::tensor::Tensor;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
 pub use magnitude::Magnitude;
 pub use rms::Rms;
+pub use table::CRITERIA;
 
 /// One layer's weights, as a criterion sees them.
 pub struct ScoreInput<'a> {
@@ -28,29 +30,24 @@ pub struct ScoreInput<'a> {
 
 /// Scores weights. Pure: the same input gives the same scores on every machine.
 pub trait Criterion: Send + Sync {
-    /// Whether it scores at the layer, with calibration images ([`Self::score_site`]), rather than by
-    /// the weights alone ([`Self::score`]).
+    /// Whether it scores with calibration images ([`Self::score_site`]) or by the weights alone ([`Self::score`]).
     fn needs_images(&self) -> bool {
         false
     }
 
-    /// One finite score per weight, not negative.
+    /// One score per weight, finite and not negative.
     fn score(&self, _layer: &ScoreInput) -> Vec<f64> {
         Vec::new()
     }
 
-    /// The same from what goes through the layer, in the order of the site's rows; `None` where the
-    /// layer's inputs are not known.
+    /// The scores by the values at the layer, in the order of the site's rows; `None` where the layer's inputs are unknown.
     fn score_site(&self, _site: &WeightSite) -> Result<Option<Vec<f64>>> {
         Ok(None)
     }
 }
 
-/// Builds a criterion from its options and the run's seed.
+/// Builds a criterion from its options and the seed.
 pub type Build = fn(&Options, u64) -> Result<Box<dyn Criterion>>;
-
-/// All criteria.
-pub static CRITERIA: &[Entry<Build>] = &[magnitude::ENTRY, rms::ENTRY, random::ENTRY, wanda::ENTRY, obs::ENTRY];
 
 /// Scores every layer in one walk of the images through `model`.
 pub(crate) fn score_with_images(
@@ -61,7 +58,7 @@ pub(crate) fn score_with_images(
     progress: &dyn Progress,
 ) -> Result<Vec<Vec<f64>>> {
     let scorer = Scorer { criterion, scores: Mutex::default() };
-    // Nothing is changed; the walk wants to be able to.
+    // The scorer changes nothing, but the walk takes a mutable model.
     let mut model = model.clone();
     let unchanged = model.clone();
     walk(&mut model, &unchanged, images, &[&scorer], "score", progress)?;
@@ -75,7 +72,7 @@ pub(crate) fn score_with_images(
     layers.iter().map(of_layer).collect()
 }
 
-/// Asks the criterion at every layer, and changes nothing.
+/// Scores every layer by the criterion, and changes nothing.
 struct Scorer<'c> {
     criterion: &'c dyn Criterion,
     scores: Mutex<HashMap<String, Vec<f64>>>,

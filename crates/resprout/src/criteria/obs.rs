@@ -1,9 +1,10 @@
-//! `score = w^2 / [H^-1]_pp`: what the layer's output loses when a weight goes and the other
-//! surviving weights of its row make good what they can.
+//! `score = w^2 / [H^-1]_pp`: the error of the layer's output when a weight goes and the other kept weights of its row
+//! compensate.
 
 use super::{Build, Criterion};
 use crate::calibrate::WeightSite;
-use crate::calibrate::normal::{InputSums, Sample};
+use crate::calibrate::normal::InputSums;
+use crate::calibrate::sample::Sample;
 use crate::error::Result;
 use crate::linalg::Cholesky;
 use crate::table::{Entry, OptionSpec};
@@ -94,7 +95,7 @@ impl Criterion for Obs {
             let mean = (0..rows).map(of).sum::<f64>() / rows as f64;
             scores.iter_mut().for_each(|score| *score /= mean.max(f64::MIN_POSITIVE));
         }
-        // Zero is for what is pruned already.
+        // Pruned weights keep the score 0.
         Ok(Some(scores))
     }
 }
@@ -110,7 +111,7 @@ impl Obs {
     }
 }
 
-/// The diagonal of the inverse covariance of the inputs in `support`, with as much ridge as it takes.
+/// The diagonal of the inverse covariance of the inputs in `support`. The ridge grows until the matrix is positive definite.
 fn inverse_diagonal(sums: &InputSums, support: &[usize], ridge: f64) -> Vec<f64> {
     let n = support.len();
     let mut matrix = vec![0.0; n * n];

@@ -1,4 +1,4 @@
-//! `score ~ U[0, 1)`, the baseline that every criterion must beat.
+//! `score ~ U[0, 1)`: the baseline of all criteria.
 
 use super::{Build, Criterion, ScoreInput};
 use crate::random::SplitMix64;
@@ -6,7 +6,7 @@ use crate::table::Entry;
 
 pub(super) const ENTRY: Entry<Build> = Entry {
     name: "random",
-    about: "a random number, from --seed",
+    about: "a random number, from the seed",
     paper: "baseline",
     options: &[],
     build: |_, seed| Ok(Box::new(Random { seed })),

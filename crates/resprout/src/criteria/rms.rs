@@ -1,4 +1,4 @@
-//! `score = |w| / rms(layer)`: what a weight is worth inside its own layer.
+//! `score = |w| / rms(layer)`: the magnitude of a weight relative to its layer.
 
 use super::{Build, Criterion, ScoreInput};
 use crate::table::Entry;
@@ -6,7 +6,7 @@ use crate::table::Entry;
 pub(super) const ENTRY: Entry<Build> = Entry {
     name: "rms",
     about: "the absolute value by the root mean square of its layer: layers of any scale can be compared",
-    paper: "per-layer normalisation of magnitude; with --allocation global it undoes differences of scale",
+    paper: "per-layer normalisation of magnitude; with the allocation global it undoes differences of scale",
     options: &[],
     build: |_, _| Ok(Box::new(Rms)),
 };
@@ -19,7 +19,7 @@ impl Criterion for Rms {
     fn score(&self, layer: &ScoreInput) -> Vec<f64> {
         let squares: f64 = layer.weights.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
         let rms = (squares / layer.weights.len() as f64).sqrt();
-        // An all-zero layer has nothing worth keeping.
+        // All scores of an all-zero layer are 0.
         layer.weights.iter().map(|w| if rms > 0.0 { f64::from(w.abs()) / rms } else { 0.0 }).collect()
     }
 }

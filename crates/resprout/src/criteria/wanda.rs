@@ -1,8 +1,9 @@
-//! `score = |w| * |x|`: a weight by the size of the input that it multiplies.
+//! `score = |w| * |x|`: the magnitude of a weight times the norm of its input.
 
 use super::{Build, Criterion};
 use crate::calibrate::WeightSite;
-use crate::calibrate::normal::{InputSums, Sample};
+use crate::calibrate::normal::InputSums;
+use crate::calibrate::sample::Sample;
 use crate::error::Result;
 use crate::table::{Entry, OptionSpec};
 

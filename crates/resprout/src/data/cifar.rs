@@ -1,6 +1,6 @@
-//! The binary files of CIFAR-10 and CIFAR-100: records of label byte(s) and 3072 bytes of RGB planes.
+//! The binary files of CIFAR-10 and CIFAR-100: records of one or two label bytes and 3072 bytes of RGB planes.
 
-use super::{ImageSet, Open, Source};
+use super::image_set::{ImageSet, Open, Source};
 use crate::error::{Error, Result};
 use crate::table::Entry;
 use std::path::{Path, PathBuf};

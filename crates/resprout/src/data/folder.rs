@@ -1,6 +1,6 @@
-//! A folder of JPEG, PNG or WebP files, or a single one; class folders or a `labels.csv` give labels.
+//! A folder of JPEG, PNG or WebP files, or a single file. Labels come from class folders or a `labels.csv`.
 
-use super::{ImageSet, Open, Pixels, RawImage, Source};
+use super::image_set::{ImageSet, Open, Source};
 use crate::error::{Error, Result};
 use crate::table::Entry;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
     for (class, folder) in folders.iter().enumerate() {
         names.push(file_name(folder));
         let before = files.len();
-        // Tiny ImageNet has another folder inside.
+        // Tiny ImageNet has one more folder inside.
         let inner = Some(folder.join("images")).filter(|inner| inner.is_dir());
         for file in sorted(inner.as_ref().unwrap_or(folder))? {
             if !(file.is_file() && is_image(&file)) {
@@ -105,13 +105,13 @@ fn annotated(path: &Path) -> Result<Option<ImageSet>> {
     }))
 }
 
-/// Names that a sentence on what was left out tells.
+/// The number of names in a sentence on left-out paths.
 const NAMED: usize = 3;
 
-/// What of a folder is not read, one sentence for each reason.
+/// What of a folder is not read: one sentence per reason.
 fn left_out(others: Vec<PathBuf>) -> Vec<String> {
     let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = others.into_iter().partition(|path| path.is_dir());
-    // A link that leads nowhere has the name of an image.
+    // A broken link may have the name of an image.
     let (unreadable, suffix): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(|path| is_image(path));
     [
         sentence(&suffix, "files were left out (another suffix than .jpg, .jpeg, .png or .webp)"),
@@ -123,7 +123,7 @@ fn left_out(others: Vec<PathBuf>) -> Vec<String> {
     .collect()
 }
 
-/// How many, what of them, and the first names; nothing of nothing.
+/// The number of paths, `what` is said of them, and the first names; `None` if there are none.
 fn sentence(paths: &[PathBuf], what: &str) -> Option<String> {
     let names: Vec<String> = paths.iter().take(NAMED).map(|path| file_name(path)).collect();
     let more = if paths.len() > NAMED { format!(" and {} more", paths.len() - NAMED) } else { String::new() };
@@ -144,23 +144,4 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
 fn is_image(path: &Path) -> bool {
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
     extension.is_some_and(|e| ["jpg", "jpeg", "png", "webp"].contains(&e.as_str()))
-}
-
-/// Decodes one file to one or three channels.
-pub(super) fn decode(path: &Path, channels: usize) -> Result<RawImage> {
-    let reader =
-        image::ImageReader::open(path).and_then(|reader| reader.with_guessed_format()).map_err(|e| Error::io(path, e))?;
-    let decoded = reader.decode().map_err(|e| Error::data(format!("cannot be read as an image: {e}")))?;
-    let (width, height) = (decoded.width() as usize, decoded.height() as usize);
-    let bytes = match channels {
-        1 => decoded.into_luma8().into_raw(),
-        3 => planes(&decoded.into_rgb8().into_raw()),
-        _ => return Err(Error::unsupported(format!("the model takes {channels} channels; image files have 1 or 3"))),
-    };
-    Ok(RawImage { channels, height, width, pixels: Pixels::Bytes(bytes) })
-}
-
-/// `[H, W, 3]` to `[3, H, W]`.
-fn planes(rgb: &[u8]) -> Vec<u8> {
-    (0..3).flat_map(|c| rgb.iter().skip(c).step_by(3).copied()).collect()
 }

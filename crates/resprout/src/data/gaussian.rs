@@ -1,14 +1,13 @@
-//! Images of noise, for networks that come without any: a stand-in that repairs nothing as well as
-//! real images do.
+//! Images of noise, for networks without calibration images. Repairs with them are worse than with real images.
 
-use super::Preprocess;
+use super::preprocess::Preprocess;
 use crate::random::SplitMix64;
 use crate::tensor::Tensor;
 
-/// `count` images of `shape` `[C, H, W]`, as they are behind `preprocess`: every pixel is drawn from
-/// the normal distribution with mean 0 and variance 1 (what the normalisation makes of its own mean and
-/// deviation), within the values that a pixel of 0 to 255 can take. Where the network takes bytes the mean is 127.5 and
-/// the deviation 64. They are laid out as the preprocessing says.
+/// `count` images of `shape` `[C, H, W]`, as `preprocess` would return them.
+///
+/// Every value is drawn from the standard normal distribution and clamped to the range of a pixel of 0 to 255. Where the network
+/// takes bytes, the mean is 127.5 and the deviation 64. The layout is that of the preprocessing.
 pub fn gaussian(count: usize, shape: [usize; 3], preprocess: &Preprocess, seed: u64) -> Tensor {
     let [channels, height, width] = shape;
     let plane = height * width;
@@ -33,7 +32,7 @@ pub fn gaussian(count: usize, shape: [usize; 3], preprocess: &Preprocess, seed: 
     Tensor::new([&[count][..], &preprocess.layout.shape(shape)].concat(), data)
 }
 
-/// The sum of twelve uniform numbers, less six: additions only, the same on every machine.
+/// The sum of twelve uniform numbers, less six. It needs additions only, so it is the same on every machine.
 fn normal(random: &mut SplitMix64) -> f32 {
     ((0..12).map(|_| random.next_f64()).sum::<f64>() - 6.0) as f32
 }
@@ -48,7 +47,7 @@ mod tests {
         let images = gaussian(20, [3, 16, 16], &preprocess, 1);
         let mean = images.data.iter().map(|&v| f64::from(v)).sum::<f64>() / images.len() as f64;
         let var = images.data.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / images.len() as f64 - mean * mean;
-        // Within 1/sqrt(15360) of 0, and a little below 1 for the cut tails.
+        // Within a few times 1/sqrt(15360) of 0; the clamped tails lower the variance.
         assert!(mean.abs() < 0.03 && (0.8..1.02).contains(&var), "{mean} {var}");
         let low = -0.4914 / 0.2470;
         assert!(images.data[..256].iter().all(|&v| v >= low - 1e-6));

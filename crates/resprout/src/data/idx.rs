@@ -1,6 +1,6 @@
 //! IDX files (MNIST), plain or gzip.
 
-use super::{ImageSet, Open, Source};
+use super::image_set::{ImageSet, Open, Source};
 use crate::error::{Error, Result};
 use crate::table::Entry;
 use std::io::Read;
@@ -14,7 +14,7 @@ pub(super) const ENTRY: Entry<Open> = Entry {
     build: open,
 };
 
-/// An images file that claims more is refused: a small hostile file can unpack to anything.
+/// The most bytes of a file, unpacked: a small hostile file can claim any size.
 const LARGEST: u64 = 4 << 30;
 
 fn open(path: &Path) -> Result<Option<ImageSet>> {
@@ -53,8 +53,8 @@ fn parse(bytes: &[u8], rank: usize) -> Result<(Vec<u8>, Vec<usize>)> {
         false => Box::new(bytes),
     };
     let mut header = vec![0; 4 + 4 * rank];
-    let cut = |e: std::io::Error| Error::format(format!("not an IDX file, or cut off: {e}"));
-    reader.read_exact(&mut header).map_err(cut)?;
+    let truncated = |e: std::io::Error| Error::format(format!("not an IDX file, or cut off: {e}"));
+    reader.read_exact(&mut header).map_err(truncated)?;
     if header[..4] != [0, 0, 8, rank as u8] {
         return Err(Error::format(format!("not an IDX file of bytes with {rank} dimensions")));
     }
@@ -63,7 +63,7 @@ fn parse(bytes: &[u8], rank: usize) -> Result<(Vec<u8>, Vec<usize>)> {
     let count = dims.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim as u64)).filter(|&count| count <= LARGEST);
     let count = count.ok_or_else(|| Error::format(format!("dimensions {dims:?} are larger than 4 GiB")))?;
     let mut data = Vec::new();
-    reader.take(count + 1).read_to_end(&mut data).map_err(cut)?;
+    reader.take(count + 1).read_to_end(&mut data).map_err(truncated)?;
     if data.len() as u64 != count {
         return Err(Error::format(format!(
             "dimensions {dims:?} need {count} bytes, the file holds {}",
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_plain_and_refuses_lies() {
+    fn reads_plain_and_refuses_wrong_sizes() {
         let file = |dims: [u8; 3], data: &[u8]| [&[0, 0, 8, 3][..], &dims.map(|d| [0, 0, 0, d]).concat(), data].concat();
         let (data, shape) = images(&file([1, 2, 2], &[1, 2, 3, 4])).unwrap();
         assert_eq!((data, shape), (vec![1, 2, 3, 4], [1, 1, 2, 2]));

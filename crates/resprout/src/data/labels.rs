@@ -1,11 +1,12 @@
-//! Labels from a file of their own.
+//! Labels from a separate file.
 
-use super::{ImageSet, Source, idx, npy};
+use super::image_set::{ImageSet, Source};
+use super::{idx, npy};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// CSV (`file,class`, or one class per line; a header line is skipped), .npy, or IDX.
+/// Labels from CSV (`file,class`, or one class per line; a header line is skipped), .npy or IDX.
 pub(super) fn read(path: &Path, set: &ImageSet) -> Result<Vec<usize>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();

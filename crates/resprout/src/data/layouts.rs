@@ -1,24 +1,25 @@
-//! Datasets as their authors distribute them: where the training images lie, and where the test images.
+//! Datasets as their authors distribute them: the folders of the training and the test images.
 
-use super::{ImageSet, LabelSource};
+use super::image_set::ImageSet;
+use super::open::LabelSource;
 use crate::error::{Error, Result};
 use crate::table::Entry;
 use std::path::{Path, PathBuf};
 
-/// A dataset's two parts. Validation images are taken from the training part by whoever trains.
+/// The two parts of a dataset. A training takes its validation images from the training part.
 pub struct Splits {
-    /// Which row of [`LAYOUTS`] recognised it.
+    /// The row of [`LAYOUTS`] that recognised it.
     pub layout: &'static str,
-    /// To train on.
+    /// Training images.
     pub train: ImageSet,
-    /// To test on, if there is such a part.
+    /// Test images, if there are any.
     pub test: Option<ImageSet>,
 }
 
-/// The paths of the training and the test part; `None` if the folder is laid out in another way.
+/// The paths of the training and the test part; `None` for a folder of another layout.
 pub type Find = fn(&Path) -> Option<(PathBuf, Option<PathBuf>)>;
 
-/// All layouts; a folder is read by the first that recognises it.
+/// All layouts. The first that recognises a folder reads it.
 pub static LAYOUTS: &[Entry<Find>] = &[
     Entry {
         name: "mnist",
@@ -67,7 +68,7 @@ pub static LAYOUTS: &[Entry<Find>] = &[
     },
 ];
 
-/// Opens the dataset in a folder. A path that is laid out in no known way is all training images.
+/// Opens the dataset in a folder. A path of no known layout holds training images only.
 pub fn open(path: &Path) -> Result<Splits> {
     let found = LAYOUTS.iter().find_map(|entry| Some((entry.name, (entry.build)(path)?)));
     let (layout, (train, test)) = found.unwrap_or(("plain", (path.to_path_buf(), None)));
@@ -77,7 +78,7 @@ pub fn open(path: &Path) -> Result<Splits> {
     Ok(Splits { layout, train, test })
 }
 
-/// Folders give classes by their order, which only means the same thing in both parts if the names do.
+/// Fails unless both parts have the same classes: folders number their classes by order.
 fn check_classes(train: &ImageSet, test: Option<&ImageSet>) -> Result<()> {
     let (Some(ours), Some(theirs)) = (train.class_names(), test.and_then(ImageSet::class_names)) else { return Ok(()) };
     match theirs.iter().zip(ours).find(|(a, b)| a != b) {

@@ -1,8 +1,8 @@
-//! NumPy arrays: .npy, and .npz with one array of images and perhaps one of labels.
+//! NumPy arrays: .npy, and .npz with one array of images and at most one of labels.
 //!
-//! The header is read here: the reader that exists for it overflows on shapes that hostile files claim.
+//! The header is parsed here, because the known reader overflows on the shapes of hostile files.
 
-use super::{ImageSet, Open, Source};
+use super::image_set::{ImageSet, Open, Source};
 use crate::error::{Error, Result};
 use crate::formats::archive::Archive;
 use crate::table::Entry;
@@ -80,7 +80,7 @@ impl Array {
             return Err(Error::unsupported("a Fortran-ordered array; save numpy.ascontiguousarray of it"));
         }
         let shape = parse_shape(field(r"'shape': *\(([0-9, ]*)\)")?)?;
-        // Lengths are checked before anything is allocated: the header may claim any size.
+        // The length is checked before any allocation, because the header may claim any size.
         let count = element_count(&shape)?;
         let numbers = match descr {
             "|u1" => Numbers::Bytes(elements(data, count, |[b]: [u8; 1]| b)?),
@@ -126,7 +126,7 @@ impl Array {
     }
 }
 
-/// Magic number, version, length of the header (two bytes in version 1, four since), header, data.
+/// Magic number, version, length of the header (two bytes in version 1, else four), header, data.
 fn split_header(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let rest = bytes.strip_prefix(b"\x93NUMPY")?;
     let (version, rest) = rest.split_at_checked(2)?;
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn lies_are_refused() {
+    fn wrong_headers_are_refused() {
         for bad in [
             npy("|u1", "(9, 9, 9)", &[0; 3]),
             npy("|u1", "(99999999999, 99999999999, 99999999999)", &[]),

@@ -1,6 +1,6 @@
-//! From pixels to what a network was trained on: resize, centre crop, scale, mean, standard deviation.
+//! From pixels to the input of a network: resize, centre crop, scale, mean, standard deviation.
 
-use super::{Pixels, RawImage};
+use super::raw::{Pixels, RawImage};
 use crate::error::{Error, Result};
 use crate::model::Layout;
 use crate::table;
@@ -20,21 +20,20 @@ pub struct Preprocess {
     pub mean: Vec<f32>,
     /// One value, or one per channel; positive.
     pub std: Vec<f32>,
-    /// Where the network wants the channels.
+    /// The axis of the channels in the network's input.
     #[serde(default, skip_serializing_if = "Layout::is_default")]
     pub layout: Layout,
-    /// Whether the network takes bytes: every number that comes out must be a whole one from 0 to 255.
+    /// Whether the network takes bytes: every result must be an integer from 0 to 255.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bytes: bool,
 }
 
-/// How far a number may be from a whole one where bytes are wanted: bytes that were divided by 255 and are multiplied
-/// again are no further off.
-const WHOLE: f32 = 0.01;
+/// The most by which a value may differ from a byte. Bytes that are divided and multiplied by 255 stay well within it.
+const BYTE_TOLERANCE: f32 = 0.01;
 
 /// A named preprocessing.
 pub struct Preset {
-    /// What the user types.
+    /// Its name.
     pub name: &'static str,
     /// One sentence.
     pub about: &'static str,
@@ -93,35 +92,35 @@ impl Default for Preprocess {
 }
 
 impl Preprocess {
-    /// The preset of that name.
+    /// Finds a preset by its name.
     pub fn preset(name: &str) -> Result<Preprocess> {
         let preset = PRESETS.iter().find(|preset| preset.name == name);
         preset.map(|preset| (preset.build)()).ok_or_else(|| {
             let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
-            table::unknown("--preset", name, &names)
+            table::unknown("preset", name, &names)
         })
     }
 
-    /// Fails if a number makes no sense for images of `channels` channels.
+    /// Fails on values that are invalid for images of `channels` channels.
     pub fn check(&self, channels: usize) -> Result<()> {
         let fits = |values: &[f32]| (values.len() == 1 || values.len() == channels) && values.iter().all(|v| v.is_finite());
         if !fits(&self.mean) {
-            return Err(Error::option(format!("--mean {:?}: one number or {channels} are needed", self.mean)));
+            return Err(Error::option(format!("mean {:?}: one number or {channels} are needed", self.mean)));
         }
         if !fits(&self.std) || self.std.iter().any(|&v| v <= 0.0) {
-            return Err(Error::option(format!("--std {:?}: one positive number or {channels} are needed", self.std)));
+            return Err(Error::option(format!("std {:?}: one positive number or {channels} are needed", self.std)));
         }
         if !self.scale.is_finite() || self.scale == 0.0 {
-            return Err(Error::option(format!("--scale {}: a number other than 0 is needed", self.scale)));
+            return Err(Error::option(format!("scale {}: a number other than 0 is needed", self.scale)));
         }
         if self.resize == Some(0) || self.crop.is_some_and(|crop| crop.contains(&0)) {
-            return Err(Error::option("--resize and --crop: positive numbers of pixels are needed"));
+            return Err(Error::option("resize and crop: positive numbers of pixels are needed"));
         }
         Ok(())
     }
 
-    /// Pixels to `[C, H, W]`, or to the layout that the network wants.
-    pub(crate) fn apply(&self, image: RawImage) -> Result<(Vec<f32>, [usize; 3])> {
+    /// Pixels to `[C, H, W]`, or to the network's layout.
+    pub(super) fn apply(&self, image: RawImage) -> Result<(Vec<f32>, [usize; 3])> {
         let image = self.crop(self.resize(image)?)?;
         let RawImage { channels, height, width, pixels } = image;
         self.check(channels)?;
@@ -135,20 +134,20 @@ impl Preprocess {
         }
         match data.iter().position(|v| !v.is_finite()) {
             Some(at) => return Err(Error::data(format!("pixel {at} is {}", data[at]))),
-            None if self.bytes => whole(&mut data)?,
+            None if self.bytes => round_to_bytes(&mut data)?,
             None => {}
         }
         Ok((self.layout.arrange(data, channels), self.layout.shape([channels, height, width])))
     }
 
-    /// Bilinear with antialiasing, as common image libraries do when they shrink.
+    /// Bilinear with antialiasing.
     fn resize(&self, image: RawImage) -> Result<RawImage> {
         let (Some(side), shorter) = (self.resize, image.height.min(image.width)) else { return Ok(image) };
         if side == shorter || shorter == 0 {
             return Ok(image);
         }
         let Pixels::Bytes(bytes) = &image.pixels else {
-            return Err(Error::unsupported("--resize of floating-point arrays; resize them before saving"));
+            return Err(Error::unsupported("floating-point arrays cannot be resized; resize them before saving"));
         };
         let scaled = |length: usize| (length * side / shorter).max(1);
         let (height, width) = (scaled(image.height), scaled(image.width));
@@ -164,33 +163,36 @@ impl Preprocess {
     fn crop(&self, image: RawImage) -> Result<RawImage> {
         let Some([height, width]) = self.crop else { return Ok(image) };
         if height > image.height || width > image.width {
-            return Err(Error::data(format!("{}x{} pixels are smaller than --crop {width}x{height}", image.width, image.height)));
+            return Err(Error::data(format!(
+                "{}x{} pixels are smaller than the crop of {width}x{height}",
+                image.width, image.height
+            )));
         }
         let (top, left) = ((image.height - height) / 2, (image.width - width) / 2);
         let pixels = match &image.pixels {
-            Pixels::Bytes(data) => Pixels::Bytes(cut(data, &image, top, left, height, width)),
-            Pixels::Floats(data) => Pixels::Floats(cut(data, &image, top, left, height, width)),
+            Pixels::Bytes(data) => Pixels::Bytes(window(data, &image, top, left, height, width)),
+            Pixels::Floats(data) => Pixels::Floats(window(data, &image, top, left, height, width)),
         };
         Ok(RawImage { channels: image.channels, height, width, pixels })
     }
 }
 
-/// Rounds numbers to bytes; an error where one is none.
-fn whole(data: &mut [f32]) -> Result<()> {
-    let no_byte = |v: &f32| (v - v.round()).abs() > WHOLE || !(0.0..=255.0).contains(&v.round());
+/// Rounds values to bytes; fails on a value that is no byte.
+fn round_to_bytes(data: &mut [f32]) -> Result<()> {
+    let no_byte = |v: &f32| (v - v.round()).abs() > BYTE_TOLERANCE || !(0.0..=255.0).contains(&v.round());
     if let Some(at) = data.iter().position(no_byte) {
         return Err(Error::data(format!(
-            "pixel {at} is {}, and the model takes bytes (uint8): whole numbers from 0 to 255; save the images so, or give \
-             --scale 255 for numbers from 0 to 1",
+            "pixel {at} is {}, and the model takes bytes (uint8): integers from 0 to 255; save the images so, or set \
+             scale 255 for numbers from 0 to 1",
             data[at]
         )));
     }
-    // Adding zero makes 0 of -0.
+    // Adding zero turns -0 into 0.
     data.iter_mut().for_each(|v| *v = v.round() + 0.0);
     Ok(())
 }
 
-fn cut<T: Copy>(data: &[T], image: &RawImage, top: usize, left: usize, height: usize, width: usize) -> Vec<T> {
+fn window<T: Copy>(data: &[T], image: &RawImage, top: usize, left: usize, height: usize, width: usize) -> Vec<T> {
     let row = |c: usize, y: usize| &data[(c * image.height + top + y) * image.width + left..][..width];
     (0..image.channels).flat_map(|c| (0..height).flat_map(move |y| row(c, y))).copied().collect()
 }
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_make_no_sense_are_refused() {
+    fn invalid_values_are_refused() {
         for bad in [
             Preprocess { std: vec![0.0], ..raw() },
             Preprocess { mean: vec![0.0, 1.0], ..raw() },

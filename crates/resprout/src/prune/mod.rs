@@ -3,7 +3,7 @@
 pub mod channel;
 mod options;
 
-pub use options::{OwnMethods, PruneOptions, PruneOutcome};
+pub use options::{OwnMethods, PruneOptions, PruneOutcome, check_sparsity};
 
 use crate::allocation::{LayerScores, Totals};
 use crate::criteria::{Criterion, ScoreInput, score_with_images};
@@ -18,10 +18,10 @@ use rayon::prelude::*;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Prunes the model in place: fills its mask table and sets pruned weights to 0.0. Weights that an
-/// earlier mask has pruned stay so, and count.
+/// Prunes the model in place: fills its mask table and sets pruned weights to 0.0. Weights that an earlier mask has pruned stay
+/// pruned, and count.
 pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progress: &dyn Progress) -> Result<PruneOutcome> {
-    check_sparsity(options.sparsity, "--sparsity")?;
+    check_sparsity(options.sparsity, "sparsity")?;
     if options.pattern == Pattern::Channel {
         model.check_finite()?;
         return channel::prune(model, options, images, progress);
@@ -30,7 +30,17 @@ pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progres
     prune_scored(model, &scored, options)
 }
 
-/// The layers that a pattern can prune, and their scores: what pruning at several sparsities can share.
+impl PruneOptions {
+    /// Whether the criterion reads calibration images.
+    pub fn needs_images(&self) -> Result<bool> {
+        match self.pattern {
+            Pattern::Channel => Ok(channel::find(&self.criterion)?.needs_images),
+            _ => Ok(self.build_criterion()?.needs_images()),
+        }
+    }
+}
+
+/// The layers that a pattern can prune, and their scores. Prunings to several sparsities share it.
 pub struct Scored {
     layers: Vec<Prunable>,
     left_dense: Vec<LeftDense>,
@@ -39,9 +49,9 @@ pub struct Scored {
 
 /// The scores of one layer.
 enum LayerScore {
-    /// Measured, or the caller's.
+    /// Measured, or given by the caller.
     Held(Vec<f64>),
-    /// Computed from the weights whenever they are needed.
+    /// Computed from the weights on every use.
     ByWeights { criterion: Arc<dyn Criterion>, weights: Arc<Value>, index: usize },
 }
 
@@ -64,7 +74,7 @@ impl ScoreList for LayerScore {
     }
 }
 
-/// Scores under an earlier mask: what it has pruned goes first again, before kept weights of score 0 too.
+/// Scores under an earlier mask. Its pruned weights rank lowest, below kept weights of score 0.
 struct Masked<'a> {
     scores: &'a LayerScore,
     mask: Option<Arc<Mask>>,
@@ -85,7 +95,7 @@ impl ScoreList for Masked<'_> {
     }
 }
 
-/// Scores the model's layers. Channels are scored by [`prune`] itself.
+/// Scores the model's layers. [`prune`] itself scores channels.
 pub fn score_layers(model: &Model, options: &PruneOptions, images: &Tensor, progress: &dyn Progress) -> Result<Scored> {
     model.check_finite()?;
     let (mut layers, mut left_dense) = model.prunable(&options.rule)?;
@@ -102,15 +112,15 @@ pub fn score_layers(model: &Model, options: &PruneOptions, images: &Tensor, prog
     Ok(Scored { layers, left_dense, scores })
 }
 
-/// Prunes the model that was scored, by an allocation to a sparsity.
+/// Prunes the scored model to a sparsity.
 pub fn prune_scored(model: &mut Model, scored: &Scored, options: &PruneOptions) -> Result<PruneOutcome> {
-    check_sparsity(options.sparsity, "--sparsity")?;
+    check_sparsity(options.sparsity, "sparsity")?;
     select(model, scored, options)
 }
 
-/// The same with scores of the caller's: one list per prunable layer, in the model's order, finite and not negative.
+/// As [`prune_scored`] with scores of the caller: one list per prunable layer, in the model's order, finite and not negative.
 pub fn prune_by_scores(model: &mut Model, options: &PruneOptions, scores: Vec<Vec<f64>>) -> Result<PruneOutcome> {
-    check_sparsity(options.sparsity, "--sparsity")?;
+    check_sparsity(options.sparsity, "sparsity")?;
     let (layers, left_dense) = model.prunable(&options.rule)?;
     if layers.len() != scores.len() {
         return Err(Error::data("the scores are not of this model's prunable layers"));
@@ -132,7 +142,7 @@ fn check_scores(layer: &Prunable, scores: &[f64]) -> Result<()> {
     }
 }
 
-/// Fails unless an allocation gives every layer a count that it can have.
+/// Fails unless an allocation gives every layer a count up to its size.
 fn check_counts(name: &str, layers: &[LayerScores], counts: &[usize]) -> Result<()> {
     if layers.len() != counts.len() {
         return Err(Error::data(format!("allocation {name}: {} counts for {} layers", counts.len(), layers.len())));
@@ -181,7 +191,7 @@ fn select(model: &mut Model, scored: &Scored, options: &PruneOptions) -> Result<
     Ok(PruneOutcome { layers: layers.clone(), kept, left_dense: left_dense.clone() })
 }
 
-/// How many of the prunable weights earlier masks have left, and how many there are.
+/// The number of prunable weights that earlier masks have left, and the number of all.
 pub fn weights_left(model: &Model, options: &PruneOptions) -> Result<(usize, usize)> {
     let rule = match options.pattern {
         Pattern::Channel => PrunableRule { include_grouped: true, ..options.rule.clone() },
@@ -194,8 +204,8 @@ pub fn weights_left(model: &Model, options: &PruneOptions) -> Result<(usize, usi
     Ok((layers.iter().map(|layer| left(model, layer)).sum(), layers.iter().map(Prunable::len).sum()))
 }
 
-/// Fails on a sparsity below the one that earlier masks have reached: what is pruned does not come back. A sparsity of
-/// 0 asks for no pruning, and n:m and a share of the operations have no such number.
+/// Fails on a sparsity below that of earlier masks, because pruned weights do not come back. Sparsity 0 prunes nothing. n:m and
+/// a share of the operations have no sparsity to compare.
 pub fn check_present(model: &Model, options: &PruneOptions) -> Result<()> {
     if options.sparsity == 0.0 || options.macs.is_some() || options.pattern.sparsity().is_some() {
         return Ok(());
@@ -206,19 +216,11 @@ pub fn check_present(model: &Model, options: &PruneOptions) -> Result<()> {
     }
     let gone = total - left;
     Err(Error::option(format!(
-        "--sparsity {}: {gone} of {total} prunable weights ({:.4} %) are gone already, and stay so; ask for more, for 0 to repair \
-         alone, or give --regrow",
+        "sparsity {}: {gone} of {total} prunable weights ({:.4} %) are gone already, and stay so; give a higher sparsity, 0 to \
+         repair alone, or regrow them",
         options.sparsity,
         100.0 * gone as f64 / total as f64
     )))
-}
-
-/// Fails unless the sparsity lies in `[0, 1)`.
-pub fn check_sparsity(sparsity: f64, option: &str) -> Result<()> {
-    if !(0.0..1.0).contains(&sparsity) {
-        return Err(Error::option(format!("{option} {sparsity}: a number from 0 up to, but not including, 1 is needed")));
-    }
-    Ok(())
 }
 
 fn score(
@@ -234,17 +236,17 @@ fn score(
         layers.iter().zip(&scores).try_for_each(|(layer, scores)| check_scores(layer, scores))?;
         return Ok(scores.into_iter().map(LayerScore::Held).collect());
     }
-    let later = |(index, layer): (usize, &Prunable)| {
+    let by_weights = |(index, layer): (usize, &Prunable)| {
         let weights = model.params.get(&layer.param).and_then(Param::value).filter(|value| value.as_f32().is_some());
         let weights =
             weights.ok_or_else(|| Error::data(format!("parameter {:?}: not a tensor of 32-bit floats", layer.param)))?;
         Ok(LayerScore::ByWeights { criterion: criterion.clone(), weights: weights.clone(), index })
     };
-    let scores: Vec<LayerScore> = layers.iter().enumerate().map(later).collect::<Result<_>>()?;
+    let scores: Vec<LayerScore> = layers.iter().enumerate().map(by_weights).collect::<Result<_>>()?;
     if options.own.criterion.is_none() {
         return Ok(scores);
     }
-    // Nobody has tested it: computed once, and looked at.
+    // A criterion of the caller is not trusted: its scores are computed once and checked.
     let held = |(layer, score): (&Prunable, &LayerScore)| {
         let scores = score.scores().into_owned();
         check_scores(layer, &scores)?;
@@ -253,8 +255,8 @@ fn score(
     layers.par_iter().zip(&scores).map(held).collect()
 }
 
-/// How many weights each layer keeps: overrides first, then the allocation, then the floors. No layer keeps more than
-/// earlier masks have left; what an allocation gives it beyond that goes to the others.
+/// The number of weights that each layer keeps: overrides first, then the allocation, then the floors. No layer keeps more than
+/// earlier masks have left; the excess of an allocation goes to the others.
 fn counts(model: &Model, layers: &[Prunable], scores: &[Masked], options: &PruneOptions) -> Result<Vec<usize>> {
     let allocation = options.build_allocation()?;
     let caps: Vec<usize> = layers.iter().map(|layer| left(model, layer)).collect();
@@ -281,12 +283,12 @@ fn counts(model: &Model, layers: &[Prunable], scores: &[Masked], options: &Prune
     Ok(kept)
 }
 
-/// The weights of a layer that earlier masks have left.
+/// The number of weights of a layer that earlier masks have left.
 fn left(model: &Model, layer: &Prunable) -> usize {
     model.masks.get(&layer.param).map_or(layer.len(), Mask::kept)
 }
 
-/// What the layers without a sparsity of their own have to share.
+/// The budget of the layers without a sparsity of their own.
 fn open_totals(
     layers: &[Prunable],
     fixed: &[Option<usize>],
@@ -303,29 +305,30 @@ fn open_totals(
     match keep.checked_sub(taken) {
         Some(rest) if rest <= left => Ok(Totals { sparsity: 1.0 - rest as f64 / size.max(1) as f64, keep: rest }),
         _ => Err(Error::option(format!(
-            "--layer: the layers with a sparsity of their own keep {taken} weights and the others have {left}; \
-             --sparsity {} asks for {keep} in all",
+            "layer: the layers with a sparsity of their own keep {taken} weights and the others have {left}; sparsity {} needs \
+             {keep} in all",
             options.sparsity
         ))),
     }
 }
 
-fn overrides(layers: &[Prunable], caps: &[usize], wanted: &[(String, f64)]) -> Result<Vec<Option<usize>>> {
+/// The counts of layers with a sparsity of their own.
+fn overrides(layers: &[Prunable], caps: &[usize], sparsities: &[(String, f64)]) -> Result<Vec<Option<usize>>> {
     let mut fixed = vec![None; layers.len()];
-    for (text, sparsity) in wanted {
-        check_sparsity(*sparsity, &format!("--layer {text}="))?;
-        let pattern = NamePattern::parse(text, "--layer")?;
+    for (text, sparsity) in sparsities {
+        check_sparsity(*sparsity, &format!("layer {text:?}: sparsity"))?;
+        let pattern = NamePattern::parse(text, "layer")?;
         let hits: Vec<usize> = (0..layers.len()).filter(|&i| pattern.matches(&layers[i].layer, &layers[i].param)).collect();
         if hits.is_empty() {
             return Err(Error::option(format!(
-                "--layer {text:?}: no prunable layer or weight has this name; see `resprout inspect`"
+                "layer {text:?}: no prunable layer or weight has this name; see `resprout inspect`"
             )));
         }
         for i in hits {
             let kept = kept_alone(layers[i].len(), *sparsity);
             if kept > caps[i] && *sparsity > 0.0 {
                 return Err(Error::option(format!(
-                    "--layer {text}={sparsity}: layer {:?} has {} of {} weights left, and pruned ones do not come back",
+                    "layer {text:?}: sparsity {sparsity}: layer {:?} has {} of {} weights left, and pruned ones do not come back",
                     layers[i].layer,
                     caps[i],
                     layers[i].len()
@@ -341,7 +344,7 @@ fn floor(model: &Model, layer: &Prunable, options: &PruneOptions) -> usize {
     options.min_per_layer.min(left(model, layer)).max(channel_floor(model, layer, options.min_per_channel))
 }
 
-/// The floors of all channels together: each has so many weights, or those that earlier masks have left there.
+/// The sum of the channels' floors: `per_channel` weights each, or those that earlier masks have left there.
 fn channel_floor(model: &Model, layer: &Prunable, per_channel: usize) -> usize {
     let Some(mask) = model.masks.get(&layer.param).filter(|_| per_channel > 0) else {
         return per_channel.saturating_mul(layer.channels()).min(layer.len());
@@ -355,7 +358,7 @@ fn check_channel_floor(model: &Model, layers: &[Prunable], kept: &[usize], per_c
     let short = layers.iter().zip(kept).find(|(layer, kept)| **kept < channel_floor(model, layer, per_channel));
     match short {
         Some((layer, kept)) => Err(Error::option(format!(
-            "--min-per-channel {per_channel}: layer {:?} keeps {kept} weights for {} channels",
+            "at least {per_channel} weights per channel: layer {:?} keeps {kept} weights for {} channels",
             layer.layer,
             layer.channels()
         ))),

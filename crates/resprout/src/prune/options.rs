@@ -1,6 +1,5 @@
-//! What is asked for, and what was done.
+//! Options and results of pruning.
 
-use super::{channel, check_sparsity};
 use crate::allocation::{ALLOCATIONS, Allocation};
 use crate::criteria::{CRITERIA, Criterion};
 use crate::error::{Error, Result};
@@ -9,41 +8,41 @@ use crate::structure::Pattern;
 use crate::table;
 use std::sync::Arc;
 
-/// What is asked for.
+/// How a model is pruned.
 #[derive(Clone, Debug)]
 pub struct PruneOptions {
     /// Share of the prunable weights to remove, in `[0, 1)`.
     pub sparsity: f64,
-    /// A row of [`CRITERIA`], with options.
+    /// A row of [`CRITERIA`] with options.
     pub criterion: String,
-    /// A row of [`ALLOCATIONS`], with options.
+    /// A row of [`ALLOCATIONS`] with options.
     pub allocation: String,
-    /// Which layers are taken.
+    /// Which layers are pruned.
     pub rule: PrunableRule,
-    /// Layers with a sparsity of their own: name or `re:` pattern, sparsity.
+    /// Layers with a sparsity of their own: a name or `re:` pattern, and the sparsity.
     pub layers: Vec<(String, f64)>,
-    /// Every layer keeps at least this many weights (or all it has).
+    /// The least number of weights that a layer keeps, or all it has.
     pub min_per_layer: usize,
-    /// Every output channel keeps at least this many weights (or all it has).
+    /// The least number of weights that an output channel keeps, or all it has.
     pub min_per_channel: usize,
-    /// For criteria that draw random numbers.
+    /// Seed of random criteria.
     pub seed: u64,
-    /// Which weights go together. For channels, criterion and allocation are rows of
-    /// [`CHANNEL_CRITERIA`](crate::prune::channel::CHANNEL_CRITERIA) and
+    /// Which weights go together. For channels, `criterion` is a row of
+    /// [`CHANNEL_CRITERIA`](crate::prune::channel::CHANNEL_CRITERIA) and `allocation` one of
     /// [`CHANNEL_ALLOCATIONS`](crate::prune::channel::CHANNEL_ALLOCATIONS).
     pub pattern: Pattern,
-    /// For channels: remove until this share of the operations is left, instead of by sparsity.
+    /// For channels: the share of the operations to leave, in place of the sparsity.
     pub macs: Option<f64>,
-    /// Methods that are no rows of a table; the names above only say what they are then.
+    /// Methods of the caller. They take precedence over the rows; the names above then only serve messages.
     pub own: OwnMethods,
 }
 
-/// Methods of the caller's own, instead of rows of the tables.
+/// Methods of the caller, in place of rows of the tables.
 #[derive(Clone, Default)]
 pub struct OwnMethods {
     /// Scores weights.
     pub criterion: Option<Arc<dyn Criterion>>,
-    /// Decides how many each layer keeps.
+    /// Decides how many weights each layer keeps.
     pub allocation: Option<Arc<dyn Allocation>>,
 }
 
@@ -73,29 +72,21 @@ impl Default for PruneOptions {
 }
 
 impl PruneOptions {
-    /// Fails on what no pruning without images can do, before the work that leads up to it.
+    /// Fails if pruning without images cannot use these options. It serves as an early check.
     pub fn check_without_images(&self) -> Result<()> {
-        check_sparsity(self.sparsity, "--sparsity")?;
+        check_sparsity(self.sparsity, "sparsity")?;
         if self.build_criterion()?.needs_images() {
             let name = self.criterion.split(':').next().unwrap_or_default();
-            return Err(Error::option(format!("--criterion {name}: needs calibration images, which there are none of here")));
+            return Err(Error::option(format!("criterion {name}: needs calibration images, and there are none")));
         }
         self.build_allocation().map(drop)
-    }
-
-    /// Whether the criterion scores by calibration images.
-    pub fn needs_images(&self) -> Result<bool> {
-        match self.pattern {
-            Pattern::Channel => Ok(channel::find(&self.criterion)?.needs_images),
-            _ => Ok(self.build_criterion()?.needs_images()),
-        }
     }
 
     pub(super) fn build_criterion(&self) -> Result<Arc<dyn Criterion>> {
         if let Some(own) = &self.own.criterion {
             return Ok(own.clone());
         }
-        let (entry, options) = table::find(CRITERIA, "--criterion", &self.criterion)?;
+        let (entry, options) = table::find(CRITERIA, "criterion", &self.criterion)?;
         Ok((entry.build)(&options, self.seed)?.into())
     }
 
@@ -103,12 +94,12 @@ impl PruneOptions {
         if let Some(own) = &self.own.allocation {
             return Ok(own.clone());
         }
-        let (entry, options) = table::find(ALLOCATIONS, "--allocation", &self.allocation)?;
+        let (entry, options) = table::find(ALLOCATIONS, "allocation", &self.allocation)?;
         Ok((entry.build)(&options)?.into())
     }
 }
 
-/// What was done.
+/// What was pruned.
 #[derive(Clone, Debug)]
 pub struct PruneOutcome {
     /// The pruned layers, in order.
@@ -117,4 +108,12 @@ pub struct PruneOutcome {
     pub kept: Vec<usize>,
     /// Layers with weights that were left dense.
     pub left_dense: Vec<LeftDense>,
+}
+
+/// Fails unless the sparsity lies in `[0, 1)`. `option` is its name in the message.
+pub fn check_sparsity(sparsity: f64, option: &str) -> Result<()> {
+    if !(0.0..1.0).contains(&sparsity) {
+        return Err(Error::option(format!("{option} {sparsity}: a number from 0 up to, but not including, 1 is needed")));
+    }
+    Ok(())
 }

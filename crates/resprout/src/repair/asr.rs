@@ -1,7 +1,7 @@
-//! Variance matching per channel, held back where the channel's own signal is weak.
+//! Variance matching per channel, shrunk where the channel's signal is weak.
 //!
-//! The paper's abstract gives the idea, not the formulas: the shrinkage rules and placements here are
-//! our readings of it, each an option, so that they can be compared.
+//! The paper's abstract gives the idea without formulas. The shrinkage rules and placements here are readings of it, each an
+//! option.
 
 use super::batch_norm::{BatchNormRecalibration, moving_average};
 use super::gains::{Shift, Spread, apply};
@@ -84,7 +84,7 @@ enum Placement {
     ShrinkOnly,
 }
 
-/// Groups of images from which the sampling noise of a gain is estimated.
+/// Groups of images for the estimate of a gain's sampling noise.
 const GROUPS: usize = 16;
 
 fn rule(options: &Options) -> Result<Rule> {
@@ -110,7 +110,7 @@ fn toward(options: &Options, rule: &Rule) -> Result<Toward> {
 }
 
 impl Asr {
-    /// One gain per channel from the statistics of all images; `groups` are the same in groups.
+    /// One gain per channel, from the statistics of all images and of groups of images.
     fn gains(&self, pair: &PairStats, groups: &[PairStats]) -> Vec<f64> {
         let spread = Spread::new(pair);
         let gain = |(c, weight): (usize, f64)| {
@@ -119,7 +119,7 @@ impl Asr {
             }
             let own = spread.channel(c);
             let shrunk = match self.rule {
-                // Least squares multiplies by the correlation: its gain is cov / var.
+                // The gain of least squares is cov / var: the ratio of deviations times the correlation.
                 Rule::Wiener => weight * own,
                 _ => blend(weight, own, self.anchor(&spread)),
             };
@@ -128,7 +128,7 @@ impl Asr {
         self.shrinkage(&spread, groups).into_iter().enumerate().map(gain).collect()
     }
 
-    /// What a gain of no weight becomes.
+    /// The gain at weight 0.
     fn anchor(&self, spread: &Spread) -> f64 {
         match self.toward {
             Toward::Identity => 1.0,
@@ -140,7 +140,7 @@ impl Asr {
         }
     }
 
-    /// In `[0, 1]` per channel: how much of the channel's own gain is trusted.
+    /// The weight of each channel's own gain, in `[0, 1]`.
     fn shrinkage(&self, spread: &Spread, groups: &[PairStats]) -> Vec<f64> {
         let channels = spread.live.len();
         let by_median = |value: &dyn Fn(usize) -> f64| {
@@ -157,7 +157,7 @@ impl Asr {
     }
 }
 
-/// `anchor^(1 - weight) * own^weight`, exactly one of them at the ends.
+/// `anchor^(1 - weight) * own^weight`, exact at the ends.
 fn blend(weight: f64, own: f64, anchor: f64) -> f64 {
     match weight {
         0.0 => anchor,
@@ -166,7 +166,7 @@ fn blend(weight: f64, own: f64, anchor: f64) -> f64 {
     }
 }
 
-/// Empirical Bayes on log gains: the spread between channels by that plus a channel's sampling noise.
+/// Empirical Bayes on log gains: the variance between channels over its sum with the channel's sampling noise.
 fn bayes(spread: &Spread, groups: &[PairStats]) -> Vec<f64> {
     let live: Vec<usize> = spread.live().collect();
     let noise: Vec<f64> = (0..spread.live.len()).map(|c| jackknife(groups, c)).collect();
@@ -179,7 +179,7 @@ fn bayes(spread: &Spread, groups: &[PairStats]) -> Vec<f64> {
     noise.iter().map(|noise| if tau > 0.0 { tau / (tau + noise) } else { 0.0 }).collect()
 }
 
-/// Variance of a channel's log gain, from leaving out one group of images at a time.
+/// The jackknife variance of a channel's log gain: one group of images is left out at a time.
 fn jackknife(groups: &[PairStats], c: usize) -> f64 {
     let count = groups.len();
     if count < 2 {
@@ -199,7 +199,7 @@ fn jackknife(groups: &[PairStats], c: usize) -> f64 {
     let log = |without: usize| 0.5 * (pooled(|g| &g.dense, without) / pooled(|g| &g.sparse, without)).ln();
     let logs: Vec<f64> = (0..count).map(log).filter(|log| log.is_finite()).collect();
     if logs.len() < count {
-        // Without some group the channel is dead: there is nothing to be sure of.
+        // The channel is dead without one of the groups, so its gain is arbitrary.
         return f64::INFINITY;
     }
     let mean = logs.iter().sum::<f64>() / count as f64;
@@ -216,8 +216,8 @@ impl Visitor for Asr {
     }
 
     fn weights(&self, site: &mut WeightSite) -> Result<()> {
-        let later = matches!(self.placement, Placement::Affine | Placement::ShrinkOnly) && site.norm.is_some();
-        if later {
+        let at_norm = matches!(self.placement, Placement::Affine | Placement::ShrinkOnly) && site.norm.is_some();
+        if at_norm {
             return Ok(());
         }
         let pair = site.pair()?;

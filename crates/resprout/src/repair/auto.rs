@@ -1,4 +1,4 @@
-//! The label-free choice among repairs: each is judged on images that it has not seen.
+//! The label-free choice among repairs, by images that none of them has seen.
 
 use crate::error::Result;
 use crate::eval::{Evaluation, OutputKind, compare, output_kind_of};
@@ -7,23 +7,23 @@ use crate::model::Model;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// What [`Judge`] takes the place of, as the user types it.
+/// The name of the choice by [`Judge`], in place of a repair.
 pub const AUTO: &str = "auto";
 
-/// One repair and how close to the dense network it came.
+/// One repair and its distance from the dense network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// The chain of repairs.
     pub repair: String,
-    /// On images that it has not seen; `None` if it failed.
+    /// The evaluation on held-out images; `None` if it failed.
     pub evaluation: Option<Evaluation>,
     /// Why it failed.
     pub error: Option<String>,
-    /// Whether it was taken.
+    /// Whether it was chosen.
     pub chosen: bool,
 }
 
-/// Judges networks by how close they come to the dense one on held-out images.
+/// Judges networks by their distance from the dense one on held-out images.
 pub struct Judge {
     dense: Tensor,
     held_out: Tensor,
@@ -31,31 +31,32 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Chains that are tried, the cheapest first: of equals the first is taken.
+    /// The candidates, the cheapest first. Of equals the first wins.
     pub const CANDIDATES: [&'static str; 6] = ["none", "bias", "bn", "asr,bn", "bn,stats", "least-squares"];
 
-    /// Splits the images: every fourth is held out, the others are for repairs.
+    /// Splits the images into those for repairs and those held out. Every fourth is held out.
     pub fn split(images: &Tensor) -> (Tensor, Tensor) {
         let (held, seen): (Vec<usize>, Vec<usize>) = (0..images.shape[0]).partition(|i| i % 4 == 3);
         (images.pick(&seen), images.pick(&held))
     }
 
-    /// A judge with these images.
+    /// A judge with these held-out images.
     pub fn new(dense: &Model, held_out: Tensor) -> Result<Judge> {
         let network = Network::new(dense, &held_out.shape[1..], &PlanOptions::default())?;
         let output = output_kind_of(network.plan());
         Ok(Judge { dense: network.run(&held_out)?.swap_remove(0), held_out, output })
     }
 
-    /// How close `model` comes.
+    /// Compares `model` with the dense network.
     pub fn judge(&self, model: &Model) -> Result<Evaluation> {
         let network = Network::new(model, &self.held_out.shape[1..], &PlanOptions::default())?;
         compare(&network.run(&self.held_out)?[0], &self.dense, None, self.output)
     }
 
-    /// The best of the candidates: the lowest KL (or relative error, where outputs are no classes)
-    /// among those that agree with the dense network at least as often as the first, which is no
-    /// repair at all, and break on no more images. Of equals the first.
+    /// The best candidate: the lowest KL divergence, or relative error where outputs are no classes.
+    ///
+    /// The first candidate is no repair. Others must agree with the dense network at least as often, and break on no image. Of
+    /// equals the first wins.
     pub fn choose(candidates: &[Candidate]) -> usize {
         let first = candidates.first().and_then(|candidate| candidate.evaluation.as_ref());
         let distance = |e: &Evaluation| match (e.broken_images, e.kl.or(e.relative_error)) {

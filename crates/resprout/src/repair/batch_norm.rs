@@ -1,5 +1,5 @@
-//! BatchNorm recalibration: running mean and variance are measured again on the pruned network. Where the exporter has
-//! multiplied a BatchNormalization into weights and bias, these take its place.
+//! BatchNorm recalibration: measures running mean and variance again on the pruned network. Where an exporter has folded a
+//! BatchNormalization into weights and bias, these are adjusted in its place.
 
 use super::gains::{Shift, Spread, apply};
 use super::{Build, Repair, Stage};
@@ -66,7 +66,7 @@ impl Visitor for BatchNormRecalibration {
     }
 
     fn needs_for(&self, model: &Model) -> Needs {
-        // Only a folded layer has lost what its output should be: the dense network tells.
+        // A folded layer has no statistics of its output. The dense network provides them.
         let folded = !model.folded_norms().is_empty();
         Needs { dense: folded, weights: folded, ..self.needs() }
     }
@@ -106,19 +106,19 @@ impl Repair for BatchNormRecalibration {
     }
 }
 
-/// The moving average of training, starting at the old statistics.
+/// The moving average of training, from the old statistics on.
 pub(super) fn moving_average(batch: usize) -> BatchNormRecalibration {
     BatchNormRecalibration { variant: Variant::Batches { batch, rule: Rule::Ema { momentum: 0.1, reset: false } } }
 }
 
-/// Takes over the statistics of all images.
+/// Stores the statistics of all images.
 pub(super) fn exact(site: &mut NormSite) {
     let stats = site.stats();
     store(site, &stats);
 }
 
-/// What recalibration does where BatchNormalization was folded: a BatchNormalization would give the pruned network's output
-/// the mean and deviation that the dense network's has. A constant channel gets the mean alone.
+/// Recalibrates a layer with a folded BatchNormalization: its output gets the dense network's mean and deviation. A constant
+/// channel gets the mean alone.
 fn folded(site: &mut WeightSite) -> Result<()> {
     if site.bias.is_none() {
         site.warnings.push("its bias is shared with another layer, and the layer is left as it is".into());
@@ -172,9 +172,8 @@ impl Rule {
     }
 }
 
-/// Channels that are the same everywhere: with variance 0 the output is beta, and later rounding
-/// noise would be multiplied by `1 / sqrt(epsilon)`. They are left as they are and reported, unless their scale
-/// is 0: those are meant to be silent.
+/// Warns of constant channels. With variance 0 their output is beta, and rounding noise is multiplied by `1 /
+/// sqrt(epsilon)`. Channels of scale 0 are silent on purpose.
 fn dead_warning(layer: &str, stats: &ChannelStats, gamma: &[f64]) -> Option<String> {
     let dead = stats.var.iter().zip(gamma).filter(|&(&var, &gamma)| var == 0.0 && gamma != 0.0).count();
     (dead > 0).then(|| format!("{layer}: {dead} of {} channels are constant on the calibration images", stats.var.len()))

@@ -1,4 +1,4 @@
-//! Means only: what pruning has shifted is shifted back.
+//! Bias correction: restores the means that pruning has shifted.
 
 use super::gains::{Shift, apply};
 use super::{Build, Repair, Stage};
@@ -35,7 +35,7 @@ impl Visitor for Bias {
     }
 }
 
-/// Moves the means of a layer without BatchNormalization; one behind has its turn at its own site.
+/// Shifts the means of a layer without BatchNormalization. A BatchNormalization is corrected at its own site.
 pub(super) fn shift(site: &mut WeightSite) -> Result<()> {
     if site.norm.is_none() && site.bias.is_some() {
         let pair = site.pair()?;

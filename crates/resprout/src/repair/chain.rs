@@ -1,8 +1,8 @@
-//! Several repairs in a stated order.
+//! Several repairs in order.
 
 use super::{AUTO, REPAIRS, Repair, RepairOutcome, Stage};
-use crate::calibrate::walk::{bytes_per_image, walk_within};
-use crate::calibrate::{Dense, Needs, Visitor};
+use crate::calibrate::walk::walk_within;
+use crate::calibrate::{Dense, Needs, Visitor, bytes_per_image};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::progress::Progress;
@@ -12,9 +12,9 @@ use crate::tensor::Tensor;
 /// How a chain of repairs runs.
 #[derive(Clone, Debug)]
 pub struct RepairOptions {
-    /// The most bytes that the images' values may take in one walk; fewer images are used if need be.
+    /// The most bytes of the images' values in one walk. Fewer images are used if they exceed it.
     pub memory: usize,
-    /// About the most seconds that repairs may take; where these are not enough, layers that gain least get statistics only.
+    /// About the most seconds of all repairs. If they need more, the layers that gain least get statistics only.
     pub seconds: Option<f64>,
 }
 
@@ -24,16 +24,16 @@ impl Default for RepairOptions {
     }
 }
 
-/// Repairs in the order in which they act, written `first,second`.
+/// Repairs in order, written `first,second`.
 ///
-/// Repairs of ascending stage share a walk: at each layer they act in the order given, on what the
-/// repaired layers before it compute. Where the stage falls, or a repair comes again, a new walk begins.
+/// Repairs of ascending stage share a walk. At each layer they act in order, on what the repaired layers before it compute.
+/// A new walk begins where the stage falls or a repair comes again.
 #[derive(Default)]
 pub struct Chain {
     text: String,
     repairs: Vec<Box<dyn Repair>>,
     names: Vec<&'static str>,
-    /// Which repairs share a walk.
+    /// The repairs of each walk.
     walks: Vec<std::ops::Range<usize>>,
     /// Stage and walk of the last repair.
     last: Option<(Stage, usize)>,
@@ -48,19 +48,19 @@ impl Chain {
         Ok(chain)
     }
 
-    /// The repairs of such a text behind those there are.
+    /// Appends the repairs of a text.
     pub(crate) fn push_rows(&mut self, text: &str) -> Result<()> {
         for part in text.split(',') {
             if part == AUTO {
-                return Err(Error::option(format!("--repair {text}: auto tries several repairs and stands alone, in `prune`")));
+                return Err(Error::option(format!("repair {text}: auto tries several repairs and stands alone, in `prune`")));
             }
-            let (entry, options) = table::find_beside(REPAIRS, &[AUTO], "--repair", part)?;
+            let (entry, options) = table::find_beside(REPAIRS, &[AUTO], "repair", part)?;
             self.add(part, entry.name, (entry.build)(&options)?);
         }
         Ok(())
     }
 
-    /// One more repair.
+    /// Appends a repair.
     pub(crate) fn push(&mut self, name: &'static str, repair: Box<dyn Repair>) {
         self.add(name, name, repair);
     }
@@ -81,17 +81,18 @@ impl Chain {
         self.text = if self.text.is_empty() { text.into() } else { format!("{},{text}", self.text) };
     }
 
+    /// Fails if repairs of one walk need different batch sizes.
     pub(crate) fn check_batches(&self) -> Result<()> {
         for walk in &self.walks {
             let batches: Vec<usize> = self.repairs[walk.clone()].iter().filter_map(|repair| repair.needs().batch).collect();
             if batches.windows(2).any(|pair| pair[0] != pair[1]) {
-                return Err(Error::option(format!("--repair {}: repairs of one walk need the same batch size", self.text)));
+                return Err(Error::option(format!("repair {}: repairs of one walk need the same batch size", self.text)));
             }
         }
         Ok(())
     }
 
-    /// As it was written.
+    /// The chain as text.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -101,13 +102,12 @@ impl Chain {
         self.repairs.iter().any(|repair| repair.needs().images)
     }
 
-    /// Whether it looks at the dense network beside the pruned form of this one.
+    /// Whether it reads the dense network beside the pruned form of `model`.
     pub fn needs_dense(&self, model: &Model) -> bool {
         self.repairs.iter().any(|repair| repair.needs_for(model).dense)
     }
 
-    /// Repairs `model`, the pruned form of `dense`. `images: [N, C, H, W]`, preprocessed. Pruned
-    /// weights stay zero.
+    /// Repairs `model`, the pruned form of `dense`. `images: [N, C, H, W]` are preprocessed. Pruned weights stay zero.
     pub fn repair<'d>(
         &self,
         model: &mut Model,
@@ -128,7 +128,7 @@ impl Chain {
             check_batches(&images, needs.batch)?;
             let limit = options.seconds.map_or(f64::INFINITY, |seconds| (seconds - outcome.seconds).max(0.0));
             let done = walk_within(limit, model, dense, &images, &repairs, "repair", progress)?;
-            // Scale and shift of pruned channels are masked too; a repair may have set them.
+            // A repair may have set the masked scale and shift of a pruned channel.
             model.apply_masks();
             for (index, acted) in range.clone().zip(&done.acted).filter(|(index, _)| self.repairs[*index].needs().images) {
                 if !acted {
@@ -138,7 +138,7 @@ impl Chain {
             }
             outcome.changed += done.changed;
             outcome.acted.extend(done.acted);
-            // Repairs that come again act on the same layers.
+            // A repeated repair acts on the same layers.
             outcome.batch_norms = outcome.batch_norms.max(done.batch_norms);
             outcome.folded = outcome.folded.max(done.folded);
             outcome.added_bias.extend(done.added_bias);
@@ -152,18 +152,18 @@ impl Chain {
     }
 }
 
-/// A last batch of one image has no variance of its own.
+/// Fails on a last batch of one image, which has no variance.
 fn check_batches(images: &Tensor, batch: Option<usize>) -> Result<()> {
     let count = images.shape[0];
     match batch {
         Some(batch) if count % batch == 1 => Err(Error::option(format!(
-            "--repair: {count} images in batches of {batch} leave a last batch of one image; its variance has no meaning"
+            "repair: {count} images in batches of {batch} leave a last batch of one image; its variance has no meaning"
         ))),
         _ => Ok(()),
     }
 }
 
-/// As many of the images as fit, with a warning where these are not all.
+/// The images that fit into memory, with a warning if these are not all.
 fn within_memory<'t>(
     model: &Model,
     images: &'t Tensor,
@@ -184,12 +184,12 @@ fn within_memory<'t>(
     }
     if fit == 0 {
         return Err(Error::option(format!(
-            "--memory: {} bytes are fewer than the {each} that one calibration image takes",
+            "memory: {} bytes are fewer than the {each} that one calibration image takes",
             options.memory
         )));
     }
     outcome.warnings.push(format!(
-        "{fit} of {all} calibration images were used: each takes {:.1} MB, and --memory allows {:.1} GB",
+        "{fit} of {all} calibration images were used: each takes {:.1} MB, and the memory limit is {:.1} GB",
         each as f64 / 1e6,
         options.memory as f64 / 1e9
     ));

@@ -1,4 +1,4 @@
-//! One gain per output channel, whatever the channel's signal is worth.
+//! One gain per output channel, without shrinkage.
 
 use super::gains::{Shift, Spread, apply};
 use super::layerwise::{CLAMP, SHIFT, clamp, shift};

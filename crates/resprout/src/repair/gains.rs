@@ -1,13 +1,12 @@
-//! Gains per channel that give a pruned network's values their spread back: what the variance
-//! repairs share.
+//! Gains per channel that restore the variance of a pruned network's values. The variance repairs share them.
 
 use crate::calibrate::{ChannelStats, PairStats, WeightSite};
 use crate::linalg::median;
 
-/// Added to variances, by the median of the dense ones, so that a ratio is always finite.
+/// Added to variances, relative to the median of the dense ones, so that ratios are finite.
 const FLOOR: f64 = 1e-12;
 
-/// Two values' spread per channel, and which channels have anything to multiply.
+/// The variances of a value in both networks, per channel.
 pub struct Spread {
     /// Variance in the dense network, `[C]`.
     pub dense: Vec<f64>,
@@ -21,7 +20,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of a measured pair.
+    /// From the statistics of both networks.
     pub fn new(pair: &PairStats) -> Spread {
         let (dense, sparse) = (pair.dense.var.clone(), pair.sparse.var.clone());
         let correlation = (0..dense.len()).map(|c| pair.correlation(c)).collect();
@@ -30,7 +29,7 @@ impl Spread {
         Spread { dense, sparse, correlation, live, floor }
     }
 
-    /// Variance matching of one channel: the ratio of the standard deviations; 1 for a dead channel.
+    /// The gain of one channel: the ratio of the standard deviations, or 1 for a dead channel.
     pub fn channel(&self, c: usize) -> f64 {
         match self.live[c] {
             true => ((self.dense[c] + self.floor) / (self.sparse[c] + self.floor)).sqrt(),
@@ -38,13 +37,13 @@ impl Spread {
         }
     }
 
-    /// Variance matching of the whole layer: the ratio of the summed variances, as deviations.
+    /// The gain of the whole layer: the square root of the ratio of the summed variances.
     pub fn layer(&self) -> f64 {
         let (dense, sparse): (f64, f64) = (self.dense.iter().sum(), self.sparse.iter().sum());
         if sparse > 0.0 && dense > 0.0 { (dense / sparse).sqrt() } else { 1.0 }
     }
 
-    /// What is left of the dense variance, per channel.
+    /// The share of the dense variance that a channel keeps.
     pub fn kept(&self, c: usize) -> f64 {
         self.sparse[c] / (self.dense[c] + self.floor).max(f64::MIN_POSITIVE)
     }
@@ -55,8 +54,8 @@ impl Spread {
     }
 }
 
-/// Statistics behind `scale * x + shift`, per channel.
-pub fn behind(pair: &PairStats, dense: (Vec<f64>, Vec<f64>), sparse: (Vec<f64>, Vec<f64>)) -> PairStats {
+/// The statistics of `scale * x + shift`, per channel.
+pub fn transformed(pair: &PairStats, dense: (Vec<f64>, Vec<f64>), sparse: (Vec<f64>, Vec<f64>)) -> PairStats {
     let through = |stats: &ChannelStats, (scale, shift): &(Vec<f64>, Vec<f64>)| ChannelStats {
         count: stats.count,
         mean: (0..scale.len()).map(|c| scale[c] * stats.mean[c] + shift[c]).collect(),
@@ -66,16 +65,16 @@ pub fn behind(pair: &PairStats, dense: (Vec<f64>, Vec<f64>), sparse: (Vec<f64>, 
     PairStats { dense: through(&pair.dense, &dense), sparse: through(&pair.sparse, &sparse), cov }
 }
 
-/// What happens to the mean of a layer's output when its channels are multiplied.
+/// The mean of a layer's output after its channels are multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shift {
-    /// It becomes the dense network's, where no BatchNormalization follows and the layer can have a bias.
+    /// The dense network's, where no BatchNormalization follows and the layer can have a bias.
     WithoutNorm,
-    /// It becomes the dense network's, by bias or by the running mean of the BatchNormalization.
+    /// The dense network's, by bias or by the running mean of the BatchNormalization.
     Always,
-    /// It is multiplied too.
+    /// Multiplied by the gain.
     Never,
-    /// It stays as it is.
+    /// Unchanged.
     Keep,
 }
 
@@ -84,7 +83,7 @@ pub fn apply(site: &mut WeightSite, pair: &PairStats, gains: &[f64], shift: Shif
     for (row, &gain) in gains.iter().enumerate() {
         site.weights.row_mut(row).iter_mut().for_each(|w| *w = (f64::from(*w) * gain) as f32);
         let (dense, sparse) = (pair.dense.mean[row], pair.sparse.mean[row]);
-        // What must be added behind the multiplication for the mean that is wanted.
+        // What must be added after the multiplication.
         let missing = match shift {
             Shift::Never => 0.0,
             Shift::Keep => sparse - gain * sparse,

@@ -14,9 +14,9 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     build: |options| Ok(Box::new(Layerwise { clamp: clamp(options)?, shift: shift(options)? })),
 };
 
-/// Shared by the variance repairs.
+/// An option of all variance repairs.
 pub(super) const CLAMP: OptionSpec = OptionSpec { name: "clamp", about: "gains stay within 1/clamp and clamp", default: "10" };
-/// Shared by the variance repairs.
+/// An option of all variance repairs.
 pub(super) const SHIFT: OptionSpec = OptionSpec {
     name: "shift",
     about: "whose mean is restored too: auto (layers without BatchNormalization behind), yes (all) or no",

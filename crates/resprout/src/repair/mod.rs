@@ -1,7 +1,7 @@
-//! Repairs: what is done to a pruned network with unlabelled images.
+//! Repairs of a pruned network with unlabelled images.
 //!
-//! A repair receives images only, never labels: label-free by type. It acts at single layers; the
-//! walk through the network is [`crate::calibrate::walk`], and several repairs share one walk.
+//! A repair receives images and never labels: it is label-free by type. It acts at single layers. [`crate::calibrate::walk`]
+//! leads through the network, and several repairs share one walk.
 
 mod asr;
 mod auto;
@@ -14,19 +14,21 @@ mod layerwise;
 mod least_squares;
 mod none;
 mod stats;
+mod table;
 
 pub use auto::{AUTO, Candidate, Judge};
 pub use chain::{Chain, RepairOptions};
 pub use least_squares::LeastSquares;
+pub use table::REPAIRS;
 
 use crate::calibrate::Visitor;
 use crate::error::Result;
-use crate::table::{Entry, Options};
+use crate::table::Options;
 
-/// What a repair did and what the user should know about it.
+/// What repairs did, and warnings for the user.
 pub type RepairOutcome = crate::calibrate::WalkOutcome;
 
-/// Where a repair acts last: the order in which repairs can share a walk.
+/// The last values that a repair changes. Repairs of ascending stage can share a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Weights and biases.
@@ -37,12 +39,12 @@ pub enum Stage {
     Affine,
 }
 
-/// Changes the parameters of single layers of a pruned network so that it works again.
+/// Changes the parameters of single layers of a pruned network to restore its outputs.
 pub trait Repair: Visitor {
-    /// Where it acts.
+    /// Its stage.
     fn stage(&self) -> Stage;
 
-    /// Why a network may offer nothing to repair.
+    /// The reason if a network has nothing to repair.
     fn nothing(&self) -> &'static str {
         "it has no layer on which the repair acts"
     }
@@ -50,15 +52,3 @@ pub trait Repair: Visitor {
 
 /// Builds a repair from its options.
 pub type Build = fn(&Options) -> Result<Box<dyn Repair>>;
-
-/// All repairs.
-pub static REPAIRS: &[Entry<Build>] = &[
-    none::ENTRY,
-    batch_norm::ENTRY,
-    bias::ENTRY,
-    layerwise::ENTRY,
-    channelwise::ENTRY,
-    asr::ENTRY,
-    stats::ENTRY,
-    least_squares::ENTRY,
-];

@@ -1,4 +1,4 @@
-//! No repair: what pruning alone leaves.
+//! No repair.
 
 use super::{Build, Repair, Stage};
 use crate::calibrate::{Needs, Visitor};

@@ -1,4 +1,4 @@
-//! Mean and standard deviation of what BatchNormalizations put out.
+//! Restores mean and standard deviation of the outputs of BatchNormalizations.
 
 use super::gains::{Shift, Spread, apply};
 use super::{Build, Repair, Stage};
@@ -46,17 +46,17 @@ impl Repair for Stats {
     }
 }
 
-/// What the BatchNormalization puts out in both networks, from what goes in.
+/// The statistics of a BatchNormalization's outputs in both networks, from those of its inputs.
 pub(super) fn outputs(site: &NormSite, inputs: &PairStats) -> Result<PairStats> {
     let affine = |norm: &crate::calibrate::NormParams| {
         let each = |value: &dyn Fn(usize) -> f64| (0..norm.channels()).map(value).collect::<Vec<f64>>();
         (each(&|c| norm.scale(c)), each(&|c| norm.shift(c)))
     };
     let dense = site.dense_params.as_ref().unwrap_or(&site.params);
-    Ok(super::gains::behind(inputs, affine(dense), affine(&site.params)))
+    Ok(super::gains::transformed(inputs, affine(dense), affine(&site.params)))
 }
 
-/// `y' = gain * (y - mean of y) + mean of the dense y`, written into scale and shift.
+/// Sets scale and shift so that `y' = gain * (y - mean of y) + mean of the dense y`.
 pub(super) fn match_outputs(site: &mut NormSite, outputs: &PairStats, gains: &[f64]) {
     let params = &mut site.params;
     for (c, &gain) in gains.iter().enumerate() {

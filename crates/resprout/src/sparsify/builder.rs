@@ -1,4 +1,4 @@
-//! Prune and repair in one expression, with methods of the tables or of one's own.
+//! Prune and repair in one expression, with methods of the tables or of the caller.
 
 use super::{Sparsified, SparsifyOptions, in_steps, schedule_of, sparsify};
 use crate::allocation::Allocation;
@@ -13,7 +13,7 @@ use crate::structure::Pattern;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// How much may be left, and which weights go together.
+/// The weights or operations to leave, and which weights go together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
     sparsity: Option<f64>,
@@ -27,7 +27,7 @@ impl Budget {
         Budget { sparsity: Some(sparsity), macs: None, pattern: Pattern::Unstructured }
     }
 
-    /// Removes whole channels until this share of the multiply-accumulates is left, in `(0, 1]`.
+    /// Leaves this share of the multiply-accumulates, in `(0, 1]`, by pruning whole channels.
     pub fn macs(share: f64) -> Budget {
         Budget { sparsity: None, macs: Some(share), pattern: Pattern::Channel }
     }
@@ -37,13 +37,13 @@ impl Budget {
         Budget { sparsity: None, macs: None, pattern: Pattern::Nm { n, m } }
     }
 
-    /// The same share in another pattern: whole channels, or an `n` of `m` for each layer.
+    /// The same budget in another pattern: whole channels, or an `n` of `m` for each layer.
     #[must_use]
     pub fn pattern(self, pattern: Pattern) -> Budget {
         Budget { pattern, ..self }
     }
 
-    /// The options of this budget; the pattern's own criterion and allocation where none is chosen.
+    /// The options of this budget, with the pattern's default criterion and allocation.
     fn prune_options(self) -> Result<PruneOptions> {
         let Budget { sparsity, macs, pattern } = self;
         match pattern {
@@ -66,7 +66,7 @@ impl Budget {
     }
 }
 
-/// A method: a row of a table, `name` or `name:option=value:...`, or one of one's own.
+/// A method: a row of a table as `name` or `name:option=value:...`, or a method of the caller.
 enum Method<T: ?Sized> {
     Row(String),
     Own(&'static str, Box<T>),
@@ -89,7 +89,7 @@ impl<T: ?Sized> Method<T> {
         }
     }
 
-    /// Its name, and the method itself where it is no row.
+    /// Its name, and the method itself if it is no row.
     fn split(self) -> (String, Option<Arc<T>>) {
         match self {
             Method::Row(row) => (row, None),
@@ -131,7 +131,7 @@ pub struct Sparsify {
 }
 
 impl Sparsify {
-    /// By magnitude and LAMP (whole channels: by norm, over all layers), in one step, without a repair.
+    /// By magnitude and LAMP in one step, without a repair. Whole channels go by their norm, with one threshold for all layers.
     pub fn new(budget: Budget) -> Sparsify {
         Sparsify {
             budget,
@@ -157,7 +157,7 @@ impl Sparsify {
         Sparsify { allocation: Some(allocation.into()), ..self }
     }
 
-    /// One more repair, behind those before.
+    /// Appends a repair.
     #[must_use]
     pub fn repair(mut self, repair: impl Into<AnyRepair>) -> Sparsify {
         self.repairs.push(repair.into());
@@ -170,34 +170,34 @@ impl Sparsify {
         Sparsify { repair_options, ..self }
     }
 
-    /// Which layers are taken.
+    /// Which layers are pruned.
     #[must_use]
     pub fn rule(self, rule: PrunableRule) -> Sparsify {
         Sparsify { rule, ..self }
     }
 
-    /// For criteria that draw random numbers.
+    /// Seed of random criteria.
     #[must_use]
     pub fn seed(self, seed: u64) -> Sparsify {
         Sparsify { seed, ..self }
     }
 
-    /// In how many steps of pruning and repair, from 1 on.
+    /// The number of steps of pruning and repair, from 1 on.
     #[must_use]
     pub fn steps(self, steps: usize) -> Sparsify {
         Sparsify { steps, ..self }
     }
 
-    /// Prunes and repairs. `images: [N, C, H, W]`, preprocessed; may be empty where nothing needs them.
+    /// Prunes and repairs. `images: [N, C, H, W]` are preprocessed. They may be empty if criterion and repairs need none.
     ///
     /// # Errors
-    /// Of kind `Option` for what the tables do not know and what the network or the pattern does not allow, of kind `Data` for
-    /// images or scores that do not fit.
+    /// Of kind `Option` for unknown methods and for options that the network or the pattern does not allow. Of kind `Data` for
+    /// images or scores that do not match the network.
     pub fn run(self, dense: &Model, images: &Tensor) -> Result<Sparsified> {
         self.run_with(dense, images, &Quiet)
     }
 
-    /// The same with progress.
+    /// As [`run`](Self::run), with progress.
     ///
     /// # Errors
     /// As [`run`](Self::run), and of kind `Interrupted`.

@@ -1,4 +1,4 @@
-//! Patterns: which weights may go together. Single ones, n of m, or whole channels.
+//! Patterns: which weights go together. They are single weights, n of m neighbours, or whole channels.
 
 pub mod coupling;
 pub mod nm;
@@ -13,21 +13,21 @@ const LARGEST_GROUP: usize = 32;
 /// Which weights go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pattern {
-    /// Each for itself.
+    /// Single weights.
     Unstructured,
-    /// `n` stay of every `m` neighbours along the input channels.
+    /// `n` of every `m` neighbours along the input channels stay.
     Nm {
         /// Weights that stay.
         n: usize,
         /// Weights of a group.
         m: usize,
     },
-    /// The same with an `n` for each layer, from the allocation.
+    /// As `Nm`, with an `n` for each layer from the allocation.
     Mixed {
         /// Weights of a group.
         m: usize,
     },
-    /// Whole channels, together with all that is coupled to them.
+    /// Whole channels, with everything coupled to them.
     Channel,
 }
 
@@ -53,7 +53,7 @@ pub static PATTERNS: &[Entry<Build>] = &[
         ],
         build: |options| {
             let m = group(options)?;
-            let n = options.parse("n", "a whole number from 1 up to, but not including, m", |&n: &usize| n > 0 && n < m)?;
+            let n = options.parse("n", "an integer from 1 up to, but not including, m", |&n: &usize| n > 0 && n < m)?;
             Ok(Pattern::Nm { n, m })
         },
     },
@@ -74,19 +74,19 @@ pub static PATTERNS: &[Entry<Build>] = &[
 ];
 
 fn group(options: &Options) -> Result<usize> {
-    options.parse("m", "a whole number from 2 to 32", |m: &usize| (2..=LARGEST_GROUP).contains(m))
+    options.parse("m", "an integer from 2 to 32", |m: &usize| (2..=LARGEST_GROUP).contains(m))
 }
 
 impl Pattern {
-    /// Reads a pattern as typed after `--pattern`.
+    /// Reads a pattern: a row of [`PATTERNS`] with options, or `n:m`.
     pub fn parse(text: &str) -> Result<Pattern> {
         let short = text.split_once(':').filter(|(n, _)| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()));
         let long = short.map(|(n, m)| format!("nm:n={n}:m={m}"));
-        let (entry, options) = table::find(PATTERNS, "--pattern", long.as_deref().unwrap_or(text))?;
-        (entry.build)(&options).map_err(|e| if short.is_some() { Error::option(format!("--pattern {text}: {e}")) } else { e })
+        let (entry, options) = table::find(PATTERNS, "pattern", long.as_deref().unwrap_or(text))?;
+        (entry.build)(&options).map_err(|e| if short.is_some() { Error::option(format!("pattern {text}: {e}")) } else { e })
     }
 
-    /// The rows that score and allocate where nothing else is chosen.
+    /// The default criterion and allocation.
     pub fn default_methods(&self) -> (&'static str, &'static str) {
         if *self == Pattern::Channel { ("l2", "global") } else { ("magnitude", "lamp") }
     }
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(Pattern::parse("mixed:m=8").unwrap(), Pattern::Mixed { m: 8 });
         for text in ["1:1", "0:4", "4:4", "5:4", "2:33", "2:", "2:x", "mixed:m=1", "chanel", "99999999999999999999:4"] {
             let message = Pattern::parse(text).unwrap_err().to_string();
-            assert!(message.contains("--pattern"), "{text}: {message}");
+            assert!(message.contains("pattern"), "{text}: {message}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! n:m: of every m weights that are neighbours along the input channels, n stay.
+//! n:m: of every m neighbours along the input channels, n weights stay.
 
 use super::Pattern;
 use crate::error::{Error, Result};
 use crate::model::{LeftDense, Mask, Prunable};
 
-/// The axis of the input channels, and how far neighbours along it lie apart.
+/// The number of input channels, and the distance of neighbours along their axis.
 fn inputs(layer: &Prunable) -> (usize, usize) {
     let axis = 1 - layer.out_axis;
     (layer.shape[axis], layer.shape[axis + 1..].iter().product())
@@ -20,17 +20,17 @@ pub fn divisible(layers: Vec<Prunable>, m: usize, left_dense: &mut Vec<LeftDense
         param: layer.param,
     }));
     if fit.is_empty() {
-        return Err(Error::option(format!("--pattern: no layer has input channels in a multiple of {m}")));
+        return Err(Error::option(format!("pattern: no layer has input channels in a multiple of {m}")));
     }
     Ok(fit)
 }
 
-/// How many of `m` each layer keeps, from one to all. `counts` is what an allocation gives each layer.
+/// The number of `m` weights that each layer keeps, from one to all. `counts` are those of the allocation.
 pub fn kept_of_group(pattern: Pattern, sparsity: f64, layers: &[Prunable], counts: &[usize]) -> Vec<usize> {
     match pattern {
-        // On the way to its sparsity a stepwise pruning stops at larger n.
+        // Earlier steps of a stepwise pruning have a larger n.
         Pattern::Nm { n, m } => vec![n.max(((1.0 - sparsity) * m as f64 - 1e-9).ceil() as usize).min(m); layers.len()],
-        // Nothing is to go, whatever earlier masks have left.
+        // Sparsity 0 prunes nothing, whatever earlier masks have left.
         Pattern::Mixed { m } if sparsity == 0.0 => vec![m; layers.len()],
         Pattern::Mixed { m } => {
             let steps: Vec<f64> = layers.iter().map(|layer| layer.len() as f64 / m as f64).collect();
@@ -42,39 +42,39 @@ pub fn kept_of_group(pattern: Pattern, sparsity: f64, layers: &[Prunable], count
     }
 }
 
-/// Whole numbers near the shares, each from 1 to `m`, that cost as much as fits the budget: down first, then
-/// up where most was cut. Where layers that cannot go below one have used up the budget, the densest give way.
+/// Rounds shares to integers from 1 to `m` within the budget: all down first, then up where rounding removed most. If layers that
+/// cannot go below 1 exceed the budget, the densest layers give way.
 fn round_to_budget(shares: &[f64], costs: &[f64], budget: f64, m: usize) -> Vec<usize> {
-    let mut whole: Vec<usize> = shares.iter().map(|share| share.floor() as usize).collect();
+    let mut rounded: Vec<usize> = shares.iter().map(|share| share.floor() as usize).collect();
     let mut order: Vec<usize> = (0..shares.len()).collect();
-    let cut = |i: usize| shares[i] - shares[i].floor();
-    order.sort_by(|&a, &b| cut(b).total_cmp(&cut(a)));
-    let mut spent: f64 = whole.iter().zip(costs).map(|(&n, cost)| n as f64 * cost).sum();
+    let remainder = |i: usize| shares[i] - shares[i].floor();
+    order.sort_by(|&a, &b| remainder(b).total_cmp(&remainder(a)));
+    let mut spent: f64 = rounded.iter().zip(costs).map(|(&n, cost)| n as f64 * cost).sum();
     while spent > budget
-        && let Some(i) = (0..whole.len()).filter(|&i| whole[i] > 1).max_by_key(|&i| (whole[i], i))
+        && let Some(i) = (0..rounded.len()).filter(|&i| rounded[i] > 1).max_by_key(|&i| (rounded[i], i))
     {
-        whole[i] -= 1;
+        rounded[i] -= 1;
         spent -= costs[i];
     }
     for i in order {
-        if whole[i] < m && spent + costs[i] <= budget {
-            whole[i] += 1;
+        if rounded[i] < m && spent + costs[i] <= budget {
+            rounded[i] += 1;
             spent += costs[i];
         }
     }
-    whole
+    rounded
 }
 
-/// The mask that keeps the `n` highest scores of every group of `m`; among equals the first go first.
+/// The mask that keeps the `n` highest scores of every group of `m`. Among equal scores the first go first.
 pub fn mask(layer: &Prunable, scores: &[f64], n: usize, m: usize) -> Mask {
-    let (channels, apart) = inputs(layer);
+    let (channels, distance) = inputs(layer);
     let mut kept = vec![false; scores.len()];
     let mut order = Vec::with_capacity(m);
-    for outer in (0..scores.len()).step_by(channels * apart) {
+    for outer in (0..scores.len()).step_by(channels * distance) {
         for first in (0..channels).step_by(m) {
-            for inner in 0..apart {
+            for inner in 0..distance {
                 order.clear();
-                order.extend((first..first + m).map(|channel| outer + channel * apart + inner));
+                order.extend((first..first + m).map(|channel| outer + channel * distance + inner));
                 order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(b.cmp(&a)));
                 order[..n].iter().for_each(|&index| kept[index] = true);
             }
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn groups_lie_along_the_input_channels() {
-        // [2 outputs, 4 inputs, 1, 2]: a group is every second number.
+        // [2 outputs, 4 inputs, 1, 2]: a group is every second weight.
         let scores: Vec<f64> = (0..16).map(f64::from).collect();
         let kept = mask(&layer(&[2, 4, 1, 2], 0), &scores, 1, 2);
         let expected: Vec<bool> = (0..16).map(|i| i / 2 % 2 == 1).collect();
@@ -103,7 +103,7 @@ mod tests {
             mask(&layer(&[4, 2], 1), &[9., 0., 1., 5., 2., 4., 3., 8.], 1, 4).0,
             [true, false, false, false, false, false, false, true]
         );
-        // Among equals the first go first.
+        // Among equal scores the first go first.
         assert_eq!(mask(&layer(&[1, 4], 0), &[1.0; 4], 2, 4).0, [false, false, true, true]);
     }
 

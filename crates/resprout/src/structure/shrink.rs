@@ -1,4 +1,4 @@
-//! A really smaller network: channels that nobody reads any more are cut out of every parameter.
+//! Shrinks a network: cuts the channels that no weight reads out of every parameter.
 
 use super::coupling::{Coupling, Role};
 use crate::error::{Error, Result};
@@ -9,7 +9,7 @@ use crate::tensor::{Array, Tensor, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 
-/// A weight that became smaller.
+/// A weight that was cut.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
     /// The layer that reads it.
@@ -18,12 +18,11 @@ pub struct Cut {
     pub param: String,
     /// Its shape before.
     pub from: Vec<usize>,
-    /// Its shape now.
+    /// Its shape after.
     pub to: Vec<usize>,
 }
 
-/// The model without the channels that no weight reads: all weights that would read them are zero. What it computes
-/// stays the same, but for the order of sums.
+/// The model without the channels whose readers are all zero. It computes the same, up to the order of sums.
 pub fn shrink(model: &Model) -> Result<(Model, Vec<Cut>)> {
     let coupling = Coupling::new(model, |_| None);
     let dead = unread(model, &coupling);
@@ -59,26 +58,26 @@ pub fn shrink(model: &Model) -> Result<(Model, Vec<Cut>)> {
         let mut pads = pad.pads.clone();
         let behind = pads.len() / 2 + pad.axis;
         (pads[pad.axis], pads[behind]) = (count(&pad.before), count(&pad.behind));
-        give(&mut small, pad.layer, "pads", pads)?;
+        set_second_input(&mut small, pad.layer, "pads", pads)?;
     }
     for reshape in &coupling.reshapes {
         let mut target = reshape.target.clone();
         target[reshape.axis] = reshape.units.iter().filter(|&&unit| !dead[unit]).count() as i64;
-        give(&mut small, reshape.layer, "shape", target)?;
+        set_second_input(&mut small, reshape.layer, "shape", target)?;
     }
     for (layer, inputs) in &coupling.depthwise {
         if let Op::Conv(attributes) = &mut small.graph.layers[*layer].op {
             attributes.groups = inputs.iter().filter(|&&unit| !dead[unit]).count();
         }
     }
-    // Read again, so that the graph, its shapes and its bytes are of one piece.
+    // Parsed again, so that graph, shapes and bytes agree.
     let masks = std::mem::take(&mut small.masks);
     let mut read = onnx::parse(onnx::encode(&small)?, None)?;
     read.masks = masks;
     Ok((read, cuts))
 }
 
-/// Units whose readers are all zero. Every weight keeps one channel of each kind.
+/// Units whose readers are all zero. Every weight keeps one channel on each axis.
 fn unread(model: &Model, coupling: &Coupling) -> Vec<bool> {
     let mut read = vec![true; coupling.frozen.len()];
     let reading: Vec<_> = coupling.uses.iter().filter(|one| one.role == Role::Input).collect();
@@ -99,8 +98,8 @@ fn unread(model: &Model, coupling: &Coupling) -> Vec<bool> {
     }
 }
 
-/// Gives a layer a second input of its own: the one it has may be computed, or read by others too.
-fn give(model: &mut Model, layer: usize, what: &str, numbers: Vec<i64>) -> Result<()> {
+/// Gives a layer a second input of its own, because other layers may read the present one.
+fn set_second_input(model: &mut Model, layer: usize, what: &str, numbers: Vec<i64>) -> Result<()> {
     let name = format!("{}.{what}.cut", model.graph.layers[layer].name);
     if !model.params.insert(name.clone(), Param::from_value(Value::I64(Array::vector(numbers)))) {
         return Err(Error::unsupported(format!("{name:?} is the name of something else")));
@@ -109,7 +108,7 @@ fn give(model: &mut Model, layer: usize, what: &str, numbers: Vec<i64>) -> Resul
     Ok(())
 }
 
-/// Both axes of one weight are one cut.
+/// Adds a cut. Both axes of one weight are one cut.
 fn note(cuts: &mut Vec<Cut>, cut: Cut) {
     match cuts.iter_mut().find(|other| other.param == cut.param) {
         Some(other) => other.to = cut.to,
@@ -164,7 +163,7 @@ mod tests {
             };
             values.push(y);
         }
-        // What nobody has read yet counts too.
+        // Values that no layer reads so far are pooled too.
         let rows: Vec<_> =
             values.iter().enumerate().skip(1).map(|(i, value)| net.global_average(value, &format!("pool{i}"))).collect();
         let all = if rows.is_empty() { net.global_average(&values[0], "pool") } else { net.concat(&rows, "all") };
@@ -194,7 +193,7 @@ mod tests {
                 ..PruneOptions::default()
             };
             let mut masked = model.clone();
-            // Some networks have no channel that could go, or not enough of them.
+            // Some networks have no channel that can go, or too few.
             if prune(&mut masked, &options, &Tensor::default(), &Quiet).is_ok() {
                 let (small, cuts) = shrink(&masked).unwrap();
                 prop_assert!(!cuts.is_empty());

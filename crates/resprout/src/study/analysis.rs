@@ -1,4 +1,4 @@
-//! What the records of a study say.
+//! The analysis of a study's records.
 
 use super::curves::{Curve, curves};
 use super::recommend::{Constraints, Recommendation};
@@ -7,36 +7,36 @@ use super::run::Failure;
 use super::{CellResult, Metric, Record};
 use serde::{Deserialize, Serialize};
 
-/// Raised whenever a field changes its meaning or goes away.
+/// Raised when a field changes its meaning or is removed.
 pub const SCHEMA_VERSION: u32 = 2;
 
-/// A study as data: all that its report shows.
+/// The analysis of a study: all data of its report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Analysis {
     /// See [`SCHEMA_VERSION`].
     pub study_schema_version: u32,
     /// Version of the library that wrote it.
     pub tool_version: String,
-    /// The recipe, every key of it.
+    /// The recipe with all keys.
     pub recipe: serde_json::Value,
-    /// What counts as failure and as recovery.
+    /// The thresholds of failure and recovery.
     pub thresholds: Thresholds,
-    /// What a recommended point must keep to.
+    /// The constraints of a recommended point.
     pub constraints: Constraints,
-    /// One per model that was measured.
+    /// One per measured model.
     pub models: Vec<ModelStudy>,
-    /// What could not be measured.
+    /// The cells that could not be measured.
     pub failures: Vec<Failure>,
-    /// What a reader should know.
+    /// Notes for the reader.
     pub notes: Vec<String>,
 }
 
-/// What was found of one model.
+/// The results of one model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelStudy {
     /// Its name in the study.
     pub name: String,
-    /// What its networks are compared by.
+    /// The metric that compares its networks.
     pub metric: Metric,
     /// The metric of the dense network.
     pub dense_value: f64,
@@ -44,22 +44,22 @@ pub struct ModelStudy {
     pub chance: f64,
     /// The dense network.
     pub dense: CellResult,
-    /// One per way of pruning and repair.
+    /// One curve per configuration.
     pub curves: Vec<Curve>,
-    /// Where recalibration fails and repair still recovers.
+    /// The sparsities where recalibration fails and a repair recovers.
     pub transitions: Vec<Transition>,
-    /// Where allocations change places.
+    /// The sparsities where two allocations cross.
     pub crossings: Vec<Crossing>,
-    /// The best allocation, sparsity by sparsity.
+    /// The best allocation at each sparsity.
     pub winners: Vec<Winner>,
-    /// Which layer died first.
+    /// The first collapsed layer of each curve.
     pub collapses: Vec<Collapse>,
-    /// The operating point to use.
+    /// The recommended operating point.
     pub recommended: Option<Recommendation>,
 }
 
 impl Analysis {
-    /// Reads all that can be read out of the records.
+    /// Analyses the records.
     pub fn new(
         records: &[Record],
         failures: Vec<Failure>,
@@ -92,7 +92,7 @@ impl Analysis {
 }
 
 impl ModelStudy {
-    /// `None` as long as the dense network was not measured.
+    /// `None` until the dense network is measured.
     fn new(name: &str, records: &[&Record], thresholds: &Thresholds, constraints: &Constraints) -> Option<ModelStudy> {
         let dense = &records.iter().find(|record| record.cell.is_dense())?.result;
         let metric = Metric::of(&dense.evaluation);

@@ -1,10 +1,10 @@
-//! Recoverability curves: how a way of pruning and repair does, sparsity by sparsity.
+//! Recoverability curves: the metric of a configuration at each sparsity.
 
 use super::{Cell, LayerDiagnostics, Metric, Record};
 use crate::eval::Estimate;
 use serde::{Deserialize, Serialize};
 
-/// A cell without its sparsity and its seed.
+/// A configuration of pruning and repair: a cell without its sparsity and seed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Way {
     /// As [`Cell::pattern`].
@@ -20,7 +20,7 @@ pub struct Way {
 }
 
 impl Way {
-    /// The way of a cell.
+    /// The configuration of a cell.
     pub fn of(cell: &Cell) -> Way {
         Way {
             pattern: cell.pattern.clone(),
@@ -31,17 +31,17 @@ impl Way {
         }
     }
 
-    /// Whether only the repairs differ.
+    /// Whether nothing but the repair differs.
     pub fn same_but_repair(&self, other: &Way) -> bool {
         Way { repair: other.repair.clone(), ..self.clone() } == *other
     }
 
-    /// Whether only the allocations differ.
+    /// Whether nothing but the allocation differs.
     pub fn same_but_allocation(&self, other: &Way) -> bool {
         Way { allocation: other.allocation.clone(), ..self.clone() } == *other
     }
 
-    /// In a few words: what differs from the usual, then allocation and repair.
+    /// A short name: what differs from the default, then allocation and repair.
     pub fn name(&self) -> String {
         let mut words = Vec::new();
         if self.pattern != "unstructured" {
@@ -55,39 +55,39 @@ impl Way {
     }
 }
 
-/// One sparsity of a curve: means over the seeds.
+/// One sparsity of a curve, as means over the seeds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// Asked for.
+    /// The requested sparsity.
     pub sparsity: f64,
-    /// Come out.
+    /// The realised sparsity.
     pub realised: f64,
-    /// All parameters by those that are left.
+    /// The number of parameters by the number that remain.
     pub compression_ratio: f64,
-    /// Multiply-accumulates before by after.
+    /// Multiply-accumulates before pruning by those after.
     pub theoretical_speedup: Option<f64>,
     /// As [`CellResult::sparse_bytes`](super::CellResult::sparse_bytes).
     pub sparse_bytes: u64,
     /// The metric.
     pub value: f64,
-    /// Mean ends of the 95 % intervals, which come from the number of test images.
+    /// The mean ends of the 95 % intervals over the test images.
     pub interval: [f64; 2],
-    /// Standard deviation over seeds, where there are several.
+    /// The standard deviation over several seeds.
     pub sd: Option<f64>,
     /// Number of seeds.
     pub seeds: usize,
-    /// Mean KL divergence from the dense network.
+    /// The mean KL divergence from the dense network.
     pub kl: Option<f64>,
     /// Of the first seed.
     pub diagnostics: LayerDiagnostics,
 }
 
-/// One way at all its sparsities, ascending.
+/// One configuration at its sparsities, in ascending order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
-    /// Which.
+    /// The configuration.
     pub way: Way,
-    /// One per sparsity.
+    /// One point per sparsity.
     pub points: Vec<Point>,
 }
 
@@ -98,7 +98,7 @@ impl Curve {
     }
 }
 
-/// The curves of one model's records, in the order in which they come.
+/// The curves of one model's records, in the order of the records.
 pub fn curves(records: &[&Record], metric: Metric) -> Vec<Curve> {
     let mut groups: Vec<(Way, f64, Vec<&Record>)> = Vec::new();
     for &record in records.iter().filter(|record| !record.cell.is_dense()) {

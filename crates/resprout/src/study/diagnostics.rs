@@ -1,4 +1,4 @@
-//! Signs of life: what each pruned layer still computes of what the dense one does.
+//! Layer diagnostics: compares the output of each pruned layer with the dense one.
 
 use crate::calibrate::{Dense, Needs, PairStats, Visitor, WeightSite, walk};
 use crate::error::Result;
@@ -9,27 +9,28 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// One value per pruned layer, in order, rounded to four decimals; `None` where there is none.
+/// One value per pruned layer, in order, rounded to four decimals; `None` where the value is undefined.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerDiagnostics {
-    /// Share of the weights that is kept.
+    /// The share of kept weights.
     pub density: Vec<f64>,
-    /// Variance of the layer's outputs (before any BatchNormalization) by the dense layer's, both summed over
-    /// channels: 1 = as lively as before, 0 = dead.
+    /// The variance of the layer's outputs by that of the dense layer, both summed over channels, before any
+    /// BatchNormalization. 0 is a collapsed layer.
     pub kept_variance: Vec<Option<f64>>,
-    /// Correlation of the layer's outputs with the dense layer's: the mean over channels, weighted by the dense variance.
+    /// The correlation of the layer's outputs with those of the dense layer. It is the mean over channels, weighted by the dense
+    /// variance.
     pub correlation: Vec<Option<f64>>,
-    /// Relative Repairability: share of the local damage that is left when every channel has the dense mean and
-    /// variance again. Local: both layers see the dense network's inputs.
+    /// Relative Repairability: the share of the local damage that remains after every channel gets the dense mean and
+    /// variance. Both layers read the dense network's inputs.
     pub unrepairable: Vec<Option<f64>>,
 }
 
-/// To four decimals.
+/// Rounds to four decimals.
 pub(super) fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }
 
-/// What the layers of a pruned (and perhaps repaired) network compute of `images`, beside the dense one.
+/// Kept variance and correlation of every layer of a pruned or repaired network on `images`.
 pub fn diagnostics(model: &Model, dense: Dense, layers: &[Prunable], images: &Tensor) -> Result<[Vec<Option<f64>>; 2]> {
     let pairs = Pairs { local: false, pairs: Mutex::default() }.of(&mut model.clone(), dense, images)?;
     let of = |value: fn(&PairStats) -> f64| in_order(layers, &pairs, value);
@@ -57,8 +58,8 @@ fn correlation(pair: &PairStats) -> f64 {
     weighted / pair.dense.var.iter().sum::<f64>()
 }
 
-/// Matching mean and deviation leaves `2 var (1 - correlation)` of a channel; of one that has become constant only
-/// the mean can be matched, and `var` is left.
+/// The share of the damage that matching cannot repair. Matched mean and deviation leave `2 var (1 - correlation)` of a
+/// channel. A constant channel can match the mean alone, which leaves `var`.
 fn residual(pair: &PairStats) -> f64 {
     let (mut raw, mut left) = (0.0, 0.0);
     for (c, &var) in pair.dense.var.iter().enumerate() {
@@ -66,16 +67,16 @@ fn residual(pair: &PairStats) -> f64 {
         raw += mean * mean + var + sparse - 2.0 * pair.cov[c];
         left += if sparse > 0.0 { 2.0 * var * (1.0 - pair.correlation(c)) } else { var };
     }
-    // A layer that was not pruned has no damage, only rounding.
+    // A dense layer has no damage but rounding.
     if raw > NO_DAMAGE * pair.dense.var.iter().sum::<f64>() { left / raw } else { f64::NAN }
 }
 
-/// Damage below this share of a layer's variance is none.
+/// Damage below this share of a layer's variance counts as none.
 const NO_DAMAGE: f64 = 1e-9;
 
 /// Collects the statistics of every layer's outputs in both networks, and changes nothing.
 struct Pairs {
-    /// Whether the layer is looked at under its mask, on the inputs of a network that is otherwise dense.
+    /// Whether each layer is measured under its mask in a network that is otherwise dense.
     local: bool,
     pairs: Mutex<HashMap<String, PairStats>>,
 }
@@ -93,16 +94,16 @@ impl Visitor for Pairs {
     }
 
     fn weights(&self, site: &mut WeightSite) -> Result<()> {
-        let whole = site.weights.data.clone();
+        let dense_weights = site.weights.data.clone();
         if self.local {
             site.touch();
         }
         let pair = site.pair()?;
         if self.local {
             site.weights.mask = None;
-            site.weights.data = whole;
+            site.weights.data = dense_weights;
             site.touch();
-            // The layer is as it was: there is nothing to store.
+            // The layer is restored, so there is nothing to store.
             site.changed = false;
         }
         let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,13 +124,13 @@ mod tests {
 
     #[test]
     fn repairability_by_hand() {
-        // A channel that was only scaled can be repaired whole; raw = (2-1)^2 + 4 + 1 - 2*2 = 2.
+        // A scaled channel can be repaired completely: raw = (2-1)^2 + 4 + 1 - 2*2 = 2.
         assert_eq!(residual(&pair([2.0, 4.0], [1.0, 1.0], 2.0)), 0.0);
         // Correlation 1/2: 2*4*(1-1/2) = 4 of 4 + 1 - 2*1 = 3.
         assert!((residual(&pair([0.0, 4.0], [0.0, 1.0], 1.0)) - 4.0 / 3.0).abs() < 1e-12);
-        // A layer that is as it was has nothing to repair.
+        // An unchanged layer has nothing to repair.
         assert!(residual(&pair([1.0, 4.0], [1.0, 4.0], 4.0 - 1e-12)).is_nan());
-        // A dead channel keeps its variance as damage, and its mean can be had back: 4 of 1 + 4.
+        // A dead channel can get its mean back, but not its variance: 4 of 1 + 4.
         assert!((residual(&pair([1.0, 4.0], [0.0, 0.0], 0.0)) - 0.8).abs() < 1e-12);
     }
 }

@@ -1,4 +1,4 @@
-//! From lists of choices to cells.
+//! The grid of a study, and its cells.
 
 use super::Cell;
 use crate::allocation::ALLOCATIONS;
@@ -10,25 +10,25 @@ use crate::structure::Pattern;
 use crate::table;
 use serde::{Deserialize, Serialize};
 
-/// Lists of choices; a study measures all their combinations.
+/// The choices of a study, which measures all their combinations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Grid {
-    /// As `--pattern`. An n:m has a sparsity of its own.
+    /// Rows of the patterns with options. An n:m has a sparsity of its own.
     pub patterns: Vec<String>,
-    /// As `--criterion`; for channels, rows of the channels' table.
+    /// Rows of the criteria with options; for channels, rows of the table of channel criteria.
     pub criteria: Vec<String>,
-    /// As `--allocation`.
+    /// Rows of the allocations with options; for channels, rows of the table of channel allocations.
     pub allocations: Vec<String>,
     /// Shares of the prunable weights to remove.
     pub sparsities: Vec<f64>,
-    /// As `--repair`, without `auto`.
+    /// Chains of repairs, without `auto`.
     pub repairs: Vec<String>,
     /// Numbers of calibration images.
     pub calibration_images: Vec<usize>,
-    /// Seeds; 0 takes the first calibration images, any other draws them.
+    /// Seeds. 0 takes the first calibration images, any other seed draws them.
     pub seeds: Vec<u64>,
-    /// Whether the controls are added: magnitude with one threshold, and random weights layer by layer.
+    /// Whether the controls are added: global magnitude, and random weights at a uniform sparsity.
     pub controls: bool,
 }
 
@@ -52,7 +52,7 @@ impl Default for Grid {
 const CONTROLS: [(&str, &str); 2] = [("magnitude", "global"), ("random", "uniform")];
 
 impl Grid {
-    /// Fails on the first choice that makes no sense, by its key.
+    /// Fails on the first invalid choice, with its key.
     pub fn check(&self) -> Result<()> {
         let lists = [
             ("patterns", self.patterns.is_empty()),
@@ -72,7 +72,7 @@ impl Grid {
             return Err(Error::option("calibration_images: 0: a number from 1 on is needed"));
         }
         let patterns: Vec<Pattern> = self.patterns.iter().map(|text| Pattern::parse(text)).collect::<Result<_>>()?;
-        // Channels have methods of their own: each choice must be known to one of the patterns.
+        // Channels have methods of their own, so each choice must belong to one of the patterns.
         let known = |choices: &[String], find: fn(&str, Pattern) -> Result<()>| {
             let one = |choice: &String| {
                 let mut found = patterns.iter().map(|&pattern| find(choice, pattern));
@@ -90,7 +90,7 @@ impl Grid {
         }
     }
 
-    /// All cells of a model, the dense one first, those with the same masks together.
+    /// All cells of a model. The dense one comes first, and those with the same masks are adjacent.
     pub fn cells(&self, model: &str) -> Result<Vec<Cell>> {
         let mut cells = vec![Cell::dense(model)];
         for pattern in &self.patterns {
@@ -118,11 +118,11 @@ impl Grid {
         Ok(cells)
     }
 
-    /// The criteria with the allocations that this pattern knows, the controls last where they are not there already.
+    /// The criteria and allocations that this pattern has, then the missing controls.
     fn pairs(&self, pattern: Pattern) -> Vec<(&str, &str)> {
         let criteria = self.criteria.iter().filter(|text| criterion_needs_images(text, pattern, 0).is_ok());
         let allocations = self.allocations.iter().filter(|text| find_allocation(text, pattern).is_ok());
-        // In n:m every layer keeps the same; what allocation is named makes no difference.
+        // In n:m every layer keeps the same share, so one allocation is enough.
         let most = if pattern.sparsity().is_some() { 1 } else { usize::MAX };
         let allocations: Vec<&str> = allocations.map(String::as_str).take(most).collect();
         let mut pairs: Vec<(&str, &str)> =
@@ -137,7 +137,7 @@ impl Grid {
         pairs
     }
 
-    /// What a reader should know about the choice, by the practice of Blalock et al., MLSys 2020.
+    /// Notes on the choice, after Blalock et al., MLSys 2020.
     pub fn notes(&self) -> Vec<String> {
         let few = (self.sparsities.len() < 5).then(|| {
             format!("{} sparsities: at least five operating points are needed to compare methods", self.sparsities.len())
@@ -147,16 +147,16 @@ impl Grid {
     }
 }
 
-/// Whether the criterion needs images; an error if the pattern knows none of that name.
+/// Whether the criterion needs images; an error if the pattern has none of that name.
 pub(super) fn criterion_needs_images(criterion: &str, pattern: Pattern, seed: u64) -> Result<bool> {
     PruneOptions { criterion: criterion.into(), pattern, seed, ..PruneOptions::default() }.needs_images()
 }
 
 fn find_allocation(allocation: &str, pattern: Pattern) -> Result<()> {
     if pattern == Pattern::Channel {
-        return table::find(CHANNEL_ALLOCATIONS, "--allocation", allocation).map(drop);
+        return table::find(CHANNEL_ALLOCATIONS, "allocation", allocation).map(drop);
     }
-    let (entry, options) = table::find(ALLOCATIONS, "--allocation", allocation)?;
+    let (entry, options) = table::find(ALLOCATIONS, "allocation", allocation)?;
     (entry.build)(&options).map(drop)
 }
 
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_named() {
+    fn invalid_choices_are_named() {
         let wrong = |grid: Grid| grid.check().unwrap_err().to_string();
         assert!(wrong(Grid { sparsities: vec![1.5], ..Grid::default() }).contains("1.5"));
         assert!(wrong(Grid { repairs: vec!["bm".into()], ..Grid::default() }).contains("bm"));
@@ -185,7 +185,7 @@ mod tests {
         assert!(wrong(Grid { allocations: vec!["lump".into()], ..Grid::default() }).contains("lump"));
         assert!(wrong(Grid { criteria: vec!["magnitud".into()], ..Grid::default() }).contains("magnitud"));
         assert!(wrong(Grid { patterns: vec!["channel".into()], ..Grid::default() }).contains("magnitude"));
-        // Channels and single weights in one study: each pattern takes what it knows.
+        // Channels and single weights in one study: each pattern takes its own methods.
         let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
         let both = Grid {
             patterns: names(&["unstructured", "channel"]),

@@ -1,8 +1,9 @@
-//! The journal: one line per finished cell, appended as it is finished.
+//! The journal: one line per finished cell, appended at once.
 //!
-//! A line is `CHECK KEY {record}`: the first 16 hexadecimal digits of the SHA-256 of all behind them, the key of
-//! what the result depends on, and the record as JSON. A last line without its end is what a killed
-//! process has left, and is dropped; any other line that does not fit its check is an error.
+//! A line is `CHECK KEY {record}`. `CHECK` is the first 16 hexadecimal digits of the SHA-256 of the rest. `KEY` identifies
+//! what the result depends on. The record is JSON.
+//!
+//! A last line without its end is from a killed process and is dropped. Any other line that does not match its check is an error.
 
 use super::{Cell, Record};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,7 +15,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// Digits of a check or a key.
+/// The number of digits of a check or a key.
 const DIGITS: usize = 16;
 
 /// A journal on the disk.
@@ -26,17 +27,17 @@ pub struct Journal {
 /// The lines of a journal.
 #[derive(Clone, Debug, Default)]
 pub struct Lines {
-    /// Key, record and the line as it stands.
+    /// Key, record and text of each line.
     pub lines: Vec<(String, Record, String)>,
     /// Whether a last line without its end was dropped.
     pub torn: bool,
-    /// Numbers of the lines that do not fit their check, from 1 on.
+    /// Numbers of the lines that do not match their check, from 1 on.
     pub corrupt: Vec<usize>,
 }
 
-/// The key of a cell: a hash of all that its result depends on.
+/// The key of a cell: a hash of everything that determines its result.
 pub fn key(cell: &Cell, of_subject: &str) -> String {
-    // The name is not part of it: the model's contents are.
+    // The key depends on the model's contents, not on its name.
     let cell = Cell { model: String::new(), ..cell.clone() };
     let text = format!("{cell:?} {of_subject}");
     sha256(text.as_bytes())[..DIGITS].to_string()
@@ -57,7 +58,7 @@ fn parse(line: &str) -> Option<(String, Record)> {
     Some((key.to_string(), serde_json::from_str(json).ok()?))
 }
 
-/// Reads a journal; none is one without lines.
+/// Reads a journal. A missing file has no lines.
 pub fn read(path: &Path) -> Result<Lines> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
@@ -90,7 +91,7 @@ pub fn check(lines: &Lines, path: &Path) -> Result<()> {
         Some(number) => Err(Error::new(
             ErrorKind::Format,
             format!(
-                "{}: line {number} is corrupt ({} in all); --repair-journal drops such lines and measures their cells again",
+                "{}: line {number} is corrupt ({} in all); repair the journal to drop such lines and measure their cells again",
                 path.display(),
                 lines.corrupt.len()
             ),
@@ -98,7 +99,7 @@ pub fn check(lines: &Lines, path: &Path) -> Result<()> {
     }
 }
 
-/// Writes a journal of these lines, whole or not at all.
+/// Writes a journal of these lines atomically.
 pub fn write<'l>(path: &Path, lines: impl IntoIterator<Item = &'l str>) -> Result<()> {
     let mut text = String::new();
     lines.into_iter().for_each(|line| text.extend([line, "\n"]));
@@ -106,7 +107,7 @@ pub fn write<'l>(path: &Path, lines: impl IntoIterator<Item = &'l str>) -> Resul
 }
 
 impl Journal {
-    /// Opens the journal to append, without what a killed process has left of a line.
+    /// Opens the journal to append, without a torn last line.
     pub fn open(path: &Path, lines: &Lines) -> Result<Journal> {
         if lines.torn {
             write(path, lines.lines.iter().map(|(_, _, line)| line.as_str()))?;

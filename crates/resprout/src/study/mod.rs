@@ -1,10 +1,8 @@
-//! Studies: many ways to prune and repair, on the same images, in one journal, and what can be read
-//! out of it.
+//! Studies: many configurations of pruning and repair on the same images, in one journal, and their analysis.
 //!
-//! A [`Grid`] expands to [`Cell`]s; [`run()`] measures each once and a [`Journal`] keeps it, one line
-//! per cell, under a key of everything that the result depends on. Whatever is killed goes on where it
-//! was, and journals of several machines merge. [`Analysis`] answers the questions of a study of
-//! recoverability from the records alone.
+//! A [`Grid`] expands to [`Cell`]s. [`run()`] measures each cell once, and a [`Journal`] stores one line per cell. The key
+//! of a line identifies everything that determines the result. So a killed run resumes, and the journals of several machines
+//! merge. [`Analysis`] reads recoverability out of the records alone.
 
 pub mod analysis;
 pub mod curves;
@@ -25,16 +23,16 @@ use crate::eval::Evaluation;
 use crate::report::SparsityInfo;
 use serde::{Deserialize, Serialize};
 
-/// One way to prune and repair one model; with [`Cell::dense`] the model as it is.
+/// One configuration of pruning and repair for one model. [`Cell::dense`] is the dense model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
     /// The model's name in the study.
     pub model: String,
-    /// A row of the patterns, with options.
+    /// A row of the patterns with options.
     pub pattern: String,
-    /// A row of the criteria, with options.
+    /// A row of the criteria with options.
     pub criterion: String,
-    /// A row of the allocations, with options.
+    /// A row of the allocations with options.
     pub allocation: String,
     /// Share of the prunable weights to remove.
     pub sparsity: f64,
@@ -42,15 +40,15 @@ pub struct Cell {
     pub repair: String,
     /// Calibration images for criterion and repair.
     pub calibration_images: usize,
-    /// Seed of random criteria and of the choice of calibration images: 0 takes the first ones.
+    /// Seed of random criteria and of the choice of calibration images. Seed 0 takes the first images.
     pub seed: u64,
 }
 
-/// What stands in a [`Cell`] for "not pruned".
+/// The criterion and the allocation of [`Cell::dense`].
 const DENSE: &str = "dense";
 
 impl Cell {
-    /// The model as it is.
+    /// The dense model.
     pub fn dense(model: &str) -> Cell {
         Cell {
             model: model.into(),
@@ -64,38 +62,38 @@ impl Cell {
         }
     }
 
-    /// Whether it is the model as it is.
+    /// Whether it is the dense model.
     pub fn is_dense(&self) -> bool {
         self.criterion == DENSE
     }
 
-    /// Whether both cells have the same masks (of the same seed).
+    /// Whether both cells have the same masks.
     pub fn same_masks(&self, other: &Cell) -> bool {
         let mask = |cell: &Cell| Cell { repair: String::new(), ..cell.clone() };
         mask(self) == mask(other)
     }
 }
 
-/// What was measured of a cell.
+/// The measurements of a cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CellResult {
     /// Realised sparsity.
     pub sparsity: SparsityInfo,
-    /// Bytes of the parameters in a sparse file: four for each that is not zero, one bit for each prunable one.
+    /// Bytes of the parameters in a sparse file: four per nonzero parameter, and one bit per prunable one.
     pub sparse_bytes: u64,
-    /// How the network does.
+    /// The evaluation of the network.
     pub evaluation: Evaluation,
-    /// Images that it was measured on.
+    /// The number of test images.
     pub images: usize,
-    /// Number of classes, where the output has any.
+    /// The number of classes, if the output has classes.
     pub classes: Option<usize>,
-    /// The pruned layers, in order; only with the dense model.
+    /// The pruned layers in order; only for the dense model.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<String>,
-    /// What the layers compute, beside the dense ones.
+    /// The layers' outputs compared with the dense ones.
     #[serde(default, alias = "signs")] // journals of version 0.1
     pub diagnostics: LayerDiagnostics,
-    /// What the user should know.
+    /// Warnings for the user.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -103,13 +101,13 @@ pub struct CellResult {
 /// A line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Which cell.
+    /// The cell.
     pub cell: Cell,
-    /// What was measured.
+    /// Its measurements.
     pub result: CellResult,
 }
 
-/// What networks are compared by.
+/// The metric that compares networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
@@ -122,7 +120,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// The best one that the evaluation has.
+    /// The best metric that the evaluation has.
     pub fn of(evaluation: &Evaluation) -> Metric {
         match evaluation {
             Evaluation { top1: Some(_), .. } => Metric::Top1,
@@ -131,7 +129,7 @@ impl Metric {
         }
     }
 
-    /// Its value, in [0, 1] (closeness may be below 0), with the 95 % interval.
+    /// Its value with the 95 % interval. The value is in [0, 1], but closeness may be below 0.
     pub fn estimate(self, evaluation: &Evaluation) -> Option<crate::eval::Estimate> {
         match self {
             Metric::Top1 => evaluation.top1,
@@ -144,7 +142,7 @@ impl Metric {
         }
     }
 
-    /// For tables and axes.
+    /// Its name in tables and on axes.
     pub fn name(self) -> &'static str {
         match self {
             Metric::Top1 => "top-1",

@@ -3,21 +3,21 @@
 use super::curves::{Curve, Point, Way};
 use serde::{Deserialize, Serialize};
 
-/// What an operating point must keep to. Without any there is nothing to recommend.
+/// The constraints of an operating point. Without any there is no recommendation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Constraints {
-    /// The most of the metric that may be lost against the dense network, as a share of the images.
+    /// The largest loss of the metric against the dense network, as a share of the images.
     pub at_most_loss: Option<f64>,
-    /// The most bytes of a sparse file.
+    /// The largest sparse file, in bytes.
     pub at_most_bytes: Option<u64>,
     /// The least theoretical speed-up.
     pub at_least_speedup: Option<f64>,
 }
 
-/// The point that was found.
+/// A recommended operating point.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recommendation {
-    /// How to prune and repair.
+    /// The configuration of pruning and repair.
     pub way: Way,
     /// The point of its curve.
     pub point: Point,
@@ -30,13 +30,13 @@ impl Constraints {
     }
 
     fn allow(&self, point: &Point, dense: f64) -> bool {
-        // A loss is measured; a share of images that is a hair above the limit by rounding is at the limit.
+        // A loss that rounding lifts above the limit is at the limit.
         self.at_most_loss.is_none_or(|most| dense - point.value <= most + 1e-12)
             && self.at_most_bytes.is_none_or(|most| point.sparse_bytes <= most)
             && self.at_least_speedup.is_none_or(|least| point.theoretical_speedup.is_some_and(|speedup| speedup >= least))
     }
 
-    /// The smallest point that is good enough where the loss is limited, else the best that is small or fast enough.
+    /// With a limit on the loss, the smallest allowed point; else the best allowed point.
     pub fn recommend(&self, curves: &[Curve], dense: f64) -> Option<Recommendation> {
         let points = curves.iter().flat_map(|curve| curve.points.iter().map(|point| (&curve.way, point)));
         let allowed = points.filter(|(_, point)| self.any() && self.allow(point, dense));

@@ -1,21 +1,21 @@
-//! Where recalibration fails and repair still recovers, which allocation wins where, and where layers die.
+//! The transition regimes of repairs, the best allocations, and layer collapse.
 //!
-//! Between measured sparsities curves are taken to be straight.
+//! Curves are linear between measured sparsities.
 
 use super::curves::{Curve, Way};
 use serde::{Deserialize, Serialize};
 
-/// The repair that a transition regime is told against.
+/// The repair that a transition regime compares with.
 pub const RECALIBRATION: &str = "bn";
 
-/// What counts as failure and as recovery.
+/// The thresholds of failure and recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Thresholds {
-    /// By how much repair must be better than recalibration, as a share of the images.
+    /// The least advantage of a repair over recalibration, as a share of the images.
     pub delta: f64,
-    /// Share of the way from chance to the dense network that repair must reach.
+    /// The least value of a repair, as a share of the range from chance to the dense network.
     pub kappa: f64,
-    /// A layer is dead whose outputs keep less than this share of the dense variance.
+    /// A layer has collapsed if its outputs keep less than this share of the dense variance.
     pub dead: f64,
 }
 
@@ -25,22 +25,22 @@ impl Default for Thresholds {
     }
 }
 
-/// The sparsities where recalibration fails and a repair still recovers.
+/// The sparsities where recalibration fails and a repair recovers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Transition {
-    /// The repair's curve.
+    /// The configuration of the repair.
     pub way: Way,
-    /// CellResult sparsities inside.
+    /// Measured sparsities inside.
     pub measured: Vec<f64>,
-    /// From, to: between measured sparsities.
+    /// From, to: interpolated between measured sparsities.
     pub ranges: Vec<[f64; 2]>,
-    /// Whether a range ends where the study does, and may be wider.
+    /// Whether a range ends where the study ends, and may be wider.
     pub open: bool,
-    /// Sum of the ranges.
+    /// The total width of the ranges.
     pub width: f64,
 }
 
-/// The regime of every repair's curve whose recalibrated one is there. `chance`: the metric of guessing.
+/// The regime of every repair's curve for which the recalibrated curve exists. `chance` is the metric of guessing.
 pub fn transitions(curves: &[Curve], dense: f64, chance: f64, thresholds: &Thresholds) -> Vec<Transition> {
     let floor = chance + thresholds.kappa * (dense - chance);
     let one = |curve: &Curve| {
@@ -63,7 +63,7 @@ pub fn transitions(curves: &[Curve], dense: f64, chance: f64, thresholds: &Thres
     curves.iter().filter(|curve| ![RECALIBRATION, "none"].contains(&curve.way.repair.as_str())).filter_map(one).collect()
 }
 
-/// Where the straight lines through the points are not negative.
+/// The ranges where the lines through the points are not negative.
 fn not_negative(points: &[(f64, f64)]) -> Vec<[f64; 2]> {
     let mut ranges: Vec<[f64; 2]> = Vec::new();
     let mut add = |from: f64, to: f64| match ranges.last_mut() {
@@ -87,25 +87,25 @@ fn not_negative(points: &[(f64, f64)]) -> Vec<[f64; 2]> {
     ranges
 }
 
-/// Where the line through two points of different signs is zero.
+/// The zero of the line through two points of different signs.
 fn zero((a, fa): (f64, f64), (b, fb): (f64, f64)) -> f64 {
     a + (b - a) * fa / (fa - fb)
 }
 
-/// Two allocations change places.
+/// A crossing of two allocations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Crossing {
-    /// The better one before; the rest of the way is common to both.
+    /// The configuration that is better before. Nothing but the allocation differs.
     pub way: Way,
-    /// The better one behind.
+    /// The allocation that is better after.
     pub then: String,
     /// The sparsity.
     pub at: f64,
-    /// Whether each is better by more than both intervals at some sparsity on its side.
+    /// Whether on each side the intervals are apart at some sparsity.
     pub clear: bool,
 }
 
-/// Every crossing of two curves that differ by the allocation alone.
+/// The crossings of curves that differ by the allocation alone.
 pub fn crossings(curves: &[Curve]) -> Vec<Crossing> {
     let mut found = Vec::new();
     for (i, a) in curves.iter().enumerate() {
@@ -143,32 +143,32 @@ fn crossings_of(a: &Curve, b: &Curve) -> Vec<Crossing> {
     (0..differences.len().saturating_sub(1)).filter(change).map(crossing).collect()
 }
 
-/// Which allocation is best at one sparsity under one repair.
+/// The best allocation at one sparsity under one repair.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Winner {
-    /// The best one's curve.
+    /// The best configuration.
     pub way: Way,
     /// The sparsity.
     pub sparsity: f64,
     /// The metric.
     pub value: f64,
-    /// The second best allocation, and by how much it is behind.
+    /// The second best allocation, and its distance.
     pub second: Option<(String, f64)>,
-    /// Whether their intervals are apart.
+    /// Whether the intervals of both are apart.
     pub clear: bool,
 }
 
-/// The best allocation for everything else alike.
+/// The best allocation of curves that differ by the allocation alone.
 pub fn winners(curves: &[Curve]) -> Vec<Winner> {
     let mut found: Vec<Winner> = Vec::new();
     for (i, curve) in curves.iter().enumerate() {
-        let rivals: Vec<&Curve> = curves.iter().filter(|other| other.way.same_but_allocation(&curve.way)).collect();
-        // Once for all that differ by the allocation alone.
-        if rivals.len() < 2 || curves[..i].iter().any(|other| other.way.same_but_allocation(&curve.way)) {
+        let alternatives: Vec<&Curve> = curves.iter().filter(|other| other.way.same_but_allocation(&curve.way)).collect();
+        // Once for each set of alternatives.
+        if alternatives.len() < 2 || curves[..i].iter().any(|other| other.way.same_but_allocation(&curve.way)) {
             continue;
         }
         for sparsity in curve.points.iter().map(|point| point.sparsity) {
-            let mut points: Vec<_> = rivals.iter().filter_map(|rival| Some((&rival.way, rival.at(sparsity)?))).collect();
+            let mut points: Vec<_> = alternatives.iter().filter_map(|curve| Some((&curve.way, curve.at(sparsity)?))).collect();
             // Equal values keep the order of the grid.
             points.sort_by(|(_, a), (_, b)| b.value.total_cmp(&a.value));
             let [(way, best), rest @ ..] = &points[..] else { continue };
@@ -185,37 +185,37 @@ pub fn winners(curves: &[Curve]) -> Vec<Winner> {
     found
 }
 
-/// The first layer whose outputs hardly vary any more.
+/// The first collapsed layer of a curve.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Collapse {
-    /// On which curve.
+    /// The configuration.
     pub way: Way,
-    /// The lowest measured sparsity where it happens.
+    /// The lowest measured sparsity with a collapsed layer.
     pub sparsity: f64,
-    /// The layer: the first one on the way through the network.
+    /// The first collapsed layer in the order of the network.
     pub layer: String,
-    /// Its place among the prunable layers, from 0 on.
+    /// Its index among the prunable layers, from 0 on.
     pub index: usize,
-    /// Dead layers at that sparsity.
+    /// The number of collapsed layers at that sparsity.
     pub layers: usize,
-    /// Share of its variance that is left.
+    /// The share of its variance that remains.
     pub kept_variance: f64,
 }
 
-/// Where each curve loses its first layer, if it does.
+/// The first layer collapse of each curve.
 pub fn collapses(curves: &[Curve], layers: &[String], thresholds: &Thresholds) -> Vec<Collapse> {
     let of_curve = |curve: &Curve| {
         curve.points.iter().find_map(|point| {
-            let dead =
+            let collapsed =
                 |(index, kept): (usize, &Option<f64>)| kept.filter(|kept| *kept < thresholds.dead).map(|kept| (index, kept));
-            let mut dead = point.diagnostics.kept_variance.iter().enumerate().filter_map(dead);
-            let (index, kept_variance) = dead.next()?;
+            let mut collapsed = point.diagnostics.kept_variance.iter().enumerate().filter_map(collapsed);
+            let (index, kept_variance) = collapsed.next()?;
             Some(Collapse {
                 way: curve.way.clone(),
                 sparsity: point.sparsity,
                 layer: layers.get(index)?.clone(),
                 index,
-                layers: 1 + dead.count(),
+                layers: 1 + collapsed.count(),
                 kept_variance,
             })
         })
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_dead_layer_is_named() {
+    fn the_first_collapsed_layer_is_named() {
         let curves = [curve("erk", "none", &[(0.8, 0.9), (0.9, 0.2)])];
         let names = ["a".to_string(), "b".to_string()];
         let found = collapses(&curves, &names, &Thresholds::default());

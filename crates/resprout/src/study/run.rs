@@ -1,4 +1,4 @@
-//! Measures the cells that a journal does not have yet.
+//! Measures the cells that are missing in a journal.
 
 use super::diagnostics::{diagnostics, rounded, unrepairable};
 use super::grid::criterion_needs_images;
@@ -23,17 +23,17 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Decoded images, which models with the same preprocessing share.
+/// Decoded images, shared by models with the same preprocessing.
 pub struct Images {
-    /// `[N, C, H, W]`: what calibration images are taken from.
+    /// `[N, C, H, W]`: the pool of calibration images.
     pub pool: Tensor,
-    /// `[N, C, H, W]`: what networks are measured on.
+    /// `[N, C, H, W]`: the test images.
     pub test: Tensor,
     /// One class per test image.
     pub labels: Option<Vec<usize>>,
 }
 
-/// A model to be studied, and its cells.
+/// A model of the study, and its cells.
 pub struct Subject {
     /// Its name in the study.
     pub name: String,
@@ -41,56 +41,56 @@ pub struct Subject {
     pub model: Model,
     /// A hash of its contents.
     pub sha256: String,
-    /// What it is calibrated and measured with.
+    /// Its images.
     pub images: Arc<Images>,
-    /// Which layers are taken.
+    /// Which layers are pruned.
     pub rule: PrunableRule,
-    /// As the grid gives them.
+    /// The cells of the grid.
     pub cells: Vec<Cell>,
 }
 
 /// How a study runs. Only `memory` and `diagnostic_images` can change a result.
 #[derive(Clone, Debug)]
 pub struct StudyOptions {
-    /// Cells that are measured at a time.
+    /// The number of cells that are measured at a time.
     pub jobs: usize,
-    /// As [`RepairOptions::memory`], for each job. What they share of the dense network is kept where it fits beside a job.
+    /// As [`RepairOptions::memory`], for each job. The dense network's activations are cached if they fit beside a job.
     pub memory: usize,
-    /// Calibration images, from the first on, on which [`Signs`] are measured; 0 for no signs.
+    /// The number of calibration images for [`LayerDiagnostics`]; 0 for no diagnostics.
     pub diagnostic_images: usize,
-    /// The part `i` of `n`, from 1 on, of the work.
+    /// The part `i` of `n` of the work, with `i` from 1 on.
     pub shard: Option<(usize, usize)>,
 }
 
 /// A cell that could not be measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Which; a [`Cell::dense`] for a model that could not be used at all.
+    /// The cell; [`Cell::dense`] for a model that could not be used at all.
     pub cell: Cell,
-    /// Why.
+    /// The reason.
     pub error: String,
 }
 
-/// What a run has come to.
+/// The results of a run.
 #[derive(Clone, Debug, Default)]
 pub struct RunOutcome {
-    /// Key, record and line of every cell that is measured, in the order of the grid.
+    /// Key, record and line of every measured cell, in the order of the grid.
     pub lines: Vec<(String, Record, String)>,
-    /// Cells of this run that failed.
+    /// The failed cells of this run.
     pub failures: Vec<Failure>,
-    /// Cells that were measured just now.
+    /// The number of cells measured in this run.
     pub measured: usize,
-    /// Cells that are neither measured nor failed: those of other shards.
+    /// The number of cells that are neither measured nor failed: those of other shards.
     pub missing: usize,
 }
 
-/// Cells with the same masks, which are measured one after another.
+/// Cells with the same masks. One job measures them in order.
 struct Group<'a> {
     subject: &'a Prepared<'a>,
     cells: Range<usize>,
 }
 
-/// Measures every cell that is not in `done`, and appends it to the journal as it is finished.
+/// Measures every cell that is not in `done`, and appends each to the journal.
 pub fn run(
     subjects: &[Subject],
     done: HashMap<String, (Record, String)>,
@@ -134,14 +134,14 @@ pub fn run(
     Ok(collect(&prepared, state, groups.iter().map(|(_, missing)| missing).sum()))
 }
 
-fn collect(prepared: &[Prepared], state: State, asked: usize) -> RunOutcome {
+fn collect(prepared: &[Prepared], state: State, scheduled: usize) -> RunOutcome {
     let done = lock(&state.done);
     let failures = std::mem::take(&mut *lock(&state.failures));
-    let mut outcome = RunOutcome { measured: asked - failures.len(), failures, ..RunOutcome::default() };
+    let mut outcome = RunOutcome { measured: scheduled - failures.len(), failures, ..RunOutcome::default() };
     for subject in prepared {
         for (key, cell) in subject.keys.iter().zip(&subject.subject.cells) {
             match done.get(key) {
-                // The name may be another one than when it was measured.
+                // The model may have had another name when it was measured.
                 Some((record, line)) => {
                     let record = Record { cell: Cell { model: cell.model.clone(), ..record.cell.clone() }, ..record.clone() };
                     outcome.lines.push((key.clone(), record, line.clone()));
@@ -158,7 +158,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the jobs share.
+/// State that the jobs share.
 struct State {
     done: Mutex<HashMap<String, (Record, String)>>,
     failures: Mutex<Vec<Failure>>,
@@ -204,10 +204,10 @@ fn measure_group(group: &Group, journal: &Journal, options: &StudyOptions, state
     Ok(())
 }
 
-/// The most scores that are kept for other cells.
+/// The number of cached scores.
 const KEPT_SCORES: usize = 4;
 
-/// A subject with all that its cells share.
+/// A subject with everything that its cells share.
 struct Prepared<'a> {
     subject: &'a Subject,
     /// One key per cell.
@@ -216,23 +216,23 @@ struct Prepared<'a> {
     calibrations: HashMap<(usize, u64), Tensor>,
     shared: Mutex<Option<Arc<Shared>>>,
     scores: Mutex<HashMap<String, Arc<Scored>>>,
-    /// What the dense network computes of the calibration images used last, if there is room for it.
-    recording: Mutex<Option<Recorded>>,
+    /// The dense network's activations on the last calibration images.
+    cache: Mutex<Option<Cached>>,
 }
 
-/// A recording, if there was room for it, and of how many images and which seed.
+/// The activations of a number of images and a seed, if they fit in memory.
 #[derive(Clone)]
-struct Recorded {
+struct Cached {
     choice: (usize, u64),
-    recording: Arc<Option<ActivationCache>>,
+    cache: Arc<Option<ActivationCache>>,
 }
 
-/// What takes the dense model on the test images.
+/// The dense model's results on the test images.
 struct Shared {
     outputs: Tensor,
     kind: OutputKind,
     macs: Option<LayerMacs>,
-    /// The layers whose signs are shown, whatever pattern is used.
+    /// The layers of the diagnostics, for any pattern.
     layers: Vec<Prunable>,
 }
 
@@ -265,7 +265,7 @@ impl<'a> Prepared<'a> {
             journal::key(cell, &of_subject)
         };
         let keys = subject.cells.iter().map(key).collect();
-        Prepared { subject, keys, calibrations, shared: Mutex::default(), scores: Mutex::default(), recording: Mutex::default() }
+        Prepared { subject, keys, calibrations, shared: Mutex::default(), scores: Mutex::default(), cache: Mutex::default() }
     }
 
     fn groups(&self) -> Vec<Group<'_>> {
@@ -307,24 +307,24 @@ impl<'a> Prepared<'a> {
         let images = images.ok_or_else(|| Error::data("no calibration images"))?;
         match images.shape[0] {
             found if found < cell.calibration_images => {
-                Err(Error::data(format!("calibration_images: {} are asked for, and there are {found}", cell.calibration_images)))
+                Err(Error::data(format!("calibration_images: {} are needed, and there are {found}", cell.calibration_images)))
             }
             _ => Ok(images),
         }
     }
 
-    /// Waits where another job is just making it.
-    fn recording(&self, cell: &Cell, options: &StudyOptions) -> Result<Arc<Option<ActivationCache>>> {
+    /// The dense network's activations on the cell's calibration images. It waits while another job computes them.
+    fn cache(&self, cell: &Cell, options: &StudyOptions) -> Result<Arc<Option<ActivationCache>>> {
         let choice = (cell.calibration_images, cell.seed);
-        let mut last = lock(&self.recording);
+        let mut last = lock(&self.cache);
         if let Some(known) = last.as_ref().filter(|known| known.choice == choice) {
-            return Ok(known.recording.clone());
+            return Ok(known.cache.clone());
         }
-        // The old one goes before the new one is made.
+        // The old cache is freed before the new one is computed.
         *last = None;
-        let recording = Arc::new(ActivationCache::new(&self.subject.model, self.calibration(cell)?, options.memory, &Quiet)?);
-        *last = Some(Recorded { choice, recording: recording.clone() });
-        Ok(recording)
+        let cache = Arc::new(ActivationCache::new(&self.subject.model, self.calibration(cell)?, options.memory, &Quiet)?);
+        *last = Some(Cached { choice, cache: cache.clone() });
+        Ok(cache)
     }
 
     fn masked(&self, cell: &Cell, options: &StudyOptions) -> Result<Masked> {
@@ -338,8 +338,8 @@ impl<'a> Prepared<'a> {
         let rows = report::layer_rows(&pruned, &layers, shared.macs.as_ref())?;
         let unrepairable = match self.diagnostic_images(cell, options)? {
             Some(images) => {
-                let recording = self.recording(cell, options)?;
-                unrepairable(&pruned, Dense::recorded(dense, &recording), &shared.layers, &images)?
+                let cache = self.cache(cell, options)?;
+                unrepairable(&pruned, Dense::cached(dense, &cache), &shared.layers, &images)?
             }
             None => Vec::new(),
         };
@@ -396,23 +396,24 @@ impl<'a> Prepared<'a> {
         if !cell.is_dense() {
             let repair_options = RepairOptions { memory: options.memory, ..RepairOptions::default() };
             let chain = Chain::parse(&cell.repair)?;
-            let recording = if chain.needs_dense(dense) { self.recording(cell, options)? } else { Arc::default() };
-            let recorded = Dense::recorded(dense, &recording);
-            let outcome = chain.repair(&mut model, recorded, self.calibration(cell)?, &repair_options, &Quiet)?;
+            let cache = if chain.needs_dense(dense) { self.cache(cell, options)? } else { Arc::default() };
+            let cached = Dense::cached(dense, &cache);
+            let outcome = chain.repair(&mut model, cached, self.calibration(cell)?, &repair_options, &Quiet)?;
             warnings.extend(outcome.warnings);
         }
         let images = &self.subject.images;
         let network = Network::new(&model, self.image(), &PlanOptions::default())?;
         let results = network.run(&images.test)?.swap_remove(0);
         let evaluation = eval::compare(&results, &shared.outputs, images.labels.as_deref(), shared.kind)?;
-        let asked = (!cell.is_dense()).then_some(cell.sparsity);
-        let sparsity = report::sparsity_info(&model, &masked.rows, asked, shared.macs.as_ref());
-        let mut found = LayerDiagnostics { unrepairable: masked.unrepairable.clone(), ..LayerDiagnostics::default() };
+        let requested = (!cell.is_dense()).then_some(cell.sparsity);
+        let sparsity = report::sparsity_info(&model, &masked.rows, requested, shared.macs.as_ref());
+        let mut layer_diagnostics = LayerDiagnostics { unrepairable: masked.unrepairable.clone(), ..LayerDiagnostics::default() };
         if let Some(images) = self.diagnostic_images(cell, options)? {
-            let recording = self.recording(cell, options)?;
-            let recorded = Dense::recorded(dense, &recording);
-            [found.kept_variance, found.correlation] = diagnostics(&model, recorded, &shared.layers, &images)?;
-            found.density = shared.layers.iter().map(|layer| density(&model, layer)).collect();
+            let cache = self.cache(cell, options)?;
+            let cached = Dense::cached(dense, &cache);
+            [layer_diagnostics.kept_variance, layer_diagnostics.correlation] =
+                diagnostics(&model, cached, &shared.layers, &images)?;
+            layer_diagnostics.density = shared.layers.iter().map(|layer| density(&model, layer)).collect();
         }
         Ok(CellResult {
             sparse_bytes: 4 * report::nonzero_parameters(&model) as u64 + (sparsity.prunable as u64).div_ceil(8),
@@ -421,7 +422,7 @@ impl<'a> Prepared<'a> {
             images: images.test.shape[0],
             classes: (shared.kind != OutputKind::Other).then(|| shared.outputs.shape[1]),
             layers: if cell.is_dense() { shared.layers.iter().map(|layer| layer.layer.clone()).collect() } else { Vec::new() },
-            diagnostics: found,
+            diagnostics: layer_diagnostics,
             warnings,
         })
     }
@@ -432,7 +433,7 @@ fn density(model: &Model, layer: &Prunable) -> f64 {
     rounded(kept as f64 / layer.len() as f64)
 }
 
-/// The first `count` images for seed 0, otherwise as many drawn without putting back.
+/// `count` images: the first ones for seed 0, else drawn without replacement.
 fn draw(pool: &Tensor, count: usize, seed: u64) -> Tensor {
     let all = pool.shape.first().copied().unwrap_or(0);
     if seed == 0 {

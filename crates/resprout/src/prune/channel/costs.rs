@@ -1,15 +1,14 @@
-//! What channels cost, and which go until the budget is met.
+//! The cost of channels, and the units that go to meet the budget.
 
-use super::examples;
 use crate::error::{Error, Result};
 use crate::forward::layer_macs;
 use crate::model::{Mask, Model, Prunable, fixed_image};
-use crate::prune::PruneOptions;
+use crate::prune::options::PruneOptions;
 use crate::structure::coupling::{Coupling, Role};
 use crate::tensor::Tensor;
 use std::collections::{HashMap, HashSet};
 
-/// Units that earlier masks have removed: no weight is left that makes them, and none that reads them.
+/// Units that earlier masks have removed: no kept weight writes or reads them.
 pub(super) fn gone(model: &Model, coupling: &Coupling) -> Vec<bool> {
     let mut left = vec![false; coupling.frozen.len()];
     let mut made = vec![false; coupling.frozen.len()];
@@ -27,9 +26,9 @@ pub(super) fn gone(model: &Model, coupling: &Coupling) -> Vec<bool> {
     left.into_iter().zip(made).zip(open).map(|((left, made), open)| !left && made && open).collect()
 }
 
-/// What the network costs, and what it may cost.
+/// The cost of the network, and its budget.
 pub(super) struct Costs {
-    /// For each weight: what it would cost with all channels, and its axes' places among the uses.
+    /// For each weight: its cost with all channels, and the positions of its axes among the uses.
     weights: Vec<(f64, Vec<usize>)>,
     pub budget: f64,
     what: &'static str,
@@ -48,7 +47,7 @@ impl Costs {
         let macs = match (options.macs, image) {
             (None, _) => None,
             (Some(_), Some(image)) => Some(layer_macs(model, &image)?),
-            (Some(_), None) => return Err(Error::option("--macs: the model leaves the size of its images free; give images")),
+            (Some(_), None) => return Err(Error::option("macs: the model leaves the size of its images free; give images")),
         };
         let cost = |layer: &Prunable| match &macs {
             Some(macs) => macs.get(&layer.layer).copied().unwrap_or(0) as f64,
@@ -64,7 +63,7 @@ impl Costs {
         if macs.is_none() {
             let alive = alive(coupling, gone);
             for (layer, (cost, axes)) in layers.iter().zip(&mut weights) {
-                // Single weights that are gone cost nothing in the channels that are left.
+                // Single pruned weights cost nothing in the remaining channels.
                 let Some(mask) = model.masks.get(&layer.param) else { continue };
                 *cost = mask.kept() as f64 / axes.iter().map(|&at| share(coupling, &alive, at)).product::<f64>().max(1e-300);
             }
@@ -79,18 +78,17 @@ impl Costs {
     }
 }
 
-/// The channels of each use that are left.
+/// The number of remaining channels of each use.
 fn alive(coupling: &Coupling, gone: &[bool]) -> Vec<usize> {
     coupling.uses.iter().map(|one| one.units.iter().filter(|&&unit| !gone[unit]).count()).collect()
 }
 
-/// The same as a share of all.
+/// The share of channels that remain in a use.
 fn share(coupling: &Coupling, alive: &[usize], at: usize) -> f64 {
     alive[at] as f64 / coupling.uses[at].units.len() as f64
 }
 
-/// Removes units in order, beyond those that are gone, until the budget is met; every weight keeps one channel of each
-/// kind.
+/// Removes units in order until the budget is met, and returns all removed ones. Every weight keeps one channel on each axis.
 pub(super) fn remove(costs: &Costs, coupling: &Coupling, order: &[usize], gone: &[bool]) -> Result<Vec<bool>> {
     let mut dead = gone.to_vec();
     let mut alive = alive(coupling, gone);
@@ -119,16 +117,16 @@ pub(super) fn remove(costs: &Costs, coupling: &Coupling, order: &[usize], gone: 
     }
     if now > costs.budget * (1.0 + 1e-12) {
         return Err(Error::option(format!(
-            "--pattern channel: {:.0} {} are allowed, and {now:.0} are left with one channel wherever channels can go{}",
+            "pattern channel: {:.0} {} are allowed, and {now:.0} are left with one channel wherever channels can go{}",
             costs.budget,
             costs.what,
-            examples(coupling)
+            coupling.example_reasons()
         )));
     }
     Ok(dead)
 }
 
-/// The masks that silence dead units: what makes them, what reads them, and what is added to them.
+/// The masks that silence dead units: on the weights that write or read them, and on their biases, scales and shifts.
 pub(super) fn masks(model: &Model, coupling: &Coupling, dead: &[bool]) -> Vec<(String, Mask)> {
     let mut masks: HashMap<&str, Mask> = HashMap::new();
     let mut order = Vec::new();

@@ -1,43 +1,42 @@
-//! What channels are scored by.
+//! Criteria of channels.
 
-use super::{outputs, whole};
 use crate::error::{Error, Result};
 use crate::forward::{Network, PlanOptions};
 use crate::model::{Model, Prunable};
 use crate::ops::Op;
 use crate::progress::Progress;
-use crate::prune::PruneOptions;
+use crate::prune::options::PruneOptions;
 use crate::random::SplitMix64;
 use crate::structure::coupling::Coupling;
 use crate::table::{self, Entry};
 use crate::tensor::Tensor;
 use std::collections::HashMap;
 
-/// What a layer's output channels are scored by.
+/// A layer whose output channels are scored.
 pub struct UnitLayer<'a> {
-    /// The model as it is.
+    /// The model.
     pub model: &'a Model,
     /// The layer.
     pub prunable: &'a Prunable,
-    /// Its number, for random scores.
+    /// Its index, for random scores.
     pub index: usize,
     /// Seed of random scores.
     pub seed: u64,
-    /// For each channel, the root mean square of what it makes of the calibration images.
+    /// For each channel, the root mean square of its output on the calibration images.
     pub activations: Option<&'a [f64]>,
 }
 
-/// One score per output channel, not negative, comparable between layers.
+/// One score per output channel: not negative and comparable between layers.
 pub type Score = fn(&UnitLayer) -> Result<Vec<f64>>;
 
 /// A criterion of channels.
 pub struct Criterion {
-    /// Whether it looks at images.
+    /// Whether it reads images.
     pub needs_images: bool,
     score: Score,
 }
 
-/// All criteria of channels. Scores of coupled channels are added up.
+/// All criteria of channels. The scores of coupled channels are added.
 pub static CHANNEL_CRITERIA: &[Entry<Criterion>] = &[
     Entry {
         name: "l2",
@@ -69,19 +68,19 @@ pub static CHANNEL_CRITERIA: &[Entry<Criterion>] = &[
     },
     Entry {
         name: "random",
-        about: "a random number, from --seed",
+        about: "a random number, from the seed",
         paper: "the control that every criterion must beat",
         options: &[],
         build: Criterion { needs_images: false, score: |layer| layer.at_random() },
     },
 ];
 
-/// The criterion that a text names.
+/// Finds a criterion by its name.
 pub fn find(criterion: &str) -> Result<&'static Criterion> {
-    table::find(CHANNEL_CRITERIA, "--criterion", criterion).map(|(entry, _)| &entry.build)
+    table::find(CHANNEL_CRITERIA, "criterion", criterion).map(|(entry, _)| &entry.build)
 }
 
-/// The summed score of every open unit, by unit; others have infinity.
+/// The summed score of every unit; infinite for units that stay.
 pub(super) fn scores(
     model: &Model,
     coupling: &Coupling,
@@ -98,7 +97,7 @@ pub(super) fn scores(
     let mut sums = vec![f64::INFINITY; coupling.frozen.len()];
     open.iter().for_each(|&unit| sums[unit] = 0.0);
     progress.begin("score", coupling.uses.len() as u64);
-    for one in outputs(coupling).filter(|one| !whole(coupling, one)) {
+    for one in coupling.outputs().filter(|one| !coupling.is_frozen(one)) {
         progress.check()?;
         let Some(&(index, prunable)) = by_param.get(one.param.as_str()) else { continue };
         let activations = activations.get(&prunable.layer).map(Vec::as_slice);
@@ -125,7 +124,7 @@ impl UnitLayer<'_> {
         let graph = &self.model.graph;
         let missing = || {
             Error::option(format!(
-                "--criterion gamma: layer {:?} has no BatchNormalization behind it; ignore it or take another criterion",
+                "criterion gamma: layer {:?} has no BatchNormalization behind it; ignore it or take another criterion",
                 self.prunable.layer
             ))
         };
@@ -136,8 +135,7 @@ impl UnitLayer<'_> {
     }
 
     fn of_activations(&self) -> Result<Vec<f64>> {
-        let missing =
-            || Error::unsupported(format!("--criterion activation: layer {:?} cannot be measured", self.prunable.layer));
+        let missing = || Error::unsupported(format!("criterion activation: layer {:?} cannot be measured", self.prunable.layer));
         self.activations.map(<[f64]>::to_vec).ok_or_else(missing)
     }
 
@@ -147,15 +145,15 @@ impl UnitLayer<'_> {
     }
 }
 
-/// For each layer, the root mean square of each channel behind its normalisation and activation.
+/// For each layer, the root mean square of each channel after its normalisation and activation.
 fn activations(model: &Model, layers: &[Prunable], images: &Tensor) -> Result<HashMap<String, Vec<f64>>> {
     if images.is_empty() {
-        return Err(Error::option("--criterion activation: needs calibration images"));
+        return Err(Error::option("criterion activation: needs calibration images"));
     }
     let readers = model.graph.reader_counts();
     let follow = |layer: &Prunable| {
         let first = model.graph.layers.iter().find(|other| other.name == layer.layer)?;
-        // A convolution's channels are its second axis, those of a product its last one.
+        // The channels of a convolution are the second axis, those of a matrix product the last.
         let axis = matches!(first.op, Op::Conv(_)).then_some(1);
         let mut value = &first.outputs[0];
         while readers.get(value.as_str()) == Some(&1) {
@@ -172,7 +170,7 @@ fn activations(model: &Model, layers: &[Prunable], images: &Tensor) -> Result<Ha
     let outputs = model.graph.outputs.len();
     let network = Network::new(model, &images.shape[1..], &PlanOptions { taps, ..PlanOptions::default() })?;
     let mut sums: Vec<Vec<f64>> = vec![Vec::new(); followed.len()];
-    // All values of all layers at once are many: a few images at a time.
+    // A few images at a time, because the values of all layers are large.
     let batch = 16;
     for first in (0..images.shape[0]).step_by(batch) {
         let last = images.shape[0].min(first + batch);

@@ -1,4 +1,4 @@
-//! Whole channels: scores, how many units go, and the masks that follow.
+//! Whole channels: scores, the number of units that go, and their masks.
 
 mod costs;
 mod criteria;
@@ -7,11 +7,11 @@ mod order;
 pub use criteria::{CHANNEL_CRITERIA, Criterion, Score, UnitLayer, find};
 pub use order::{CHANNEL_ALLOCATIONS, Order};
 
-use super::{PruneOptions, PruneOutcome};
+use super::options::{PruneOptions, PruneOutcome};
 use crate::error::{Error, Result};
 use crate::model::{LeftDense, Mask, MaskTable, Model, PrunableRule};
 use crate::progress::Progress;
-use crate::structure::coupling::{Coupling, Role, Use};
+use crate::structure::coupling::Coupling;
 use crate::table;
 use crate::tensor::Tensor;
 use costs::{Costs, gone, masks, remove};
@@ -19,8 +19,8 @@ use criteria::scores;
 use order::groups;
 use std::collections::{HashMap, HashSet};
 
-/// Prunes whole channels in place. All that depends on a pruned channel goes too: weights that make it, weights
-/// that read it, biases, scale and shift.
+/// Prunes whole channels in place, with all that depends on them: the weights that write them, the weights that read them,
+/// biases, scale and shift.
 pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progress: &dyn Progress) -> Result<PruneOutcome> {
     check(options)?;
     let everything = PrunableRule { include_grouped: true, ..options.rule.clone() };
@@ -28,13 +28,13 @@ pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progres
     let reasons: HashMap<&str, &str> = left_dense.iter().map(|left| (left.param.as_str(), left.reason.as_str())).collect();
     let coupling = Coupling::new(model, |param| reasons.get(param).map(|reason| reason.to_string()));
     let open = (0..coupling.frozen.len()).filter(|&unit| coupling.frozen[unit].is_none());
-    let produced: HashSet<usize> = outputs(&coupling).flat_map(|one| one.units.iter().copied()).collect();
+    let produced: HashSet<usize> = coupling.outputs().flat_map(|one| one.units.iter().copied()).collect();
     let open: Vec<usize> = open.filter(|unit| produced.contains(unit)).collect();
     if open.is_empty() {
-        return Err(Error::option(format!("--pattern channel: no channel can go{}", examples(&coupling))));
+        return Err(Error::option(format!("pattern channel: no channel can go{}", coupling.example_reasons())));
     }
     let scores = scores(model, &coupling, &layers, &open, options, images, progress)?;
-    let (order, _) = table::find(CHANNEL_ALLOCATIONS, "--allocation", &options.allocation)?;
+    let (order, _) = table::find(CHANNEL_ALLOCATIONS, "allocation", &options.allocation)?;
     let groups = groups(&coupling, &open);
     let order = (order.build)(&scores, &groups);
     let gone = gone(model, &coupling);
@@ -52,8 +52,8 @@ pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progres
     model.masks = after;
     model.apply_masks();
     for layer in &layers {
-        let outputs = outputs(&coupling).find(|one| one.param == layer.param);
-        let frozen = outputs.and_then(|one| coupling.frozen[one.units[0]].as_ref().filter(|_| whole(&coupling, one)));
+        let outputs = coupling.outputs().find(|one| one.param == layer.param);
+        let frozen = outputs.and_then(|one| coupling.frozen[one.units[0]].as_ref().filter(|_| coupling.is_frozen(one)));
         if let Some(reason) = frozen {
             let reason = format!("its output channels stay: {reason}");
             let (weights, param) = (layer.len(), layer.param.clone());
@@ -64,11 +64,11 @@ pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progres
     Ok(PruneOutcome { layers, kept, left_dense })
 }
 
-/// Single weights that earlier masks have pruned lie unevenly, and what channels cost is a guess then: how often the
-/// budget is lowered to meet the sparsity.
+/// How often the budget is lowered to meet the sparsity. Earlier masks leave an uneven number of weights per channel, so the cost
+/// of a channel is an estimate.
 const CORRECTIONS: usize = 8;
 
-/// The masks of the model, and those of dead units.
+/// The model's masks combined with those of dead units.
 fn masked(model: &Model, coupling: &Coupling, dead: &[bool]) -> MaskTable {
     let mut all = model.masks.clone();
     for (param, mut mask) in masks(model, coupling, dead) {
@@ -80,7 +80,7 @@ fn masked(model: &Model, coupling: &Coupling, dead: &[bool]) -> MaskTable {
     all
 }
 
-/// Fails on options that say nothing about channels.
+/// Fails on options that do not apply to channels.
 fn check(options: &PruneOptions) -> Result<()> {
     let PruneOptions { criterion, allocation, own, .. } = options;
     for (kind, name, is_own) in
@@ -91,10 +91,10 @@ fn check(options: &PruneOptions) -> Result<()> {
         }
     }
     find(&options.criterion)?;
-    table::find(CHANNEL_ALLOCATIONS, "--allocation", &options.allocation)?;
+    table::find(CHANNEL_ALLOCATIONS, "allocation", &options.allocation)?;
     if !options.layers.is_empty() || options.min_per_layer > 0 || options.min_per_channel > 0 {
         return Err(Error::option(
-            "--pattern channel: --layer, --min-per-layer and --min-per-channel are about single weights; see --ignore",
+            "pattern channel: sparsities of single layers and minimum weights per layer or channel do not apply; ignore layers instead",
         ));
     }
     options.macs.map_or(Ok(()), check_share)
@@ -105,22 +105,5 @@ pub fn check_share(macs: f64) -> Result<()> {
     if macs > 0.0 && macs <= 1.0 {
         return Ok(());
     }
-    Err(Error::option(format!("--macs {macs}: a share above 0, up to 1, is needed")))
-}
-
-/// A few reasons why channels have to stay.
-fn examples(coupling: &Coupling) -> String {
-    let mut reasons: Vec<&str> = coupling.frozen.iter().flatten().map(String::as_str).collect();
-    reasons.sort_unstable();
-    reasons.dedup();
-    reasons.truncate(3);
-    if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) }
-}
-
-fn outputs(coupling: &Coupling) -> impl Iterator<Item = &Use> {
-    coupling.uses.iter().filter(|one| one.role == Role::Output)
-}
-
-fn whole(coupling: &Coupling, one: &Use) -> bool {
-    one.units.iter().all(|&unit| coupling.frozen[unit].is_some())
+    Err(Error::option(format!("macs {macs}: a share above 0, up to 1, is needed")))
 }

@@ -1,11 +1,10 @@
-//! In which order channels go.
+//! The order in which channels go.
 
-use super::outputs;
 use crate::structure::coupling::{Coupling, Use};
 use crate::table::Entry;
 use std::collections::HashMap;
 
-/// The order in which units go, given their scores: those of `groups` are coupled layers.
+/// The order in which units go, by their scores. Each of `groups` holds the units of coupled layers.
 pub type Order = fn(scores: &[f64], groups: &[Vec<usize>]) -> Vec<usize>;
 
 /// All allocations of channels.
@@ -20,9 +19,9 @@ pub static CHANNEL_ALLOCATIONS: &[Entry<Order>] = &[
     },
 ];
 
-/// Open units of layers that are coupled with each other, one list per group of layers.
+/// The open units of coupled layers, one list per group of layers.
 pub(super) fn groups(coupling: &Coupling, open: &[usize]) -> Vec<Vec<usize>> {
-    let layers: Vec<&Use> = outputs(coupling).collect();
+    let layers: Vec<&Use> = coupling.outputs().collect();
     let mut group_of: Vec<usize> = (0..layers.len()).collect();
     let mut first_with: HashMap<usize, usize> = HashMap::new();
     for (index, layer) in layers.iter().enumerate() {
@@ -46,7 +45,7 @@ fn by_score(scores: &[f64], groups: &[Vec<usize>]) -> Vec<usize> {
     order
 }
 
-/// The lowest of each group first, then the second lowest ..., as shares of the group.
+/// By rank as a share of the group: the lowest of each group first.
 fn by_rank(scores: &[f64], groups: &[Vec<usize>]) -> Vec<usize> {
     let mut ranked: Vec<(f64, usize)> = Vec::new();
     for group in groups {

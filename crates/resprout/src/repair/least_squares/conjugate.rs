@@ -1,9 +1,11 @@
-//! Conjugate gradients for all outputs of a group at once: the rows' systems are parts of one matrix, so that one product with the
-//! whole matrix serves all of them.
+//! Conjugate gradients for all outputs of a group at once. Their systems are submatrices of one matrix, so one product with
+//! that matrix serves all of them.
 //!
-//! The preconditioner takes the matrix's largest directions exactly and the rest as a diagonal (a Nyström approximation: Frangella,
-//! Tropp and Udell, Randomized Nyström preconditioning, SIAM J. Matrix Anal. Appl. 2023). Sums over 512 products are made in `f32`,
-//! these sums and all vectors in `f64`. A row's numbers depend on no other row.
+//! The preconditioner takes the matrix's largest directions exactly and the rest as a diagonal. It is a Nyström approximation:
+//! Frangella, Tropp and Udell, Randomized Nyström preconditioning, SIAM J. Matrix Anal. Appl. 2023.
+//!
+//! Sums of up to 512 products are computed in `f32`, sums of these and all vectors in `f64`. The result of a row depends on
+//! no other row.
 
 use super::cost::Costs;
 use super::equations::Equations;
@@ -17,44 +19,44 @@ use resprout_kernels::gram::{PackedRows, accumulate};
 use resprout_kernels::low_rank::{Direction, RANK, expand, project};
 use std::sync::Arc;
 
-/// The error that is left, in the norm of the equations (the output's standard deviation), relative to the output, as the
+/// The relative error at which a row has converged, in the norm of the equations (the output's standard deviation). The
 /// preconditioner estimates it.
 const TOLERANCE: f64 = 1e-6;
-/// Steps after which a row is left to a decomposition.
+/// Steps after which a row falls back to a decomposition.
 const MOST_STEPS: usize = 100;
 
-/// A matrix ready for products, and its largest directions.
+/// A matrix packed for products, and its largest directions.
 pub(super) struct Conjugate {
     len: usize,
     packs: Vec<PackedRows>,
     directions: Vec<Direction>,
-    /// What the directions leave of the diagonal.
+    /// The diagonal without the part of the directions.
     rest: Vec<f64>,
 }
 
-/// A vector on some indices.
+/// A sparse vector: indices and values.
 type Vector<'v> = (&'v [u32], &'v [f64]);
 
-/// One output between two solutions.
+/// The state of one output between two right sides.
 pub(super) struct State {
     support: Arc<[u32]>,
     ridge: f64,
     weights: Vec<f64>,
-    /// What the weights leave of the right side.
+    /// The right side minus the product of matrix and weights.
     residual: Vec<f64>,
     direction: Vec<f64>,
     /// `residual' * inv(preconditioner) * residual`
     square: f64,
     right: Vec<f64>,
-    /// The output's variance, which errors are compared with.
+    /// The output's variance. Errors are relative to it.
     scale: f64,
     inverse_diagonal: Vec<f64>,
     /// `1 + F' inv(D) F`
     core: Option<Cholesky>,
-    begun: bool,
-    arrived: bool,
-    /// Numbers that are not finite, or a direction along which the equations curve the wrong way.
-    hopeless: bool,
+    started: bool,
+    converged: bool,
+    /// Whether a value is not finite, or a direction has no positive curvature.
+    failed: bool,
 }
 
 impl Conjugate {
@@ -85,12 +87,12 @@ impl Conjugate {
         conjugate
     }
 
-    /// Seconds that preparing takes, as [`Costs`] counts them.
+    /// The seconds of [`new`](Self::new), in units of [`Costs`].
     pub fn setup(len: usize) -> f64 {
         3.0 * RANK as f64 * Costs::product(len)
     }
 
-    /// `F` with `matrix = F F'` on the space that a few random vectors become when multiplied with the matrix.
+    /// `F` with `matrix = F F'` on a space of few dimensions. Random vectors span it after products with the matrix.
     fn largest_directions(&self) -> Option<Vec<Direction>> {
         let mut random = SplitMix64::new(0, self.len as u64);
         let all: Vec<u32> = (0..self.len as u32).collect();
@@ -133,7 +135,7 @@ impl Conjugate {
             packed
         };
         let left: Vec<PackedRows> = self.packs.par_iter().enumerate().map(pack).collect();
-        // So many vectors share what is read of the matrix; the results do not depend on it.
+        // The vectors of a strip share each read of the matrix. The results do not depend on the strips.
         let strip = vectors.len().div_ceil(rayon::current_num_threads()).next_multiple_of(COLS).clamp(COLS, 8 * COLS);
         out.par_chunks_mut(strip * self.len).enumerate().for_each(|(i, out)| {
             accumulate(Isa::best(), &left, &self.packs, i * strip, 0, out);
@@ -141,7 +143,7 @@ impl Conjugate {
         out
     }
 
-    /// An output's beginning: the weights that it had.
+    /// The initial state of an output, with the weights it had.
     pub fn state(&self, support: &Arc<[u32]>, ridge: f64, prior: &[f64]) -> State {
         let inverse_diagonal: Vec<f64> = support.iter().map(|&i| 1.0 / (ridge + self.rest[i as usize])).collect();
         State {
@@ -155,9 +157,9 @@ impl Conjugate {
             square: 0.0,
             right: Vec::new(),
             scale: 0.0,
-            begun: false,
-            arrived: false,
-            hopeless: false,
+            started: false,
+            converged: false,
+            failed: false,
         }
     }
 
@@ -176,9 +178,9 @@ impl Conjugate {
         Cholesky::new(Isa::best(), &core, RANK, &all, 1.0)
     }
 
-    /// Solves every row's equations anew for a right side, from where it stands.
+    /// Solves every row's equations for a new right side, from the row's current state.
     pub fn solve(&self, states: &mut [Option<State>], rights: &[Vec<f64>]) {
-        self.begin(states);
+        self.start(states);
         states.par_iter_mut().zip(rights).for_each(|(state, right)| {
             if let Some(state) = state {
                 state.exchange(right);
@@ -187,7 +189,7 @@ impl Conjugate {
         });
         for _ in 0..MOST_STEPS {
             let mut active: Vec<&mut State> =
-                states.iter_mut().flatten().filter(|state| !state.arrived && !state.hopeless).collect();
+                states.iter_mut().flatten().filter(|state| !state.converged && !state.failed).collect();
             if active.is_empty() {
                 return;
             }
@@ -197,21 +199,21 @@ impl Conjugate {
         }
     }
 
-    /// The residuals of the weights that outputs begin with, but for the right sides.
-    fn begin(&self, states: &mut [Option<State>]) {
-        let mut fresh: Vec<&mut State> = states.iter_mut().flatten().filter(|state| !state.begun).collect();
+    /// The residuals of the initial weights, without the right sides.
+    fn start(&self, states: &mut [Option<State>]) {
+        let mut fresh: Vec<&mut State> = states.iter_mut().flatten().filter(|state| !state.started).collect();
         if fresh.is_empty() {
             return;
         }
         let vectors: Vec<Vector> = fresh.iter().map(|state| (&state.support[..], &state.weights[..])).collect();
         let products = self.products(&vectors);
         for (state, product) in fresh.iter_mut().zip(products.chunks_exact(self.len)) {
-            // The ridge draws to these very weights, so that it takes no part yet.
+            // The ridge pulls toward these weights, so it has no part yet.
             state.residual = state.support.iter().map(|&i| -product[i as usize]).collect();
             state.right = vec![0.0; state.support.len()];
             let explained = -dot(&state.residual, &state.weights);
             state.scale = explained.max(0.0) + state.ridge * dot(&state.weights, &state.weights);
-            state.begun = true;
+            state.started = true;
         }
     }
 
@@ -221,12 +223,12 @@ impl Conjugate {
         state.check();
     }
 
-    /// One step of every row that has not arrived: Golub and Van Loan, Matrix Computations, section 11.5.
+    /// One step of a row: Golub and Van Loan, Matrix Computations, section 11.5.
     fn step(&self, state: &mut State, product: &[f64]) {
         let along = |(&i, p): (&u32, &f64)| product[i as usize] + state.ridge * p;
         let image: Vec<f64> = state.support.iter().zip(&state.direction).map(along).collect();
         let curvature = dot(&state.direction, &image);
-        state.hopeless |= curvature.is_nan() || curvature <= 0.0;
+        state.failed |= curvature.is_nan() || curvature <= 0.0;
         let length = state.square / curvature;
         state.scale = state.scale.max(length * state.square);
         state.weights.iter_mut().zip(&state.direction).for_each(|(w, p)| *w += length * p);
@@ -251,27 +253,27 @@ impl Conjugate {
 }
 
 impl State {
-    /// Another right side; what the weights explain stays.
+    /// Replaces the right side. The product of matrix and weights stays.
     fn exchange(&mut self, right: &[f64]) {
         for ((residual, old), new) in self.residual.iter_mut().zip(&self.right).zip(right) {
             *residual += new - old;
         }
         self.right = right.to_vec();
-        self.arrived = false;
+        self.converged = false;
     }
 
     fn check(&mut self) {
-        self.arrived = self.square <= TOLERANCE * TOLERANCE * self.scale;
-        self.hopeless |= !(self.square.is_finite() && self.square >= 0.0 && self.scale.is_finite());
+        self.converged = self.square <= TOLERANCE * TOLERANCE * self.scale;
+        self.failed |= !(self.square.is_finite() && self.square >= 0.0 && self.scale.is_finite());
     }
 
-    /// The solution, if it was found.
+    /// The solution, if the row has converged.
     pub fn weights(&self) -> Option<Vec<f64>> {
-        (self.arrived && !self.hopeless && self.weights.iter().all(|w| w.is_finite())).then(|| self.weights.clone())
+        (self.converged && !self.failed && self.weights.iter().all(|w| w.is_finite())).then(|| self.weights.clone())
     }
 }
 
-/// Modified Gram and Schmidt, twice: enough for orthogonality to rounding. What depends on the others becomes zero.
+/// Modified Gram-Schmidt, applied twice for orthogonality up to rounding. Dependent vectors become zero.
 fn orthonormalise(space: &mut [Vec<f64>]) {
     for at in 0..space.len() {
         let (done, rest) = space.split_at_mut(at);

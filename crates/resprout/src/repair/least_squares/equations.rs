@@ -6,9 +6,9 @@ use resprout_kernels::gram::CsrRow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The left side of a group's equations, and what makes a right side of products with targets.
+/// The left side of a group's equations, and what turns products with targets into right sides.
 pub(super) struct Equations {
-    /// `[K][K + 1]`: covariances of the inputs, or mean products where nothing takes an intercept.
+    /// `[K][K + 1]`: covariances of the inputs, or mean products where the layer cannot take an intercept.
     pub matrix: Vec<f64>,
     /// Weights of an output.
     pub len: usize,
@@ -19,22 +19,22 @@ pub(super) struct Equations {
     ridge: f64,
 }
 
-/// The weights that are left of some outputs.
+/// The kept weights of some outputs.
 pub(super) struct Support {
-    /// Where they stand in each of the outputs.
+    /// Their indices in each of the outputs.
     pub indices: Arc<[u32]>,
-    /// These outputs.
+    /// The outputs.
     pub outputs: Vec<usize>,
 }
 
 /// A fitted output.
 #[derive(Clone)]
 pub(super) struct RowSystem {
-    /// Where its weights stand.
+    /// The indices of its weights.
     pub support: Arc<[u32]>,
-    /// As many weights.
+    /// Its weights.
     pub weights: Vec<f64>,
-    /// What is added.
+    /// Its intercept.
     pub intercept: f64,
 }
 
@@ -46,7 +46,7 @@ impl Equations {
         let (matrix, means) = sums.into_matrix(centred);
         let mut equations = Equations { matrix, len, means, count, centred, ridge: 0.0 };
         let trace: f64 = (0..len).map(|i| equations.diagonal(i)).sum();
-        // The fewer images for the weights of a row, the less they can say.
+        // Fewer images determine the weights of a row less well.
         equations.ridge = damp * trace / len.max(1) as f64 / site.images() as f64;
         equations
     }
@@ -68,19 +68,19 @@ impl Equations {
         self.matrix[i * self.width() + i]
     }
 
-    /// The ridge of an output with these weights left: above rounding, and above zero.
+    /// The ridge of an output with these kept weights: above rounding, and above zero.
     pub fn ridge(&self, support: &[u32]) -> f64 {
         let mean = support.iter().map(|&i| self.diagonal(i as usize)).sum::<f64>() / support.len().max(1) as f64;
         (self.ridge * support.len() as f64).max(mean * 1e-12).max(1e-300)
     }
 
-    /// Covariances of inputs and target, from the sums of their products; `own` is the bias of an output whose bias stays.
+    /// Covariances of inputs and target from the sums of their products. `own` is the bias of an output whose bias stays.
     pub fn right_side(&self, support: &[u32], cross: &[f64], own: f64) -> Vec<f64> {
         let target = if self.centred { cross[self.len] / self.count } else { own };
         support.iter().map(|&i| cross[i as usize] / self.count - self.means[i as usize] * target).collect()
     }
 
-    /// A row with its intercept; `None` where something is not finite.
+    /// A row with its intercept; `None` if a value is not finite.
     pub fn row(&self, support: &Arc<[u32]>, weights: Vec<f64>, cross: &[f64]) -> Option<RowSystem> {
         let explained: f64 = support.iter().zip(&weights).map(|(&i, w)| self.means[i as usize] * w).sum();
         let intercept = if self.centred { cross[self.len] / self.count - explained } else { 0.0 };
@@ -89,7 +89,7 @@ impl Equations {
     }
 }
 
-/// Outputs with the same surviving weights share a decomposition. In the order of their first outputs.
+/// Groups outputs with the same kept weights, which share a decomposition. Groups are in the order of their first outputs.
 pub(super) fn supports(site: &WeightSite, outputs: &[usize]) -> Vec<Support> {
     let mut supports: Vec<Support> = Vec::new();
     let mut seen: HashMap<Arc<[u32]>, usize> = HashMap::new();
@@ -105,7 +105,7 @@ pub(super) fn supports(site: &WeightSite, outputs: &[usize]) -> Vec<Support> {
     supports
 }
 
-/// The surviving weights of each output, which follow each other.
+/// The kept weights of each of the consecutive `outputs`.
 pub(super) fn kept<'s>(supports: &'s [Support], outputs: &[usize]) -> Vec<&'s [u32]> {
     let mut kept: Vec<&[u32]> = vec![&[]; outputs.len()];
     for support in supports {
@@ -114,7 +114,7 @@ pub(super) fn kept<'s>(supports: &'s [Support], outputs: &[usize]) -> Vec<&'s [u
     kept
 }
 
-/// What outputs compute with the rows found so far, or with the weights they had.
+/// The current weights of outputs: the solutions so far, or the weights they had.
 pub(super) fn current(site: &WeightSite, first: usize, members: &[usize], found: &[Option<RowSystem>]) -> CurrentRows {
     let mut current = CurrentRows { weights: Vec::new(), intercepts: Vec::new() };
     let takes_intercept = site.norm.is_some() || site.bias.is_some();

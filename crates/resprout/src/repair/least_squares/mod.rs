@@ -1,5 +1,5 @@
-//! Fixed-mask least squares: every row of surviving weights is fitted anew to what the dense network
-//! computes, from what the repaired network's layers before it deliver.
+//! Fixed-mask least squares: fits the kept weights of every output to the dense network's output. The inputs are those of
+//! the repaired network.
 
 mod conjugate;
 mod cost;
@@ -7,7 +7,9 @@ mod equations;
 mod solve;
 
 use super::{Build, Repair, Stage};
-use crate::calibrate::normal::{Inputs, Rows, Sample};
+use crate::calibrate::inputs::Inputs;
+use crate::calibrate::normal::Rows;
+use crate::calibrate::sample::Sample;
 use crate::calibrate::target::DenseTarget;
 use crate::calibrate::{Needs, NormSite, Outline, Visitor, WeightSite};
 use crate::error::{Error, Result};
@@ -57,22 +59,22 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     },
 };
 
-/// Fits the surviving weights of every output to what the dense network computes (the fixed-mask step of Optimal Brain
-/// Compression, NeurIPS 2022, in sequence).
+/// Fits the kept weights of every output to the dense network's output, layer by layer. It is the fixed-mask step of Optimal
+/// Brain Compression (NeurIPS 2022).
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct LeastSquares {
-    /// Ridge, by the inputs' mean variance and the number of weights per output and image; from 0 on.
+    /// Ridge, relative to the inputs' mean variance and the number of weights per output and image; from 0 on.
     pub damp: f64,
     /// About how many positions of all images are used per layer; from 1 on.
     pub rows: usize,
-    /// Whether a layer makes good what the other summand behind it has lost.
+    /// Whether a layer compensates for the error of the other summand that follows.
     pub sum: bool,
-    /// Rounds of fitting only what the activation behind lets through.
+    /// Rounds in which errors beyond the activation's bounds do not count.
     pub rounds: usize,
-    /// Whether the BatchNormalization behind is recalibrated instead of fitted.
+    /// Whether the BatchNormalization that follows is recalibrated instead of fitted.
     pub recalibrate: bool,
-    /// Which positions are drawn.
+    /// Seed of the drawn positions.
     pub seed: u64,
 }
 
@@ -111,7 +113,7 @@ impl Visitor for LeastSquares {
         }
         let Some(inputs) = site.inputs() else { return Ok(()) };
         let sample = Sample::new(site, &inputs, self.rows, self.seed);
-        // The fit is made behind the dense network's BatchNormalization.
+        // The fit is in units after the dense network's BatchNormalization.
         if site.norm.is_some() {
             site.norm.clone_from(&site.dense_norm);
         }
@@ -139,9 +141,9 @@ impl Repair for LeastSquares {
     }
 }
 
-/// Outputs whose solvers are in memory together.
-const TOGETHER: usize = 512;
-/// What their decompositions may take.
+/// Outputs per batch of solvers.
+const BATCH_OUTPUTS: usize = 512;
+/// Memory of a batch's decompositions.
 const SOLVER_BYTES: usize = 256 << 20;
 
 impl LeastSquares {
@@ -164,14 +166,14 @@ impl LeastSquares {
         let mut solutions: Vec<Option<RowSystem>> = vec![None; outputs.len()];
         let first = outputs[0];
         let right = |cross: &[f64], at: usize| cross[at * equations.width()..][..equations.width()].to_vec();
-        for batch in solver.batches(TOGETHER, SOLVER_BYTES / inputs.groups()) {
+        for batch in solver.batches(BATCH_OUTPUTS, SOLVER_BYTES / inputs.groups()) {
             let members: Vec<usize> = batch.iter().flat_map(|&s| &supports[s].outputs).map(|&output| output - first).collect();
             let mut systems = solver.prepare(batch, site);
             let mut found = systems.solve(members.iter().map(|&m| right(&cross[..], m)).collect());
             for _ in 0..rounds {
-                let rows_now = equations::current(site, first, &members, &found);
-                let asked: Vec<usize> = members.iter().map(|&m| first + m).collect();
-                let cross = rows.cross(&asked, target, &rows_now);
+                let current = equations::current(site, first, &members, &found);
+                let outputs: Vec<usize> = members.iter().map(|&m| first + m).collect();
+                let cross = rows.cross(&outputs, target, &current);
                 found = systems.solve((0..members.len()).map(|at| right(&cross[..], at)).collect());
             }
             members.into_iter().zip(found).for_each(|(m, row)| solutions[m] = row);
@@ -180,7 +182,7 @@ impl LeastSquares {
     }
 }
 
-/// Writes what was found, and lets bias or BatchNormalization take the intercept.
+/// Writes the solutions. Bias or BatchNormalization takes the intercept.
 fn store(site: &mut WeightSite, rows: Vec<Option<RowSystem>>) {
     let mut failed = 0;
     for (output, row) in rows.into_iter().enumerate() {
@@ -194,7 +196,7 @@ fn store(site: &mut WeightSite, rows: Vec<Option<RowSystem>>) {
         support.iter().zip(&weights).for_each(|(&i, &w)| stored[i as usize] = w as f32);
         match (&mut site.norm, &site.dense_norm, &mut site.bias) {
             (Some(norm), Some(dense), _) => {
-                // The layer's own bias, if any, is part of what the dense network computes.
+                // The dense network's output contains the layer's own bias, if any.
                 norm.mean[output] = dense.mean[output] - (intercept - own);
             }
             (_, _, Some(bias)) => bias[output] = intercept,

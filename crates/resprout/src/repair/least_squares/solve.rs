@@ -1,5 +1,5 @@
-//! Solves a group's equations, each output's by the cheaper of two ways: one decomposition of its own, or conjugate gradients
-//! together with the other outputs.
+//! Solves a group's equations. Each output takes the cheaper of two solvers: a decomposition of its own, or conjugate
+//! gradients that serve many outputs at once.
 
 use super::conjugate::{Conjugate, State};
 use super::cost::Costs;
@@ -10,41 +10,41 @@ use resprout_kernels::Isa;
 use resprout_kernels::cholesky::Cholesky;
 use std::sync::Arc;
 
-/// How many times a ridge is made ten times larger where equations are singular.
+/// The number of ridges that are tried for singular equations, each ten times the last.
 const TRIES: usize = 8;
 
-/// The weights that an output had, and its bias.
+/// Returns the weights that an output had, and its bias.
 type Prior<'p> = &'p dyn Fn(&Support, usize) -> (Vec<f64>, f64);
 
 /// The equations of a group, and how each support is solved.
 pub(super) struct Solver<'e> {
     equations: &'e Equations,
     supports: &'e [Support],
-    /// Whether a support's outputs are solved together with others.
-    together: Vec<bool>,
+    /// Whether a support is solved by conjugate gradients.
+    iterative: Vec<bool>,
     conjugate: Option<Conjugate>,
 }
 
 impl<'e> Solver<'e> {
-    /// Chooses a way for every support.
+    /// Chooses a solver for every support.
     pub fn new(equations: &'e Equations, supports: &'e [Support]) -> Solver<'e> {
-        let together = choose(equations, supports);
-        let conjugate = together.contains(&true).then(|| Conjugate::new(equations));
-        Solver { equations, supports, together, conjugate }
+        let iterative = choose_iterative(equations, supports);
+        let conjugate = iterative.contains(&true).then(|| Conjugate::new(equations));
+        Solver { equations, supports, iterative, conjugate }
     }
 
     #[cfg(test)]
-    fn with(equations: &'e Equations, supports: &'e [Support], together: bool) -> Solver<'e> {
-        let conjugate = together.then(|| Conjugate::new(equations));
-        Solver { equations, supports, together: vec![together; supports.len()], conjugate }
+    fn with(equations: &'e Equations, supports: &'e [Support], iterative: bool) -> Solver<'e> {
+        let conjugate = iterative.then(|| Conjugate::new(equations));
+        Solver { equations, supports, iterative: vec![iterative; supports.len()], conjugate }
     }
 
-    /// Supports in groups of so many outputs and bytes of decompositions.
+    /// Supports in batches of up to `outputs` outputs and `bytes` bytes of decompositions.
     pub fn batches(&self, outputs: usize, bytes: usize) -> Vec<Vec<usize>> {
         let mut batches: Vec<Vec<usize>> = Vec::new();
         let (mut outputs_left, mut bytes_left) = (0, 0);
         for (at, support) in self.supports.iter().enumerate() {
-            let needed = if self.together[at] { 0 } else { Cholesky::bytes(support.indices.len()) };
+            let needed = if self.iterative[at] { 0 } else { Cholesky::bytes(support.indices.len()) };
             if batches.is_empty() || support.outputs.len() > outputs_left || needed > bytes_left {
                 batches.push(Vec::new());
                 (outputs_left, bytes_left) = (outputs, bytes);
@@ -56,7 +56,7 @@ impl<'e> Solver<'e> {
         batches
     }
 
-    /// Decompositions of a batch, and what conjugate gradients begin with.
+    /// The decompositions of a batch, and the initial states of conjugate gradients.
     pub fn prepare(&self, batch: Vec<usize>, site: &WeightSite) -> Systems<'_> {
         let prior = |support: &Support, output: usize| {
             let weights = site.weights.row(output);
@@ -65,11 +65,11 @@ impl<'e> Solver<'e> {
         self.prepare_from(batch, &prior)
     }
 
-    /// `prior` gives an output's weights and bias.
+    /// As [`prepare`](Self::prepare), with weights and biases from `prior`.
     fn prepare_from(&self, batch: Vec<usize>, prior: Prior) -> Systems<'_> {
         let factors: Vec<Option<Factor>> = batch
             .par_iter()
-            .map(|&at| if self.together[at] { None } else { Factor::new(self.equations, &self.supports[at].indices) })
+            .map(|&at| if self.iterative[at] { None } else { Factor::new(self.equations, &self.supports[at].indices) })
             .collect();
         let mut members = Vec::new();
         for (place, &at) in batch.iter().enumerate() {
@@ -85,7 +85,7 @@ impl<'e> Solver<'e> {
         };
         let states = match &self.conjugate {
             Some(conjugate) => {
-                members.par_iter().map(|member| self.together[member.at].then(|| state(conjugate, member))).collect()
+                members.par_iter().map(|member| self.iterative[member.at].then(|| state(conjugate, member))).collect()
             }
             None => (0..members.len()).map(|_| None).collect(),
         };
@@ -93,8 +93,8 @@ impl<'e> Solver<'e> {
     }
 }
 
-/// Whether each support is solved by conjugate gradients: where that pays for what all of them need first.
-fn choose(equations: &Equations, supports: &[Support]) -> Vec<bool> {
+/// Whether each support is solved by conjugate gradients. The total gain must exceed the cost of their set-up.
+fn choose_iterative(equations: &Equations, supports: &[Support]) -> Vec<bool> {
     let len = equations.len;
     let mean = (0..len).map(|i| equations.diagonal(i)).sum::<f64>() / len.max(1) as f64;
     let gain = |support: &Support| {
@@ -107,14 +107,14 @@ fn choose(equations: &Equations, supports: &[Support]) -> Vec<bool> {
     gains.into_iter().map(|gain| pays && gain > 0.0).collect()
 }
 
-/// A decomposition, and the ridge that it needed.
+/// A decomposition and its ridge.
 struct Factor {
     factor: Cholesky,
     ridge: f64,
 }
 
 impl Factor {
-    /// With more and more ridge where the equations are singular.
+    /// The ridge grows while the equations are singular.
     fn new(equations: &Equations, support: &[u32]) -> Option<Factor> {
         let mut ridge = equations.ridge(support);
         for _ in 0..TRIES {
@@ -127,7 +127,7 @@ impl Factor {
         None
     }
 
-    /// The ridge draws weights to `prior`, what they were: where images say little, little changes.
+    /// The ridge pulls the weights toward `prior`, so directions without data keep their weights.
     fn solve(&self, right: &[f64], prior: &[f64]) -> Vec<f64> {
         let mut weights: Vec<f64> = right.iter().zip(prior).map(|(right, prior)| right + self.ridge * prior).collect();
         self.factor.solve(Isa::best(), &mut weights);
@@ -143,7 +143,7 @@ struct Member {
     own: f64,
 }
 
-/// A batch of outputs that can be solved for several right sides.
+/// A batch of outputs, to be solved for several right sides.
 pub(super) struct Systems<'s> {
     solver: &'s Solver<'s>,
     factors: Vec<Option<Factor>>,
@@ -152,7 +152,7 @@ pub(super) struct Systems<'s> {
 }
 
 impl Systems<'_> {
-    /// Solves for products with targets, `[K + 1]` of each output of the batch.
+    /// Solves for products with targets, `[K + 1]` for each output of the batch.
     pub fn solve(&mut self, cross: Vec<Vec<f64>>) -> Vec<Option<RowSystem>> {
         let equations = self.solver.equations;
         let support = |member: &Member| &self.solver.supports[member.at].indices;
@@ -166,7 +166,7 @@ impl Systems<'_> {
             let indices: &Arc<[u32]> = support(member);
             let weights = match state.as_ref().and_then(State::weights) {
                 Some(weights) => weights,
-                // Conjugate gradients that do not arrive leave the row to a decomposition.
+                // A row that does not converge falls back to a decomposition.
                 None if state.is_some() => Factor::new(equations, indices)?.solve(right, &member.prior),
                 None => self.factors[member.place].as_ref()?.solve(right, &member.prior),
             };
@@ -179,11 +179,11 @@ impl Systems<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linalg::{Cholesky as Plain, dot};
+    use crate::linalg::{Cholesky as Reference, dot};
     use crate::random::SplitMix64;
 
-    /// Covariances of `rows` draws of `len` inputs with a few strong common factors and variances far apart, and the products with
-    /// targets of `outputs` random rows, `[outputs][len + 1]`.
+    /// Covariances of `rows` draws of `len` inputs with three common factors and very different variances. The products with
+    /// targets of `outputs` random rows come second, `[outputs][len + 1]`, and the rows third.
     fn covariances(len: usize, rows: usize, outputs: usize) -> (Vec<f64>, Vec<Vec<f64>>, Vec<Vec<f64>>) {
         let mut random = SplitMix64::new(11, len as u64);
         let mut normal = |count: usize| -> Vec<f64> { (0..count).map(|_| random.next_normal()).collect() };
@@ -212,58 +212,58 @@ mod tests {
         (0..outputs).map(&mut support).collect()
     }
 
-    /// What a plain decomposition in this test gives.
-    fn plain(equations: &Equations, support: &[u32], right: &[f64], prior: &[f64]) -> Vec<f64> {
+    /// The solution of the reference implementation.
+    fn reference(equations: &Equations, support: &[u32], right: &[f64], prior: &[f64]) -> Vec<f64> {
         let (n, ridge) = (support.len(), equations.ridge(support));
         let value = |at: usize| equations.matrix[support[at / n] as usize * equations.width() + support[at % n] as usize];
         let matrix = (0..n * n).map(|at| value(at) + if at / n == at % n { ridge } else { 0.0 }).collect();
         let mut x: Vec<f64> = right.iter().zip(prior).map(|(r, p)| r + ridge * p).collect();
-        Plain::new(matrix, n).unwrap().solve(&mut x);
+        Reference::new(matrix, n).unwrap().solve(&mut x);
         x
     }
 
     /// The error in the norm of the equations, relative to the solution.
-    fn error(equations: &Equations, support: &[u32], got: &[f64], wanted: &[f64]) -> f64 {
+    fn error(equations: &Equations, support: &[u32], got: &[f64], expected: &[f64]) -> f64 {
         let energy = |x: &[f64]| {
             let value = |i: u32, j: u32| equations.matrix[i as usize * equations.width() + j as usize];
             let row = |i: u32| support.iter().zip(x).map(|(&j, x)| value(i, j) * x).sum::<f64>();
             support.iter().zip(x).map(|(&i, x)| x * row(i)).sum::<f64>()
         };
-        let difference: Vec<f64> = got.iter().zip(wanted).map(|(a, b)| a - b).collect();
-        (energy(&difference).max(0.0) / energy(wanted)).sqrt()
+        let difference: Vec<f64> = got.iter().zip(expected).map(|(a, b)| a - b).collect();
+        (energy(&difference).max(0.0) / energy(expected)).sqrt()
     }
 
     #[test]
-    fn both_ways_give_the_plain_solution_for_two_right_sides_in_turn() {
+    fn both_solvers_equal_the_reference_for_two_right_sides_in_turn() {
         let (len, outputs) = (300, 37);
         let (covariance, cross, weights) = covariances(len, 900, outputs);
-        // Conjugate gradients end by an estimate of the error, and their products are summed in `f32`.
-        for (density, ridge, together, tolerance) in
+        // Conjugate gradients stop at an estimate of the error, and sum products in `f32`.
+        for (density, ridge, iterative, tolerance) in
             [(0.3, 1e-4, false, 1e-10), (0.3, 1e-4, true, 1e-5), (0.7, 1e-3, true, 1e-5), (1.0, 1e-3, true, 1e-5)]
         {
             let equations = Equations::of_matrix(&covariance, len, ridge);
             let supports = random_supports(len, outputs, density);
-            let solver = Solver::with(&equations, &supports, together);
+            let solver = Solver::with(&equations, &supports, iterative);
             let prior = |support: &Support, output: usize| {
                 (support.indices.iter().map(|&i| weights[output][i as usize]).collect::<Vec<f64>>(), 0.0)
             };
             let mut systems = solver.prepare_from((0..outputs).collect(), &prior);
             for factor in [1.0, 0.8] {
-                let asked: Vec<Vec<f64>> = cross.iter().map(|row| row.iter().map(|v| v * factor).collect()).collect();
-                let rows = systems.solve(asked.clone());
-                for ((support, row), cross) in supports.iter().zip(rows).zip(&asked) {
+                let scaled: Vec<Vec<f64>> = cross.iter().map(|row| row.iter().map(|v| v * factor).collect()).collect();
+                let rows = systems.solve(scaled.clone());
+                for ((support, row), cross) in supports.iter().zip(rows).zip(&scaled) {
                     let right = equations.right_side(&support.indices, cross, 0.0);
-                    let wanted = plain(&equations, &support.indices, &right, &prior(support, support.outputs[0]).0);
-                    let error = error(&equations, &support.indices, &row.unwrap().weights, &wanted);
-                    assert!(error < tolerance, "density {density}, together {together}: {error}");
+                    let expected = reference(&equations, &support.indices, &right, &prior(support, support.outputs[0]).0);
+                    let error = error(&equations, &support.indices, &row.unwrap().weights, &expected);
+                    assert!(error < tolerance, "density {density}, iterative {iterative}: {error}");
                 }
             }
         }
     }
 
-    /// An input that never varies, two that are equal, and no ridge: conjugate gradients must not return nonsense.
+    /// A constant input, fewer rows than inputs, and no ridge. Both solvers must return finite weights or none.
     #[test]
-    fn singular_equations_get_a_ridge_either_way() {
+    fn singular_equations_get_a_ridge_in_both_solvers() {
         let len = 80;
         let (mut covariance, cross, _) = covariances(len, 40, 4);
         for i in 0..len {
@@ -271,16 +271,16 @@ mod tests {
         }
         let equations = Equations::of_matrix(&covariance, len, 0.0);
         let supports = random_supports(len, 4, 0.9);
-        for together in [false, true] {
-            let solver = Solver::with(&equations, &supports, together);
+        for iterative in [false, true] {
+            let solver = Solver::with(&equations, &supports, iterative);
             let prior = |support: &Support, _: usize| (vec![0.0; support.indices.len()], 0.0);
             for row in solver.prepare_from((0..4).collect(), &prior).solve(cross.clone()) {
-                assert!(row.is_none_or(|row| row.weights.iter().all(|w| w.is_finite())), "together {together}");
+                assert!(row.is_none_or(|row| row.weights.iter().all(|w| w.is_finite())), "iterative {iterative}");
             }
         }
         let broken = Equations::of_matrix(&vec![f64::NAN; len * len], len, 0.0);
-        for together in [false, true] {
-            let solver = Solver::with(&broken, &supports, together);
+        for iterative in [false, true] {
+            let solver = Solver::with(&broken, &supports, iterative);
             let prior = |support: &Support, _: usize| (vec![1.0; support.indices.len()], 0.0);
             assert!(solver.prepare_from((0..4).collect(), &prior).solve(cross.clone()).iter().all(Option::is_none));
         }

@@ -1,4 +1,4 @@
-//! Layers with weights or numbers per channel, and those that join channels.
+//! Layers with weights or with one value per channel, and layers that join channels.
 
 use super::{Channels, CouplingBuilder, PadUse, Role};
 use crate::model::Layer;
@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 impl<'m> CouplingBuilder<'m> {
-    /// Follows one layer; `None` if it is not understood.
+    /// Follows one layer; `None` if it is unsupported.
     pub(super) fn layer(&mut self, index: usize, layer: &'m Layer) -> Option<()> {
         if self.fold(layer).is_some() {
             return Some(());
@@ -20,7 +20,7 @@ impl<'m> CouplingBuilder<'m> {
             Op::ConvTranspose(_) => self.transposed(layer),
             Op::Gemm { trans_a: false, trans_b, .. } => self.gemm(layer, usize::from(*trans_b)),
             Op::MatMul => self.matmul(layer),
-            // Arithmetic on shapes has no channels, and is none of our business.
+            // Arithmetic on shapes has no channels.
             _ if !labelled => match layer.op {
                 Op::BatchNorm { .. } => None,
                 _ => Some(()),
@@ -74,7 +74,7 @@ impl<'m> CouplingBuilder<'m> {
             (0..outputs).for_each(|j| self.join(out[j], x[j / (outputs / groups)]));
             self.depthwise.push((index, x));
         } else {
-            // All groups keep the same positions, so that they stay equally large.
+            // All groups keep the same positions, so that their sizes stay equal.
             for group in 1..groups {
                 self.join_all(&x[..group_in], &x[group * group_in..][..group_in]);
                 let size = outputs / groups;
@@ -114,14 +114,14 @@ impl<'m> CouplingBuilder<'m> {
         }
     }
 
-    /// A matrix whose input channels lie along `in_axis`, times rows.
+    /// Rows times a matrix whose input channels are the axis `in_axis`.
     fn gemm(&mut self, layer: &'m Layer, in_axis: usize) -> Option<()> {
         let out = self.product(layer, 1, in_axis)?;
         self.bias(layer, &out)?;
         self.set(layer, Channels { labels: out, axis: 1, rank: 2 })
     }
 
-    /// A matrix times the last axis of a value of any rank.
+    /// The last axis of a value of any rank times a matrix.
     fn matmul(&mut self, layer: &'m Layer) -> Option<()> {
         let first = layer.input(0)?;
         let rank = self.values.get(first).map(|x| x.rank).or_else(|| self.shapes.get(first).map(Vec::len))?;
@@ -150,7 +150,7 @@ impl<'m> CouplingBuilder<'m> {
         let operands = operands?;
         let ranks = operands.iter().map(|operand| operand.rank).chain(constants.values().map(Vec::len));
         let rank = ranks.max()?;
-        // Axes are counted from the last one.
+        // Axes align at the last one.
         let widest = operands.iter().max_by_key(|operand| operand.labels.len())?;
         let axis = widest.axis + rank - widest.rank;
         let widest = Channels { labels: widest.labels.clone(), axis, rank };
@@ -168,7 +168,7 @@ impl<'m> CouplingBuilder<'m> {
             match shape[own] {
                 1 => {}
                 side if side == widest.labels.len() => {
-                    let (param, own) = match self.spread.get(name) {
+                    let (param, own) = match self.unsqueezed.get(name) {
                         Some(param) => (*param, 0),
                         None => (name, own),
                     };
@@ -200,7 +200,7 @@ impl<'m> CouplingBuilder<'m> {
     fn pad(&mut self, index: usize, layer: &'m Layer, mode: &PadMode, attributes: bool) -> Option<()> {
         let pads = match &layer.op {
             Op::Pad { attributes: Some((pads, _)), .. } => pads.clone(),
-            _ => self.whole_numbers(layer.input(1))?,
+            _ => self.integers(layer.input(1))?,
         };
         let x = self.channels(layer)?;
         let Channels { axis, rank, .. } = x;

@@ -1,8 +1,8 @@
-//! Which channels can only go together, and what has to change when they go.
+//! Which channels go together, and which parameters change with them.
 //!
-//! Every channel of every value has a label: the value's axis of channels and its rank are known. Operations hand labels on (activations, pools), join them (a sum
-//! makes its operands' channels one), or make new ones (convolutions, linear layers). What joins is one *unit*:
-//! it stays or goes as a whole. An operation that is not understood freezes what it reads: those units stay.
+//! Every channel of every value has a label. Operations pass labels on (activations, pools), join them (the operands of a
+//! sum), or create new ones (convolutions, linear layers). Joined labels form a *unit*, which stays or goes as a whole. An
+//! unsupported operation freezes the units that it reads.
 
 mod layers;
 mod moves;
@@ -15,20 +15,20 @@ use resprout_kernels::Isa;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// What an axis of a parameter stands for.
+/// The meaning of an axis of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Output channels of a weight.
     Output,
     /// Input channels of a weight.
     Input,
-    /// A number per channel that must be zero where the channel is pruned: biases, scale and shift.
+    /// One value per channel that must be zero where the channel is pruned: biases, scale and shift.
     Channel,
-    /// A number per channel that a mask leaves alone: running statistics, constants.
+    /// One value per channel that masks do not change: running statistics, constants.
     Constant,
 }
 
-/// An axis of a parameter that is cut when units go.
+/// An axis of a parameter that is cut with its units.
 #[derive(Clone, Debug)]
 pub struct Use {
     /// The parameter.
@@ -37,43 +37,43 @@ pub struct Use {
     pub layer: String,
     /// The axis.
     pub axis: usize,
-    /// What the axis stands for.
+    /// The meaning of the axis.
     pub role: Role,
     /// The unit of each index along the axis.
     pub units: Vec<usize>,
 }
 
 impl Use {
-    /// From the flat index of an element of the parameter to its unit.
+    /// Maps the flat index of an element of the parameter to its unit.
     pub fn unit_of(&self, shape: &[usize]) -> impl Fn(usize) -> usize {
         let inner: usize = shape[self.axis + 1..].iter().product();
         move |index| self.units[index / inner % self.units.len()]
     }
 }
 
-/// Zero channels that a Pad adds before and behind, by their units.
+/// The units of the zero channels that a Pad adds.
 #[derive(Clone, Debug)]
 pub struct PadUse {
     /// The Pad's index in the graph.
     pub layer: usize,
     /// The axis of the channels.
     pub axis: usize,
-    /// All its pads.
+    /// The pads of all axes.
     pub pads: Vec<i64>,
-    /// Units of channels added before.
+    /// Units of the channels before.
     pub before: Vec<usize>,
-    /// Units of channels added behind.
+    /// Units of the channels behind.
     pub behind: Vec<usize>,
 }
 
-/// A target shape that names the number of channels, or of all that a channel has become.
+/// A target shape that contains the number of channels, or a multiple of it.
 #[derive(Clone, Debug)]
 pub struct ReshapeUse {
     /// The Reshape's index in the graph.
     pub layer: usize,
-    /// Where the number stands.
+    /// The axis of the number.
     pub axis: usize,
-    /// The whole target.
+    /// The target shape.
     pub target: Vec<i64>,
     /// The unit of each index along the axis.
     pub units: Vec<usize>,
@@ -82,26 +82,27 @@ pub struct ReshapeUse {
 /// Everything that depends on which units stay.
 #[derive(Clone, Debug)]
 pub struct Coupling {
-    /// For each unit that has to stay, why.
+    /// For each unit that must stay, the reason.
     pub frozen: Vec<Option<String>>,
     /// Axes of parameters.
     pub uses: Vec<Use>,
     /// Pads of channels.
     pub pads: Vec<PadUse>,
-    /// Depthwise convolutions by their index in the graph, with the units of their inputs: their number of groups.
+    /// Depthwise convolutions by their index in the graph, with the units of their inputs. The number of groups follows from
+    /// these.
     pub depthwise: Vec<(usize, Vec<usize>)>,
-    /// Reshapes that name a number of channels.
+    /// Reshapes whose target contains a number of channels.
     pub reshapes: Vec<ReshapeUse>,
 }
 
 impl Coupling {
-    /// Follows the channels of a model. Output channels of weights for which `stays` gives a reason stay whole.
+    /// Follows the channels of a model. `stays` returns a reason for weights that keep their channels.
     pub fn new(model: &Model, stays: impl Fn(&str) -> Option<String>) -> Coupling {
         let mut builder = CouplingBuilder::new(model);
         for index in 0..model.graph.layers.len() {
             let layer = &model.graph.layers[index];
             if builder.layer(index, layer).is_none() {
-                builder.not_understood(layer);
+                builder.unsupported(layer);
             }
         }
         for output in &model.graph.outputs {
@@ -109,12 +110,31 @@ impl Coupling {
         }
         builder.finish(stays)
     }
+
+    /// The axes of output channels.
+    pub fn outputs(&self) -> impl Iterator<Item = &Use> {
+        self.uses.iter().filter(|one| one.role == Role::Output)
+    }
+
+    /// Whether all units of an axis must stay.
+    pub fn is_frozen(&self, one: &Use) -> bool {
+        one.units.iter().all(|&unit| self.frozen[unit].is_some())
+    }
+
+    /// A few reasons why channels must stay, as the end of a message.
+    pub(crate) fn example_reasons(&self) -> String {
+        let mut reasons: Vec<&str> = self.frozen.iter().flatten().map(String::as_str).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        reasons.truncate(3);
+        if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) }
+    }
 }
 
 /// The channels of a value.
 #[derive(Clone)]
 struct Channels {
-    /// One for each index along the axis.
+    /// One label for each index along the axis.
     labels: Vec<usize>,
     axis: usize,
     rank: usize,
@@ -125,17 +145,17 @@ struct CouplingBuilder<'m> {
     parents: Vec<usize>,
     frozen: Vec<Option<String>>,
     values: HashMap<&'m str, Channels>,
-    /// Of every value whose shape can be worked out.
+    /// The shapes of values, where they are known.
     shapes: HashMap<&'m str, Vec<usize>>,
     uses: Vec<Use>,
     pads: Vec<PadUse>,
     depthwise: Vec<(usize, Vec<usize>)>,
     reshapes: Vec<ReshapeUse>,
-    /// What follows from constants alone.
+    /// Values that depend on constants alone.
     constants: HashMap<&'m str, Arc<Value>>,
-    /// Constants that are a parameter of one axis with more axes around it.
-    spread: HashMap<&'m str, &'m str>,
-    /// Parameters that something reads which is not understood.
+    /// Constants that are a vector parameter with additional axes of length 1.
+    unsqueezed: HashMap<&'m str, &'m str>,
+    /// Parameters that an unsupported operation reads.
     untouchable: HashSet<&'m str>,
     readers: HashMap<&'m str, usize>,
 }
@@ -153,7 +173,7 @@ impl<'m> CouplingBuilder<'m> {
             depthwise: Vec::new(),
             reshapes: Vec::new(),
             constants: HashMap::new(),
-            spread: HashMap::new(),
+            unsqueezed: HashMap::new(),
             untouchable: HashSet::new(),
             readers: model.graph.reader_counts(),
         };
@@ -167,6 +187,7 @@ impl<'m> CouplingBuilder<'m> {
         builder
     }
 
+    /// New labels, frozen for a reason or free.
     fn fresh(&mut self, count: usize, frozen: Option<&str>) -> Vec<usize> {
         let first = self.parents.len();
         self.parents.extend(first..first + count);
@@ -209,7 +230,7 @@ impl<'m> CouplingBuilder<'m> {
         }
     }
 
-    fn not_understood(&mut self, layer: &'m Layer) {
+    fn unsupported(&mut self, layer: &'m Layer) {
         for name in layer.inputs.iter().filter(|name| !name.is_empty()) {
             self.freeze(name, || format!("layer {:?} ({}) reads them", layer.name, layer.op.name()));
             if self.model.params.get(name).is_some() {
@@ -218,8 +239,8 @@ impl<'m> CouplingBuilder<'m> {
         }
     }
 
-    /// The labels of so many channels along an axis of a layer's first input. Unknown ones stay, and those that must stay
-    /// anyway may be others.
+    /// The labels of `width` channels along an axis of a layer's first input. If the channels are unknown, or frozen in another
+    /// layout, the labels are new and frozen.
     fn input(&mut self, layer: &'m Layer, axis: usize, width: usize) -> Option<Vec<usize>> {
         let Some(channels) = self.values.get(layer.input(0)?).cloned() else {
             return Some(self.fresh(width, Some("channels that cannot be followed")));
@@ -238,7 +259,7 @@ impl<'m> CouplingBuilder<'m> {
         self.uses.push(Use { param: param.into(), layer: layer.name.clone(), axis, role, units: units.to_vec() });
     }
 
-    /// The channels of a layer's result; `None` if they do not fit its shape.
+    /// Sets the channels of a layer's result; `None` if they do not match its shape.
     fn set(&mut self, layer: &'m Layer, channels: Channels) -> Option<()> {
         let output = layer.outputs.first()?;
         let fits = |shape: &Vec<usize>| shape.len() == channels.rank && shape[channels.axis] == channels.labels.len();
@@ -247,16 +268,16 @@ impl<'m> CouplingBuilder<'m> {
         Some(())
     }
 
-    /// The number or whole numbers of that name, if they follow from constants alone.
+    /// The value of that name, if it depends on constants alone.
     fn constant(&self, name: &str) -> Option<Arc<Value>> {
         self.constants.get(name).or_else(|| self.model.params.get(name)?.value()).cloned()
     }
 
-    fn whole_numbers(&self, name: Option<&str>) -> Option<Vec<i64>> {
+    fn integers(&self, name: Option<&str>) -> Option<Vec<i64>> {
         self.constant(name?)?.as_i64().map(|array| array.data.clone())
     }
 
-    /// Computes what follows from a few constants: axes, pads and shapes as exporters write them.
+    /// Computes a layer of small constants: exporters compute axes, pads and shapes in the graph.
     fn fold(&mut self, layer: &'m Layer) -> Option<()> {
         let fact = |name: &String| match name.is_empty() {
             true => Some(None),
@@ -269,25 +290,25 @@ impl<'m> CouplingBuilder<'m> {
         let value = fold(&layer.op, &facts, Isa::best()).ok()??;
         let source = layer.input(0).filter(|name| self.model.params.f32(name).is_some_and(|tensor| tensor.shape.len() == 1));
         if let (Op::Unsqueeze { .. }, Some(source)) = (&layer.op, source) {
-            self.spread.insert(layer.outputs.first()?, source);
+            self.unsqueezed.insert(layer.outputs.first()?, source);
         }
         self.constants.insert(layer.outputs.first()?, Arc::new(value));
         Some(())
     }
 
     fn finish(mut self, stays: impl Fn(&str) -> Option<String>) -> Coupling {
-        // A parameter that is read in several places is cut in all of them alike, or not at all.
+        // A parameter that several layers read is cut alike in all of them, or not at all.
         let uses = std::mem::take(&mut self.uses);
-        // The layers that read each parameter in a way that is understood.
-        let mut understood: HashMap<&str, HashSet<&str>> = HashMap::new();
+        // The supported layers that read each parameter.
+        let mut supported: HashMap<&str, HashSet<&str>> = HashMap::new();
         for one in &uses {
-            understood.entry(&one.param).or_default().insert(&one.layer);
+            supported.entry(&one.param).or_default().insert(&one.layer);
         }
         let mut first: HashMap<(&str, usize), &Use> = HashMap::new();
         for one in &uses {
             let param = one.param.as_str();
             let readers = self.readers.get(param).copied().unwrap_or(usize::MAX);
-            if self.untouchable.contains(param) || readers > understood[param].len() {
+            if self.untouchable.contains(param) || readers > supported[param].len() {
                 self.freeze_labels(&one.units, "their numbers are read elsewhere too");
             }
             if !self.model.can_be_cut(param) {
@@ -322,7 +343,7 @@ impl<'m> CouplingBuilder<'m> {
     }
 }
 
-/// Most elements of a constant that is computed with.
+/// The most elements of a constant that is folded.
 const FOLDED: usize = 4096;
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! Layers that move elements or rename axes: where the channels are afterwards.
+//! Layers that move elements or axes, and the axis of the channels afterwards.
 
 use super::{Channels, CouplingBuilder, ReshapeUse};
 use crate::model::Layer;
 use crate::ops::{Op, axis_index};
 
 impl<'m> CouplingBuilder<'m> {
-    /// Follows the channels through a layer that moves elements; `None` if it is not understood.
+    /// Follows the channels through a layer that moves elements; `None` if it is unsupported.
     pub(super) fn moved(&mut self, index: usize, layer: &'m Layer) -> Option<()> {
         match &layer.op {
             Op::Flatten { .. } => {
@@ -14,15 +14,15 @@ impl<'m> CouplingBuilder<'m> {
             }
             Op::Reshape { allow_zero: false } => self.reshape(index, layer),
             Op::ReduceMean { axes, keep_dims, .. } => {
-                let axes = &axes.clone().or_else(|| self.whole_numbers(layer.input(1)))?;
+                let axes = &axes.clone().or_else(|| self.integers(layer.input(1)))?;
                 self.reduced(layer, axes, *keep_dims)
             }
             Op::Squeeze { axes } => {
-                let axes = &axes.clone().or_else(|| self.whole_numbers(layer.input(1)))?;
+                let axes = &axes.clone().or_else(|| self.integers(layer.input(1)))?;
                 self.reduced(layer, axes, false)
             }
             Op::Unsqueeze { axes } => {
-                let axes = &axes.clone().or_else(|| self.whole_numbers(layer.input(1)))?;
+                let axes = &axes.clone().or_else(|| self.integers(layer.input(1)))?;
                 let x = self.channels(layer)?;
                 let rank = x.rank + axes.len();
                 let new: Vec<usize> = axes.iter().map(|&axis| axis_index(axis, rank).ok()).collect::<Option<_>>()?;
@@ -38,7 +38,7 @@ impl<'m> CouplingBuilder<'m> {
             Op::Slice { attributes } => {
                 let axes = match attributes {
                     Some([_, _, axes]) => axes.clone(),
-                    None => self.whole_numbers(layer.input(3))?,
+                    None => self.integers(layer.input(3))?,
                 };
                 self.beside(layer, &axes)?;
                 self.pass(layer)
@@ -54,17 +54,17 @@ impl<'m> CouplingBuilder<'m> {
         }
     }
 
-    /// These axes of the first input, counted from the front; `None` if the channels lie along one of them.
+    /// These axes of the first input, counted from the front; `None` if one of them is the axis of the channels.
     fn beside(&self, layer: &Layer, axes: &[i64]) -> Option<Vec<usize>> {
         let x = self.values.get(layer.input(0)?)?;
         axes.iter().map(|&axis| axis_index(axis, x.rank).ok().filter(|&axis| axis != x.axis)).collect()
     }
 
-    /// Without some axes, or with a length of 1 there.
+    /// Removes some axes, or sets their length to 1.
     fn reduced(&mut self, layer: &'m Layer, axes: &[i64], keep_dims: bool) -> Option<()> {
         let axes = self.beside(layer, axes)?;
         let x = self.channels(layer)?;
-        // No axes are all of them, for some operations.
+        // For some operations an empty list means all axes.
         (!axes.is_empty()).then_some(())?;
         if keep_dims {
             return self.set(layer, x);
@@ -74,8 +74,8 @@ impl<'m> CouplingBuilder<'m> {
         self.set(layer, Channels { axis, rank: kept.len(), ..x })
     }
 
-    /// The first input's channels in the result's shape, which holds the same elements: along the first axis on which the
-    /// label of every element depends, and on which alone.
+    /// The first input's channels in the result's shape of the same elements. Their axis is the first that alone determines
+    /// the label of every element.
     fn regrouped(&self, layer: &Layer) -> Option<Channels> {
         let x = self.values.get(layer.input(0)?)?;
         let from = self.shapes.get(layer.input(0)?)?;
@@ -87,7 +87,7 @@ impl<'m> CouplingBuilder<'m> {
             let (step, period) = (inside(to, axis), inside(to, axis) * to[axis]);
             step > 0 && each.is_multiple_of(step) && (period.is_multiple_of(all) || period == total)
         };
-        // The images stay where they are.
+        // The axis of the images must not move.
         let axis = (1..to.len()).find(fits).filter(|_| from.first() == to.first() && x.axis > 0)?;
         let step = inside(to, axis);
         let labels = (0..to[axis]).map(|i| x.labels[i * step / each % x.labels.len()]).collect();
@@ -98,14 +98,14 @@ impl<'m> CouplingBuilder<'m> {
         let x = self.channels(layer)?;
         let to = self.regrouped(layer)?;
         let target = self.target(layer.input(1)?)?;
-        // A 0 copies the channels to where they no longer are.
+        // A 0 copies the number of channels from an axis that the channels leave.
         let copied = to.axis != x.axis && target.get(x.axis) == Some(&Some(0));
         (target.len() == to.rank && !copied).then_some(())?;
         match target[to.axis]? {
             -1 => {}
             0 if to.axis == x.axis => {}
             number if number > 0 => {
-                // The number is written anew, in a target of its own.
+                // Shrinking writes the number into a new target.
                 let target: Vec<i64> = target.into_iter().collect::<Option<_>>()?;
                 self.reshapes.push(ReshapeUse { layer: index, axis: to.axis, target, units: to.labels.clone() });
             }
@@ -114,22 +114,22 @@ impl<'m> CouplingBuilder<'m> {
         self.set(layer, to)
     }
 
-    /// A shape that is given: its numbers, where they do not follow from the shape of another value.
+    /// A target shape; `None` stands for numbers that are computed from the shape of another value.
     fn target(&self, name: &str) -> Option<Vec<Option<i64>>> {
-        if let Some(numbers) = self.whole_numbers(Some(name)) {
+        if let Some(numbers) = self.integers(Some(name)) {
             return Some(numbers.into_iter().map(Some).collect());
         }
         let made = self.model.graph.layers.iter().find(|made| made.outputs.iter().any(|output| output == name))?;
         matches!(made.op, Op::Concat { axis: 0 }).then_some(())?;
-        let parts = made.inputs.iter().map(|part| match self.whole_numbers(Some(part)) {
+        let parts = made.inputs.iter().map(|part| match self.integers(Some(part)) {
             Some(numbers) => Some(numbers.into_iter().map(Some).collect()),
-            // One number for each computed part: the shape has as many as the result has axes.
+            // A computed part stands for one number, so that the target has one for each axis.
             None => (self.shapes.get(part.as_str())? == &[1]).then(|| vec![None]),
         });
         Some(parts.collect::<Option<Vec<Vec<Option<i64>>>>>()?.concat())
     }
 
-    /// A shape of which the channels are not looked at.
+    /// Accepts a Shape if no layer reads its number of channels.
     pub(super) fn shape(&self, layer: &Layer, start: i64, end: Option<i64>) -> Option<()> {
         let x = self.values.get(layer.input(0)?)?;
         let axes: Vec<usize> = (0..x.rank).collect();
@@ -138,7 +138,7 @@ impl<'m> CouplingBuilder<'m> {
         let Some(place) = axes.iter().position(|&axis| axis == x.axis) else { return Some(()) };
         let output = layer.outputs.first()?;
         let harmless = |reader: &Layer| {
-            let indices = self.whole_numbers(reader.input(1));
+            let indices = self.integers(reader.input(1));
             let at = |&index: &i64| axis_index(index, axes.len()).is_ok_and(|index| index != place);
             matches!(reader.op, Op::Gather { axis: 0 }) && indices.is_some_and(|indices| indices.iter().all(at))
         };

@@ -8,13 +8,13 @@ use resprout_kernels::Isa;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Most elements that are computed with.
+/// The most elements of a constant that is folded.
 const FOLDED: usize = 4096;
 
-/// Of every value, the shape that the model fixes, or one that all layers fit. Where none is found, the values behind the
-/// layer that does not fit have no shape.
+/// The shape of every value, for the fixed input shape or one that fits most layers. Values after a layer that does not fit
+/// have no shape.
 pub(super) fn infer(model: &Model) -> HashMap<&str, Vec<usize>> {
-    // Two images, so that their number is not mistaken for something that happens to be one.
+    // Two images, so that the batch is not taken for an axis of length 1.
     let batches = match model.graph.inputs.first().and_then(|input| input.shape.first()) {
         Some(Dim::Fixed(batch)) => vec![*batch],
         _ => vec![2, 1],
@@ -34,7 +34,7 @@ pub(super) fn infer(model: &Model) -> HashMap<&str, Vec<usize>> {
     best.map_or_else(HashMap::new, |(_, shapes)| shapes)
 }
 
-/// The number of layers that do not fit, and all shapes that are known.
+/// The number of layers that do not fit, and all known shapes.
 fn attempt<'m>(model: &'m Model, input: &[usize]) -> (usize, HashMap<&'m str, Vec<usize>>) {
     let mut facts: HashMap<&str, Fact> = HashMap::new();
     facts.extend(model.params.iter().filter_map(|(name, param)| Some((name, Fact::constant(param.value()?.clone())))));
@@ -63,7 +63,7 @@ fn fact(op: &Op, inputs: &[Option<Fact>]) -> Option<Fact> {
         return Some(Fact::constant(Arc::new(value)));
     }
     match op {
-        // Most functions that are not known leave the shape as it is; where they do not, what follows does not fit.
+        // Most unknown functions keep the shape. Where one does not, later layers do not fit.
         Op::Unknown(_) => Some(Fact::of_shape(inputs.first()?.as_ref()?.shape.clone())),
         _ => output_shape(op, inputs).ok().map(Fact::of_shape),
     }

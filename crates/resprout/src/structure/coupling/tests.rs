@@ -8,7 +8,7 @@ use crate::structure::Pattern;
 use crate::structure::shrink::{Cut, shrink};
 use crate::tensor::Tensor;
 
-/// conv a, what stands between, conv b, conv c, pooled and classified.
+/// Conv a, the operation `between`, conv b, conv c, pooled and classified.
 fn chain(between: &str) -> Model {
     let mut builder = GraphBuilder::default();
     for (name, inputs) in [("a.weight", 2), ("b.weight", 4), ("c.weight", 4)] {
@@ -31,7 +31,7 @@ fn reason(coupling: &Coupling, param: &str, role: Role) -> Option<String> {
 }
 
 #[test]
-fn an_operation_that_is_not_understood_keeps_its_neighbours_whole() {
+fn unsupported_operations_freeze_their_neighbours() {
     let coupling = Coupling::new(&chain("Relu"), |_| None);
     assert_eq!(reason(&coupling, "a.weight", Role::Output), None);
     for between in ["Swirl", "Softmax"] {
@@ -39,7 +39,7 @@ fn an_operation_that_is_not_understood_keeps_its_neighbours_whole() {
         let why = reason(&coupling, "a.weight", Role::Output).unwrap();
         assert!(why.contains("\"between\"") && why.contains(between), "{why}");
         assert!(reason(&coupling, "b.weight", Role::Input).is_some(), "{between}");
-        // What lies behind is understood again.
+        // The layers after the next one are free again.
         assert_eq!(reason(&coupling, "b.weight", Role::Output), None, "{between}");
         assert_eq!(reason(&coupling, "fc.transposed", Role::Input), None, "{between}");
         assert!(reason(&coupling, "fc.transposed", Role::Output).unwrap().contains("output"), "{between}");
@@ -48,19 +48,19 @@ fn an_operation_that_is_not_understood_keeps_its_neighbours_whole() {
 
 #[test]
 fn layers_that_stay_freeze_what_they_read_and_write() {
-    let coupling = Coupling::new(&chain("Relu"), |param| (param == "b.weight").then(|| "asked for".into()));
-    assert_eq!(reason(&coupling, "a.weight", Role::Output).as_deref(), Some("asked for"));
-    assert_eq!(reason(&coupling, "c.weight", Role::Input).as_deref(), Some("asked for"));
+    let coupling = Coupling::new(&chain("Relu"), |param| (param == "b.weight").then(|| "pinned".into()));
+    assert_eq!(reason(&coupling, "a.weight", Role::Output).as_deref(), Some("pinned"));
+    assert_eq!(reason(&coupling, "c.weight", Role::Input).as_deref(), Some("pinned"));
     assert_eq!(reason(&coupling, "c.weight", Role::Output), None);
 }
 
-/// Numbers that differ from each other.
+/// A tensor of different numbers.
 fn numbers(shape: &[usize]) -> Tensor {
     let count: usize = shape.iter().product();
     Tensor::new(shape.to_vec(), (0..count).map(|i| ((i * 7 + count) as f32 * 0.37).sin()).collect())
 }
 
-/// Prunes channels and cuts them out, for two seeds; the smaller network computes what the masked one does.
+/// Prunes channels and cuts them out, for two seeds. The smaller network must compute what the masked one does.
 fn cut(model: &Model, sparsity: f64) -> Vec<Cut> {
     let image: Vec<usize> = crate::model::possible_images(model).swap_remove(0);
     let images = numbers(&[&[2], &image[..]].concat());
@@ -120,7 +120,7 @@ fn constants_of_one_dimensional_networks() {
     assert_eq!((scale.axis, scale.units.len()), (0, 6));
 }
 
-/// conv, its pixels as a sequence of tokens, a product with a bias, all tokens in a row, classified.
+/// Conv, its pixels as a sequence of tokens, a product with a bias, all tokens flattened, classified.
 fn tokens(flatten: &str) -> Model {
     let mut builder = GraphBuilder::default();
     builder.tensor("a.weight", &numbers(&[4, 2, 1, 1]));
@@ -172,7 +172,7 @@ fn images_flattened_have_their_channels_one_after_another() {
 }
 
 #[test]
-fn what_mixes_channels_with_another_axis_keeps_them() {
+fn operations_that_mix_channels_with_another_axis_freeze_them() {
     // Operations, a second input, and a permutation.
     let model = |between: &[(&str, &str, &[i64])]| {
         let mut builder = GraphBuilder::default();

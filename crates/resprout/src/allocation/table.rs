@@ -1,0 +1,7 @@
+//! The table of allocations.
+
+use super::{Build, erk, global, lamp, uniform, uniform_plus};
+use crate::table::Entry;
+
+/// All allocations.
+pub static ALLOCATIONS: &[Entry<Build>] = &[uniform::ENTRY, uniform_plus::ENTRY, global::ENTRY, erk::ENTRY, lamp::ENTRY];

@@ -1,0 +1,7 @@
+//! The table of criteria.
+
+use super::{Build, magnitude, obs, random, rms, wanda};
+use crate::table::Entry;
+
+/// All criteria.
+pub static CRITERIA: &[Entry<Build>] = &[magnitude::ENTRY, rms::ENTRY, random::ENTRY, wanda::ENTRY, obs::ENTRY];
