@@ -553,8 +553,8 @@ fn as_conv(remap: &Remap, fill: f32, from: &[usize], to: &[usize]) -> Option<(Co
         let whole = images == from[0] && channel_step == 1 && out_h == height.div_ceil(down) && out_w == width.div_ceil(across);
         (whole.then_some(ConvShape { stride: [down, across], ..shape })?, first as isize)
     } else {
-        let borders = remap.borders(from).filter(|_| fill == 0.0)?;
-        let &[(0, 0), (before, _), (top, bottom), (left, right)] = &borders[..] else { return None };
+        let pads = remap.fill_pads(from).filter(|_| fill == 0.0)?;
+        let &[(0, 0), (before, _), (top, bottom), (left, right)] = &pads[..] else { return None };
         (ConvShape { pads: [top, left, bottom, right], ..shape }, -(before as isize))
     };
     let mut weight = vec![0.0; outputs * channels];
