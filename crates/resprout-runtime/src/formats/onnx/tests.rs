@@ -533,7 +533,7 @@ fn large_tensors_stay_in_the_file_until_they_are_read() {
     std::fs::write(&path, &bytes).unwrap();
     let from_disk = read_with(&path, ReadOptions::default()).unwrap();
     let source = super::changes::source_of(&from_disk).unwrap();
-    assert_eq!(source.aside.len(), 3, "half, w and v");
+    assert_eq!(source.detached.len(), 3, "half, w and v");
     assert!(source.bytes.len() < bytes.len() / 4);
     // Unchanged, it is the same file; in a file of its own or as external data every number is there.
     assert_eq!(encode(&from_disk).unwrap(), bytes);
