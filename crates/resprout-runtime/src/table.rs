@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn errors_hint_at_similar_names() {
-        let wrong = |text: &str| find(TABLE, "--criterion", text).map(drop).unwrap_err().to_string();
+        let wrong = |text: &str| find(TABLE, "criterion", text).map(drop).unwrap_err().to_string();
         assert!(wrong("magnitud").contains("is not known (did you mean magnitude?); there are magnitude, erk"));
         assert!(wrong("ekr").contains("(did you mean erk?)"));
         assert!(wrong("magnitude:varaint=ema").contains("(did you mean variant?); it has [variant]"));
@@ -128,7 +128,7 @@ mod tests {
             assert!(!wrong(far).contains("did you mean"), "{}", wrong(far));
         }
         let value =
-            |text: &str| find(TABLE, "--criterion", text).unwrap().1.error("variant", "exact, cumulative or ema").to_string();
+            |text: &str| find(TABLE, "criterion", text).unwrap().1.error("variant", "exact, cumulative or ema").to_string();
         assert!(value("magnitude:variant=exat").contains("exact, cumulative or ema is needed (did you mean exact?)"));
         assert!(!value("magnitude:variant=3").contains("did you mean"));
     }

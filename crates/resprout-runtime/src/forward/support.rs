@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 const OPSETS: RangeInclusive<i64> = 7..=21;
 
 /// What is possible with a network that cannot be computed.
-const ALTERNATIVE: &str = "pruning without images (--repair none) works";
+const ALTERNATIVE: &str = "pruning without images (repair none) works";
 
 /// Fails if the network cannot be computed for any images, and names all unsupported operations.
 pub fn check_supported(model: &Model) -> Result<()> {

@@ -137,7 +137,7 @@ impl Model {
             ElementType::Uint8 => self.check_bytes(&input.name),
             ElementType::Other(name) => Err(Error::unsupported(format!(
                 "input {:?} takes {name} numbers; images are fed as float32 or uint8. Export the network with such an input \
-                 (a Cast behind it keeps the rest); pruning without images (--repair none) works",
+                 (a Cast behind it keeps the rest); pruning without images (repair none) works",
                 input.name
             ))),
         }
@@ -156,7 +156,7 @@ impl Model {
                 op => {
                     return Err(Error::unsupported(format!(
                         "layer {:?} ({}): computes with the bytes (uint8) of input {input:?}; put a Cast to float32 before it, \
-                         or prune without images (--repair none)",
+                         or prune without images (repair none)",
                         layer.name,
                         op.name()
                     )));

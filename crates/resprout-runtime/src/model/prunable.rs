@@ -103,7 +103,7 @@ impl Model {
     ///
     /// Prunable are the weights of Conv, Gemm and MatMul. Grouped convolutions depend on the rule.
     pub fn prunable(&self, rule: &PrunableRule) -> Result<(Vec<Prunable>, Vec<LeftDense>)> {
-        let patterns = rule.ignore.iter().map(|text| NamePattern::parse(text, "--ignore"));
+        let patterns = rule.ignore.iter().map(|text| NamePattern::parse(text, "ignore"));
         let mut finder = Finder {
             model: self,
             rule,
@@ -134,7 +134,7 @@ impl Model {
         }
         finder.list_others();
         match finder.used.iter().position(|&used| !used) {
-            Some(i) => Err(Error::option(format!("--ignore {:?} matches no layer with weights", rule.ignore[i]))),
+            Some(i) => Err(Error::option(format!("ignore {:?} matches no layer with weights", rule.ignore[i]))),
             None => Ok((finder.prunable, finder.dense)),
         }
     }
@@ -246,7 +246,7 @@ impl<'m> Finder<'m> {
                 self.leave(
                     layer,
                     name,
-                    format!("{kind}goes through {between} before the layer reads it; see --fold-weights"),
+                    format!("{kind}goes through {between} before the layer reads it; see the option fold-weights"),
                 );
             }
         }

@@ -44,7 +44,7 @@ impl SessionOptions {
     pub(super) fn check(&self) -> Result<()> {
         for (name, value) in [("threads", self.threads), ("batch", self.batch)] {
             if value == 0 {
-                return Err(Error::option(format!("--{name} 0: a number from 1 on is needed")));
+                return Err(Error::option(format!("{name}: 0: at least 1 is needed")));
             }
         }
         Ok(())

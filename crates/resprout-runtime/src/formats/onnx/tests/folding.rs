@@ -27,7 +27,7 @@ fn weights_computed_from_constants_are_listed_or_folded() {
     let (names, left) = prunable(&dense);
     assert!(names.is_empty());
     assert_eq!((left.len(), left[0].param.as_str(), left[0].weights), (1, "v", 12));
-    assert!(left[0].reason.contains("--fold-weights") && left[0].reason.contains("Div"), "{left:?}");
+    assert!(left[0].reason.contains("the option fold-weights") && left[0].reason.contains("Div"), "{left:?}");
     let folded = read_folded(&weight_norm());
     assert_eq!(prunable(&folded).0, ["w"]);
     assert_eq!(run(&dense, &[4]), run(&folded, &[4]));
