@@ -42,7 +42,7 @@ impl Param {
     pub fn type_name(&self) -> &'static str {
         match &self.data {
             ParamData::Value(value) if value.as_f32().is_some() => "float32",
-            ParamData::Value(_) => "whole numbers",
+            ParamData::Value(_) => "integers",
             ParamData::Opaque(name) => name,
         }
     }

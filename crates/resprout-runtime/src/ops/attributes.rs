@@ -58,7 +58,7 @@ impl Attributes {
     }
 
     pub(crate) fn optional_int(&self, name: &str) -> Result<Option<i64>> {
-        self.read(name, "a whole number", |value| match value {
+        self.read(name, "an integer", |value| match value {
             Attribute::Int(number) => Some(*number),
             _ => None,
         })
@@ -73,7 +73,7 @@ impl Attributes {
     }
 
     pub(crate) fn ints(&self, name: &str) -> Result<Option<Vec<i64>>> {
-        self.read(name, "a list of whole numbers", |value| match value {
+        self.read(name, "a list of integers", |value| match value {
             Attribute::Ints(numbers) => Some(numbers.clone()),
             _ => None,
         })

@@ -101,7 +101,7 @@ impl ConstantOp {
     }
 
     fn wrong(&self, values: &[&Value]) -> Error {
-        let kinds: Vec<&str> = values.iter().map(|value| if value.as_f32().is_some() { "numbers" } else { "whole numbers" }).collect();
+        let kinds: Vec<&str> = values.iter().map(|value| if value.as_f32().is_some() { "floats" } else { "integers" }).collect();
         Error::unsupported(format!("{} of {kinds:?}", self.name()))
     }
 }

@@ -36,7 +36,7 @@ pub fn fold(op: &Op, inputs: &[Option<Fact>], isa: Isa) -> Result<Option<Value>>
             let resolved = resolve(op, inputs, &Fused::NONE)?;
             let operands: Option<Vec<&Tensor>> =
                 values[..resolved.compute.operand_count(values.len())].iter().map(|value| value.as_f32()).collect();
-            let operands = operands.ok_or_else(|| Error::data("numbers and whole numbers are mixed"))?;
+            let operands = operands.ok_or_else(|| Error::data("floats and integers are mixed"))?;
             let mut out = Tensor::new(resolved.shape.clone(), vec![0.0; value_count(&resolved.shape)?]);
             resolved.compute.run(&operands, &mut out, isa, false);
             Ok(Some(Value::F32(out)))
@@ -47,8 +47,8 @@ pub fn fold(op: &Op, inputs: &[Option<Fact>], isa: Isa) -> Result<Option<Value>>
 /// Folds an operation on integers.
 fn fold_i64(op: &Op, inputs: &[Option<Fact>], values: &[&Value]) -> Result<Array<i64>> {
     let arrays: Option<Vec<&Array<i64>>> = values.iter().map(|value| value.as_i64()).collect();
-    let first = values[0].as_i64().ok_or_else(|| Error::data("whole numbers are needed"))?;
-    let all = || arrays.clone().ok_or_else(|| Error::data("numbers and whole numbers are mixed"));
+    let first = values[0].as_i64().ok_or_else(|| Error::data("integers are needed"))?;
+    let all = || arrays.clone().ok_or_else(|| Error::data("floats and integers are mixed"));
     let empty = |shape: Vec<usize>| Ok::<_, Error>(Array { data: vec![0; value_count(&shape)?], shape });
     match op {
         Op::Binary(op) => {
@@ -91,12 +91,12 @@ fn fold_i64(op: &Op, inputs: &[Option<Fact>], values: &[&Value]) -> Result<Array
         Op::Flatten { .. } | Op::Reshape { .. } | Op::Squeeze { .. } | Op::Unsqueeze { .. } | Op::Identity => {
             Ok(Array::new(renamed_shape(op, inputs)?, first.data.clone()))
         }
-        other => Err(Error::unsupported(format!("{} of whole numbers", other.name()))),
+        other => Err(Error::unsupported(format!("{} of integers", other.name()))),
     }
 }
 
 fn constant_of_shape(values: &[&Value], fill: Option<&Value>) -> Result<Value> {
-    let dims = values[0].as_i64().ok_or_else(|| Error::data("a shape of whole numbers is needed"))?;
+    let dims = values[0].as_i64().ok_or_else(|| Error::data("a shape of integers is needed"))?;
     let shape: Option<Vec<usize>> = dims.data.iter().map(|&dim| usize::try_from(dim).ok()).collect();
     let shape = shape.ok_or_else(|| Error::data(format!("a shape of {:?}", dims.data)))?;
     Value::filled(shape, fill)

@@ -94,7 +94,7 @@ impl Pool {
             let extent = (a.kernel[axis] - 1) * a.dilation[axis] + 1;
             let free = padded
                 .checked_sub(extent)
-                .ok_or_else(|| Error::data(format!("a window of {extent} on {padded} pixels")))?;
+                .ok_or_else(|| Error::data(format!("pooling window of {extent} does not fit the padded input of {padded}")))?;
             output[axis] = if a.ceil_mode { free.div_ceil(a.stride[axis]) } else { free / a.stride[axis] } + 1;
             // A window that starts in the padding behind the image has no pixel.
             if a.ceil_mode && (output[axis] - 1) * a.stride[axis] >= [h, w][axis] + pads[axis] {

@@ -161,7 +161,7 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
             plain(shape.clone(), Compute::Reshape)
         }
         Op::Cast { .. } | Op::CastLike | Op::Shape { .. } | Op::ConstantOfShape { .. } => {
-            Err(Error::unsupported("whole numbers that depend on the image's content"))
+            Err(Error::unsupported("integers that depend on the image's content"))
         }
         Op::Constant(op) => {
             Err(Error::unsupported(format!("{} is computed of constants and shapes only, not of the image's content", op.name())))

@@ -160,7 +160,7 @@ impl<'f> Table<'f> {
         };
         let names: Vec<String> = self.sources.iter().filter(out).map(|(name, _)| name.clone()).collect();
         if !names.is_empty() {
-            notes.push(format!("left out: {} of whole numbers ({})", count(names.len(), "tensor"), some(&names)));
+            notes.push(format!("left out: {} of integers ({})", count(names.len(), "tensor"), some(&names)));
             names.iter().for_each(|name| drop(self.sources.remove(name)));
         }
     }
