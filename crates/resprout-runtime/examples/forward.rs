@@ -1,8 +1,8 @@
-//! Runs every model of a folder in every way there is, for comparisons with other engines.
+//! Runs every model of a folder in every mode, for comparisons with other engines.
 //!
-//! `forward DIR`: for each `NAME.onnx` with its input `NAME.npy` (32-bit floats) writes what comes out as
-//! `NAME.WAY.OUTPUT.npy`, and prints a line `NAME WAY ok` or `NAME WAY refused REASON`, separated by tabs. Ways that end in
-//! `1` run the first image alone.
+//! `forward DIR` reads each `NAME.onnx` and its input `NAME.npy` (32-bit floats). It writes the outputs as
+//! `NAME.MODE.OUTPUT.npy` and prints a line `NAME MODE ok` or `NAME MODE refused REASON`, separated by tabs. Modes that end in
+//! `1` run the first image only.
 
 use resprout_kernels::Isa;
 use resprout_runtime::forward::{Network, Plan, PlanOptions, Slots};
@@ -13,9 +13,9 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-type Way = fn(&Model, &Tensor) -> resprout_runtime::Result<Vec<Tensor>>;
+type Mode = fn(&Model, &Tensor) -> resprout_runtime::Result<Vec<Tensor>>;
 
-const WAYS: &[(&str, Way)] = &[
+const MODES: &[(&str, Mode)] = &[
     ("plan", |model, images| planned(model, images, &PlanOptions::default())),
     ("plain", |model, images| {
         planned(model, images, &PlanOptions { fold_batch_norm: false, fuse_activation: false, ..PlanOptions::default() })
@@ -49,17 +49,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let images = read_npy(&path.with_extension("npy"))?;
         let model = resprout_runtime::formats::onnx::read(&path);
-        for (way, run) in WAYS {
+        for (mode, run) in MODES {
             let all =
                 || model.as_ref().map_err(|e| e.to_string()).and_then(|model| run(model, &images).map_err(|e| e.to_string()));
             match catch_unwind(AssertUnwindSafe(all)) {
-                Err(_) => println!("{name}\t{way}\tpanic"),
-                Ok(Err(reason)) => println!("{name}\t{way}\trefused\t{}", reason.replace('\n', " ")),
+                Err(_) => println!("{name}\t{mode}\tpanic"),
+                Ok(Err(reason)) => println!("{name}\t{mode}\trefused\t{}", reason.replace('\n', " ")),
                 Ok(Ok(outputs)) => {
                     for (index, output) in outputs.iter().enumerate() {
-                        write_npy(&folder.join(format!("{name}.{way}.{index}.npy")), output)?;
+                        write_npy(&folder.join(format!("{name}.{mode}.{index}.npy")), output)?;
                     }
-                    println!("{name}\t{way}\tok");
+                    println!("{name}\t{mode}\tok");
                 }
             }
         }
@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Of version 1: magic, two bytes of version, two of the header's length, a header that names the shape, the numbers.
+/// Reads version 1: magic, two bytes of version, two of the header's length, a header with the shape, and the numbers.
 fn read_npy(path: &Path) -> Result<Tensor, Box<dyn std::error::Error>> {
     let bytes = fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let header = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));

@@ -1,6 +1,6 @@
 //! Runs a model on raw images, for comparisons with other engines.
 //!
-//! `run_onnx MODEL INPUT OUTPUT N C H W`: reads and writes little-endian f32; only the first output is written.
+//! `run_onnx MODEL INPUT OUTPUT N C H W` reads and writes little-endian f32. It writes the first output only.
 
 use resprout_runtime::forward::{Network, PlanOptions};
 use resprout_runtime::tensor::Tensor;

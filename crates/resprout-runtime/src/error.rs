@@ -1,4 +1,4 @@
-//! One error type: what went wrong, of which kind, and where.
+//! The error type: a kind, and a message that says what is wrong and where.
 
 use std::fmt;
 use std::path::Path;
@@ -14,24 +14,24 @@ pub enum ErrorKind {
     Io,
     /// A file does not follow its format.
     Format,
-    /// The input is valid, but this version cannot do what was asked of it.
+    /// The input is valid, but this version does not support it.
     Unsupported,
-    /// An option's value makes no sense, alone or for this model.
+    /// The value of an option is invalid, alone or for this model.
     Option,
     /// The data do not fit the model or each other.
     Data,
-    /// The user asked to stop.
+    /// The user stopped the work.
     Interrupted,
 }
 
-/// What went wrong and where. The text names file, layer, parameter or option.
+/// An error. Its message names the file, layer, parameter or option.
 pub struct Error {
     kind: ErrorKind,
     message: String,
 }
 
 impl Error {
-    /// A new error; `message` says what is wrong with what.
+    /// A new error. `message` says what is wrong.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
         Error { kind, message: message.into() }
     }
@@ -41,7 +41,7 @@ impl Error {
         Error::new(ErrorKind::Format, message)
     }
 
-    /// An error of valid input that this version cannot work with.
+    /// An error of valid input that this version does not support.
     pub fn unsupported(message: impl Into<String>) -> Error {
         Error::new(ErrorKind::Unsupported, message)
     }
@@ -66,7 +66,7 @@ impl Error {
         self.kind
     }
 
-    /// Puts a place (file, layer, option) in front of the message.
+    /// Prefixes the message with a place: a file, layer or option.
     #[must_use]
     pub fn at(mut self, place: impl fmt::Display) -> Error {
         self.message = format!("{place}: {}", self.message);

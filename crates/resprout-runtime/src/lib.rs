@@ -1,5 +1,5 @@
-//! What an application embeds to run a pruned network: [`formats`] read it into a [`model`], and a [`session`] computes
-//! with it, leaving zero weights out. Nothing here prunes, repairs or trains; the crate `resprout` does.
+//! Runs pruned networks in an application: [`formats`] read a [`model`], and a [`session`] computes with it and leaves zero
+//! weights out. The crate `resprout` prunes and repairs.
 #![forbid(unsafe_code)]
 
 pub mod error;
@@ -18,7 +18,7 @@ mod testing;
 
 pub use error::{Error, ErrorKind, Result};
 
-/// The dense kernels of this build, best first: name, what the CPU must have, whether this one has it.
+/// The instruction sets of this build, best first: name, what the CPU needs, and whether this one has it.
 pub fn isas() -> impl Iterator<Item = (&'static str, &'static str, bool)> {
     resprout_kernels::ISAS.iter().map(|row| (row.name, row.about, row.open().is_some()))
 }

@@ -1,4 +1,4 @@
-//! Small dense symmetric systems, singular values and medians in `f64`.
+//! Linear algebra in `f64`: small dense symmetric systems, the largest singular value, and the median.
 
 use crate::random::SplitMix64;
 
@@ -10,8 +10,8 @@ pub struct Cholesky {
 }
 
 impl Cholesky {
-    /// Decomposes a symmetric matrix `[n][n]` of which the lower triangle is read. `None` where it is
-    /// not positive definite, to rounding.
+    /// Decomposes a symmetric matrix `[n][n]`, of which only the lower triangle is read. `None` if it is not positive
+    /// definite, to rounding.
     pub fn new(mut a: Vec<f64>, n: usize) -> Option<Cholesky> {
         debug_assert_eq!(a.len(), n * n);
         for i in 0..n {
@@ -22,7 +22,7 @@ impl Cholesky {
                 row[j] = (row[j] - dot(&row[..j], &other[..j])) / other[j];
             }
             let rest = row[i] - dot(&row[..i], &row[..i]);
-            // What is left of a diagonal after cancellation down to rounding has no meaning.
+            // After cancellation down to rounding, the rest of a diagonal means nothing.
             if !(rest.is_finite() && rest > row[i].abs() * 1e-13) {
                 return None;
             }
@@ -71,7 +71,7 @@ impl Cholesky {
     }
 }
 
-/// Sixteen interleaved sums: the additions need not wait for each other.
+/// The dot product in sixteen interleaved sums, so that the additions do not wait for each other.
 pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut sums = [0.0f64; 16];
     let ((a_blocks, a_rest), (b_blocks, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
@@ -84,13 +84,13 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
-/// Relative growth of the largest Ritz value below which several steps in a row count as arrival.
+/// The iteration ends after several steps with a smaller relative growth of the largest Ritz value.
 const SETTLED: f64 = 1e-13;
 
 /// The largest singular value of `matrix: [rows][cols]`, to a relative error of about 1e-9.
 ///
-/// Lanczos' acceleration of the power iteration (Golub and Van Loan, Matrix Computations, ch. 10) on the
-/// smaller of `A Aᵀ` and `Aᵀ A`, with full reorthogonalisation, from a fixed start: the same result every time.
+/// The Lanczos method (Golub and Van Loan, Matrix Computations, ch. 10) on the smaller of `A Aᵀ` and `Aᵀ A`, with full
+/// reorthogonalisation. The start is fixed, so that the result is always the same.
 pub fn spectral_norm(matrix: &[f32], rows: usize, cols: usize) -> f64 {
     assert_eq!(matrix.len(), rows * cols);
     let size = rows.min(cols);
@@ -107,7 +107,7 @@ pub fn spectral_norm(matrix: &[f32], rows: usize, cols: usize) -> f64 {
     while let Some(last) = basis.last() {
         let mut next = gram_times(matrix, rows, cols, last);
         diagonal.push(dot(last, &next));
-        // Twice is enough for orthogonality to rounding.
+        // Two passes make it orthogonal to rounding.
         for _ in 0..2 {
             for old in &basis {
                 let along = dot(old, &next);
@@ -176,7 +176,7 @@ fn normalise(x: &mut [f64]) -> f64 {
     length
 }
 
-/// The middle value; 0 of none.
+/// The middle value; 0 without values.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -215,13 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn a_singular_matrix_is_refused() {
+    fn a_singular_matrix_has_no_decomposition() {
         assert!(Cholesky::new(vec![1.0, 1.0, 1.0, 1.0], 2).is_none());
         assert!(Cholesky::new(vec![0.0], 1).is_none());
         assert!(Cholesky::new(vec![f64::NAN], 1).is_none());
     }
 
-    /// Singular values by one-sided Jacobi rotations: slow, simple, and exact to rounding.
+    /// Reference implementation: singular values by one-sided Jacobi rotations.
     fn largest_by_jacobi(matrix: &[f32], rows: usize, cols: usize) -> f64 {
         let mut columns: Vec<Vec<f64>> =
             (0..cols).map(|j| (0..rows).map(|i| f64::from(matrix[i * cols + j])).collect()).collect();

@@ -1,8 +1,8 @@
-//! How long work tells what it is doing, and learns that it should stop.
+//! Progress of long work, and its cancellation.
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Receives the progress of long work. All methods have quiet defaults.
+/// Receives the progress of long work. The default methods do nothing.
 pub trait Progress: Sync {
     /// A stage of `total` units begins.
     fn begin(&self, _stage: &str, _total: u64) {}
@@ -10,12 +10,12 @@ pub trait Progress: Sync {
     fn advance(&self, _units: u64) {}
     /// The stage is over.
     fn end(&self) {}
-    /// Whether the user has asked to stop.
+    /// Whether the user has stopped the work.
     fn cancelled(&self) -> bool {
         false
     }
 
-    /// Fails if the user has asked to stop.
+    /// Fails if the user has stopped the work.
     fn check(&self) -> Result<()> {
         if self.cancelled() {
             return Err(Error::new(ErrorKind::Interrupted, "interrupted; nothing was written"));
@@ -24,7 +24,7 @@ pub trait Progress: Sync {
     }
 }
 
-/// Progress that nobody watches.
+/// Progress that is ignored.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quiet;
 

@@ -1,4 +1,4 @@
-//! Random numbers that are the same on every machine and in every version.
+//! Random numbers: the same on every machine and in every version.
 
 /// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014).
 #[derive(Clone, Debug)]
@@ -31,13 +31,13 @@ impl SplitMix64 {
         ((u128::from(self.next_u64()) * count as u128) >> 64) as usize
     }
 
-    /// From the standard normal distribution, by the Box-Muller transform.
+    /// A number of the standard normal distribution, by the Box-Muller transform.
     pub fn next_normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.next_f64()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.next_f64()).cos()
     }
 
-    /// Puts the items into a random order (Fisher and Yates).
+    /// Shuffles the items (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));

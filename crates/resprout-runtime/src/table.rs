@@ -1,14 +1,14 @@
-//! What all tables share: a row is a name, what it is, where it comes from, its options, and how it is built.
+//! Tables of methods. A row has a name, a description, the publication, options, and a function that builds the method.
 
 use crate::error::{Error, Result};
 
 /// A row of a table of methods. `B` builds the method from its options.
 pub struct Entry<B> {
-    /// What the user types.
+    /// The name that the user types.
     pub name: &'static str,
     /// One sentence.
     pub about: &'static str,
-    /// The publication, or where the rule comes from.
+    /// The publication, or the origin of the rule.
     pub paper: &'static str,
     /// The options it takes.
     pub options: &'static [OptionSpec],
@@ -19,15 +19,15 @@ pub struct Entry<B> {
 /// An option of a method.
 #[derive(Debug)]
 pub struct OptionSpec {
-    /// What the user types.
+    /// The name that the user types.
     pub name: &'static str,
-    /// One sentence, with the unit or the blockings.
+    /// One sentence, with the unit or the possible values.
     pub about: &'static str,
-    /// Used where the option is not given.
+    /// The value without the option.
     pub default: &'static str,
 }
 
-/// The options of one method as the user gave them, checked against the method's row.
+/// The user's options of one method, checked against its row.
 #[derive(Clone, Debug)]
 pub struct Options {
     method: String,
@@ -38,13 +38,13 @@ impl Options {
     /// The text of an option or its default.
     ///
     /// # Panics
-    /// If the row does not list the option: a method may only read what it declares.
+    /// If the row does not list the option.
     pub fn text(&self, name: &str) -> &str {
         let found = self.values.iter().find(|(key, _)| *key == name);
         &found.unwrap_or_else(|| panic!("{} declares no option {name:?}", self.method)).1
     }
 
-    /// The option as a value of type `T`; `what` says what is accepted.
+    /// The option as a value of type `T`. `what` describes the accepted values.
     pub fn parse<T: std::str::FromStr>(&self, name: &str, what: &str, valid: impl Fn(&T) -> bool) -> Result<T> {
         let text = self.text(name);
         let value = text.parse().ok().filter(|value| valid(value));
@@ -54,23 +54,23 @@ impl Options {
     /// The error for a bad value of an option.
     pub fn error(&self, name: &str, what: &str) -> Error {
         let text = self.text(name);
-        // Of what is accepted, the words: a number is no misspelt one.
+        // The words among the accepted values. A number is no misspelt word.
         let words = what.split(|c: char| !c.is_alphanumeric()).filter(|word| word.chars().any(char::is_alphabetic));
         let hint = if text.parse::<f64>().is_ok() { String::new() } else { did_you_mean(text, words) };
         Error::option(format!("{}: option {name}={text:?}: {what} is needed{hint}", self.method))
     }
 }
 
-/// The error for a name that is not among those that are known.
+/// The error for an unknown name.
 pub fn unknown(kind: &str, name: &str, known: &[&str]) -> Error {
     let hint = did_you_mean(name, known.iter().copied());
     Error::option(format!("{kind} {name:?} is not known{hint}; there are {}", known.join(", ")))
 }
 
-/// The known name that was probably meant, in brackets; nothing where none is near.
+/// A hint at the known name that is nearest to the given one; empty if none is near.
 fn did_you_mean<'n>(given: &str, known: impl Iterator<Item = &'n str>) -> String {
     let near = known.map(|name| (strsim::damerau_levenshtein(given, name), name)).min_by_key(|(distance, _)| *distance);
-    // Half of a short name may be misspelt, never all of it.
+    // At most half of a short name may be misspelt.
     let found = near.filter(|&(distance, name)| distance > 0 && distance <= (given.len().min(name.len()) / 2).min(3));
     found.map_or(String::new(), |(_, name)| format!(" (did you mean {name}?)"))
 }
@@ -80,7 +80,7 @@ pub fn find<'t, B>(table: &'t [Entry<B>], kind: &str, text: &str) -> Result<(&'t
     find_beside(table, &[], kind, text)
 }
 
-/// As [`find`], where `others` are known too, but are no rows.
+/// As [`find`]. `others` are known names without a row.
 pub fn find_beside<'t, B>(table: &'t [Entry<B>], others: &[&str], kind: &str, text: &str) -> Result<(&'t Entry<B>, Options)> {
     let mut parts = text.split(':');
     let name = parts.next().unwrap_or_default();
@@ -119,8 +119,8 @@ mod tests {
     ];
 
     #[test]
-    fn what_was_probably_meant_is_named() {
-        let wrong = |text: &str| find(TABLE, "--criterion", text).map(drop).unwrap_err().to_string();
+    fn errors_hint_at_similar_names() {
+        let wrong = |text: &str| find(TABLE, "criterion", text).map(drop).unwrap_err().to_string();
         assert!(wrong("magnitud").contains("is not known (did you mean magnitude?); there are magnitude, erk"));
         assert!(wrong("ekr").contains("(did you mean erk?)"));
         assert!(wrong("magnitude:varaint=ema").contains("(did you mean variant?); it has [variant]"));
@@ -128,7 +128,7 @@ mod tests {
             assert!(!wrong(far).contains("did you mean"), "{}", wrong(far));
         }
         let value =
-            |text: &str| find(TABLE, "--criterion", text).unwrap().1.error("variant", "exact, cumulative or ema").to_string();
+            |text: &str| find(TABLE, "criterion", text).unwrap().1.error("variant", "exact, cumulative or ema").to_string();
         assert!(value("magnitude:variant=exat").contains("exact, cumulative or ema is needed (did you mean exact?)"));
         assert!(!value("magnitude:variant=3").contains("did you mean"));
     }

@@ -47,7 +47,7 @@ impl Tensor {
         Tensor::new([&[count], &self.shape[1..]].concat(), self.data[..count * each].to_vec())
     }
 
-    /// Some entries along the first axis, in the order given.
+    /// The entries at `indices` along the first axis.
     pub fn pick(&self, indices: &[usize]) -> Tensor {
         let each: usize = self.shape[1..].iter().product();
         let data = indices.iter().flat_map(|&i| self.data[i * each..][..each].iter().copied()).collect();
@@ -59,7 +59,7 @@ impl Tensor {
         self.shape == other.shape && self.data.iter().zip(&other.data).all(|(a, b)| a.to_bits() == b.to_bits())
     }
 
-    /// Whether shape and elements are the same, but for the sign of zeros.
+    /// Whether shape and elements are the same, except for the sign of zeros.
     pub fn same_numbers(&self, other: &Tensor) -> bool {
         let same = |(a, b): (&f32, &f32)| a == b || a.to_bits() == b.to_bits();
         self.shape == other.shape && self.data.iter().zip(&other.data).all(same)
@@ -73,17 +73,17 @@ impl Tensor {
     }
 }
 
-/// What flows through a graph: numbers, or whole numbers that describe shapes.
+/// A value of a graph: floats, or integers that describe shapes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// 32-bit floating point.
     F32(Tensor),
-    /// Whole numbers of any width, and truth values as 0 and 1.
+    /// Integers of any width, and truth values as 0 and 1.
     I64(Array<i64>),
 }
 
 impl Value {
-    /// A value of the given shape whose elements all equal the one of `fill`, or 0.0 without it.
+    /// A value of the given shape. All elements are the one of `fill`, or 0.0 without it.
     pub(crate) fn filled(shape: Vec<usize>, fill: Option<&Value>) -> Result<Value> {
         let count = value_count(&shape)?;
         match fill {
@@ -102,7 +102,7 @@ impl Value {
         }
     }
 
-    /// The tensor, if these are floating-point numbers.
+    /// The tensor, if the elements are floats.
     pub fn as_f32(&self) -> Option<&Tensor> {
         match self {
             Value::F32(array) => Some(array),
@@ -110,7 +110,7 @@ impl Value {
         }
     }
 
-    /// The whole numbers, if these are some.
+    /// The array, if the elements are integers.
     pub fn as_i64(&self) -> Option<&Array<i64>> {
         match self {
             Value::I64(array) => Some(array),
@@ -119,7 +119,7 @@ impl Value {
     }
 }
 
-/// The number of elements of a shape, or an error where it overflows.
+/// The number of elements of a shape, or an error if it overflows.
 pub fn element_count(shape: &[usize]) -> Result<usize> {
     shape
         .iter()
@@ -129,10 +129,10 @@ pub fn element_count(shape: &[usize]) -> Result<usize> {
         .ok_or_else(|| Error::format(format!("a shape of {shape:?} has more elements than fit in memory")))
 }
 
-/// More elements than this (16 GiB of f32) in one value are a mistake or an attack, not a network.
+/// The most elements of a value (16 GiB of f32). A larger value is an error in the file, or an attack.
 pub(crate) const LARGEST_VALUE: usize = 1 << 32;
 
-/// The number of elements of a value that is about to be computed; an error if it is absurd.
+/// The number of elements of a value before it is computed, or an error if it is too large.
 pub(crate) fn value_count(shape: &[usize]) -> Result<usize> {
     let count = element_count(shape).ok().filter(|&count| count <= LARGEST_VALUE);
     count.ok_or_else(|| Error::data(format!("a value of shape {shape:?} is larger than memory")))
@@ -145,4 +145,13 @@ pub fn strides(shape: &[usize]) -> Vec<usize> {
         strides[axis] = strides[axis + 1] * shape[axis + 1];
     }
     strides
+}
+
+/// Counts an axis from the front; an error if it is outside a shape of `rank` axes.
+pub fn axis_index(axis: i64, rank: usize) -> Result<usize> {
+    let from_front = if axis < 0 { axis + rank as i64 } else { axis };
+    usize::try_from(from_front)
+        .ok()
+        .filter(|&index| index < rank)
+        .ok_or_else(|| Error::data(format!("axis {axis} of a tensor with {rank} axes")))
 }

@@ -1,4 +1,4 @@
-//! Small networks for the tests of this crate.
+//! Builds small networks for the tests of this crate.
 
 use crate::formats::onnx::{Attribute, GraphBuilder};
 use crate::model::Model;
@@ -20,7 +20,7 @@ impl Net {
         self.graph.tensor(name, &Tensor::new(shape, data));
     }
 
-    /// A convolution of `shape`, `[M, C / groups, side, side]`, that keeps the size; with a bias if asked for.
+    /// A convolution of shape `[M, C / groups, side, side]` that keeps the size of the image.
     pub fn conv(&mut self, input: &str, name: &str, shape: [usize; 4], groups: i64, bias: bool) -> String {
         let [weight, bias_name] = ["weight", "bias"].map(|part| format!("{name}.{part}"));
         self.weights(&weight, shape.to_vec());
@@ -34,7 +34,7 @@ impl Net {
         self.graph.node("Conv", name, &inputs, &attributes)
     }
 
-    /// A batch normalisation of so many channels.
+    /// A batch normalisation.
     pub fn batch_norm(&mut self, input: &str, name: &str, channels: usize) -> String {
         let parts = ["weight", "bias", "running_mean", "running_var"].map(|part| format!("{name}.{part}"));
         for (part, shift) in parts.iter().zip([1.0, 0.0, 0.0, 1.0]) {
@@ -45,7 +45,7 @@ impl Net {
         self.graph.node("BatchNormalization", name, &inputs, &[("epsilon", Attribute::Float(1e-5))])
     }
 
-    /// Largest value of each window of three, at every pixel.
+    /// The largest value of each window of three pixels, at every pixel.
     pub fn max_pool(&mut self, input: &str, name: &str) -> String {
         self.graph.node("MaxPool", name, &[input], &window(3))
     }
@@ -55,7 +55,7 @@ impl Net {
         self.graph.node("Add", name, &[left, right], &[])
     }
 
-    /// Mean over the pixels of so many channels, then a linear layer; and the finished network.
+    /// Finishes the network with a mean over the pixels and a linear layer.
     pub fn classify(mut self, input: &str, channels: usize, image: [usize; 3], classes: usize) -> Model {
         let mean = self.graph.node("GlobalAveragePool", "mean", &[input], &[]);
         let flat = self.graph.node("Flatten", "flat", &[&mean], &[("axis", Attribute::Int(1))]);
@@ -67,7 +67,7 @@ impl Net {
     }
 }
 
-/// A window of this side around every pixel.
+/// Attributes of a window of this side around every pixel.
 fn window(side: usize) -> Vec<(&'static str, Attribute)> {
     let [kernel, pad] = [side, side / 2].map(|size| size as i64);
     vec![

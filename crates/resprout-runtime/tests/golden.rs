@@ -1,5 +1,5 @@
-//! Every operation against ONNX Runtime: testdata/golden/ops.safetensors, made by testdata/gen/ops.py. Random graphs of
-//! them: testdata/golden/graphs.safetensors, made by bench/differential.py.
+//! Compares every operation with ONNX Runtime: testdata/golden/ops.safetensors is made by testdata/gen/ops.py. Random graphs
+//! of them are in testdata/golden/graphs.safetensors, made by bench/differential.py.
 
 use resprout_kernels::Isa;
 use resprout_runtime::ErrorKind;
@@ -11,7 +11,7 @@ use resprout_runtime::tensor::Tensor;
 use safetensors::SafeTensors;
 use std::collections::BTreeSet;
 
-/// Relative to the largest output: f32 sums of a few hundred products, and different exponentials.
+/// Relative to the largest output. Sums of a few hundred products in f32, and exponentials, differ.
 const TOLERANCE: f32 = 3e-6;
 
 fn tensor(file: &SafeTensors, name: &str) -> Tensor {
@@ -70,9 +70,9 @@ fn random_graphs_equal_onnxruntime() {
         let (model, input) = (model(&file, name).unwrap(), tensor(&file, &format!("{name}.input")));
         let expected: Vec<Tensor> =
             (0..model.graph.outputs.len()).map(|index| tensor(&file, &format!("{name}.output.{index}"))).collect();
-        let agree = |way: &str, outputs: &[Tensor]| {
+        let agree = |mode: &str, outputs: &[Tensor]| {
             for (output, expected) in outputs.iter().zip(&expected) {
-                compare(output, expected).unwrap_or_else(|e| panic!("graph {name}, {way}: {e}"));
+                compare(output, expected).unwrap_or_else(|e| panic!("graph {name}, {mode}: {e}"));
             }
         };
         let plan = Plan::new(&model, &input.shape, &PlanOptions::default()).unwrap_or_else(|e| panic!("graph {name}: {e}"));

@@ -1,4 +1,4 @@
-//! Files of weights as PyTorch writes them: testdata/gen/weights.py. All are of one network.
+//! Files of weights of one network as PyTorch writes them, made by testdata/gen/weights.py.
 
 use resprout_runtime::formats::{onnx, weights};
 use resprout_runtime::model::Model;
@@ -12,7 +12,7 @@ fn network() -> Model {
     onnx::read(&file("network.onnx")).unwrap()
 }
 
-/// The network with the file's weights, and what was said.
+/// The network with the file's weights, and the notes.
 fn read(name: &str) -> (Model, String) {
     let mut model = network();
     let notes = weights::read_into(&mut model, &file(name)).unwrap();
@@ -94,7 +94,7 @@ fn masks_and_norms_are_computed() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn unsupported_files_are_named() {
     for (name, said) in [
         ("module.pth", "a whole network as a Python object (__main__.Network)"),
         ("module-inside.pth", "under \"model\""),
@@ -113,7 +113,7 @@ fn what_cannot_be_read_is_named() {
     }
 }
 
-/// Every file cut short or with a byte changed is an error or a network, and never a panic.
+/// A file that is cut short or has changed bytes is an error or a network, and never a panic.
 #[test]
 fn broken_files_are_errors() {
     let mut random = 1u64;

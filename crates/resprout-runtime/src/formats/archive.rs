@@ -1,7 +1,7 @@
-//! A zip archive as `torch.save`, NumPy and others write it, read by its central directory.
+//! Reads zip archives of `torch.save`, NumPy and others by the central directory at the end of the file.
 //!
-//! The directory at the end of the file is what counts. Sizes and places are checked against the file before
-//! anything is read. Local headers, which writers fill in differently, are only asked where an entry's bytes begin.
+//! Sizes and offsets are checked against the file before anything is read. Writers fill in local headers differently, so
+//! only the start of an entry's bytes is read from them.
 
 use crate::error::{Error, Result};
 use std::borrow::Cow;
@@ -20,7 +20,7 @@ const LONGEST_COMMENT: usize = 0xffff;
 const ENCRYPTED: u16 = 1;
 /// Tag of the extra field that holds 64-bit sizes.
 const SIZES_64: u16 = 1;
-/// What stands for a number that is in the extra field.
+/// The placeholder of a number that is in the extra field.
 const IN_EXTRA: u64 = 0xffff_ffff;
 
 /// An archive in memory.
@@ -29,7 +29,7 @@ pub struct Archive<'f> {
     entries: HashMap<String, Entry>,
 }
 
-/// What the directory says of an entry.
+/// An entry of the directory.
 struct Entry {
     flags: u16,
     method: u16,
@@ -63,7 +63,7 @@ impl<'f> Archive<'f> {
     pub fn read(&self, name: &str) -> Result<Option<Cow<'f, [u8]>>> {
         let Some(entry) = self.entries.get(name) else { return Ok(None) };
         let bytes = self.bytes(entry).map_err(|e| e.at(format!("entry {name:?}")))?;
-        // Writers that save the time leave 0.
+        // Some writers leave 0 to save the time.
         let mut crc = flate2::Crc::new();
         if entry.crc != 0 {
             crc.update(&bytes);
@@ -95,7 +95,7 @@ impl<'f> Archive<'f> {
     }
 }
 
-/// No entry is unpacked beyond this: a small hostile file can unpack to anything.
+/// The largest size of an unpacked entry. A small hostile file could unpack to any size.
 const LARGEST: u64 = 4 << 30;
 
 fn inflate(packed: &[u8], size: u64) -> Result<Vec<u8>> {
@@ -115,7 +115,7 @@ fn broken(what: impl std::fmt::Display) -> Error {
     Error::format(format!("a broken zip archive: {what}"))
 }
 
-/// Number of entries, place and length of the central directory.
+/// Number of entries, offset and length of the central directory.
 fn directory(file: &[u8]) -> Option<(u64, u64, u64)> {
     let last = file.len().checked_sub(END_LENGTH)?;
     let first = last.saturating_sub(LONGEST_COMMENT);
@@ -144,7 +144,7 @@ fn central(rest: &mut &[u8]) -> Option<(String, Entry)> {
     let (name_end, extra_end) = (46 + name, 46 + name + extra);
     let text = String::from_utf8_lossy(bytes.get(46..name_end)?).into_owned();
     let mut large = large_numbers(bytes.get(name_end..extra_end)?);
-    // Those that do not fit stand in the extra field, in this order.
+    // Numbers of more than 32 bits are in the extra field, in this order.
     let mut number = |at: usize| match u64::from(u32_at(bytes, at)?) {
         IN_EXTRA => large.next(),
         number => Some(number),

@@ -1,10 +1,10 @@
-//! Files that appear whole or not at all.
+//! Atomic writes: a file appears whole or not at all.
 
 use crate::error::{Error, Result};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// A file under a temporary name beside its target. Dropped without [`commit`](Self::commit), it is removed.
+/// A file under a temporary name beside its target. It is removed unless [`commit`](Self::commit) is called.
 pub struct PendingFile {
     target: PathBuf,
     file: tempfile::NamedTempFile,
@@ -16,7 +16,7 @@ impl PendingFile {
         PendingFile::write_with(target, |out| out.write_all(bytes))
     }
 
-    /// Writes what `write` hands out to a temporary file in the target's folder.
+    /// Calls `write` with a temporary file in the target's folder.
     pub fn write_with(target: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<PendingFile> {
         let mut out = BufWriter::new(PendingFile::begin(target)?);
         let failed = |e| Error::io(target, e).at("cannot write");
@@ -24,7 +24,7 @@ impl PendingFile {
         out.into_inner().map_err(|e| failed(e.into_error()))?.synced()
     }
 
-    /// An empty temporary file in the target's folder, to be written.
+    /// An empty temporary file in the target's folder.
     pub fn begin(target: &Path) -> Result<PendingFile> {
         let folder = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -40,13 +40,13 @@ impl PendingFile {
         Ok(PendingFile { target: target.to_path_buf(), file })
     }
 
-    /// The file, when all of it has reached the disk.
+    /// Waits until all of the file has reached the disk.
     pub fn synced(self) -> Result<PendingFile> {
         self.file.as_file().sync_all().map_err(|e| Error::io(&self.target, e).at("cannot write"))?;
         Ok(self)
     }
 
-    /// Where the bytes lie until then.
+    /// The temporary path.
     pub fn path(&self) -> &Path {
         self.file.path()
     }
@@ -54,7 +54,7 @@ impl PendingFile {
     /// Gives the file its name, replacing an older one.
     pub fn commit(self) -> Result<()> {
         let PendingFile { target, file } = self;
-        set_usual_permissions(file.path());
+        set_default_permissions(file.path());
         file.persist(&target).map_err(|e| Error::io(&target, e.error).at("cannot write"))?;
         Ok(())
     }
@@ -70,18 +70,18 @@ impl Write for PendingFile {
     }
 }
 
-/// Temporary files are private; a result should have the permissions of any new file.
+/// Temporary files are private. A result has the permissions of any new file.
 #[cfg(unix)]
-fn set_usual_permissions(path: &Path) {
+fn set_default_permissions(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
-    // Failing here leaves a file that is merely more private than usual.
+    // After a failure the file is only more private than others.
     let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644));
 }
 
 #[cfg(not(unix))]
-fn set_usual_permissions(_path: &Path) {}
+fn set_default_permissions(_path: &Path) {}
 
-/// Writes a whole file, or leaves what was there.
+/// Writes a whole file, or leaves the old one.
 pub fn write(target: &Path, bytes: &[u8]) -> Result<()> {
     PendingFile::write(target, bytes)?.commit()
 }

@@ -1,22 +1,26 @@
-//! Ways in and out: files become a [`Model`](crate::model::Model) and back.
+//! File formats: a [`Model`](crate::model::Model) is read from files and written to them.
 
 pub mod archive;
 pub mod atomic;
 pub mod onnx;
+mod packed;
 pub mod pth;
 pub mod safetensors;
 pub mod sparse;
+mod state_dict;
 pub mod weights;
 
 use crate::error::{Error, Result};
 
-/// Elements that the sparse tensors of a file may still have: a few bytes of a hostile file must not ask for all memory.
+/// The number of elements that the sparse tensors of a file may still have. A few bytes of a hostile file must not take all
+/// memory.
 struct ElementBudget(usize);
 
 impl ElementBudget {
-    /// As many numbers as an ONNX file without sparse tensors could hold.
+    /// As many floats as an ONNX file without sparse tensors can hold.
     const MOST: usize = 1 << 29;
 
+    /// Takes elements off the budget; fails if it is used up.
     fn take(&mut self, count: usize) -> Result<()> {
         let left = self.0.checked_sub(count);
         self.0 = left.ok_or_else(|| Error::format(format!("all together have more than {} elements", ElementBudget::MOST)))?;

@@ -1,21 +1,19 @@
-//! safetensors: weights plus masks, in and out.
+//! safetensors files: weights and masks.
 //!
-//! A mask of parameter `NAME` is stored as the boolean tensor `NAME.mask`. Files of other programs are read by
-//! [`super::weights`].
+//! The mask of parameter `NAME` is the boolean tensor `NAME.mask`. [`super::weights`] reads files of other programs.
 
+pub use super::state_dict::MASK_SUFFIX;
+
+use super::packed::{Packed, floats, pack};
+use super::state_dict::{Names, Number, Stored, add_bias};
+use super::{atomic, sparse};
 use crate::error::{Error, Result};
-use crate::formats::weights::{Names, Number, Stored, add_bias};
-use crate::formats::{atomic, sparse};
 use crate::model::{Mask, Model};
 use crate::tensor::Tensor;
-use safetensors::View;
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
-
-/// What is appended to a parameter's name to name its mask.
-pub const MASK_SUFFIX: &str = ".mask";
 
 /// Writes every floating-point parameter and every mask.
 pub fn write(model: &Model, path: &Path) -> Result<()> {
@@ -28,7 +26,7 @@ pub fn encode(model: &Model) -> Result<Vec<u8>> {
     encode_with(model, &[], None)
 }
 
-/// As [`encode`], with tensors that are no parameters and with text beside them.
+/// As [`encode`], with extra tensors that are no parameters, and with text as metadata.
 pub fn encode_with(model: &Model, extra: &[(String, Tensor)], metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>> {
     let mut tensors: Vec<Packed> = Vec::new();
     for (name, param) in model.params.iter() {
@@ -45,70 +43,14 @@ pub fn encode_with(model: &Model, extra: &[(String, Tensor)], metadata: Option<H
     pack(&tensors, metadata)
 }
 
-/// Writes tensors that are no model's.
+/// Writes tensors of no model.
 pub fn write_tensors(tensors: &[(String, Tensor)], path: &Path) -> Result<()> {
     let tensors: Vec<Packed> = tensors.iter().map(|(name, tensor)| Packed::floats(name, Cow::Borrowed(tensor))).collect();
     atomic::write(path, &pack(&tensors, None).map_err(|e| e.at(path.display()))?)
 }
 
-/// A tensor of a file; its bytes are made when they are written.
-pub(super) struct Packed<'m> {
-    pub name: String,
-    pub dtype: Dtype,
-    pub shape: Vec<usize>,
-    pub bytes: Box<dyn Fn() -> Vec<u8> + 'm>,
-}
-
-impl<'m> Packed<'m> {
-    pub fn floats(name: &str, tensor: Cow<'m, Tensor>) -> Packed<'m> {
-        let shape = tensor.shape.clone();
-        Packed { name: name.into(), dtype: Dtype::F32, shape, bytes: Box::new(move || tensor.to_le_bytes()) }
-    }
-}
-
-impl View for &Packed<'_> {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned((self.bytes)())
-    }
-
-    fn data_len(&self) -> usize {
-        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
-    }
-}
-
-pub(super) fn pack(tensors: &[Packed], metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>> {
-    let views = tensors.iter().map(|tensor| (&tensor.name, tensor));
-    safetensors::serialize(views, metadata).map_err(|e| Error::format(e.to_string()))
-}
-
-/// The length of what [`pack`] makes, without making it.
-pub(super) fn packed_len(tensors: &[Packed], metadata: Option<HashMap<String, String>>) -> Result<u64> {
-    let mut sorted: Vec<&Packed> = tensors.iter().collect();
-    // The order of the file: offsets are written as text, so their digits count.
-    sorted.sort_by(|a, b| b.dtype.cmp(&a.dtype).then(a.name.cmp(&b.name)));
-    let mut end = 0;
-    let info = |tensor: &Packed| {
-        let start = end;
-        end += (&tensor).data_len();
-        (tensor.name.clone(), TensorInfo { dtype: tensor.dtype, shape: tensor.shape.clone(), data_offsets: (start, end) })
-    };
-    let infos = sorted.into_iter().map(info).collect();
-    let failed = |e: &dyn std::fmt::Display| Error::format(e.to_string());
-    let header = Metadata::new(metadata, infos).map_err(|e| failed(&e))?;
-    let header = serde_json::to_string(&header).map_err(|e| failed(&e))?.len().next_multiple_of(8);
-    Ok((8 + header + end) as u64)
-}
-
-/// As [`decode_into`], for a file of [`encode_with`]: also returns the tensors whose names end in
-/// `suffix`, by what is in front of it, and the text.
+/// As [`decode_into`], for a file of [`encode_with`]. Also returns the extra tensors, whose names end in `suffix`, by the
+/// rest of the name, and the text.
 #[allow(clippy::type_complexity)]
 pub fn decode_with(
     model: &mut Model,
@@ -129,8 +71,8 @@ pub fn decode_with(
     Ok((extra, header.metadata().clone().unwrap_or_default()))
 }
 
-/// Replaces parameters of `model` by those of a file of [`encode`], and takes over its masks. Names and shapes must
-/// be the model's; parameters that the file does not hold stay. Nothing is changed unless all of it fits.
+/// Replaces parameters of `model` by those of a file of [`encode`], and takes over its masks. Names and shapes must be the
+/// model's. Parameters that the file does not hold stay. Nothing is changed unless all of it fits.
 pub fn decode_into(model: &mut Model, bytes: &[u8]) -> Result<()> {
     let mut next = model.clone();
     if let Some(contents) = sparse::contents(bytes)? {
@@ -153,6 +95,7 @@ pub fn decode_into(model: &mut Model, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Puts one tensor of a file, a parameter or a mask, into the model.
 fn place(model: &mut Model, name: &str, view: &TensorView) -> Result<()> {
     let Some(masked) = name.strip_suffix(MASK_SUFFIX).filter(|_| view.dtype() == Dtype::BOOL) else {
         return replace(model, name, view.shape(), || floats(view));
@@ -163,7 +106,7 @@ fn place(model: &mut Model, name: &str, view: &TensorView) -> Result<()> {
     Ok(())
 }
 
-/// Files hold a parameter as the network's own file does.
+/// Replaces a parameter. Its shape and data are those of the model's file.
 fn replace(model: &mut Model, name: &str, shape: &[usize], data: impl FnOnce() -> Result<Vec<f32>>) -> Result<()> {
     if model.params.get(name).is_none() {
         add_bias(model, name, shape)?;
@@ -184,14 +127,6 @@ fn check(model: &Model, name: &str, shape: &[usize]) -> Result<()> {
     }
 }
 
-pub(super) fn floats(view: &TensorView) -> Result<Vec<f32>> {
-    if view.dtype() != Dtype::F32 {
-        return Err(Error::unsupported(format!("type {:?}, 32-bit floats are needed", view.dtype())));
-    }
-    let (chunks, _) = view.data().as_chunks::<4>();
-    Ok(chunks.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect())
-}
-
 /// The tensors of any safetensors file.
 pub(super) fn names(bytes: &[u8]) -> Result<Names<'_>> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| Error::format(format!("not a safetensors file: {e}")))?;
@@ -205,11 +140,11 @@ fn stored<'f>(view: &TensorView<'f>) -> Stored<'f> {
         Dtype::F32 => Number::F32,
         Dtype::F64 => Number::F64,
         Dtype::BOOL => Number::Bool,
-        Dtype::U8 | Dtype::I8 => Number::Whole(1),
-        Dtype::U16 | Dtype::I16 => Number::Whole(2),
-        Dtype::U32 | Dtype::I32 => Number::Whole(4),
-        Dtype::U64 | Dtype::I64 => Number::Whole(8),
+        Dtype::U8 | Dtype::I8 => Number::Integer(1),
+        Dtype::U16 | Dtype::I16 => Number::Integer(2),
+        Dtype::U32 | Dtype::I32 => Number::Integer(4),
+        Dtype::U64 | Dtype::I64 => Number::Integer(8),
         other => Number::Other(other.bitsize().div_ceil(8)),
     };
-    Stored::whole(view.shape().to_vec(), format!("{:?}", view.dtype()), number, view.data())
+    Stored::contiguous(view.shape().to_vec(), format!("{:?}", view.dtype()), number, view.data())
 }

@@ -1,18 +1,18 @@
-//! Sparse safetensors: a whole network in one file, of each pruned tensor a bitmask and the values that are left.
+//! Sparse safetensors: a whole network in one file, with a bitmask and the nonzero values of each pruned tensor.
 //!
-//! The container is safetensors; any reader of it can list the tensors. Its metadata have the key
+//! The container is safetensors, so that any reader can list the tensors. Its metadata have the key
 //! `resprout` with the JSON object `{"version": 1, "shapes": {NAME: [DIM, ..]}, "masks": [NAME, ..]}`.
 //!
 //! * A parameter `NAME` of `n` elements that is listed in `shapes` is two tensors. `NAME.bitmask`, bytes
 //!   `[ceil(n / 8)]`: element `i` is stored if bit `i % 8` (the lowest is bit 0) of byte `i / 8` is set; bits beyond
 //!   `n` are 0. `NAME.values`, 32-bit floats `[number of bits set]`: the stored elements in order. All others are 0;
-//!   a negative zero loses its sign.
+//!   a negative zero becomes a positive one.
 //! * Any other parameter is the tensor `NAME`.
-//! * If `NAME` is listed in `masks`, its bits are its mask as well: what is not stored is pruned.
-//! * `resprout.graph`, bytes: the network as an ONNX file without these tensors.
+//! * If `NAME` is listed in `masks`, its bits are its mask too: an element that is not stored is pruned.
+//! * `resprout.graph`, bytes: an ONNX file of the network without these tensors.
 
 use super::onnx::{encode_graph, parse_with};
-use super::safetensors::{Packed, floats, pack, packed_len};
+use super::packed::{Packed, floats, pack, packed_len};
 use super::{ElementBudget, atomic};
 use crate::error::{Error, Result};
 use crate::model::{Mask, Model, Param};
@@ -35,14 +35,14 @@ struct Header {
     masks: Vec<String>,
 }
 
-/// What a file holds.
+/// The contents of a file.
 pub(super) struct Contents {
     graph: Option<Vec<u8>>,
     pub(super) tensors: Vec<(String, Tensor)>,
     pub(super) masks: Vec<(String, Mask)>,
 }
 
-/// Writes the network, and reads it back before the file gets its name.
+/// Writes the network. Reads it back before the file gets its name.
 pub fn write(model: &Model, path: &Path) -> Result<()> {
     let bytes = encode(model).map_err(|e| e.at(path.display()))?;
     let back = decode(&bytes).map_err(|e| e.at(path.display()))?;
@@ -62,21 +62,21 @@ pub fn encode(model: &Model) -> Result<Vec<u8>> {
     pack(&tensors, Some(metadata))
 }
 
-/// How many bytes the file has.
+/// The length of the file in bytes.
 pub fn encoded_len(model: &Model) -> Result<u64> {
     let (tensors, metadata) = packed(model)?;
     packed_len(&tensors, Some(metadata))
 }
 
-/// The tensors of the file, and the text beside them.
+/// The tensors and the metadata of the file.
 fn packed(model: &Model) -> Result<(Vec<Packed<'_>>, HashMap<String, String>)> {
     let (graph, stored) = encode_graph(model)?;
     let mut header = Header { version: VERSION, shapes: BTreeMap::new(), masks: Vec::new() };
-    let whole = |name: String, bytes: Vec<u8>| {
+    let byte_tensor = |name: String, bytes: Vec<u8>| {
         let shape = vec![bytes.len()];
         Packed { name, dtype: Dtype::U8, shape, bytes: Box::new(move || bytes.clone()) }
     };
-    let mut tensors: Vec<Packed> = vec![whole(GRAPH.into(), graph)];
+    let mut tensors: Vec<Packed> = vec![byte_tensor(GRAPH.into(), graph)];
     for (name, tensor) in stored {
         let mask = model.stored_mask(name)?;
         let count = mask.as_ref().map_or_else(|| tensor.data.iter().filter(|value| **value != 0.0).count(), Mask::kept);
@@ -91,10 +91,10 @@ fn packed(model: &Model) -> Result<(Vec<Packed<'_>>, HashMap<String, String>)> {
         header.masks.extend(mask.map(|_| name.to_string()));
         let kept = bits.clone();
         let values = move || {
-            let places = (0..tensor.len()).filter(|at| kept[at / 8] >> (at % 8) & 1 == 1);
-            places.flat_map(|at| tensor.data[at].to_le_bytes()).collect()
+            let indices = (0..tensor.len()).filter(|at| kept[at / 8] >> (at % 8) & 1 == 1);
+            indices.flat_map(|at| tensor.data[at].to_le_bytes()).collect()
         };
-        tensors.push(whole(format!("{name}{BITS}"), bits));
+        tensors.push(byte_tensor(format!("{name}{BITS}"), bits));
         let name = format!("{name}{VALUES}");
         tensors.push(Packed { name, dtype: Dtype::F32, shape: vec![count], bytes: Box::new(values) });
     }
@@ -102,7 +102,7 @@ fn packed(model: &Model) -> Result<(Vec<Packed<'_>>, HashMap<String, String>)> {
     Ok((tensors, HashMap::from([(KEY.to_string(), header)])))
 }
 
-/// Reads a file of [`write()`]; `None` for any other safetensors file: it holds weights alone.
+/// Reads a file of [`write()`]. `None` for any other safetensors file, which holds weights only.
 pub fn read(path: &Path) -> Result<Option<Model>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     decode(&bytes).map_err(|e| e.at(path.display()))
@@ -120,7 +120,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<Model>> {
     Ok(Some(model))
 }
 
-/// `None` for a safetensors file of another kind.
+/// Reads the contents. `None` for a safetensors file of another kind.
 pub(super) fn contents(bytes: &[u8]) -> Result<Option<Contents>> {
     let wrong = |e: &dyn std::fmt::Display| Error::format(format!("not a safetensors file: {e}"));
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| wrong(&e))?;
@@ -153,7 +153,7 @@ pub(super) fn contents(bytes: &[u8]) -> Result<Option<Contents>> {
     Ok(Some(Contents { graph, tensors, masks }))
 }
 
-/// Which elements are stored, and the whole tensor.
+/// Expands a tensor. Also returns which elements are stored.
 fn expand(
     file: &SafeTensors,
     bits: &str,

@@ -1,4 +1,4 @@
-//! How many operations a network takes.
+//! The number of operations of a network.
 
 use super::{Plan, PlanOptions, with_batch};
 use crate::error::Result;
@@ -11,7 +11,7 @@ pub type LayerMacs = HashMap<String, u64>;
 /// Counts the operations for images of shape `[C, H, W]`; an error where the model cannot be computed.
 pub fn layer_macs(model: &Model, image: &[usize]) -> Result<LayerMacs> {
     let input = with_batch(model, image);
-    // A BatchNormalization that is multiplied into weights is a copy of them, and changes no count.
+    // Folding a BatchNormalization copies weights and changes no count.
     let plan = Plan::new(model, &input, &PlanOptions { fold_batch_norm: false, ..PlanOptions::default() })?;
     let batch = input[0].max(1) as u64;
     Ok(plan.steps.iter().map(|step| (model.graph.layers[step.layer].name.clone(), step.macs / batch)).collect())

@@ -1,20 +1,30 @@
-//! The CPU forward: a [`Plan`] for one batch size, its compilation to programs on lines, and a [`Network`] that runs any
-//! number of images in chunks.
+//! The CPU forward. A [`Plan`] holds the computations for one input shape. The compiler turns it into programs of the
+//! sparse engine, and a [`Network`] runs any number of images in chunks.
 
-mod apart;
+mod batch;
 mod compiled;
+mod compiler;
+mod image_axis;
 mod macs;
 mod network;
 mod plan;
+mod planner;
+mod segment;
+mod slots;
+mod step;
 mod support;
 #[cfg(test)]
 mod tests;
+mod timing;
 
-pub use compiled::LayerTime;
-pub(crate) use compiled::{Compiled, SingleThreaded, default_microbatch, workers};
+pub(crate) use batch::{chunk_outputs, default_microbatch, output_tensors, workers};
+pub use batch::{fixed_batch, with_batch};
+pub(crate) use compiled::{Compiled, SingleThreaded};
 pub use macs::{LayerMacs, layer_macs};
 pub use network::{Network, plan_chunk};
-pub use network::{fixed_batch, with_batch};
-pub(crate) use network::{parts, room};
-pub use plan::{BatchNormStep, Plan, PlanOptions, Slots, Step};
+pub use plan::Plan;
+pub use planner::PlanOptions;
+pub use slots::Slots;
+pub use step::{BatchNormStep, Step};
 pub use support::{check_operations, check_supported};
+pub use timing::LayerTime;

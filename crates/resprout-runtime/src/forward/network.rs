@@ -1,31 +1,32 @@
-//! Any number of images through a plan for a small chunk of them.
+//! Runs any number of images through a plan for a small chunk of them.
 
-use super::compiled::{Compiled, default_microbatch};
+use super::batch::{chunk_outputs, copy_results, default_microbatch, fixed_batch, output_tensors, with_batch};
+use super::compiled::Compiled;
 use super::{Plan, PlanOptions, Slots};
 use crate::error::{Error, Result};
-use crate::model::{Dim, Model};
+use crate::model::Model;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 use resprout_kernels::Isa;
 use resprout_kernels::engine::{Arena, LANES};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The largest value of a chunk should fit the second-level cache beside another one.
+/// Two values of this size fit the second-level cache: the largest one of a chunk, and another one.
 const CHUNK_BYTES: usize = 512 * 1024;
-/// More images than this at once bring nothing.
+/// Larger chunks are no faster.
 const LARGEST_CHUNK: usize = 16;
 
-/// A model ready to run on images of one size. Results do not depend on the number of threads: the
-/// chunk is chosen from the model and the image size alone.
+/// A model ready to run on images of one size. Results do not depend on the number of threads: the model and the image
+/// size alone determine the chunk.
 pub struct Network {
     engine: Engine,
     isa: Isa,
 }
 
 enum Engine {
-    /// Compiled to programs on lines, with zero weights left out.
+    /// Programs of the sparse engine, which leave zero weights out.
     Compiled { compiled: Box<Compiled>, arenas: Mutex<Vec<Vec<Arena>>> },
-    /// Step by step.
+    /// The steps of a plan, one after another.
     Steps { plan: Box<Plan>, spaces: Mutex<Vec<Slots>> },
 }
 
@@ -39,8 +40,8 @@ impl Network {
         }
         let plan = plan_chunk(model, image, options)?;
         let names = [&model.graph.outputs[..], &options.taps].concat();
-        match plan.check_apart(model, &names) {
-            // A batch that the model fixes may be mixed.
+        match plan.check_independent(model, &names) {
+            // A model may mix the images of a batch whose size it fixes.
             Err(_) if plan.mixer.is_some() && fixed_batch(model).is_some() && plan.keeps_count() => {}
             result => result?,
         }
@@ -55,8 +56,8 @@ impl Network {
         }
     }
 
-    /// Runs `images: [N, C, H, W]` on the threads of the current rayon pool; returns the outputs and
-    /// then the taps, each with `N` as its first axis.
+    /// Runs `images: [N, C, H, W]` on the threads of the current rayon pool. Returns the outputs and then the taps, each
+    /// with `N` as its first axis.
     pub fn run(&self, images: &Tensor) -> Result<Vec<Tensor>> {
         let plan = self.plan();
         if images.shape.get(1..) != plan.input_shape.get(1..) {
@@ -70,17 +71,18 @@ impl Network {
             )));
         }
         let image_len: usize = images.shape[1..].iter().product();
-        let mut outputs = room(&plan.result_shapes, count);
+        let mut outputs = output_tensors(&plan.result_shapes, count);
         let microbatch = plan.input_shape[0];
         let chunks = images.data.par_chunks((microbatch * image_len).max(1));
-        let spread = chunks.len() < rayon::current_num_threads();
-        chunks.zip(parts(&mut outputs, microbatch)).for_each(|(images, part)| self.run_chunk(images, spread, part));
+        let parallel = chunks.len() < rayon::current_num_threads();
+        chunks.zip(chunk_outputs(&mut outputs, microbatch)).for_each(|(images, part)| self.run_chunk(images, parallel, part));
         Ok(outputs)
     }
 
-    fn run_chunk(&self, images: &[f32], spread: bool, mut outputs: Vec<&mut [f32]>) {
+    /// `parallel`: whether the threads share each operation of a chunk.
+    fn run_chunk(&self, images: &[f32], parallel: bool, mut outputs: Vec<&mut [f32]>) {
         match &self.engine {
-            Engine::Steps { plan, spaces } => fill(&mut outputs, &self.run_steps(plan, spaces, images, spread)),
+            Engine::Steps { plan, spaces } => copy_results(&mut outputs, &self.run_steps(plan, spaces, images, parallel)),
             Engine::Compiled { compiled, arenas } => {
                 let mut own = lock(arenas).pop().unwrap_or_else(|| compiled.arenas());
                 compiled.run(images, &mut own, None, &mut outputs);
@@ -89,13 +91,13 @@ impl Network {
         }
     }
 
-    /// A last, shorter chunk is filled up with zeros.
-    fn run_steps(&self, plan: &Plan, spaces: &Mutex<Vec<Slots>>, images: &[f32], spread: bool) -> Vec<Tensor> {
+    /// Runs a chunk step by step. Zeros fill up a last, shorter one.
+    fn run_steps(&self, plan: &Plan, spaces: &Mutex<Vec<Slots>>, images: &[f32], parallel: bool) -> Vec<Tensor> {
         let mut slots = lock(spaces).pop().unwrap_or_default();
         let mut input = slots.take(&plan.input_shape);
         input.data[..images.len()].copy_from_slice(images);
         input.data[images.len()..].fill(0.0);
-        let results = plan.run(input, &mut slots, self.isa, spread);
+        let results = plan.run(input, &mut slots, self.isa, parallel);
         lock(spaces).push(slots);
         results
     }
@@ -105,7 +107,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The network on lines, if nearly all of it can be.
+/// The compiled network, if the engine can run nearly all of it.
 fn compile(model: &Model, image: &[usize], isa: Isa, options: &PlanOptions) -> Option<Compiled> {
     let microbatch = match fixed_batch(model) {
         Some(1) => 1,
@@ -116,55 +118,11 @@ fn compile(model: &Model, image: &[usize], isa: Isa, options: &PlanOptions) -> O
     Compiled::new(model, plan, isa, 1).ok().filter(Compiled::is_worth_it)
 }
 
-/// ElementBudget for what comes out of so many images.
-pub(crate) fn room(shapes: &[Vec<usize>], count: usize) -> Vec<Tensor> {
-    let one = |shape: &Vec<usize>| {
-        let shape = [&[count], &shape[1..]].concat();
-        let data = vec![0.0; shape.iter().product()];
-        Tensor::new(shape, data)
-    };
-    shapes.iter().map(one).collect()
-}
-
-/// Copies what came out of a chunk to where it belongs, without what a last, shorter one was filled up with.
-pub(super) fn fill(outputs: &mut [&mut [f32]], results: &[Tensor]) {
-    outputs.iter_mut().zip(results).for_each(|(output, result)| output.copy_from_slice(&result.data[..output.len()]));
-}
-
-/// For chunks of so many images, the part of every output that each has to fill; the last can be shorter.
-pub(crate) fn parts(outputs: &mut [Tensor], microbatch: usize) -> Vec<Vec<&mut [f32]>> {
-    let count = outputs.first().map_or(0, |output| output.shape[0]);
-    let mut parts: Vec<Vec<&mut [f32]>> = (0..count.div_ceil(microbatch)).map(|_| Vec::new()).collect();
-    for output in outputs {
-        let each = microbatch * output.shape[1..].iter().product::<usize>();
-        let mut rest = output.data.as_mut_slice();
-        for part in &mut parts {
-            let (first, others) = rest.split_at_mut(each.min(rest.len()));
-            part.push(first);
-            rest = others;
-        }
-    }
-    parts
-}
-
-/// Plans `model` for as many images of shape `[C, H, W]` as are best run together.
+/// Plans `model` for the best number of images of shape `[C, H, W]` at a time.
 pub fn plan_chunk(model: &Model, image: &[usize], options: &PlanOptions) -> Result<Plan> {
     let plan = Plan::new(model, &with_batch(model, image), options)?;
     let chunk = chunk_size(model, &plan);
     if chunk == plan.input_shape[0] { Ok(plan) } else { Plan::new(model, &[&[chunk], image].concat(), options) }
-}
-
-/// One image, or the batch that the model insists on.
-pub fn with_batch(model: &Model, image: &[usize]) -> Vec<usize> {
-    [&[fixed_batch(model).unwrap_or(1)], image].concat()
-}
-
-/// The batch size that the model insists on.
-pub fn fixed_batch(model: &Model) -> Option<usize> {
-    match model.graph.inputs.first().and_then(|input| input.shape.first()) {
-        Some(Dim::Fixed(batch)) => Some(*batch),
-        _ => None,
-    }
 }
 
 fn chunk_size(model: &Model, plan: &Plan) -> usize {

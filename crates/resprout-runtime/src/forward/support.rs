@@ -1,4 +1,4 @@
-//! Whether a network can be computed here at all, before anything is.
+//! Checks that a network can be computed before anything is.
 
 use crate::error::{Error, Result};
 use crate::model::{Layer, Model};
@@ -9,17 +9,17 @@ use std::ops::RangeInclusive;
 /// Versions of the standard operator set whose rules are implemented.
 const OPSETS: RangeInclusive<i64> = 7..=21;
 
-/// What can still be done with a network that cannot be computed.
-const WAY_OUT: &str = "pruning without images (--repair none) works";
+/// What is possible with a network that cannot be computed.
+const ALTERNATIVE: &str = "pruning without images (repair none) works";
 
-/// Fails where the network cannot be computed here, whatever its images are: with all operations that are missing.
+/// Fails if the network cannot be computed for any images, and names all unsupported operations.
 pub fn check_supported(model: &Model) -> Result<()> {
     check_opset(model)?;
     let inputs = &model.graph.inputs;
     if inputs.len() != 1 {
         let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
         return Err(Error::unsupported(format!(
-            "the forward needs exactly one input, the model has {}: {names:?}; {WAY_OUT}",
+            "the forward needs exactly one input, the model has {}: {names:?}; {ALTERNATIVE}",
             names.len()
         )));
     }
@@ -35,11 +35,13 @@ fn check_opset(model: &Model) -> Result<()> {
         return Ok(());
     }
     let (first, last) = (OPSETS.start(), OPSETS.end());
-    Err(Error::unsupported(format!("the model uses opset {}; opset {first} to {last} can be computed; {WAY_OUT}", model.opset)))
+    Err(Error::unsupported(format!(
+        "the model uses opset {}; opset {first} to {last} can be computed; {ALTERNATIVE}",
+        model.opset
+    )))
 }
 
-/// Fails if a layer's operation is `missing`, and names every such operation with its first layer; `what` says what they
-/// are not.
+/// Fails if a layer's operation is `missing`. Names every such operation with its first layer, and `what` they are not.
 pub fn check_operations(model: &Model, missing: impl Fn(&Layer) -> bool, what: &str) -> Result<()> {
     let missing: Vec<&Layer> = model.graph.layers.iter().filter(|layer| missing(layer)).collect();
     let mut names: Vec<&str> = Vec::new();
@@ -57,7 +59,7 @@ pub fn check_operations(model: &Model, missing: impl Fn(&Layer) -> bool, what: &
         true => Ok(()),
         false => {
             let list: Vec<String> = names.iter().map(one).collect();
-            Err(Error::unsupported(format!("{}: {what}; {WAY_OUT}", list.join(", "))))
+            Err(Error::unsupported(format!("{}: {what}; {ALTERNATIVE}", list.join(", "))))
         }
     }
 }

@@ -1,100 +1,50 @@
-//! Small graphs whose results are known, by steps and compiled.
+//! A changed model computes the same.
 
-use super::{Network, Plan, PlanOptions, Slots};
-use crate::formats::onnx::{Attribute, GraphBuilder};
-use crate::model::Model;
-use crate::ops::{Op, PadMode};
-use crate::session::{Session, SessionOptions};
+use super::{Network, PlanOptions};
+use crate::formats::onnx;
+use crate::model::{Layer, Mask, Model};
+use crate::ops::Op;
 use crate::tensor::Tensor;
-use resprout_kernels::Isa;
+use crate::testing::Net;
 
-/// Runs images in every way, which must agree, and returns the only output.
-fn run(model: &Model, images: &Tensor) -> Tensor {
-    let mut slots = Slots::default();
-    let plan = Plan::new(model, &images.shape, &PlanOptions::default()).unwrap();
-    let steps = plan.run(images.clone(), &mut slots, Isa::best(), false).swap_remove(0);
-    let network = Network::new(model, &images.shape[1..], &PlanOptions::default()).unwrap().run(images).unwrap().swap_remove(0);
-    let mut session = Session::new(model, &images.shape[1..], &SessionOptions::default()).unwrap();
-    let session = session.run(images).unwrap().swap_remove(0);
-    for other in [network, session] {
-        assert_eq!(steps.shape, other.shape);
-        assert!(steps.data.iter().zip(&other.data).all(|(a, b)| (a - b).abs() < 1e-5), "{steps:?} {other:?}");
+/// Two convolutions with BatchNormalization, and a third one whose output another layer reads too.
+fn network() -> Model {
+    let mut net = Net::default();
+    let a = net.conv("input", "a", [4, 3, 3, 3], 1, false);
+    let a = net.batch_norm(&a, "a_norm", 4);
+    let b = net.conv(&a, "b", [4, 1, 3, 3], 4, true);
+    let b = net.batch_norm(&b, "b_norm", 4);
+    let c = net.conv(&b, "c", [4, 4, 1, 1], 1, false);
+    let d = net.batch_norm(&c, "c_norm", 4);
+    let sum = net.add(&c, &d, "sum");
+    net.classify(&sum, 4, [3, 8, 8], 3)
+}
+
+fn run(model: &Model) -> Vec<f32> {
+    let images = Tensor::new(vec![2, 3, 8, 8], (0..384).map(|i| (i as f32 * 0.37).sin()).collect());
+    Network::new(model, &[3, 8, 8], &PlanOptions::default()).unwrap().run(&images).unwrap().swap_remove(0).data
+}
+
+#[test]
+fn a_network_computes_the_same_without_its_batch_norms_and_is_written_without_them() {
+    let model = network();
+    let mut merged = model.clone();
+    let mask = Mask((0..108).map(|i| i % 3 != 0).collect());
+    merged.masks.insert("a.weight".into(), mask.clone());
+    merged.apply_masks();
+    let before = run(&merged);
+    let outcome = merged.merge_batch_norms().unwrap();
+    assert_eq!((outcome.merged, outcome.left.len()), (2, 1));
+    assert_eq!(outcome.left[0].0, "c_norm");
+    let zeros =
+        |model: &Model| model.params.f32("a.weight").unwrap().data.iter().zip(&mask.0).all(|(w, kept)| *kept || *w == 0.0);
+    assert!(zeros(&merged));
+    let back = onnx::parse(onnx::encode(&merged).unwrap(), None).unwrap();
+    let is_norm = |layer: &&Layer| matches!(layer.op, Op::BatchNorm { .. });
+    let norms = |model: &Model| model.graph.layers.iter().filter(is_norm).count();
+    assert_eq!((norms(&model), norms(&merged), norms(&back)), (3, 1, 1));
+    assert!(back.params.get("a_norm.weight").is_none() && back.params.get("c_norm.weight").is_some());
+    for after in [run(&merged), run(&back)] {
+        assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() <= 1e-5 * a.abs().max(1.0)), "{before:?} {after:?}");
     }
-    steps
-}
-
-fn images(shape: &[usize]) -> Tensor {
-    Tensor::new(shape.to_vec(), (0..shape.iter().product()).map(|i| i as f32 + 1.0).collect())
-}
-
-/// A convolution that changes nothing, what stands behind it, and another such convolution.
-fn between(channels: usize, side: usize, node: impl Fn(&mut GraphBuilder, &str) -> String) -> Model {
-    let mut builder = GraphBuilder::default();
-    let one = |i: usize| if i.is_multiple_of(channels + 1) { 1.0 } else { 0.0 };
-    let weight = Tensor::new(vec![channels, channels, 1, 1], (0..channels * channels).map(one).collect());
-    builder.tensor("weight", &weight);
-    let x = builder.node("Conv", "a", &["input", "weight"], &[]);
-    let x = node(&mut builder, &x);
-    let output = builder.node("Conv", "b", &[&x, "weight"], &[]);
-    builder.finish("between", [channels, side, side], &output, 1).unwrap()
-}
-
-#[test]
-fn a_border_is_what_its_mode_says_behind_a_convolution() {
-    let padded = |mode: PadMode| {
-        let mut model = between(1, 2, |builder, x| {
-            let pads = builder.whole_numbers("pads", &[0, 0, 0, 1, 0, 0, 0, 1]);
-            builder.node("Pad", "pad", &[x, &pads], &[])
-        });
-        model.graph.layers[1].op = Op::Pad { mode, attributes: None };
-        run(&model, &images(&[2, 1, 2, 2])).data[..8].to_vec()
-    };
-    assert_eq!(padded(PadMode::Constant), [0.0, 1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0]);
-    assert_eq!(padded(PadMode::Edge), [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0]);
-    assert_eq!(padded(PadMode::Reflect), [2.0, 1.0, 2.0, 1.0, 4.0, 3.0, 4.0, 3.0]);
-    assert_eq!(padded(PadMode::Wrap), [2.0, 1.0, 2.0, 1.0, 4.0, 3.0, 4.0, 3.0]);
-}
-
-#[test]
-fn a_sum_of_two_values_and_a_constant_has_all_three() {
-    let model = between(1, 2, |builder, x| {
-        builder.tensor("ten", &Tensor::new(vec![1, 1, 1, 1], vec![10.0]));
-        builder.node("Sum", "sum", &[x, "input", "ten"], &[])
-    });
-    assert_eq!(run(&model, &images(&[1, 1, 2, 2])).data, [12.0, 14.0, 16.0, 18.0]);
-}
-
-#[test]
-fn one_spatial_axis_is_a_height_of_one() {
-    let mut builder = GraphBuilder::default();
-    builder.tensor("weight", &Tensor::new(vec![1, 1, 3], vec![1.0, 10.0, 100.0]));
-    let axis = builder.whole_numbers("axis", &[2]);
-    let x = builder.node("Squeeze", "squeeze", &["input", &axis], &[]);
-    let x = builder.node("Conv", "conv", &[&x, "weight"], &[("pads", Attribute::Ints(vec![0, 1]))]);
-    let output = builder.node("MaxPool", "pool", &[&x], &[("kernel_shape", Attribute::Ints(vec![2]))]);
-    let model = builder.finish("row", [1, 1, 4], &output, 1).unwrap();
-    let out = run(&model, &images(&[2, 1, 1, 4]));
-    assert_eq!((out.shape, &out.data[..2]), (vec![2, 1, 2], &[432.0, 432.0][..]));
-}
-
-#[test]
-fn images_that_are_mixed_are_refused_by_the_layer_that_does_it() {
-    let mixed = |axis: i64| between(2, 2, |builder, x| builder.node("Softmax", "mix", &[x], &[("axis", Attribute::Int(axis))]));
-    run(&mixed(1), &images(&[3, 2, 2, 2]));
-    let model = mixed(0);
-    for e in [
-        Network::new(&model, &[2, 2, 2], &PlanOptions::default()).err(),
-        Session::new(&model, &[2, 2, 2], &SessionOptions::default()).err(),
-    ] {
-        let message = e.unwrap().to_string();
-        assert!(message.contains("\"mix\"") && message.contains("mixes the images"), "{message}");
-    }
-    // Moved to another axis and back they are still apart.
-    let moved = between(2, 2, |builder, x| {
-        let perm = [("perm", Attribute::Ints(vec![1, 0, 2, 3]))];
-        let y = builder.node("Transpose", "there", &[x], &perm);
-        let y = builder.node("Relu", "relu", &[&y], &[]);
-        builder.node("Transpose", "back", &[&y], &[("perm", Attribute::Ints(vec![1, 0, 2, 3]))])
-    });
-    run(&moved, &images(&[3, 2, 2, 2]));
 }

@@ -1,14 +1,14 @@
-//! Effective sparsity: a weight that lies on no path from the input to an output is as good as gone.
+//! Effective sparsity: a weight on no path from the input to an output is as good as pruned.
 //!
 //! After Vysogorets and Kempe, Connectivity matters: neural network pruning through the lens of
-//! effective sparsity, JMLR 2023. Where an operation's channels cannot be followed, all of them
-//! count as alive, so the result never claims more than is true.
+//! effective sparsity, JMLR 2023. All channels of an operation that cannot be followed count as alive, so the result is
+//! a lower bound.
 
 use super::{Layer, Model, Prunable};
 use crate::ops::Op;
 use std::collections::HashMap;
 
-/// Which channels are alive; `None` where that is not known.
+/// Which channels are alive; `None` if it is unknown.
 type Alive = Option<Vec<bool>>;
 
 /// For each prunable layer, the number of nonzero weights on a path from the input to an output.
@@ -23,7 +23,7 @@ pub fn effective_counts(model: &Model, layers: &[Prunable]) -> Vec<usize> {
                 return 0;
             };
             if layer.input(1) != Some(prunable.param.as_str()) {
-                // A weight in front of what it multiplies: its channels are not followed.
+                // The channels of a weight on the left side of a product are not followed.
                 return weight.data.iter().filter(|&&w| w != 0.0).count();
             }
             let view = WeightView::new(&layer.op, &weight.shape);
@@ -38,7 +38,7 @@ pub fn effective_counts(model: &Model, layers: &[Prunable]) -> Vec<usize> {
         .collect()
 }
 
-/// The first layer behind which no channel depends on the input any more, if there is one.
+/// The first layer whose output does not depend on the input, if there is one.
 pub fn first_cut_off<'l>(model: &Model, layers: &'l [Prunable]) -> Option<&'l Prunable> {
     let alive = forward(model);
     let by_layer: HashMap<&str, &Layer> = model.graph.layers.iter().map(|layer| (layer.name.as_str(), layer)).collect();
@@ -50,7 +50,7 @@ pub fn first_cut_off<'l>(model: &Model, layers: &'l [Prunable]) -> Option<&'l Pr
     layers.iter().find(cut_off)
 }
 
-/// How a stored weight maps to channels.
+/// The mapping of a weight's elements to channels.
 struct WeightView {
     out_inner: usize,
     outs: usize,
@@ -88,7 +88,7 @@ impl WeightView {
     }
 }
 
-/// Channels that depend on the input.
+/// The channels of each value that depend on the input.
 fn forward(model: &Model) -> HashMap<&str, Alive> {
     let mut alive: HashMap<&str, Alive> = HashMap::new();
     for layer in &model.graph.layers {
@@ -128,10 +128,10 @@ fn forward_layer(model: &Model, layer: &Layer, alive: &HashMap<&str, Alive>) -> 
     }
 }
 
-/// Channels that an output depends on.
+/// The channels of each value that an output depends on.
 fn backward(model: &Model) -> HashMap<&str, Alive> {
     let widths = widths(model);
-    // A value starts with no channel needed, as far as its width is known; readers add to that.
+    // No channel of a value of known width is needed until a reader needs it.
     let mut needed: HashMap<&str, Alive> = widths.iter().map(|(&name, &width)| (name, Some(vec![false; width]))).collect();
     for output in &model.graph.outputs {
         needed.insert(output, None);
@@ -151,7 +151,7 @@ fn backward(model: &Model) -> HashMap<&str, Alive> {
     needed
 }
 
-/// What `layer` needs of its `index`-th input, given what is needed of its output.
+/// The channels that `layer` needs of its `index`-th input, given those that are needed of its output.
 fn needed_input(
     model: &Model,
     layer: &Layer,
@@ -186,7 +186,7 @@ fn merge(slot: &mut Alive, part: Alive) {
     };
 }
 
-/// The number of channels of every value for which it follows from the weights before it.
+/// The number of channels of every value, as far as the weights before it determine it.
 fn widths(model: &Model) -> HashMap<&str, usize> {
     let mut widths: HashMap<&str, usize> = HashMap::new();
     for layer in &model.graph.layers {
@@ -215,7 +215,7 @@ fn weights<'a>(model: &'a Model, layer: &Layer) -> Option<(WeightView, &'a [f32]
     (weight.shape.len() >= 2 && !weight.is_empty()).then(|| (WeightView::new(&layer.op, &weight.shape), &weight.data[..]))
 }
 
-/// Operations after which channel `c` still depends on channel `c` alone.
+/// Whether channel `c` of the output depends on channel `c` of the input alone.
 fn keeps_channels(op: &Op) -> bool {
     matches!(
         op,

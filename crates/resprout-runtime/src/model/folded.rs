@@ -1,18 +1,18 @@
-//! Layers into which an exporter has multiplied a BatchNormalization.
+//! Layers into which an exporter has folded a BatchNormalization.
 
 use super::{Layer, Model};
 use crate::ops::Op;
 use std::collections::HashSet;
 
-/// Whether channels stay what they are.
+/// Whether an operation keeps channels as they are.
 fn passes(op: &Op) -> bool {
     matches!(op, Op::Unary(_) | Op::Clip { .. } | Op::Identity)
 }
 
 impl Model {
-    /// Indices of the layers that take the place of a BatchNormalization: convolutions and Gemms that have a bias,
-    /// no BatchNormalization behind (not even behind an activation), and another layer with weights further on. A
-    /// file does not tell whether there ever was one.
+    /// Indices of the layers that may hold a folded BatchNormalization. They are convolutions and Gemms with a bias, no
+    /// BatchNormalization behind them or their activation, and another layer with weights later. A file does not tell
+    /// whether a BatchNormalization was folded.
     pub fn folded_norms(&self) -> HashSet<usize> {
         let outputs = self.output_layers();
         let candidates = self.graph.layers.iter().enumerate().filter(|(index, layer)| {
@@ -22,7 +22,7 @@ impl Model {
         candidates.filter(|(_, layer)| !self.normalised(layer)).map(|(index, _)| index).collect()
     }
 
-    /// Layers with weights behind which there are no others: a classifier's last one.
+    /// Layers with weights that no other layer with weights follows: a classifier's last one.
     fn output_layers(&self) -> HashSet<usize> {
         let mut read_by_weights: HashSet<&str> = HashSet::new();
         let mut found = HashSet::new();
@@ -39,7 +39,7 @@ impl Model {
         found
     }
 
-    /// Whether a BatchNormalization reads a layer's output, itself or behind activations.
+    /// Whether a BatchNormalization reads a layer's output, directly or behind activations.
     fn normalised(&self, layer: &Layer) -> bool {
         let mut values: HashSet<&str> = layer.outputs.first().map(String::as_str).into_iter().collect();
         for reader in self.graph.layers.iter().filter(|reader| matches!(reader.op, Op::BatchNorm { .. }) || passes(&reader.op)) {

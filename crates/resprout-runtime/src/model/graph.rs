@@ -1,7 +1,7 @@
 //! The graph: named layers, connected by named values.
 
-use super::input::ElementType;
 use crate::ops::Op;
+use std::fmt;
 
 /// One axis of an input: a number, or free.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,12 +12,34 @@ pub enum Dim {
     Free(String),
 }
 
+/// The element type of an input, as the file declares it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ElementType {
+    /// 32-bit floats.
+    #[default]
+    Float32,
+    /// Bytes, 0 to 255.
+    Uint8,
+    /// Any other type, by its name.
+    Other(&'static str),
+}
+
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ElementType::Float32 => "float32",
+            ElementType::Uint8 => "uint8",
+            ElementType::Other(name) => name,
+        })
+    }
+}
+
 /// An input that the caller supplies.
 #[derive(Clone, Debug)]
 pub struct GraphInput {
     /// Name of the value.
     pub name: String,
-    /// What its numbers are.
+    /// Its element type.
     pub element: ElementType,
     /// Its axes.
     pub shape: Vec<Dim>,
@@ -30,7 +52,7 @@ pub struct Layer {
     pub name: String,
     /// What it computes.
     pub op: Op,
-    /// Values read, in the operation's order; empty where an optional one is left out.
+    /// Values read, in the operation's order. The name of an optional one that is left out is empty.
     pub inputs: Vec<String>,
     /// Values written.
     pub outputs: Vec<String>,
@@ -46,15 +68,15 @@ impl Layer {
 /// Layers in an order in which they can be computed.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
-    /// What the caller supplies.
+    /// Supplied by the caller.
     pub inputs: Vec<GraphInput>,
     /// Names of the results.
     pub outputs: Vec<String>,
     /// The layers.
     pub layers: Vec<Layer>,
-    /// Weights in graphs within layers, which no pruning reaches.
+    /// Weights in graphs within layers, which cannot be pruned.
     pub inner: Vec<InnerWeight>,
-    /// Layers that went into the one before them.
+    /// Layers that were merged into the one before them.
     pub(crate) merged: Vec<Merged>,
 }
 
@@ -65,25 +87,25 @@ pub struct InnerWeight {
     pub layer: String,
     /// Its operation.
     pub op: String,
-    /// The weight's name within.
+    /// The weight's name in that graph.
     pub param: String,
     /// The number of weights.
     pub weights: usize,
 }
 
-/// A layer that went into the one before it.
+/// A layer that was merged into the one before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Merged {
-    /// The layer that is left.
+    /// The layer that stays.
     pub kept: String,
-    /// The layer that is gone.
+    /// The layer that was removed.
     pub gone: String,
-    /// What the gone one wrote, and the other one writes now.
+    /// The output of the removed layer, which the other one writes now.
     pub output: String,
 }
 
 impl Graph {
-    /// The first BatchNormalization of a value.
+    /// The first BatchNormalization that reads a value.
     pub fn batch_norm_of(&self, value: &str) -> Option<&Layer> {
         self.layers.iter().find(|layer| matches!(layer.op, Op::BatchNorm { .. }) && layer.input(0) == Some(value))
     }

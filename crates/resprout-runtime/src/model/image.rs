@@ -1,4 +1,4 @@
-//! For which images a network is.
+//! The shapes of images that a network can take.
 
 use super::{Dim, Layout, Model};
 use crate::ops::Op;
@@ -14,10 +14,10 @@ pub fn fixed_image(model: &Model) -> Option<Vec<usize>> {
     axes.filter(|axes| !axes.is_empty())
 }
 
-/// Sides of images to try where a model leaves them free.
+/// Heights and widths to try where a model leaves them free.
 const SIDES: [usize; 10] = [224, 64, 32, 28, 96, 128, 256, 299, 384, 512];
 
-/// Image shapes `[C, ...]` that a model of one input may be for: the one that it fixes, or some that are usual.
+/// Possible image shapes `[C, ...]` of a model with one input: the one that it fixes, or common ones.
 pub fn possible_images(model: &Model) -> Vec<Vec<usize>> {
     let Some(input) = model.graph.inputs.first() else { return Vec::new() };
     let reader = model.graph.layers.iter().find(|layer| layer.input(0) == Some(&input.name));

@@ -1,33 +1,10 @@
-//! What a network takes: the type of its input's numbers, where the channels lie, what it does to pixels first.
+//! The images that a network takes: their layout, their element type, and how the network normalises them.
 
-use super::{Dim, Graph, Layer, Model};
+use super::{Dim, ElementType, Graph, Layer, Model};
 use crate::error::{Error, Result};
 use crate::ops::Op;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
-use std::fmt;
-
-/// The numbers of an input, as the file declares them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ElementType {
-    /// 32-bit floats.
-    #[default]
-    Float32,
-    /// Bytes, 0 to 255.
-    Uint8,
-    /// Anything else, by its name.
-    Other(&'static str),
-}
-
-impl fmt::Display for ElementType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ElementType::Float32 => "float32",
-            ElementType::Uint8 => "uint8",
-            ElementType::Other(name) => name,
-        })
-    }
-}
 
 /// Where the channels of an image lie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +18,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// Whether it is the usual one.
+    /// Whether it is the default.
     pub fn is_default(&self) -> bool {
         *self == Layout::ChannelsFirst
     }
@@ -62,7 +39,7 @@ impl Layout {
         }
     }
 
-    /// `[C, H, W]` into this layout.
+    /// Converts `[C, H, W]` to this layout.
     pub fn arrange(self, data: Vec<f32>, channels: usize) -> Vec<f32> {
         let plane = data.len() / channels.max(1);
         match self {
@@ -73,7 +50,7 @@ impl Layout {
         }
     }
 
-    /// An image in this layout to `[C, H, W]`.
+    /// Converts an image in this layout to `[C, H, W]`.
     pub fn planes(self, data: &[f32], channels: usize) -> Vec<f32> {
         match self {
             Layout::ChannelsFirst => data.to_vec(),
@@ -82,12 +59,12 @@ impl Layout {
     }
 }
 
-/// Numbers of channels by which an axis is recognised as that of the channels.
+/// An axis with one of these lengths can be that of the channels.
 const CHANNELS: [usize; 3] = [1, 3, 4];
 
 impl Graph {
-    /// Where the channels of the input's images lie: last, if a Transpose to channels first comes first, or if
-    /// the last of four axes alone has a length of 1, 3 or 4.
+    /// The layout of the input's images. Channels are last if the first layer transposes them to the front, or if only the
+    /// last of four axes has a length of 1, 3 or 4.
     pub fn image_layout(&self) -> Layout {
         let [input] = &self.inputs[..] else { return Layout::ChannelsFirst };
         match self.first_transpose(&input.name) {
@@ -102,7 +79,7 @@ impl Graph {
         }
     }
 
-    /// How many channels the input's images have, where the file says it.
+    /// The number of channels of the input's images, if the file fixes it.
     pub fn image_channels(&self) -> Option<usize> {
         let shape = &self.inputs.first()?.shape;
         let axis = match self.image_layout() {
@@ -115,7 +92,7 @@ impl Graph {
         }
     }
 
-    /// The axes of the Transpose that alone reads the images, behind nothing but arithmetic on pixels.
+    /// The axes of a Transpose that is the only reader of the images, directly or behind arithmetic on pixels.
     fn first_transpose(&self, input: &str) -> Option<[i64; 4]> {
         let mut value = input;
         loop {
@@ -130,8 +107,8 @@ impl Graph {
         }
     }
 
-    /// Layers that change the pixels' values before the first layer with weights, a Cast among them: by these the
-    /// network normalises its images itself. Empty if there is no arithmetic among them.
+    /// The layers with which the network normalises its images: arithmetic and Casts before the first layer with weights.
+    /// Empty if there is no arithmetic.
     pub fn normalising_layers(&self) -> Vec<&Layer> {
         let mut pixels: HashSet<&str> = self.inputs.iter().map(|input| input.name.as_str()).collect();
         let mut found = Vec::new();
@@ -152,7 +129,7 @@ impl Graph {
 }
 
 impl Model {
-    /// Fails where images cannot be fed to the network's input, and says what it wants.
+    /// Fails if images cannot be fed to the network's input, and says what it needs.
     pub fn check_input_type(&self) -> Result<()> {
         let [input] = &self.graph.inputs[..] else { return Ok(()) };
         match input.element {
@@ -160,13 +137,13 @@ impl Model {
             ElementType::Uint8 => self.check_bytes(&input.name),
             ElementType::Other(name) => Err(Error::unsupported(format!(
                 "input {:?} takes {name} numbers; images are fed as float32 or uint8. Export the network with such an input \
-                 (a Cast behind it keeps the rest); pruning without images (--repair none) works",
+                 (a Cast behind it keeps the rest); pruning without images (repair none) works",
                 input.name
             ))),
         }
     }
 
-    /// Bytes are computed with as floats, which is the same only where nothing is computed before they are cast.
+    /// Fails if something is computed before bytes are cast: the forward computes with floats.
     fn check_bytes(&self, input: &str) -> Result<()> {
         let mut bytes = HashSet::from([input]);
         for layer in &self.graph.layers {
@@ -179,7 +156,7 @@ impl Model {
                 op => {
                     return Err(Error::unsupported(format!(
                         "layer {:?} ({}): computes with the bytes (uint8) of input {input:?}; put a Cast to float32 before it, \
-                         or prune without images (--repair none)",
+                         or prune without images (repair none)",
                         layer.name,
                         op.name()
                     )));
@@ -194,7 +171,7 @@ fn is_arithmetic(op: &Op) -> bool {
     matches!(op, Op::Binary(_) | Op::BatchNorm { .. })
 }
 
-/// Whether an operation only moves elements about.
+/// Whether an operation only moves elements.
 fn moves(op: &Op) -> bool {
     matches!(
         op,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// One flag per weight: true = kept.
+/// One flag per weight: true if it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask(pub Vec<bool>);
 
@@ -34,7 +34,7 @@ impl MaskTable {
         self.0.insert(name, Arc::new(mask));
     }
 
-    /// Takes the mask of a parameter away.
+    /// Removes the mask of a parameter.
     pub fn remove(&mut self, name: &str) {
         self.0.remove(name);
     }

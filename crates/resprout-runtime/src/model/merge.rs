@@ -1,23 +1,24 @@
-//! BatchNormalization taken into the layer in front of it: fewer operations, and what quantisers expect.
+//! Merges each BatchNormalization into the layer in front of it: fewer operations, and the form that quantisers expect.
 
 use super::{Layer, Merged, Model};
 use crate::error::Result;
 use crate::ops::Op;
 use serde::{Deserialize, Serialize};
 
-/// What became of the BatchNormalizations of a network.
+/// The outcome for the BatchNormalizations of a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MergedNorms {
-    /// How many went into the layer in front of them.
+    /// The number that were merged.
     pub merged: usize,
     /// Those that stay, with the reason.
     pub left: Vec<(String, String)>,
 }
 
 impl Model {
-    /// Takes every BatchNormalization into the convolution or linear layer in front of it, where that is the only way:
-    /// `w' = s w`, `b' = s (b - mean) + beta` with `s = gamma / sqrt(var + epsilon)`, in `f64`. What the network computes
-    /// stays the same but for rounding, and pruned weights stay zero.
+    /// Merges every BatchNormalization into the convolution or linear layer in front of it, if nothing else reads between.
+    /// The network's results stay the same to rounding, and pruned weights stay zero.
+    ///
+    /// `w' = s w` and `b' = s (b - mean) + beta` with `s = gamma / sqrt(var + epsilon)`, in `f64`.
     pub fn merge_batch_norms(&mut self) -> Result<MergedNorms> {
         let norms: Vec<String> =
             self.graph.layers.iter().filter(|layer| is_norm(layer)).map(|layer| layer.name.clone()).collect();
@@ -38,7 +39,7 @@ impl Model {
         self.graph.layers.iter().position(|layer| layer.name == name)
     }
 
-    /// The layer that a BatchNormalization can go into, or why there is none.
+    /// The layer that a BatchNormalization can be merged into, or why there is none.
     fn target(&self, norm: &str) -> Result<usize, &'static str> {
         let norm = self.position(norm).map(|index| &self.graph.layers[index]).ok_or("not a layer")?;
         let value = norm.input(0).ok_or("reads nothing")?;
@@ -99,12 +100,12 @@ impl Model {
         Ok(())
     }
 
-    /// Takes out parameters that no layer reads any more.
+    /// Removes parameters that no layer reads any more.
     fn forget(&mut self, names: &[String]) {
         let readers: std::collections::HashSet<String> = self.graph.reader_counts().into_keys().map(String::from).collect();
         for name in names.iter().filter(|name| !readers.contains(*name)) {
             self.params.remove(name);
-            // A scale or shift of a channel that went with its weights.
+            // A pruned channel can mask its scale and shift too.
             self.masks.remove(name);
         }
     }
@@ -118,56 +119,5 @@ fn out_axis(op: &Op) -> usize {
     match op {
         Op::ConvTranspose(_) | Op::Gemm { trans_b: false, .. } => 1,
         _ => 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::forward::{Network, PlanOptions};
-    use crate::model::Mask;
-    use crate::tensor::Tensor;
-    use crate::testing::Net;
-
-    /// Two convolutions with BatchNormalization, and one whose output something else reads as well.
-    fn network() -> Model {
-        let mut net = Net::default();
-        let a = net.conv("input", "a", [4, 3, 3, 3], 1, false);
-        let a = net.batch_norm(&a, "a_norm", 4);
-        let b = net.conv(&a, "b", [4, 1, 3, 3], 4, true);
-        let b = net.batch_norm(&b, "b_norm", 4);
-        let c = net.conv(&b, "c", [4, 4, 1, 1], 1, false);
-        let d = net.batch_norm(&c, "c_norm", 4);
-        let sum = net.add(&c, &d, "sum");
-        net.classify(&sum, 4, [3, 8, 8], 3)
-    }
-
-    fn run(model: &Model) -> Vec<f32> {
-        let images = Tensor::new(vec![2, 3, 8, 8], (0..384).map(|i| (i as f32 * 0.37).sin()).collect());
-        Network::new(model, &[3, 8, 8], &PlanOptions::default()).unwrap().run(&images).unwrap().swap_remove(0).data
-    }
-
-    #[test]
-    fn a_network_computes_the_same_without_its_batch_norms_and_is_written_without_them() {
-        let model = network();
-        let mut merged = model.clone();
-        let mask = Mask((0..108).map(|i| i % 3 != 0).collect());
-        merged.masks.insert("a.weight".into(), mask.clone());
-        merged.apply_masks();
-        let before = run(&merged);
-        let outcome = merged.merge_batch_norms().unwrap();
-        assert_eq!((outcome.merged, outcome.left.len()), (2, 1));
-        assert_eq!(outcome.left[0].0, "c_norm");
-        let zeros =
-            |model: &Model| model.params.f32("a.weight").unwrap().data.iter().zip(&mask.0).all(|(w, kept)| *kept || *w == 0.0);
-        assert!(zeros(&merged));
-        let bytes = crate::formats::onnx::encode(&merged).unwrap();
-        let back = crate::formats::onnx::parse(bytes, None).unwrap();
-        let norms = |model: &Model| model.graph.layers.iter().filter(|layer| is_norm(layer)).count();
-        assert_eq!((norms(&model), norms(&merged), norms(&back)), (3, 1, 1));
-        assert!(back.params.get("a_norm.weight").is_none() && back.params.get("c_norm.weight").is_some());
-        for after in [run(&merged), run(&back)] {
-            assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() <= 1e-5 * a.abs().max(1.0)), "{before:?} {after:?}");
-        }
     }
 }

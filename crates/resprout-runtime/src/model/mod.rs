@@ -13,9 +13,9 @@ pub mod view;
 pub mod zeros;
 
 pub(crate) use graph::Merged;
-pub use graph::{Dim, Graph, GraphInput, InnerWeight, Layer};
+pub use graph::{Dim, ElementType, Graph, GraphInput, InnerWeight, Layer};
 pub use image::{fixed_image, possible_images};
-pub use input::{ElementType, Layout};
+pub use input::Layout;
 pub use masks::{Mask, MaskTable};
 pub use merge::MergedNorms;
 pub use params::{Param, ParamData, ParamTable};
@@ -29,7 +29,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// What is appended to a weight's name to name the bias that its layer was given.
+/// A bias that a layer is given has the name of its weight and this suffix.
 pub(crate) const BIAS_SUFFIX: &str = ".bias";
 
 /// A network: what is computed (graph), with which numbers (params), and which of them are pruned (masks).
@@ -43,13 +43,13 @@ pub struct Model {
     pub opset: i64,
     /// The masks of pruned weights, by parameter name.
     pub masks: MaskTable,
-    /// Where the model came from, for writing it back unchanged but for its tensors.
+    /// The file it was read from: written back, all but its tensors stays.
     pub(crate) origin: Option<Arc<dyn Origin>>,
 }
 
-/// The file that a model came from. Only its format knows more of it.
+/// The file that a model was read from. Only its format knows more.
 pub trait Origin: Any + std::fmt::Debug + Send + Sync {
-    /// How the file stores a parameter that its layer sees in another way.
+    /// How the file stores a parameter, if not as its layer reads it.
     fn view(&self, param: &str) -> Option<&View>;
 }
 
@@ -78,7 +78,7 @@ impl Model {
         self.origin.as_ref().and_then(|origin| origin.view(param))
     }
 
-    /// A parameter's elements in the layout that its file has: a layer may see a weight transposed or reshaped.
+    /// A parameter's elements in the layout of its file: a layer may read a weight transposed or reshaped.
     pub(crate) fn as_stored<T: Copy>(&self, name: &str, seen: Array<T>) -> Result<Array<T>> {
         match self.view(name) {
             Some(view) => view.stored(seen).map_err(|e| e.at(format!("parameter {name:?}"))),
@@ -86,7 +86,7 @@ impl Model {
         }
     }
 
-    /// The same the other way.
+    /// The inverse of [`as_stored`](Self::as_stored).
     pub(crate) fn as_seen<T: Copy>(&self, name: &str, stored: Array<T>) -> Result<Array<T>> {
         match self.view(name) {
             Some(view) => view.seen(stored).map_err(|e| e.at(format!("parameter {name:?}"))),
@@ -108,7 +108,7 @@ impl Model {
         Ok(Some(Mask(self.as_stored(name, Array::new(param.shape.clone(), mask.0.clone()))?.data)))
     }
 
-    /// A mask in the layout of the file as the layer sees it.
+    /// A mask in the layout of the file, in the layout of the layer.
     pub(crate) fn seen_mask(&self, name: &str, mask: Mask) -> Result<Mask> {
         let Some(shape) = self.stored_shape(name)?.filter(|shape| shape.iter().product::<usize>() == mask.0.len()) else {
             return Err(Error::data(format!("mask of {name:?}: {} flags are not as many as its weights", mask.0.len())));
@@ -128,7 +128,7 @@ impl Model {
         self.view(name).is_none_or(|view| view.can_be_cut())
     }
 
-    /// Gives a layer that has none a bias, as a new parameter whose name is returned.
+    /// Gives a layer without a bias one. Returns the name of the new parameter.
     pub fn give_bias(&mut self, layer: usize, bias: Vec<f32>) -> Result<String> {
         let weight = self.graph.layers[layer].inputs[1].clone();
         let name = format!("{weight}{BIAS_SUFFIX}");
@@ -148,7 +148,7 @@ impl Model {
 
     /// Sets every masked weight to exactly 0.0.
     pub fn apply_masks(&mut self) {
-        // A tensor that keeps every weight stays shared with the model that this one is a clone of.
+        // A tensor without pruned weights stays shared with clones of the model.
         for (name, mask) in self.masks.iter().filter(|(_, mask)| mask.0.contains(&false)) {
             if let Some(tensor) = self.params.f32_mut(name) {
                 mask.apply(&mut tensor.data);

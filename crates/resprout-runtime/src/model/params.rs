@@ -7,16 +7,16 @@ use std::sync::Arc;
 /// The numbers of one parameter.
 #[derive(Clone, Debug)]
 pub enum ParamData {
-    /// A value that the forward can use. Shared, so that cloning a model copies no weights.
+    /// A value that the forward can use. Clones of a model share it.
     Value(Arc<Value>),
-    /// A type that passes through unread, by its name.
+    /// A type that is not read, by its name.
     Opaque(&'static str),
 }
 
 /// A constant tensor.
 #[derive(Clone, Debug)]
 pub struct Param {
-    /// Its shape, also where the numbers are opaque.
+    /// Its shape, even if the numbers are opaque.
     pub shape: Vec<usize>,
     /// Its numbers.
     pub data: ParamData,
@@ -38,11 +38,11 @@ impl Param {
         self.value().and_then(|value| value.as_f32())
     }
 
-    /// The name of its type: `float16`.
+    /// The name of its type, such as `float16`.
     pub fn type_name(&self) -> &'static str {
         match &self.data {
             ParamData::Value(value) if value.as_f32().is_some() => "float32",
-            ParamData::Value(_) => "whole numbers",
+            ParamData::Value(_) => "integers",
             ParamData::Opaque(name) => name,
         }
     }
@@ -74,14 +74,14 @@ impl ParamTable {
         true
     }
 
-    /// Puts another parameter in the place of the one of that name; without one, nothing happens.
+    /// Replaces the parameter of that name, if there is one.
     pub fn replace(&mut self, name: &str, param: Param) {
         if let Some(old) = self.by_name.get_mut(name) {
             *old = param;
         }
     }
 
-    /// Takes a parameter out.
+    /// Removes a parameter.
     pub fn remove(&mut self, name: &str) {
         if self.by_name.remove(name).is_some() {
             self.names.retain(|other| other != name);
@@ -98,12 +98,12 @@ impl ParamTable {
         self.get(name).and_then(Param::f32)
     }
 
-    /// The whole numbers of that name.
+    /// The integers of that name.
     pub fn i64(&self, name: &str) -> Option<&Array<i64>> {
         self.get(name).and_then(Param::value).and_then(|value| value.as_i64())
     }
 
-    /// The floating-point tensor of that name, to be changed. Its shape must stay.
+    /// The floating-point tensor of that name, for changes. Its shape must stay.
     pub fn f32_mut(&mut self, name: &str) -> Option<&mut Tensor> {
         match &mut self.by_name.get_mut(name)?.data {
             ParamData::Value(value) => match Arc::make_mut(value) {

@@ -1,4 +1,4 @@
-//! Which weights can be pruned, and why the others are left dense.
+//! The weights that can be pruned, and the reasons why the others stay dense.
 
 use super::{Layer, Model, Param, ParamData};
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ impl Prunable {
         self.shape.iter().product()
     }
 
-    /// Whether there are no weights; such a layer is refused before pruning.
+    /// Whether there are no weights. Such a layer is an error before pruning.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -56,26 +56,26 @@ pub struct LeftDense {
     pub weights: usize,
 }
 
-/// Which layers are taken.
+/// Which layers are prunable.
 #[derive(Clone, Debug, Default)]
 pub struct PrunableRule {
-    /// Layers to leave dense: a name of a layer or its weight, or `re:` and a regular expression.
+    /// Layers that stay dense: the name of a layer or of its weight, or `re:` and a regular expression.
     pub ignore: Vec<String>,
-    /// Whether depthwise and grouped convolutions are taken too.
+    /// Whether depthwise and grouped convolutions are prunable too.
     pub include_grouped: bool,
 }
 
-/// A name, or a regular expression after `re:`, that must match somewhere in the name.
+/// A name, or a regular expression after `re:` that matches anywhere in a name.
 pub struct NamePattern {
     text: String,
     regex: Option<Regex>,
 }
 
 impl NamePattern {
-    /// Reads a pattern; `option` is named in the error.
+    /// Reads a pattern. Errors name `option`.
     pub fn parse(text: &str, option: &str) -> Result<NamePattern> {
         let regex = text.strip_prefix("re:").map(Regex::new).transpose();
-        // The last line says what is wrong; the others draw the pattern.
+        // The last line says what is wrong; the others show the pattern.
         let reason = |e: regex::Error| e.to_string().lines().last().unwrap_or_default().to_string();
         let regex = regex.map_err(|e| Error::option(format!("{option} {text:?}: regular expression: {}", reason(e))))?;
         Ok(NamePattern { text: text.to_string(), regex })
@@ -90,7 +90,7 @@ impl NamePattern {
     }
 }
 
-/// What a layer's weight is.
+/// The weight of a layer.
 enum Weight<'m> {
     /// A constant of that name.
     Constant(&'m str),
@@ -99,11 +99,11 @@ enum Weight<'m> {
 }
 
 impl Model {
-    /// The weights that can be pruned, in layer order, and those left dense: every other constant of at least two axes.
+    /// The weights that can be pruned, in layer order, and those that stay dense: every other constant of at least two axes.
     ///
-    /// Prunable are the weights of Conv (with one group unless asked otherwise), Gemm and MatMul.
+    /// Prunable are the weights of Conv, Gemm and MatMul. Grouped convolutions depend on the rule.
     pub fn prunable(&self, rule: &PrunableRule) -> Result<(Vec<Prunable>, Vec<LeftDense>)> {
-        let patterns = rule.ignore.iter().map(|text| NamePattern::parse(text, "--ignore"));
+        let patterns = rule.ignore.iter().map(|text| NamePattern::parse(text, "ignore"));
         let mut finder = Finder {
             model: self,
             rule,
@@ -126,7 +126,7 @@ impl Model {
                 finder.take(layer, param)?;
             }
         }
-        // What one layer reads as it is and another one through others is pruned for both.
+        // A weight that one layer reads directly and another one through other layers is pruned for both.
         for (layer, weight) in &found {
             if let Weight::Computed(value) = weight {
                 finder.list_sources(layer, value);
@@ -134,7 +134,7 @@ impl Model {
         }
         finder.list_others();
         match finder.used.iter().position(|&used| !used) {
-            Some(i) => Err(Error::option(format!("--ignore {:?} matches no layer with weights", rule.ignore[i]))),
+            Some(i) => Err(Error::option(format!("ignore {:?} matches no layer with weights", rule.ignore[i]))),
             None => Ok((finder.prunable, finder.dense)),
         }
     }
@@ -146,14 +146,14 @@ struct Finder<'m> {
     patterns: Vec<NamePattern>,
     used: Vec<bool>,
     writers: HashMap<&'m str, &'m Layer>,
-    /// Parameters that are prunable or listed already.
+    /// Parameters that are already listed.
     seen: HashSet<&'m str>,
     prunable: Vec<Prunable>,
     dense: Vec<LeftDense>,
 }
 
 impl<'m> Finder<'m> {
-    /// The weight of a layer that multiplies with one; `None` also for a product of two values that depend on the input.
+    /// The weight of a layer; `None` without one, and for a product of two values that depend on the input.
     fn weight(&self, layer: &'m Layer) -> Option<Weight<'m>> {
         let names = || layer.op.weight_inputs().iter().filter_map(|&slot| layer.input(slot));
         let constant = names().find(|name| self.model.params.get(name).is_some_and(is_floating));
@@ -161,7 +161,7 @@ impl<'m> Finder<'m> {
         constant.map(Weight::Constant).or_else(computed)
     }
 
-    /// Whether a value follows from constants alone.
+    /// Whether a value depends on constants alone.
     fn is_constant(&self, value: &str) -> bool {
         let (mut open, mut done) = (vec![value], HashSet::new());
         while let Some(name) = open.pop() {
@@ -221,7 +221,7 @@ impl<'m> Finder<'m> {
         self.dense.push(LeftDense { layer: layer.name.clone(), param: param.into(), reason, weights });
     }
 
-    /// Lists the constants that a layer's weight is computed from.
+    /// Lists the constants from which a layer's weight is computed.
     fn list_sources(&mut self, layer: &'m Layer, value: &'m str) {
         let (mut open, mut done, mut operations) = (vec![value], HashSet::new(), Vec::new());
         let mut sources = Vec::new();
@@ -243,12 +243,16 @@ impl<'m> Finder<'m> {
             if self.seen.insert(name) {
                 let param = self.model.params.get(name).filter(|param| param.f32().is_none());
                 let kind = param.map_or(String::new(), |param| format!("{}, ", param.type_name()));
-                self.leave(layer, name, format!("{kind}goes through {between} before the layer reads it; see --fold-weights"));
+                self.leave(
+                    layer,
+                    name,
+                    format!("{kind}goes through {between} before the layer reads it; see the option fold-weights"),
+                );
             }
         }
     }
 
-    /// Lists every other constant of two axes: what other operations read, and what lies in graphs within layers.
+    /// Lists every other constant of two axes: those of other operations, and those in graphs within layers.
     fn list_others(&mut self) {
         for layer in &self.model.graph.layers {
             for name in layer.inputs.iter().map(String::as_str).filter(|name| !name.is_empty()) {
@@ -266,7 +270,7 @@ impl<'m> Finder<'m> {
     }
 }
 
-/// Numbers that a product can have as weights; whole ones of usual width are indices and shapes.
+/// Whether a product can have these numbers as weights. Integers of 32 or 64 bits are indices and shapes.
 fn is_floating(param: &Param) -> bool {
     match &param.data {
         ParamData::Opaque(kind) => ["float16", "bfloat16", "float64", "int8", "uint8"].contains(kind),
@@ -274,7 +278,7 @@ fn is_floating(param: &Param) -> bool {
     }
 }
 
-/// The same along two axes or more: one number for each channel is no weight.
+/// As [`is_floating`], with two axes or more: one number for each channel is no weight.
 fn is_weight(param: &Param) -> bool {
     is_floating(param) && param.shape.iter().filter(|&&side| side > 1).count() > 1
 }
@@ -292,7 +296,7 @@ fn unsuitable(op: &Op, rank: usize, rule: &PrunableRule) -> Option<&'static str>
 
 fn out_axis(layer: &Layer, param: &str) -> usize {
     match layer.op {
-        // A product with the weight in front makes a row of the result of each of its rows.
+        // Each row of a weight on the left side makes a row of the result.
         Op::MatMul if layer.input(1) != Some(param) => 0,
         Op::Gemm { trans_b: false, .. } | Op::MatMul => 1,
         _ => 0,

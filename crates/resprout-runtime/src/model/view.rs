@@ -1,31 +1,31 @@
-//! Weights that a layer reads through nodes that only move or convert them: the parameter is what the layer
-//! reads, the file keeps it as it was.
+//! Views: a layer reads a weight through nodes that only move or convert it. The parameter is what the layer reads; the
+//! file keeps what it stores.
 
 use crate::error::{Error, Result};
 use crate::tensor::Array;
 
-/// From the stored tensor to the parameter, step by step.
+/// The steps from the stored tensor to the parameter.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
     /// In the order from the file to the layer.
     pub steps: Vec<ViewStep>,
-    /// The format's number of the type that is stored, where it is not 32-bit floats.
+    /// The format's code of the stored type, if it is not 32-bit floats.
     pub element: Option<i32>,
 }
 
-/// One node.
+/// A step of a view: one node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ViewStep {
-    /// Axes in another order.
+    /// Permutes axes.
     Transpose(Vec<usize>),
-    /// Axes of length 1 come or go: those of the stored shape, and those of the new one.
+    /// Adds or removes axes of length 1.
     Axes {
         /// Stored.
         from: Vec<usize>,
         /// New.
         to: Vec<usize>,
     },
-    /// Any other shape: stored, and new.
+    /// Changes the shape in any other way.
     Reshape {
         /// Stored.
         from: Vec<usize>,
@@ -35,7 +35,7 @@ pub enum ViewStep {
 }
 
 impl ViewStep {
-    /// Another shape with the same elements.
+    /// The step between two shapes with the same elements.
     pub fn reshape(from: &[usize], to: &[usize]) -> ViewStep {
         let long = |shape: &[usize]| shape.iter().copied().filter(|&side| side != 1).collect::<Vec<_>>();
         let (from, to) = (from.to_vec(), to.to_vec());
@@ -44,12 +44,12 @@ impl ViewStep {
 }
 
 impl View {
-    /// Whether an axis of the parameter can be cut: the file's nodes follow by themselves then.
+    /// Whether channels can be cut out of the parameter. Nodes with a fixed shape prevent it.
     pub fn can_be_cut(&self) -> bool {
         !self.steps.iter().any(|step| matches!(step, ViewStep::Reshape { .. }))
     }
 
-    /// The parameter as it is stored.
+    /// Converts the parameter to the stored tensor.
     pub fn stored<T: Copy>(&self, mut array: Array<T>) -> Result<Array<T>> {
         for step in self.steps.iter().rev() {
             array = match step {
@@ -67,7 +67,7 @@ impl View {
         Ok(array)
     }
 
-    /// The parameter of a stored tensor.
+    /// Converts a stored tensor to the parameter.
     pub fn seen<T: Copy>(&self, mut array: Array<T>) -> Result<Array<T>> {
         for step in &self.steps {
             array = match step {
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_stored_and_what_is_seen_are_inverses() {
+    fn stored_and_seen_are_inverses() {
         let stored = Array::new(vec![2, 3, 1], (0..6).collect());
         let view = View {
             steps: vec![

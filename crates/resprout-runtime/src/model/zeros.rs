@@ -1,24 +1,24 @@
-//! Zeros that a model brings along: it was pruned before it came here.
+//! Zeros of a model that was pruned before.
 //!
-//! Weights that were trained are hardly ever exactly 0.0. Where one weight holds a share of [`UNMISTAKABLE`] or more,
-//! the file came sparse, and every exact zero of its weights is one that somebody pruned.
+//! A trained weight is hardly ever exactly 0.0. If a tensor has a share of [`UNMISTAKABLE`] zeros or more, the model came
+//! sparse, and every exact zero of its weights counts as pruned.
 
 use super::{Mask, MaskTable, Model, PrunableRule};
 use crate::error::Result;
 use crate::ops::Op;
 use serde::{Deserialize, Serialize};
 
-/// From this share of a weight on, zeros are no chance.
+/// From this share of a tensor on, zeros cannot be chance.
 pub const UNMISTAKABLE: f64 = 0.05;
 
-/// What a model that came sparse has brought along.
+/// The zeros of a model that came sparse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CameSparse {
-    /// Zeros of prunable weights, and what masks of the file have pruned.
+    /// Zeros of prunable weights, and weights that the file masks.
     pub zeros: usize,
-    /// Of so many prunable weights.
+    /// All prunable weights.
     pub prunable: usize,
-    /// Whether the zeros may become weights again, instead of being the mask.
+    /// Whether the zeros may become weights again, instead of masks.
     pub regrown: bool,
 }
 
@@ -30,8 +30,8 @@ impl std::fmt::Display for CameSparse {
 }
 
 impl Model {
-    /// Makes the zeros of a model that came sparse its masks, or with `regrow` forgets the masks that it has.
-    /// `None`, and nothing changes, if it came dense.
+    /// Makes the zeros of a model that came sparse its masks. With `regrow`, drops its masks instead. `None`, without a
+    /// change, for a model that came dense.
     pub fn keep_zeros(&mut self, rule: &PrunableRule, regrow: bool) -> Result<Option<CameSparse>> {
         let (layers, _) = self.prunable(rule)?;
         let mut came = CameSparse { zeros: 0, prunable: 0, regrown: regrow };
@@ -55,12 +55,12 @@ impl Model {
                 self.masks.insert(name, Mask(gone.into_iter().map(|gone| !gone).collect()));
             }
         }
-        // A zero with a sign becomes one without.
+        // A negative zero becomes a positive one.
         self.apply_masks();
         Ok(Some(came))
     }
 
-    /// Which numbers of a parameter are zero or masked.
+    /// The elements of a parameter that are zero or masked.
     fn gone(&self, name: &str) -> Option<Vec<bool>> {
         let tensor = self.params.f32(name)?;
         let mask = self.masks.get(name);
@@ -68,7 +68,7 @@ impl Model {
         Some(tensor.data.iter().enumerate().map(gone).collect())
     }
 
-    /// The weights of all layers, prunable or not: a repair may change any of them.
+    /// The weights of all layers, prunable or not. A repair may change any of them.
     fn weights(&self) -> Vec<String> {
         let holds = |op: &Op| matches!(op, Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm { .. } | Op::MatMul);
         let layers = self.graph.layers.iter().filter(|layer| holds(&layer.op));

@@ -8,21 +8,21 @@ use std::sync::Arc;
 /// One attribute.
 #[derive(Clone, Debug)]
 pub enum Attribute {
-    /// A number.
+    /// A float.
     Float(f32),
-    /// A whole number.
+    /// An integer.
     Int(i64),
     /// Text.
     Text(String),
-    /// Numbers.
+    /// Floats.
     Floats(Vec<f32>),
-    /// Whole numbers.
+    /// Integers.
     Ints(Vec<i64>),
     /// A tensor.
     Tensor(Arc<Value>),
 }
 
-/// All attributes of a node, and the operator set that gives them their meaning.
+/// All attributes of a node, and the operator set that defines them.
 #[derive(Clone, Debug)]
 pub struct Attributes {
     /// Version of the standard operator set.
@@ -58,7 +58,7 @@ impl Attributes {
     }
 
     pub(crate) fn optional_int(&self, name: &str) -> Result<Option<i64>> {
-        self.read(name, "a whole number", |value| match value {
+        self.read(name, "an integer", |value| match value {
             Attribute::Int(number) => Some(*number),
             _ => None,
         })
@@ -73,7 +73,7 @@ impl Attributes {
     }
 
     pub(crate) fn ints(&self, name: &str) -> Result<Option<Vec<i64>>> {
-        self.read(name, "a list of whole numbers", |value| match value {
+        self.read(name, "a list of integers", |value| match value {
             Attribute::Ints(numbers) => Some(numbers.clone()),
             _ => None,
         })
@@ -93,8 +93,8 @@ impl Attributes {
         })
     }
 
-    /// How many spatial axes the lists of a window operation are for; `None` where there are no lists. One or two axes can
-    /// be computed; of one, the images have a height of 1.
+    /// The number of spatial axes of a window operation by the length of its lists; `None` without lists. One or two axes
+    /// are supported. Images with a single one have a height of 1.
     pub(crate) fn spatial_axes(&self, kind: &str) -> Result<Option<usize>> {
         let lists = [("kernel_shape", 1), ("strides", 1), ("dilations", 1), ("output_padding", 1), ("pads", 2)];
         let mut found: Option<(&str, usize)> = None;
@@ -115,7 +115,7 @@ impl Attributes {
         }
     }
 
-    /// Two positive numbers for height and width, each 1 if absent.
+    /// Positive numbers for height and width, 1 if absent.
     pub(crate) fn pair(&self, name: &str) -> Result<[usize; 2]> {
         match self.ints(name)? {
             None => Ok([1, 1]),
@@ -123,7 +123,7 @@ impl Attributes {
         }
     }
 
-    /// Border widths (top, left, bottom, right) or a rule that finds them.
+    /// Padding (top, left, bottom, right), or the rule for it.
     pub(crate) fn padding(&self) -> Result<Padding> {
         match self.text("auto_pad")?.as_deref() {
             None | Some("" | "NOTSET") => {}
@@ -142,10 +142,10 @@ impl Attributes {
     }
 }
 
-/// Kernels, strides and pads beyond this are no network but an attack on the arithmetic.
+/// Larger kernels, strides and pads are refused: a hostile file could make the arithmetic overflow.
 const LARGEST_WINDOW: usize = 1 << 16;
 
-/// For height and width; a height of 1 where there is one number alone.
+/// Positive numbers for height and width. A single number is the width, and the height is 1.
 pub(crate) fn window_pair(name: &str, numbers: &[i64]) -> Result<[usize; 2]> {
     let valid = |n: &i64| usize::try_from(*n).ok().filter(|&n| (1..=LARGEST_WINDOW).contains(&n));
     match numbers.iter().map_while(valid).collect::<Vec<_>>()[..] {
@@ -155,7 +155,7 @@ pub(crate) fn window_pair(name: &str, numbers: &[i64]) -> Result<[usize; 2]> {
     }
 }
 
-/// `[N, C, H, W]`; of `[N, C, L]`, images with a height of 1.
+/// The shape as `[N, C, H, W]`. Images of `[N, C, L]` have a height of 1.
 pub(super) fn as_images(shape: &[usize]) -> Option<[usize; 4]> {
     match *shape {
         [n, c, h, w] => Some([n, c, h, w]),
@@ -164,7 +164,7 @@ pub(super) fn as_images(shape: &[usize]) -> Option<[usize; 4]> {
     }
 }
 
-/// Images of shape `[N, C, H, W]` in as many axes as `like` has.
+/// The shape `[N, C, H, W]` with as many axes as `like` has.
 pub(super) fn with_axes_of(like: &[usize], [n, c, h, w]: [usize; 4]) -> Vec<usize> {
     if like.len() == 3 { vec![n, c, w] } else { vec![n, c, h, w] }
 }
@@ -174,7 +174,7 @@ pub(super) fn with_axes_of(like: &[usize], [n, c, h, w]: [usize; 4]) -> Vec<usiz
 pub enum Padding {
     /// Top, left, bottom, right.
     Fixed([usize; 4]),
-    /// So that the output has `ceil(input / stride)` positions.
+    /// As much as makes `ceil(input / stride)` output positions.
     Same {
         /// Whether an odd pixel goes to the top and left.
         extra_first: bool,
@@ -182,7 +182,7 @@ pub enum Padding {
 }
 
 impl Padding {
-    /// The border widths for an input of a given size.
+    /// The padding for an input of a given size.
     pub fn resolve(&self, input: [usize; 2], kernel: [usize; 2], stride: [usize; 2], dilation: [usize; 2]) -> [usize; 4] {
         let extra_first = match self {
             Padding::Fixed(pads) => return *pads,

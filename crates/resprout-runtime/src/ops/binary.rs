@@ -14,9 +14,9 @@ pub enum BinaryOp {
     Mul,
     /// `a / b`
     Div,
-    /// The larger one; not a number where one of them is none.
+    /// The larger one; NaN if one of them is NaN.
     Max,
-    /// The smaller one; not a number where one of them is none.
+    /// The smaller one; NaN if one of them is NaN.
     Min,
 }
 
@@ -33,7 +33,7 @@ impl BinaryOp {
         }
     }
 
-    /// Into `out`, whose shape is the broadcast shape.
+    /// Computes into `out`, which has the broadcast shape.
     pub fn run_f32(self, a: &Array<f32>, b: &Array<f32>, out: &mut Array<f32>) {
         match self {
             BinaryOp::Add => broadcast(a, b, out, |x, y| x + y),
@@ -58,7 +58,7 @@ impl BinaryOp {
         }
     }
 
-    /// The same for whole numbers; division by zero is an error, overflow wraps.
+    /// The same for integers. Division by zero is an error, overflow wraps.
     pub fn run_i64(self, a: &Array<i64>, b: &Array<i64>) -> Result<Array<i64>> {
         if self == BinaryOp::Div && b.data.contains(&0) {
             return Err(Error::data("a shape computation divides by zero"));
@@ -85,7 +85,7 @@ fn smaller(x: f32, y: f32) -> f32 {
     if x < y || x.is_nan() { x } else { y }
 }
 
-/// The shape of two operands together, after NumPy's rules.
+/// The shape to which two operands are broadcast, by NumPy's rules.
 pub fn broadcast_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
     let rank = a.len().max(b.len());
     let dim = |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |i| shape[i]);
@@ -98,7 +98,7 @@ pub fn broadcast_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
         .collect()
 }
 
-/// Strides of an operand inside the broadcast shape: 0 along axes that are repeated.
+/// Strides of an operand in the broadcast shape: 0 along repeated axes.
 fn broadcast_strides(shape: &[usize], out: &[usize]) -> Vec<usize> {
     let own = strides(shape);
     let skipped = out.len() - shape.len();
@@ -142,7 +142,7 @@ pub(super) fn expand<T: Copy>(a: &Array<T>, out: &mut Array<T>) {
     broadcast(a, a, out, |x, _| x);
 }
 
-/// The same as a new array of the shape, which must be one that `a` broadcasts to.
+/// As [`expand`], into a new array. `a` must broadcast to `shape`.
 pub(super) fn expanded<T: Copy>(a: &Array<T>, shape: &[usize]) -> Result<Array<T>> {
     let Some(&any) = a.data.first() else { return Ok(Array::new(shape.to_vec(), Vec::new())) };
     let mut out = Array { data: vec![any; crate::tensor::value_count(shape)?], shape: shape.to_vec() };
@@ -150,7 +150,7 @@ pub(super) fn expanded<T: Copy>(a: &Array<T>, shape: &[usize]) -> Result<Array<T
     Ok(out)
 }
 
-/// Counts an index up by one, last axis first.
+/// Increments an index by one element, last axis first.
 pub(crate) fn advance(index: &mut [usize], shape: &[usize]) {
     for axis in (0..index.len()).rev() {
         index[axis] += 1;
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_do_not_panic() {
+    fn integers_do_not_panic() {
         let one = |v: i64| Array::new(vec![], vec![v]);
         assert!(BinaryOp::Div.run_i64(&one(1), &one(0)).is_err());
         assert_eq!(BinaryOp::Div.run_i64(&one(i64::MIN), &one(-1)).unwrap().data, [i64::MIN]);

@@ -1,4 +1,4 @@
-//! Operations that are computed from constants and shapes, and only there: what exporters write to work out a shape.
+//! Operations that are computed from constants and shapes only. Exporters write them to work out a shape.
 
 use super::binary::{broadcast_shape, expanded};
 use super::reduce::reduce_shape;
@@ -18,11 +18,11 @@ pub enum ConstantOp {
     And,
     /// One is true.
     Or,
-    /// Is not true.
+    /// The value is false.
     Not,
     /// The second input where the first is true, the third elsewhere.
     Where,
-    /// From a start to a limit, by steps.
+    /// The numbers from a start to a limit, by steps.
     Range,
     /// The remainder of a division.
     Mod {
@@ -101,12 +101,12 @@ impl ConstantOp {
     }
 
     fn wrong(&self, values: &[&Value]) -> Error {
-        let kinds: Vec<&str> =
-            values.iter().map(|value| if value.as_f32().is_some() { "numbers" } else { "whole numbers" }).collect();
+        let kinds: Vec<&str> = values.iter().map(|value| if value.as_f32().is_some() { "floats" } else { "integers" }).collect();
         Error::unsupported(format!("{} of {kinds:?}", self.name()))
     }
 }
 
+/// Applies a function to every element.
 pub(super) fn map<T: Copy, U>(a: &Array<T>, of: impl Fn(T) -> U) -> Array<U> {
     Array::new(a.shape.clone(), a.data.iter().map(|&v| of(v)).collect())
 }
@@ -179,7 +179,7 @@ fn product<T: Copy>(a: &Array<T>, axes: Option<&[i64]>, keep_dims: bool, one: T,
 mod tests {
     use super::*;
 
-    fn whole(values: &[i64]) -> Value {
+    fn ints(values: &[i64]) -> Value {
         Value::I64(Array::vector(values.to_vec()))
     }
 
@@ -188,17 +188,17 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers() {
+    fn integer_operations() {
         let run = |op: ConstantOp, values: &[&Value]| op.run(values).unwrap();
-        assert_eq!(run(ConstantOp::Equal, &[&whole(&[1, -1, 3]), &one(-1)]), whole(&[0, 1, 0]));
-        let truth = whole(&[0, 1, 0]);
-        assert_eq!(run(ConstantOp::Not, &[&truth]), whole(&[1, 0, 1]));
-        assert_eq!(run(ConstantOp::Where, &[&truth, &one(7), &whole(&[1, 2, 3])]), whole(&[1, 7, 3]));
-        assert_eq!(run(ConstantOp::Range, &[&one(5), &one(0), &one(-2)]), whole(&[5, 3, 1]));
-        assert_eq!(run(ConstantOp::Range, &[&one(2), &one(2), &one(1)]), whole(&[]));
+        assert_eq!(run(ConstantOp::Equal, &[&ints(&[1, -1, 3]), &one(-1)]), ints(&[0, 1, 0]));
+        let truth = ints(&[0, 1, 0]);
+        assert_eq!(run(ConstantOp::Not, &[&truth]), ints(&[1, 0, 1]));
+        assert_eq!(run(ConstantOp::Where, &[&truth, &one(7), &ints(&[1, 2, 3])]), ints(&[1, 7, 3]));
+        assert_eq!(run(ConstantOp::Range, &[&one(5), &one(0), &one(-2)]), ints(&[5, 3, 1]));
+        assert_eq!(run(ConstantOp::Range, &[&one(2), &one(2), &one(1)]), ints(&[]));
         let modulo = |like_dividend| ConstantOp::Mod { like_dividend };
-        assert_eq!(run(modulo(false), &[&whole(&[-7, 7, -7]), &whole(&[3, -3, -3])]), whole(&[2, -2, -1]));
-        assert_eq!(run(modulo(true), &[&whole(&[-7, 7, -7]), &whole(&[3, -3, -3])]), whole(&[-1, 1, -1]));
+        assert_eq!(run(modulo(false), &[&ints(&[-7, 7, -7]), &ints(&[3, -3, -3])]), ints(&[2, -2, -1]));
+        assert_eq!(run(modulo(true), &[&ints(&[-7, 7, -7]), &ints(&[3, -3, -3])]), ints(&[-1, 1, -1]));
         for broken in [modulo(false).run(&[&one(1), &one(0)]), ConstantOp::Range.run(&[&one(0), &one(1), &one(0)])] {
             assert!(broken.is_err());
         }
@@ -206,11 +206,11 @@ mod tests {
     }
 
     #[test]
-    fn products() {
+    fn products_over_axes() {
         let matrix = Value::I64(Array::new(vec![2, 3], vec![1, 2, 3, 4, 5, 6]));
         let over = |axes: Option<Vec<i64>>, keep_dims| ConstantOp::ReduceProd { axes, keep_dims, noop_with_empty_axes: false };
         assert_eq!(over(None, false).run(&[&matrix]).unwrap(), one(720));
-        assert_eq!(over(Some(vec![0]), false).run(&[&matrix]).unwrap(), whole(&[4, 10, 18]));
+        assert_eq!(over(Some(vec![0]), false).run(&[&matrix]).unwrap(), ints(&[4, 10, 18]));
         let rows = over(Some(vec![-1]), true).run(&[&matrix]).unwrap();
         assert_eq!(rows, Value::I64(Array::new(vec![2, 1], vec![6, 120])));
     }

@@ -1,4 +1,4 @@
-//! Convolution and its transpose: shape rules and the blocking of a kernel.
+//! Convolution and its transpose: shape rules, and how the kernels run them.
 
 use super::attributes::{Attributes, Padding, as_images, with_axes_of};
 use crate::error::{Error, Result};
@@ -11,22 +11,22 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 thread_local! {
-    // Buffers that each thread reuses; they carry no result from one call to the next.
+    // Buffers that each thread reuses. They carry no result from one call to the next.
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
 
 /// Attributes of Conv.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConvAttributes {
-    /// Step.
+    /// Step between windows.
     pub stride: [usize; 2],
     /// Distance between taps.
     pub dilation: [usize; 2],
-    /// Border.
+    /// Padding of the input.
     pub padding: Padding,
     /// Channel groups.
     pub groups: usize,
-    /// Spatial axes, one or two, where the attributes tell.
+    /// Number of spatial axes, if the attributes have it.
     axes: Option<usize>,
 }
 
@@ -36,7 +36,7 @@ impl ConvAttributes {
         Ok(ConvAttributes { stride: a.pair("strides")?, dilation: a.pair("dilations")?, padding: a.padding()?, groups, axes })
     }
 
-    /// Input and weight as those of images, if there are one or two spatial axes in all places.
+    /// Input and weight as shapes of images, if both have the same one or two spatial axes.
     fn as_images(&self, input: &[usize], weight: &[usize]) -> Result<([usize; 4], [usize; 4])> {
         let fits = input.len() == weight.len() && self.axes.is_none_or(|axes| axes + 2 == input.len());
         as_images(input).zip(as_images(weight)).filter(|_| fits).ok_or_else(|| {
@@ -46,7 +46,8 @@ impl ConvAttributes {
         })
     }
 
-    /// `input: [N, C, H, W]`, `weight: [M, C / groups, kh, kw]`, or both without height.
+    /// The shape of the convolution and of its output. `input: [N, C, H, W]`, `weight: [M, C / groups, kh, kw]`, or both
+    /// without height.
     pub fn shape(&self, input: &[usize], weight: &[usize]) -> Result<(ConvShape, Vec<usize>)> {
         let wrong = || Error::data(format!("input {input:?}, weight {weight:?} and {} groups do not fit together", self.groups));
         let ([n, in_channels, in_h, in_w], [out_channels, group_in, kh, kw]) = self.as_images(input, weight)?;
@@ -83,8 +84,7 @@ pub(super) fn groups(a: &Attributes) -> Result<usize> {
     usize::try_from(groups).ok().filter(|&g| g > 0).ok_or_else(|| Error::format(format!("group {groups}")))
 }
 
-/// A convolution ready to run. Its weights are laid out for the kernels when it first runs: a network on lines never
-/// asks for that.
+/// A convolution ready to run. It packs its weights on the first run: a compiled network never needs them.
 pub struct Conv {
     shape: ConvShape,
     weight: Weight,
@@ -93,18 +93,18 @@ pub struct Conv {
     packed: OnceLock<Box<Packed>>,
 }
 
-/// `[M, C / groups, kh, kw]`
+/// The weights of a convolution, `[M, C / groups, kh, kw]`.
 pub(super) enum Weight {
     /// 32-bit floats, shared with the model.
     AsRead(Arc<Value>),
-    /// With what follows multiplied in.
+    /// With a BatchNormalization multiplied in.
     Folded(Vec<f32>),
 }
 
 enum Packed {
-    /// As a matrix product.
+    /// For a matrix product.
     Matrix(PackedConv),
-    /// Channel by channel.
+    /// For one channel after another.
     Depthwise(PackedDepthwise),
 }
 
@@ -144,14 +144,14 @@ impl Conv {
         self.activation
     }
 
-    /// `spread`: whether the output channels of an image are shared out among the threads.
-    pub(super) fn run(&self, input: &Tensor, out: &mut Tensor, isa: Isa, spread: bool) {
+    /// `parallel`: whether threads share the output channels of an image.
+    pub(super) fn run(&self, input: &Tensor, out: &mut Tensor, isa: Isa, parallel: bool) {
         let shape = self.shape();
         let (out_h, out_w) = shape.out_size();
         let (image, plane) = (shape.in_channels * shape.in_h * shape.in_w, out_h * out_w);
         let images = input.data.chunks_exact(image).zip(out.data.chunks_exact_mut(shape.out_channels * plane));
         for (image, out) in images {
-            if spread {
+            if parallel {
                 let share =
                     shape.out_channels.div_ceil(rayon::current_num_threads()).next_multiple_of(resprout_kernels::dense::ROWS);
                 out.par_chunks_mut(share * plane).enumerate().for_each(|(i, out)| {
@@ -208,8 +208,8 @@ impl ConvTransposeAttributes {
     }
 }
 
-/// A transposed convolution ready to run: a pointwise convolution to `[M * kh * kw]` channels per
-/// group, whose results are added up where the windows overlap.
+/// A transposed convolution ready to run: a pointwise convolution to `M * kh * kw` channels per group, and sums of its
+/// results where windows overlap.
 pub struct ConvTranspose {
     columns: PackedConv,
     attributes: ConvAttributes,
@@ -221,7 +221,7 @@ pub struct ConvTranspose {
 }
 
 impl ConvTranspose {
-    /// `input: [N, C, H, W]`, `weight: [C, M / groups, kh, kw]`.
+    /// Resolves `input: [N, C, H, W]` and `weight: [C, M / groups, kh, kw]`. Returns the output's shape too.
     pub(super) fn resolve(
         a: &ConvTransposeAttributes,
         input: &[usize],
@@ -278,7 +278,7 @@ impl ConvTranspose {
         }
     }
 
-    /// `columns: [kh * kw, H, W]` of one output channel.
+    /// Adds `columns: [kh * kw, H, W]` of one output channel to its plane.
     fn add_windows(&self, columns: &[f32], plane: &mut [f32]) {
         let (a, shape, [_, out_h, out_w]) = (&self.attributes, self.columns.shape(), self.out);
         let target = |at: usize, k: usize, axis: usize, size: usize| {
@@ -300,7 +300,7 @@ impl ConvTranspose {
     }
 }
 
-/// `[C, M / groups, kh, kw]` to `[M * kh * kw, C / groups]`.
+/// Transposes `[C, M / groups, kh, kw]` to `[M * kh * kw, C / groups]`.
 fn swap_channels(weight: &Tensor, groups: usize) -> Vec<f32> {
     let group_in = weight.shape[0] / groups;
     let per_input: usize = weight.shape[1..].iter().product();

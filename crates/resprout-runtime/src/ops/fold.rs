@@ -1,19 +1,20 @@
-//! Shape computations: outputs that follow from constants and shapes alone.
+//! Constant folding: outputs that depend on constants and shapes alone.
 
 use super::binary::expand;
 use super::constant::map;
-use super::resolve::{Fact, Fused, expand_shape, gather, operand, renamed_shape, resolve, slice};
+use super::fact::{Fact, operand};
+use super::resolve::{Fused, expand_shape, gather, renamed_shape, resolve, slice};
 use super::{Op, UnaryOp, layout};
 use crate::error::{Error, Result};
 use crate::tensor::{Array, Tensor, Value, value_count};
 use resprout_kernels::Isa;
 
-/// The output's elements, where they follow from constants and shapes alone.
+/// The output's elements, where they depend on constants and shapes alone.
 pub fn fold(op: &Op, inputs: &[Option<Fact>], isa: Isa) -> Result<Option<Value>> {
     if let Op::Shape { start, end } = op {
         return Ok(Some(Value::I64(Array::vector(shape_slice(&operand(inputs, 0)?.shape, *start, *end)))));
     }
-    // What is computed of the images are 32-bit floats: a constant becomes one, whichever value it is to be like.
+    // Values computed from the images are 32-bit floats, so a constant cast like one of them becomes floats too.
     if let (Op::CastLike, [Some(Fact { value: Some(value), .. }), Some(Fact { value: None, .. })]) = (op, inputs) {
         return cast(value, FLOAT).map(Some);
     }
@@ -35,7 +36,7 @@ pub fn fold(op: &Op, inputs: &[Option<Fact>], isa: Isa) -> Result<Option<Value>>
             let resolved = resolve(op, inputs, &Fused::NONE)?;
             let operands: Option<Vec<&Tensor>> =
                 values[..resolved.compute.operand_count(values.len())].iter().map(|value| value.as_f32()).collect();
-            let operands = operands.ok_or_else(|| Error::data("numbers and whole numbers are mixed"))?;
+            let operands = operands.ok_or_else(|| Error::data("floats and integers are mixed"))?;
             let mut out = Tensor::new(resolved.shape.clone(), vec![0.0; value_count(&resolved.shape)?]);
             resolved.compute.run(&operands, &mut out, isa, false);
             Ok(Some(Value::F32(out)))
@@ -43,11 +44,11 @@ pub fn fold(op: &Op, inputs: &[Option<Fact>], isa: Isa) -> Result<Option<Value>>
     }
 }
 
-/// Shape computations.
+/// Folds an operation on integers.
 fn fold_i64(op: &Op, inputs: &[Option<Fact>], values: &[&Value]) -> Result<Array<i64>> {
     let arrays: Option<Vec<&Array<i64>>> = values.iter().map(|value| value.as_i64()).collect();
-    let first = values[0].as_i64().ok_or_else(|| Error::data("whole numbers are needed"))?;
-    let all = || arrays.clone().ok_or_else(|| Error::data("numbers and whole numbers are mixed"));
+    let first = values[0].as_i64().ok_or_else(|| Error::data("integers are needed"))?;
+    let all = || arrays.clone().ok_or_else(|| Error::data("floats and integers are mixed"));
     let empty = |shape: Vec<usize>| Ok::<_, Error>(Array { data: vec![0; value_count(&shape)?], shape });
     match op {
         Op::Binary(op) => {
@@ -90,24 +91,24 @@ fn fold_i64(op: &Op, inputs: &[Option<Fact>], values: &[&Value]) -> Result<Array
         Op::Flatten { .. } | Op::Reshape { .. } | Op::Squeeze { .. } | Op::Unsqueeze { .. } | Op::Identity => {
             Ok(Array::new(renamed_shape(op, inputs)?, first.data.clone()))
         }
-        other => Err(Error::unsupported(format!("{} of whole numbers", other.name()))),
+        other => Err(Error::unsupported(format!("{} of integers", other.name()))),
     }
 }
 
 fn constant_of_shape(values: &[&Value], fill: Option<&Value>) -> Result<Value> {
-    let dims = values[0].as_i64().ok_or_else(|| Error::data("a shape of whole numbers is needed"))?;
+    let dims = values[0].as_i64().ok_or_else(|| Error::data("a shape of integers is needed"))?;
     let shape: Option<Vec<usize>> = dims.data.iter().map(|&dim| usize::try_from(dim).ok()).collect();
     let shape = shape.ok_or_else(|| Error::data(format!("a shape of {:?}", dims.data)))?;
     Value::filled(shape, fill)
 }
 
-/// ONNX's codes of types.
+/// Type codes of ONNX.
 const FLOAT: i64 = 1;
 const INT32: i64 = 6;
 const INT64: i64 = 7;
 const BOOL: i64 = 9;
 
-/// Numbers that are cut off keep their low bits.
+/// Converts a value to another type. A narrower integer keeps the low bits.
 fn cast(value: &Value, to: i64) -> Result<Value> {
     match (to, value) {
         (FLOAT, Value::F32(_)) | (INT64, Value::I64(_)) => Ok(value.clone()),
@@ -121,6 +122,7 @@ fn cast(value: &Value, to: i64) -> Result<Value> {
     }
 }
 
+/// The dimensions from `start` to `end` of a shape, as ONNX counts them.
 fn shape_slice(shape: &[usize], start: i64, end: Option<i64>) -> Vec<i64> {
     let rank = shape.len() as i64;
     let clamp = |at: i64| if at < 0 { at.saturating_add(rank).max(0) } else { at.min(rank) };
@@ -139,28 +141,28 @@ mod tests {
         fold(op, &facts, Isa::best()).unwrap().unwrap()
     }
 
-    fn whole(values: &[i64]) -> Value {
+    fn ints(values: &[i64]) -> Value {
         Value::I64(Array::vector(values.to_vec()))
     }
 
-    fn numbers(values: &[f32]) -> Value {
+    fn floats(values: &[f32]) -> Value {
         Value::F32(Array::vector(values.to_vec()))
     }
 
     #[test]
     fn shapes_as_exporters_compute_them() {
         let rows = Value::I64(Array::new(vec![2, 2], vec![3, 4, 3, 4]));
-        assert_eq!(folded(&Op::Expand, &[whole(&[3, 4]), whole(&[2, 1])]), rows);
-        assert_eq!(folded(&Op::Expand, &[numbers(&[1.5]), whole(&[3])]), numbers(&[1.5; 3]));
-        assert_eq!(folded(&Op::CastLike, &[whole(&[2]), numbers(&[0.5])]), numbers(&[2.0]));
-        assert_eq!(folded(&Op::CastLike, &[numbers(&[-2.7]), whole(&[0])]), whole(&[-2]));
-        assert_eq!(folded(&Op::Cast { to: BOOL }, &[numbers(&[0.0, 0.5])]), whole(&[0, 1]));
-        assert_eq!(folded(&Op::Cast { to: INT32 }, &[whole(&[(1 << 32) + 5])]), whole(&[5]));
-        assert_eq!(folded(&Op::Unary(UnaryOp::Neg), &[whole(&[3])]), whole(&[-3]));
-        assert_eq!(folded(&Op::Unary(UnaryOp::Sqrt), &[numbers(&[16.0])]), numbers(&[4.0]));
-        assert_eq!(folded(&Op::Unary(UnaryOp::Floor), &[numbers(&[-1.5])]), numbers(&[-2.0]));
-        assert_eq!(folded(&Op::Binary(BinaryOp::Max), &[whole(&[1, 5]), whole(&[3])]), whole(&[3, 5]));
-        assert_eq!(folded(&Op::Binary(BinaryOp::Min), &[numbers(&[1.0, 5.0]), numbers(&[3.0])]), numbers(&[1.0, 3.0]));
-        assert_eq!(folded(&Op::Shape { start: 0, end: None }, &[rows]), whole(&[2, 2]));
+        assert_eq!(folded(&Op::Expand, &[ints(&[3, 4]), ints(&[2, 1])]), rows);
+        assert_eq!(folded(&Op::Expand, &[floats(&[1.5]), ints(&[3])]), floats(&[1.5; 3]));
+        assert_eq!(folded(&Op::CastLike, &[ints(&[2]), floats(&[0.5])]), floats(&[2.0]));
+        assert_eq!(folded(&Op::CastLike, &[floats(&[-2.7]), ints(&[0])]), ints(&[-2]));
+        assert_eq!(folded(&Op::Cast { to: BOOL }, &[floats(&[0.0, 0.5])]), ints(&[0, 1]));
+        assert_eq!(folded(&Op::Cast { to: INT32 }, &[ints(&[(1 << 32) + 5])]), ints(&[5]));
+        assert_eq!(folded(&Op::Unary(UnaryOp::Neg), &[ints(&[3])]), ints(&[-3]));
+        assert_eq!(folded(&Op::Unary(UnaryOp::Sqrt), &[floats(&[16.0])]), floats(&[4.0]));
+        assert_eq!(folded(&Op::Unary(UnaryOp::Floor), &[floats(&[-1.5])]), floats(&[-2.0]));
+        assert_eq!(folded(&Op::Binary(BinaryOp::Max), &[ints(&[1, 5]), ints(&[3])]), ints(&[3, 5]));
+        assert_eq!(folded(&Op::Binary(BinaryOp::Min), &[floats(&[1.0, 5.0]), floats(&[3.0])]), floats(&[1.0, 3.0]));
+        assert_eq!(folded(&Op::Shape { start: 0, end: None }, &[rows]), ints(&[2, 2]));
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn unsqueeze_shape(shape: &[usize], axes: &[i64]) -> Result<Vec<usize
     Ok(out)
 }
 
-/// The permutation with its default, checked.
+/// The checked permutation of `rank` axes. Without one, it reverses them.
 pub fn permutation(rank: usize, perm: Option<&[i64]>) -> Result<Vec<usize>> {
     let Some(perm) = perm else { return Ok((0..rank).rev().collect()) };
     let axes: Vec<usize> = perm.iter().map(|&axis| axis_index(axis, rank)).collect::<Result<_>>()?;
@@ -70,7 +70,7 @@ pub fn permutation(rank: usize, perm: Option<&[i64]>) -> Result<Vec<usize>> {
     Ok(axes)
 }
 
-/// `out` has the permuted shape.
+/// Permutes axes into `out`, which has the permuted shape.
 pub fn transpose<T: Copy>(input: &Array<T>, perm: &[usize], out: &mut Array<T>) {
     let steps: Vec<usize> = perm.iter().map(|&axis| strides(&input.shape)[axis]).collect();
     let Some((&last_step, outer_steps)) = steps.split_last() else {
@@ -125,7 +125,7 @@ pub(super) fn gather_shape(shape: &[usize], axis: usize, indices: &[usize]) -> V
     [&shape[..axis], indices, &shape[axis + 1..]].concat()
 }
 
-/// Checked indices, counted from the front.
+/// Checked indices from the front.
 pub(super) fn gather_indices(indices: &[i64], len: usize) -> Result<Vec<usize>> {
     indices.iter().map(|&index| axis_index(index, len)).collect()
 }

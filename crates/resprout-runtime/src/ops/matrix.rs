@@ -1,12 +1,11 @@
-//! Matrix products whose right side is not a parameter.
+//! Matrix products of two computed values.
 
+use super::binary::{advance, broadcast_shape};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use resprout_kernels::{Activation, Isa, PackedLinear};
 
-use super::binary::broadcast_shape;
-
-/// Batched `A[.., m, k] * B[.., k, n]`, NumPy's rules.
+/// The shape of a batched `A[.., m, k] * B[.., k, n]`, by NumPy's rules.
 pub(super) fn matmul_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
     let wrong = || Error::data(format!("matrices of shapes {a:?} and {b:?} cannot be multiplied"));
     if a.len() < 2 || b.len() < 2 {
@@ -37,11 +36,11 @@ pub(super) fn matmul(a: &Tensor, b: &Tensor, out: &mut Tensor, isa: Isa) {
         let left = &a.data[offset(a, &index) * m * k..][..m * k];
         let right = &b.data[offset(b, &index) * k * n..][..k * n];
         PackedLinear::new(k, n, &transposed(right, k, n), &[], Activation::None).run(isa, left, out);
-        super::binary::advance(&mut index, batch);
+        advance(&mut index, batch);
     }
 }
 
-/// `[rows, columns]` to `[columns, rows]`.
+/// Transposes `[rows, columns]` to `[columns, rows]`.
 pub(super) fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|c| (0..rows).map(move |r| matrix[r * columns + c])).collect()
 }

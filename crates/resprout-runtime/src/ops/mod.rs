@@ -1,16 +1,18 @@
 //! The operations: attributes, shape rules, forward.
 //!
-//! [`Op::parse`] reads attributes once. [`resolve`] turns an operation and what is known about its
-//! inputs into a [`Compute`] with the output's shape: the shape rule and the forward in one place,
-//! so they cannot disagree.
+//! [`Op::parse`] reads attributes once. [`resolve`] turns an operation and the known [`Fact`]s of its inputs into a
+//! [`Compute`] and the output's shape. Shape rule and forward are in one place, so they cannot disagree.
 
 pub mod attributes;
 mod binary;
+mod compute;
 mod constant;
 pub mod conv;
+mod fact;
 mod fold;
 mod layout;
 mod matrix;
+mod op;
 mod parse;
 mod pool;
 mod reduce;
@@ -19,226 +21,19 @@ mod resize;
 mod resolve;
 mod unary;
 
+pub use crate::tensor::axis_index;
 pub use attributes::{Attribute, Attributes};
 pub use binary::BinaryOp;
+pub use compute::Compute;
 pub use constant::ConstantOp;
 pub use conv::{ConvAttributes, ConvTransposeAttributes};
+pub use fact::Fact;
 pub use fold::fold;
 pub use layout::{permutation, transpose};
+pub use op::Op;
+pub(crate) use pool::Pool;
 pub use pool::PoolAttributes;
 pub use remap::PadMode;
 pub use resize::ResizeAttributes;
-pub use resolve::{Compute, Fact, Fused, Resolved, resolve};
-pub use resolve::{batch_norm_affine, output_shape};
+pub use resolve::{Fused, Resolved, batch_norm_affine, output_shape, resolve};
 pub use unary::UnaryOp;
-
-use crate::error::{Error, Result};
-use crate::tensor::Value;
-use std::sync::Arc;
-
-/// An operation with its attributes. Inputs that may be attributes in older opsets are options here.
-#[derive(Clone, Debug)]
-pub enum Op {
-    /// Convolution over one or two spatial axes.
-    Conv(ConvAttributes),
-    /// Its transpose.
-    ConvTranspose(ConvTransposeAttributes),
-    /// A convolution of another kind: it cannot be computed, but its weight can be pruned.
-    OpaqueConv {
-        /// What it is.
-        name: String,
-        /// Channel groups.
-        groups: usize,
-        /// Whether it is a transpose.
-        transposed: bool,
-    },
-    /// `alpha * A' * B' + beta * C`
-    Gemm {
-        /// Factor of the product.
-        alpha: f32,
-        /// Factor of the bias.
-        beta: f32,
-        /// Whether `A` is transposed.
-        trans_a: bool,
-        /// Whether `B` is transposed.
-        trans_b: bool,
-    },
-    /// Matrix product over the last two axes.
-    MatMul,
-    /// `gamma * (x - mean) / sqrt(var + epsilon) + beta`, per channel.
-    BatchNorm {
-        /// Added to the variance.
-        epsilon: f32,
-    },
-    /// One value in, one value out.
-    Unary(UnaryOp),
-    /// Limits: attributes before opset 11, inputs since.
-    Clip {
-        /// Lower and upper attribute.
-        bounds: [Option<f32>; 2],
-    },
-    /// Two operands with broadcasting; `Sum` is a chain of `Add`.
-    Binary(BinaryOp),
-    /// Joins along an axis.
-    Concat {
-        /// May be negative.
-        axis: i64,
-    },
-    /// Cuts out; attributes before opset 10.
-    Slice {
-        /// Starts, ends, axes.
-        attributes: Option<[Vec<i64>; 3]>,
-    },
-    /// Adds a border; attributes before opset 11.
-    Pad {
-        /// How the border is filled.
-        mode: PadMode,
-        /// Pads and value.
-        attributes: Option<(Vec<i64>, f32)>,
-    },
-    /// Largest value of each window.
-    MaxPool(PoolAttributes),
-    /// Mean of each window.
-    AveragePool(PoolAttributes),
-    /// Mean over height and width.
-    GlobalAveragePool,
-    /// Mean over axes.
-    ReduceMean {
-        /// Attribute before opset 18.
-        axes: Option<Vec<i64>>,
-        /// Whether reduced axes stay with length 1.
-        keep_dims: bool,
-        /// Whether no axes means none rather than all.
-        noop_with_empty_axes: bool,
-    },
-    /// To a matrix.
-    Flatten {
-        /// First axis of the second dimension.
-        axis: i64,
-    },
-    /// To a shape given as input.
-    Reshape {
-        /// Whether 0 means 0 rather than "as it was".
-        allow_zero: bool,
-    },
-    /// Permutes axes.
-    Transpose {
-        /// Reversed if absent.
-        perm: Option<Vec<i64>>,
-    },
-    /// Drops axes of length 1.
-    Squeeze {
-        /// Attribute before opset 13.
-        axes: Option<Vec<i64>>,
-    },
-    /// Adds axes of length 1.
-    Unsqueeze {
-        /// Attribute before opset 13.
-        axes: Option<Vec<i64>>,
-    },
-    /// Scales images.
-    Resize(ResizeAttributes),
-    /// `exp(x) / sum exp(x)`, or its logarithm.
-    Softmax {
-        /// Axis, or the first of the flattened axes before opset 13.
-        axis: i64,
-        /// Whether all axes from `axis` on count as one (before opset 13).
-        flatten: bool,
-        /// Whether the logarithm is taken.
-        log: bool,
-    },
-    /// The input as it is: Identity, and Dropout at inference.
-    Identity,
-    /// A constant that is not a parameter (text, sparse).
-    OpaqueConstant,
-    /// A tensor of one value, of a computed shape.
-    ConstantOfShape {
-        /// Zero if absent.
-        value: Option<Arc<Value>>,
-    },
-    /// The input's shape.
-    Shape {
-        /// First axis.
-        start: i64,
-        /// Past the last axis.
-        end: Option<i64>,
-    },
-    /// Elements by index along an axis.
-    Gather {
-        /// May be negative.
-        axis: i64,
-    },
-    /// To another type.
-    Cast {
-        /// ONNX type code.
-        to: i64,
-    },
-    /// To the type of the second input.
-    CastLike,
-    /// Repeats along axes of length 1, to a shape given as input.
-    Expand,
-    /// Computed where its inputs are constants or shapes, and only there.
-    Constant(ConstantOp),
-    /// Anything else: passed through when writing, an error when computing.
-    Unknown(String),
-}
-
-impl Op {
-    /// The inputs that are weights where they are constants, likelier ones first.
-    pub fn weight_inputs(&self) -> &'static [usize] {
-        match self {
-            Op::Conv(_) | Op::ConvTranspose(_) | Op::OpaqueConv { .. } | Op::Gemm { .. } => &[1],
-            Op::MatMul => &[1, 0],
-            _ => &[],
-        }
-    }
-
-    /// The operation's name in ONNX, for tables and messages.
-    pub fn name(&self) -> &str {
-        match self {
-            Op::Conv(_) => "Conv",
-            Op::ConvTranspose(_) => "ConvTranspose",
-            Op::OpaqueConv { name, .. } => name,
-            Op::Gemm { .. } => "Gemm",
-            Op::MatMul => "MatMul",
-            Op::BatchNorm { .. } => "BatchNormalization",
-            Op::Unary(op) => op.name(),
-            Op::Clip { .. } => "Clip",
-            Op::Binary(op) => op.name(),
-            Op::Concat { .. } => "Concat",
-            Op::Slice { .. } => "Slice",
-            Op::Pad { .. } => "Pad",
-            Op::MaxPool(_) => "MaxPool",
-            Op::AveragePool(_) => "AveragePool",
-            Op::GlobalAveragePool => "GlobalAveragePool",
-            Op::ReduceMean { .. } => "ReduceMean",
-            Op::Flatten { .. } => "Flatten",
-            Op::Reshape { .. } => "Reshape",
-            Op::Transpose { .. } => "Transpose",
-            Op::Squeeze { .. } => "Squeeze",
-            Op::Unsqueeze { .. } => "Unsqueeze",
-            Op::Resize(_) => "Resize",
-            Op::Softmax { log: false, .. } => "Softmax",
-            Op::Softmax { log: true, .. } => "LogSoftmax",
-            Op::Identity => "Identity",
-            Op::OpaqueConstant => "Constant",
-            Op::ConstantOfShape { .. } => "ConstantOfShape",
-            Op::Shape { .. } => "Shape",
-            Op::Gather { .. } => "Gather",
-            Op::Cast { .. } => "Cast",
-            Op::CastLike => "CastLike",
-            Op::Expand => "Expand",
-            Op::Constant(op) => op.name(),
-            Op::Unknown(name) => name,
-        }
-    }
-}
-
-/// Counts an axis from the front; an error if it is outside a shape of `rank` axes.
-pub fn axis_index(axis: i64, rank: usize) -> Result<usize> {
-    let from_front = if axis < 0 { axis + rank as i64 } else { axis };
-    usize::try_from(from_front)
-        .ok()
-        .filter(|&index| index < rank)
-        .ok_or_else(|| Error::data(format!("axis {axis} of a tensor with {rank} axes")))
-}

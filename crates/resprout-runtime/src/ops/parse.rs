@@ -1,4 +1,4 @@
-//! From a node's type and attributes to an operation.
+//! Reads an operation from a node's type and attributes.
 
 use super::conv::groups;
 use super::{
@@ -8,8 +8,8 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 
 impl Op {
-    /// Reads a standard operation. One that is not known here, or not with these attributes, is an [`Op::Unknown`] that
-    /// says so; one whose attributes make no sense is an error.
+    /// Reads a standard operation. An unsupported one, or one with unsupported attributes, is an [`Op::Unknown`] whose name
+    /// says so. Invalid attributes are an error.
     pub fn parse(kind: &str, attributes: &Attributes) -> Result<Op> {
         let families = [windows, products, elementwise, moves, shapes];
         let known = || families.iter().find_map(|family| family(kind, attributes).transpose()).transpose();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_passed_through_by_a_name_that_says_so() {
+    fn an_unsupported_operation_has_a_name_that_says_so() {
         let cube: (&str, &[i64]) = ("kernel_shape", &[3, 3, 3]);
         for (kind, lists, name) in [
             ("Conv", vec![cube], "Conv of 3 spatial axes"),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_an_error() {
+    fn invalid_attributes_are_an_error() {
         for (kind, lists) in [
             ("Conv", vec![("strides", &[1, 0][..])]),
             ("Conv", vec![("pads", &[1, 1, 1][..])]),

@@ -1,4 +1,4 @@
-//! Windows over images: largest value or mean.
+//! Pooling: the largest value or the mean of windows.
 
 use super::attributes::{Attributes, Padding, as_images, window_pair, with_axes_of};
 use crate::error::{Error, Result};
@@ -10,17 +10,17 @@ use std::ops::Range;
 pub struct PoolAttributes {
     /// Window height and width.
     pub kernel: [usize; 2],
-    /// Step.
+    /// Step between windows.
     pub stride: [usize; 2],
     /// Distance between a window's rows and columns.
     pub dilation: [usize; 2],
-    /// Border.
+    /// Padding of the input.
     pub padding: Padding,
     /// Whether a last, partly empty window counts.
     pub ceil_mode: bool,
-    /// Whether the border counts in a mean.
+    /// Whether padding counts in a mean.
     pub count_include_pad: bool,
-    /// Spatial axes, one or two.
+    /// Number of spatial axes, one or two.
     axes: usize,
 }
 
@@ -50,7 +50,7 @@ pub struct Pool {
     output: [usize; 2],
 }
 
-/// A window that lies inside of the image but for a border of zeros, which cannot tell from none.
+/// A pooling whose padding, if any, can be zeros.
 pub(crate) struct PlainWindow {
     pub kernel: [usize; 2],
     pub stride: [usize; 2],
@@ -60,18 +60,18 @@ pub(crate) struct PlainWindow {
 }
 
 impl Pool {
-    /// The same as a window over an image with a border of zeros, if it is one: of values that are `not_negative`
-    /// a border of zeros does not change the largest.
+    /// The same pooling over an image padded with zeros, if there is one. Zeros do not change the largest value if all
+    /// values are `not_negative`.
     pub(crate) fn plain(&self, not_negative: bool) -> Option<PlainWindow> {
         let a = &self.attributes;
         let inside = |axis: usize| (self.output[axis] - 1) * a.stride[axis] + a.kernel[axis] <= self.input[axis];
-        let borderless = self.pads == [0; 4] && inside(0) && inside(1);
-        // A window that sees nothing but the border has no largest value.
+        let unpadded = self.pads == [0; 4] && inside(0) && inside(1);
+        // A window of nothing but padding has no largest value.
         let touches = |axis: usize| {
             self.pads[axis] < a.kernel[axis] && (self.output[axis] - 1) * a.stride[axis] < self.pads[axis] + self.input[axis]
         };
-        let max = self.max && (borderless || (not_negative && touches(0) && touches(1)));
-        let plain = a.dilation == [1, 1] && (max || (!self.max && borderless));
+        let max = self.max && (unpadded || (not_negative && touches(0) && touches(1)));
+        let plain = a.dilation == [1, 1] && (max || (!self.max && unpadded));
         plain.then_some(PlainWindow {
             kernel: a.kernel,
             stride: a.stride,
@@ -92,10 +92,11 @@ impl Pool {
         for axis in 0..2 {
             let padded = [h, w][axis] + pads[axis] + pads[axis + 2];
             let extent = (a.kernel[axis] - 1) * a.dilation[axis] + 1;
-            let room =
-                padded.checked_sub(extent).ok_or_else(|| Error::data(format!("a window of {extent} on {padded} pixels")))?;
-            output[axis] = if a.ceil_mode { room.div_ceil(a.stride[axis]) } else { room / a.stride[axis] } + 1;
-            // A window that starts in the far border would see no pixel at all.
+            let free = padded
+                .checked_sub(extent)
+                .ok_or_else(|| Error::data(format!("pooling window of {extent} does not fit the padded input of {padded}")))?;
+            output[axis] = if a.ceil_mode { free.div_ceil(a.stride[axis]) } else { free / a.stride[axis] } + 1;
+            // A window that starts in the padding behind the image has no pixel.
             if a.ceil_mode && (output[axis] - 1) * a.stride[axis] >= [h, w][axis] + pads[axis] {
                 output[axis] -= 1;
             }
@@ -117,7 +118,7 @@ impl Pool {
         }
     }
 
-    /// The kernel positions of output `at` along `axis` that fall inside the image.
+    /// The positions of window `at` along `axis` that lie inside the image.
     fn taps(&self, axis: usize, at: usize) -> Range<usize> {
         let (a, size, pad) = (&self.attributes, self.input[axis], self.pads[axis]);
         let inside = |k: &usize| (pad..pad + size).contains(&(at * a.stride[axis] + k * a.dilation[axis]));
@@ -134,7 +135,7 @@ impl Pool {
             let mut best = f32::NEG_INFINITY;
             for k in ky.clone() {
                 let start = row(k);
-                // A NaN must not vanish in a comparison.
+                // A comparison must not drop a NaN.
                 kx.clone().map(|k| plane[start + column(k)]).for_each(|v| best = if v > best || v.is_nan() { v } else { best });
             }
             return best;
@@ -147,7 +148,7 @@ impl Pool {
         if !self.attributes.count_include_pad {
             return seen.max(1);
         }
-        // Positions past the padded edge (ceil mode) do not count.
+        // Positions behind the padding (ceil mode) do not count.
         let counted = |axis: usize, at: usize| {
             let a = &self.attributes;
             let end = self.input[axis] + self.pads[axis] + self.pads[axis + 2];

@@ -64,8 +64,8 @@ impl Softmax {
         Ok(Softmax { len, step, log })
     }
 
-    /// Whether elements along an axis, so long and with so many elements for each index, do not depend on each other. Along an
-    /// axis of length 1 that is not seen from the numbers; it counts as depending, as it would if the axis were longer.
+    /// Whether elements along an axis do not depend on each other. `dim` is its length and `inside` the elements of each
+    /// index. A softmax over an axis of length 1 counts as a dependence, as it is one for any other length.
     pub(crate) fn keeps(&self, inside: usize, dim: usize) -> bool {
         let along = self.len == 1 && dim == 1 && self.step == inside;
         !along && (self.len * self.step <= inside || self.step >= inside * dim)

@@ -1,14 +1,14 @@
-//! Slice and Pad: every output index takes its value from one input index per axis.
+//! Slice and Pad: every output index reads one input index per axis.
 
 use super::axis_index;
 use super::binary::advance;
 use crate::error::{Error, Result};
 use crate::tensor::{Array, element_count, strides};
 
-/// What an output index outside the input reads.
+/// The source of an output index that reads the fill value.
 const FILL: usize = usize::MAX;
 
-/// For each axis, which input index each output index reads.
+/// For each axis, the input index that each output index reads.
 #[derive(Clone, Debug)]
 pub struct Remap {
     axes: Vec<Vec<usize>>,
@@ -32,7 +32,7 @@ impl Remap {
         Ok(Remap { axes: maps })
     }
 
-    /// `pads`: all begins, then all ends, for the given axes; negative ones cut off.
+    /// Pads the given axes. `pads` are all begins, then all ends; negative ones cut off.
     pub(super) fn pad(shape: &[usize], pads: &[i64], axes: Option<&[i64]>, mode: PadMode) -> Result<Remap> {
         let all: Vec<i64> = (0..shape.len() as i64).collect();
         let axes = axes.unwrap_or(&all);
@@ -54,7 +54,7 @@ impl Remap {
         self.axes.iter().map(axis).collect()
     }
 
-    /// Start, end and step along each axis, where all of them are slices that go forward.
+    /// Start, end and step along each axis, if all axes are sliced forward.
     pub fn ranges(&self) -> Option<Vec<(usize, usize, usize)>> {
         let range = |map: &Vec<usize>| {
             if map.contains(&FILL) {
@@ -68,13 +68,13 @@ impl Remap {
         self.axes.iter().map(range).collect()
     }
 
-    /// Whether an axis of so many elements stays as it is.
+    /// Whether an axis of length `dim` stays as it is.
     pub(crate) fn keeps(&self, axis: usize, dim: usize) -> bool {
         self.axes[axis].iter().copied().eq(0..dim)
     }
 
-    /// How much is added in front and behind along each axis of an input of `shape`, whatever fills it, where nothing is cut
-    /// off and no axis of one element grows.
+    /// The padding in front and behind along each axis of an input of `shape`, whatever fills it. `None` if something is cut
+    /// off or an axis of one element grows.
     pub fn widths(&self, shape: &[usize]) -> Option<Vec<(usize, usize)>> {
         let width = |(map, &dim): (&Vec<usize>, &usize)| {
             let mut starts = 0..(map.len() + 1).checked_sub(dim)?;
@@ -86,17 +86,17 @@ impl Remap {
         self.axes.iter().zip(shape).map(width).collect()
     }
 
-    /// How many fill values are added in front and behind along each axis of an input of `shape`, where that is all.
-    /// A border that repeats pixels is none of these.
-    pub fn borders(&self, shape: &[usize]) -> Option<Vec<(usize, usize)>> {
-        let border = |(map, &dim): (&Vec<usize>, &usize)| {
+    /// The fill values in front and behind along each axis of an input of `shape`. `None` if the remap does anything else,
+    /// such as padding that repeats pixels.
+    pub fn fill_pads(&self, shape: &[usize]) -> Option<Vec<(usize, usize)>> {
+        let pads = |(map, &dim): (&Vec<usize>, &usize)| {
             let before = map.iter().position(|&at| at != FILL).unwrap_or(map.len().saturating_sub(dim));
             let behind = map.len().checked_sub(before + dim)?;
             let filled = |part: &[usize]| part.iter().all(|&at| at == FILL);
             let whole = map[before..before + dim].iter().copied().eq(0..dim);
             (whole && filled(&map[..before]) && filled(&map[before + dim..])).then_some((before, behind))
         };
-        self.axes.iter().zip(shape).map(border).collect()
+        self.axes.iter().zip(shape).map(pads).collect()
     }
 
     pub(super) fn run<T: Copy>(&self, input: &Array<T>, fill: T, out: &mut Array<T>) {
@@ -137,7 +137,7 @@ fn slice_axis(dim: i64, start: i64, end: i64, step: i64) -> Result<Vec<usize>> {
             Ok((start..end).step_by(step as usize).map(|i| i as usize).collect())
         }
         _ => {
-            // Going back, ONNX begins at the first element where numpy would begin before it.
+            // Backwards, ONNX begins at the first element where NumPy would begin before it.
             let (start, end) = (from_front(start).clamp(0.min(dim - 1), dim - 1), from_front(end).clamp(-1, dim - 1));
             let step = step.unsigned_abs() as usize;
             Ok((end + 1..=start).rev().step_by(step).map(|i| i as usize).collect())
@@ -145,16 +145,16 @@ fn slice_axis(dim: i64, start: i64, end: i64, step: i64) -> Result<Vec<usize>> {
     }
 }
 
-/// How a border is filled.
+/// What fills the padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PadMode {
-    /// With one value.
+    /// One value.
     Constant,
-    /// With the outermost pixel.
+    /// The outermost pixel.
     Edge,
-    /// Mirrored without repeating the outermost pixel.
+    /// Mirrored pixels, without repeating the outermost one.
     Reflect,
-    /// With the pixels of the other side.
+    /// The pixels of the other side.
     Wrap,
 }
 
@@ -172,7 +172,7 @@ impl PadMode {
     fn axis(self, dim: i64, before: i64, after: i64) -> Result<Vec<usize>> {
         let len = dim.checked_add(before).and_then(|len| len.checked_add(after)).filter(|len| (0..1 << 32).contains(len));
         let len = len.ok_or_else(|| Error::data(format!("pads {before} and {after} on {dim} elements")))?;
-        // What negative pads cut off is gone before the rest is filled.
+        // Negative pads cut off before the rest is filled.
         let (first, end) = ((-before).max(0), dim - (-after).max(0));
         let source = |at: i64| match self {
             _ if (first..end).contains(&at) => Some(at),
@@ -227,15 +227,15 @@ mod tests {
     }
 
     #[test]
-    fn only_fill_is_a_border() {
-        let borders = |mode, pads: &[i64], dim: usize| Remap::pad(&[dim], pads, None, mode).unwrap().borders(&[dim]);
-        assert_eq!(borders(PadMode::Constant, &[1, 2], 3), Some(vec![(1, 2)]));
-        assert_eq!(borders(PadMode::Constant, &[0, 0], 3), Some(vec![(0, 0)]));
-        assert_eq!(borders(PadMode::Constant, &[-1, 2], 3), None);
+    fn fill_pads_are_fill_values_only() {
+        let fill_pads = |mode, pads: &[i64], dim: usize| Remap::pad(&[dim], pads, None, mode).unwrap().fill_pads(&[dim]);
+        assert_eq!(fill_pads(PadMode::Constant, &[1, 2], 3), Some(vec![(1, 2)]));
+        assert_eq!(fill_pads(PadMode::Constant, &[0, 0], 3), Some(vec![(0, 0)]));
+        assert_eq!(fill_pads(PadMode::Constant, &[-1, 2], 3), None);
         for mode in [PadMode::Edge, PadMode::Reflect, PadMode::Wrap] {
-            assert_eq!(borders(mode, &[1, 2], 3), None, "{mode:?}");
-            assert_eq!(borders(mode, &[0, 0], 3), Some(vec![(0, 0)]), "{mode:?}");
+            assert_eq!(fill_pads(mode, &[1, 2], 3), None, "{mode:?}");
+            assert_eq!(fill_pads(mode, &[0, 0], 3), Some(vec![(0, 0)]), "{mode:?}");
         }
-        assert_eq!(borders(PadMode::Edge, &[1, 1], 1), None);
+        assert_eq!(fill_pads(PadMode::Edge, &[1, 1], 1), None);
     }
 }

@@ -1,7 +1,7 @@
-//! Resize: every output pixel is one input pixel or lies between two, per axis.
+//! Resize: along each axis, an output pixel is one input pixel or lies between two.
 //!
-//! Sizes and coordinates are computed in 32-bit arithmetic, step by step as ONNX Runtime does: a scale of 7/6 makes 7 rows
-//! of 6, and a tie is within a millionth of one half. In 64 bits about a third of all fractional scales would differ.
+//! Sizes and coordinates are computed in 32-bit arithmetic, step by step as ONNX Runtime does. A scale of 7/6 makes 7 rows
+//! of 6, and a tie is within a millionth of one half. 64-bit arithmetic would differ for a third of all fractional scales.
 
 use super::attributes::Attributes;
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ pub struct ResizeAttributes {
     linear: bool,
     coordinates: Coordinates,
     rounding: Rounding,
-    /// Opset 10 has the scales as second input, later ones as third.
+    /// The scales are the second input in opset 10, and the third one since.
     scales_input: usize,
 }
 
@@ -31,11 +31,11 @@ enum Rounding {
     PreferCeil,
     Floor,
     Ceil,
-    /// Opset 10: up where the image gets smaller.
+    /// Opset 10: up if the image gets smaller.
     BySize,
 }
 
-/// So far from one half a fraction still is one.
+/// A fraction this close to one half is a tie.
 const TIE: f32 = 1e-6;
 
 impl Rounding {
@@ -94,7 +94,7 @@ impl ResizeAttributes {
         self.scales_input
     }
 
-    /// From scales, or from sizes where there are no scales.
+    /// Resolves scales, or sizes if there are no scales.
     pub(super) fn resolve(&self, shape: &[usize], scales: &[f32], sizes: &[i64]) -> Result<Resize> {
         let wrong = || Error::data(format!("Resize of shape {shape:?} with scales {scales:?} and sizes {sizes:?}"));
         let targets: Vec<(usize, f32)> = if scales.len() == shape.len() {
@@ -151,12 +151,12 @@ impl Resize {
         self.axes.iter().map(Vec::len).collect()
     }
 
-    /// Whether an axis of so many elements stays as it is.
+    /// Whether an axis of length `dim` stays as it is.
     pub(crate) fn keeps(&self, axis: usize, dim: usize) -> bool {
         self.axes[axis].iter().map(|tap| (tap.0, tap.2)).eq((0..dim).map(|at| (at, 0.0)))
     }
 
-    /// One axis after the other.
+    /// Resizes one axis after another.
     pub(super) fn run(&self, input: &Tensor, out: &mut Tensor) {
         let mut current = input.clone();
         for (axis, taps) in self.axes.iter().enumerate() {
@@ -205,7 +205,7 @@ mod tests {
         let ceil = ("nearest_mode", "round_prefer_ceil");
         assert_eq!(read(&[asymmetric, ceil], 13, 4.0 / 7.0), [0, 2, 4, 5, 7, 9, 11]);
         assert_eq!(read(&[asymmetric, ceil], 10, 12.0 / 10.0), [0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 8, 9]);
-        // The size stays, and so do the pixels.
+        // The same size keeps the pixels.
         assert_eq!(read(&[asymmetric], 3, 1.125), [0, 1, 2]);
     }
 }

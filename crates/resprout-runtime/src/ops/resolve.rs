@@ -1,38 +1,18 @@
-//! From an operation and what is known about its inputs to something that can be computed.
+//! Resolves an operation for the facts of its inputs: the output's shape and how it is computed.
 
-use super::binary::{broadcast_shape, expand};
+use super::binary::broadcast_shape;
+use super::compute::Compute;
 use super::conv::{Conv, ConvTranspose, Weight};
+use super::fact::{Fact, axes_of, bias_of, constant, constant_f32, operand, optional_f32, optional_i64, required_i64};
 use super::pool::Pool;
 use super::reduce::Softmax;
 use super::remap::Remap;
-use super::resize::Resize;
-use super::{BinaryOp, Op, UnaryOp, axis_index, layout, matrix, reduce};
+use super::{Op, UnaryOp, axis_index, layout, matrix, reduce};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, Value, element_count};
-use resprout_kernels::{Activation, Isa, PackedLinear};
+use resprout_kernels::{Activation, PackedLinear};
 use std::borrow::Cow;
 use std::sync::Arc;
-
-/// What is known about a value before anything is computed.
-#[derive(Clone, Debug)]
-pub struct Fact {
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Its elements, if they do not depend on the input's.
-    pub value: Option<Arc<Value>>,
-}
-
-impl Fact {
-    /// A value that depends on the input.
-    pub fn of_shape(shape: Vec<usize>) -> Fact {
-        Fact { shape, value: None }
-    }
-
-    /// A constant.
-    pub fn constant(value: Arc<Value>) -> Fact {
-        Fact { shape: value.shape().to_vec(), value: Some(value) }
-    }
-}
 
 /// An operation for inputs of known shape.
 pub struct Resolved {
@@ -44,154 +24,7 @@ pub struct Resolved {
     pub macs: u64,
 }
 
-/// How an output is computed; everything that can be prepared is.
-pub enum Compute {
-    /// See [`Conv`]. Reads only its first input: the weights are packed inside.
-    Conv(Conv),
-    /// See [`ConvTranspose`]. Reads only its first input.
-    ConvTranspose(Box<ConvTranspose>),
-    /// A product with packed weights. Reads only its first input.
-    Linear {
-        /// The weights.
-        packed: PackedLinear,
-        /// Inputs per row where the left matrix must be transposed first.
-        trans_a: Option<usize>,
-    },
-    /// A product of two computed matrices.
-    MatMul,
-    /// `scale[c] * x + shift[c]`. Reads only its first input.
-    Affine {
-        /// Factors, `[C]`.
-        scale: Vec<f32>,
-        /// Summands, `[C]`.
-        shift: Vec<f32>,
-        /// Applied last.
-        activation: Activation,
-    },
-    /// Element by element. Reads only its first input.
-    Unary(UnaryOp),
-    /// Two operands or more.
-    Binary {
-        /// What is done.
-        op: BinaryOp,
-        /// Applied last.
-        activation: Activation,
-    },
-    /// Joined along an axis.
-    Concat(usize),
-    /// Slice or Pad, and the border's value. Reads only its first input.
-    Remap(Remap, f32),
-    /// Reads only its first input.
-    Resize(Resize),
-    /// Reads only its first input.
-    Pool(Pool),
-    /// Mean over axes. Reads only its first input.
-    Mean(Vec<usize>),
-    /// Reads only its first input.
-    Softmax(Softmax),
-    /// The same elements in another shape. Reads only its first input.
-    Reshape,
-    /// Reads only its first input.
-    Transpose(Vec<usize>),
-    /// Axis and indices. Reads only its first input.
-    Gather(usize, Vec<usize>),
-    /// Repeated along axes. Reads only its first input.
-    Expand,
-}
-
-impl Compute {
-    /// How many of the layer's inputs are read when it runs.
-    pub fn operand_count(&self, inputs: usize) -> usize {
-        match self {
-            Compute::MatMul | Compute::Binary { .. } | Compute::Concat(_) => inputs,
-            _ => 1,
-        }
-    }
-
-    /// Whether [`run_in_place`](Self::run_in_place) can work on the first operand.
-    pub fn in_place(&self, first: &[usize], out: &[usize]) -> bool {
-        match self {
-            Compute::Affine { .. } | Compute::Unary(_) | Compute::Softmax(_) | Compute::Reshape => true,
-            Compute::Binary { .. } => first == out,
-            _ => false,
-        }
-    }
-
-    /// Computes into `out`, which has the right shape and any contents.
-    pub fn run(&self, inputs: &[&Tensor], out: &mut Tensor, isa: Isa, spread: bool) {
-        let input = inputs[0];
-        match self {
-            Compute::Conv(conv) => conv.run(input, out, isa, spread),
-            Compute::ConvTranspose(conv) => conv.run(input, out, isa),
-            Compute::Linear { packed, trans_a: None } => packed.run(isa, &input.data, &mut out.data),
-            Compute::Linear { packed, trans_a: Some(k) } => {
-                let rows = matrix::transposed(&input.data, *k, input.len() / k);
-                packed.run(isa, &rows, &mut out.data);
-            }
-            Compute::MatMul => matrix::matmul(input, inputs[1], out, isa),
-            Compute::Binary { op, activation } => {
-                match inputs {
-                    [a, b, rest @ ..] => {
-                        op.run_f32(a, b, out);
-                        for other in rest {
-                            let left = out.clone();
-                            op.run_f32(&left, other, out);
-                        }
-                    }
-                    _ => out.data.copy_from_slice(&input.data),
-                }
-                activation.apply_to(&mut out.data);
-            }
-            Compute::Concat(axis) => layout::concat(inputs, *axis, out),
-            Compute::Remap(remap, fill) => remap.run(input, *fill, out),
-            Compute::Resize(resize) => resize.run(input, out),
-            Compute::Pool(pool) => pool.run(input, out),
-            Compute::Mean(axes) => reduce::mean(input, axes, out),
-            Compute::Transpose(perm) => layout::transpose(input, perm, out),
-            Compute::Gather(axis, indices) => layout::gather(input, *axis, indices, out),
-            Compute::Expand => expand(input, out),
-            Compute::Affine { .. } | Compute::Unary(_) | Compute::Softmax(_) | Compute::Reshape => {
-                out.data.copy_from_slice(&input.data);
-                self.run_in_place(out, &[]);
-            }
-        }
-    }
-
-    /// Computes on the first operand itself; `others` are the rest. The caller sets the new shape.
-    pub fn run_in_place(&self, tensor: &mut Tensor, others: &[&Tensor]) {
-        match self {
-            Compute::Affine { scale, shift, activation } => affine(tensor, scale, shift, *activation),
-            Compute::Unary(op) => op.apply(tensor),
-            Compute::Softmax(softmax) => softmax.run(tensor),
-            Compute::Binary { op, activation } => {
-                for other in others {
-                    if other.shape == tensor.shape {
-                        op.run_in_place(&mut tensor.data, &other.data);
-                    } else {
-                        let left = tensor.clone();
-                        op.run_f32(&left, other, tensor);
-                    }
-                }
-                activation.apply_to(&mut tensor.data);
-            }
-            _ => {}
-        }
-    }
-}
-
-/// `[N, C, ...]`, in place.
-fn affine(tensor: &mut Tensor, scale: &[f32], shift: &[f32], activation: Activation) {
-    let plane: usize = tensor.shape[2..].iter().product();
-    for (i, values) in tensor.data.chunks_exact_mut(plane.max(1)).enumerate() {
-        let (scale, shift) = (scale[i % scale.len()], shift[i % shift.len()]);
-        match activation {
-            Activation::None => values.iter_mut().for_each(|v| *v = *v * scale + shift),
-            clamp => values.iter_mut().for_each(|v| *v = clamp.apply(*v * scale + shift)),
-        }
-    }
-}
-
-/// What a later layer asks this one to do as well: see [`crate::forward`].
+/// The layers behind this one that its step computes too.
 #[derive(Clone, Debug)]
 pub struct Fused {
     /// Per output channel: factor and summand, in f64.
@@ -204,7 +37,7 @@ impl Fused {
     /// Nothing.
     pub const NONE: Fused = Fused { affine: None, activation: Activation::None };
 
-    /// The weights (rows of `per_channel` elements) and bias with the affine step multiplied in.
+    /// The weights and bias with the affine step multiplied in.
     fn fold(&self, constant: Arc<Value>, weight: &Tensor, bias: &[f32]) -> (Weight, Vec<f32>) {
         let Some((scale, shift)) = &self.affine else { return (Weight::AsRead(constant), bias.to_vec()) };
         let per_channel = (weight.len() / scale.len()).max(1);
@@ -215,7 +48,7 @@ impl Fused {
     }
 }
 
-/// Applies the operation to what is known about its inputs.
+/// Resolves an operation for the facts of its inputs.
 pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolved> {
     let activation = fused.activation;
     let first = operand(inputs, 0)?;
@@ -259,7 +92,7 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
             let shapes = inputs.iter().flatten().map(|fact| &fact.shape[..]);
             let out = shapes.skip(1).try_fold(shape.clone(), |out, other| broadcast_shape(&out, other))?;
             element_count(&out)?;
-            // A chain of more than two operands is only written as Sum, whose shapes grow step by step.
+            // Only Sum has more than two operands. The forward adds them one by one into the final shape.
             if inputs.len() > 2 && inputs.iter().flatten().take(2).all(|fact| fact.shape != out) {
                 return Err(Error::unsupported("Sum of more than two operands of different shapes"));
             }
@@ -323,12 +156,12 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
             Err(Error::unsupported(format!("a Cast to {name}: numbers are computed as 32-bit floats")))
         }
         Op::Expand => plain(expand_shape(inputs)?, Compute::Expand),
-        // What is computed are 32-bit floats.
+        // Every computed value holds 32-bit floats.
         Op::CastLike if operand(inputs, 1)?.value.as_ref().is_none_or(|like| like.as_f32().is_some()) => {
             plain(shape.clone(), Compute::Reshape)
         }
         Op::Cast { .. } | Op::CastLike | Op::Shape { .. } | Op::ConstantOfShape { .. } => {
-            Err(Error::unsupported("whole numbers that depend on the image's content"))
+            Err(Error::unsupported("integers that depend on the image's content"))
         }
         Op::Constant(op) => {
             Err(Error::unsupported(format!("{} is computed of constants and shapes only, not of the image's content", op.name())))
@@ -339,7 +172,7 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
     }
 }
 
-/// The output's shape alone: no weight is laid out for it.
+/// The output's shape alone. Packs no weights.
 pub fn output_shape(op: &Op, inputs: &[Option<Fact>]) -> Result<Vec<usize>> {
     match op {
         Op::Gemm { trans_a, trans_b, .. } => {
@@ -351,6 +184,7 @@ pub fn output_shape(op: &Op, inputs: &[Option<Fact>]) -> Result<Vec<usize>> {
     }
 }
 
+/// The shape of the same elements under other axes.
 pub(super) fn renamed_shape(op: &Op, inputs: &[Option<Fact>]) -> Result<Vec<usize>> {
     let shape = &operand(inputs, 0)?.shape;
     match op {
@@ -395,6 +229,7 @@ fn pad(op: &Op, inputs: &[Option<Fact>]) -> Result<(Remap, f32)> {
     Ok((Remap::pad(shape, &pads, axes.as_deref(), *mode)?, value))
 }
 
+/// Axis, indices and output shape of a Gather.
 pub(super) fn gather(axis: i64, inputs: &[Option<Fact>]) -> Result<(usize, Vec<usize>, Vec<usize>)> {
     let shape = &operand(inputs, 0)?.shape;
     let axis = axis_index(axis, shape.len())?;
@@ -405,7 +240,7 @@ pub(super) fn gather(axis: i64, inputs: &[Option<Fact>]) -> Result<(usize, Vec<u
     Ok((axis, picked, layout::gather_shape(shape, axis, &indices.shape)))
 }
 
-/// `[C]` factors and summands of a BatchNormalization: inputs scale, bias, mean, variance.
+/// `[C]` factors and summands of a BatchNormalization with the inputs scale, bias, mean and variance.
 pub fn batch_norm_affine(inputs: &[Option<Fact>], epsilon: f32, channels: usize) -> Result<(Vec<f64>, Vec<f64>)> {
     let part = |index: usize, name: &str| {
         let tensor = constant_f32(inputs, index, name)?;
@@ -420,7 +255,7 @@ pub fn batch_norm_affine(inputs: &[Option<Fact>], epsilon: f32, channels: usize)
     Ok((scale, shift))
 }
 
-/// Rows, inputs and outputs.
+/// Rows, inputs and outputs of a Gemm.
 fn gemm_sizes(a: &[usize], b: &[usize], trans_a: bool, trans_b: bool) -> Result<[usize; 3]> {
     let (&[a0, a1], &[b0, b1]) = (a, b) else {
         return Err(Error::data(format!("Gemm of shapes {a:?} and {b:?}, matrices are needed")));
@@ -465,54 +300,4 @@ fn matmul(inputs: &[Option<Fact>]) -> Result<Resolved> {
         _ => Compute::MatMul,
     };
     Ok(Resolved { shape, compute, macs })
-}
-
-pub(super) fn operand(inputs: &[Option<Fact>], index: usize) -> Result<&Fact> {
-    inputs.get(index).and_then(Option::as_ref).ok_or_else(|| Error::data(format!("input {index} is missing")))
-}
-
-fn constant_f32<'a>(inputs: &'a [Option<Fact>], index: usize, what: &str) -> Result<&'a Tensor> {
-    let value = operand(inputs, index)?.value.as_ref();
-    value
-        .and_then(|v| v.as_f32())
-        .ok_or_else(|| Error::unsupported(format!("a {what} that is computed, not a constant of 32-bit floats")))
-}
-
-/// The same, to be kept.
-fn constant(inputs: &[Option<Fact>], index: usize) -> Result<Arc<Value>> {
-    operand(inputs, index)?.value.clone().ok_or_else(|| Error::unsupported("a weight that is computed"))
-}
-
-fn optional_f32(inputs: &[Option<Fact>], index: usize) -> Result<Option<&Tensor>> {
-    match inputs.get(index).and_then(Option::as_ref) {
-        None => Ok(None),
-        Some(_) => constant_f32(inputs, index, "operand").map(Some),
-    }
-}
-
-fn bias_of(inputs: &[Option<Fact>], index: usize, channels: usize) -> Result<&[f32]> {
-    let bias = optional_f32(inputs, index)?.map_or(&[][..], |t| &t.data);
-    if !bias.is_empty() && bias.len() != channels {
-        return Err(Error::data(format!("a bias of {} elements for {channels} channels", bias.len())));
-    }
-    Ok(bias)
-}
-
-fn optional_i64(inputs: &[Option<Fact>], index: usize) -> Result<Option<Vec<i64>>> {
-    let Some(fact) = inputs.get(index).and_then(Option::as_ref) else { return Ok(None) };
-    let value = fact.value.as_ref().and_then(|v| v.as_i64());
-    value
-        .map(|v| Some(v.data.clone()))
-        .ok_or_else(|| Error::unsupported(format!("input {index} is computed from the image's content")))
-}
-
-fn required_i64(inputs: &[Option<Fact>], index: usize, what: &str) -> Result<Vec<i64>> {
-    optional_i64(inputs, index)?.ok_or_else(|| Error::data(format!("{what} is missing")))
-}
-
-fn axes_of(attribute: Option<&[i64]>, inputs: &[Option<Fact>], index: usize) -> Result<Option<Vec<i64>>> {
-    match attribute {
-        Some(axes) => Ok(Some(axes.to_vec())),
-        None => optional_i64(inputs, index),
-    }
 }

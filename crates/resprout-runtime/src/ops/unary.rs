@@ -35,7 +35,7 @@ pub enum UnaryOp {
     Neg,
     /// The square root.
     Sqrt,
-    /// The largest whole number that is not above.
+    /// The largest integer that is not above.
     Floor,
 }
 
@@ -55,7 +55,7 @@ impl UnaryOp {
         }
     }
 
-    /// The same as an activation that a kernel can apply while it stores, if it is one.
+    /// The activation that a kernel can apply while it stores, if it is one.
     pub fn as_activation(self) -> Option<Activation> {
         match self {
             UnaryOp::Relu => Some(Activation::Clamp { low: 0.0, high: f32::INFINITY }),

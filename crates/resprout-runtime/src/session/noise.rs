@@ -1,39 +1,40 @@
-//! Whether the machine is quiet enough for times to be compared.
+//! Checks that the machine is quiet enough to compare times.
 
-use super::{Session, dummy_input};
+use super::run::Session;
+use super::stage::dummy_input;
 use crate::error::Result;
 use crate::linalg::median;
 use std::time::{Duration, Instant};
 
-/// Times that are taken at the least.
+/// The fewest times that are taken.
 const TIMES: usize = 15;
 
-/// For so long they are taken at the least: a scheduler that serves several programs goes round more often.
+/// The least time to take them for: a scheduler serves every program several times in it.
 const TIME: Duration = Duration::from_millis(100);
 
-/// Batches are timed together that take less: about as long as a program runs until it is another's turn.
+/// Shorter batches are timed together. About this long a program runs before the scheduler serves another one.
 const SLICE: Duration = Duration::from_millis(1);
 
-/// Steps of a computation that takes about as long. A batch that takes much longer always waits for about as many turns.
+/// Steps of a computation that takes about as long. A batch that takes much longer always waits for about as many slices.
 const STEPS: u64 = 400_000;
 
-/// Times the lower decile that the upper one may be. On a quiet machine it is 1.1 or less.
+/// The largest ratio of upper to lower decile. On a quiet machine it is 1.1 or less.
 const SPREAD: f64 = 1.5;
 
-/// Times the median may change from one look to the next, up or down.
+/// The largest ratio of two medians of the same machine, up or down.
 const DRIFT: f64 = 1.25;
 
-/// The times of one batch, and of one computation, again and again.
+/// Repeated times of one batch and of one computation.
 pub(super) struct Noise {
     batches: Times,
     steps: Times,
 }
 
-/// In ascending order.
+/// Seconds in ascending order.
 struct Times(Vec<f64>);
 
 impl Times {
-    /// Of what returns the seconds of one.
+    /// Repeats `work`, which returns the seconds of one run.
     fn of(mut work: impl FnMut() -> Result<f64>) -> Result<Times> {
         let (start, mut times) = (Instant::now(), Vec::new());
         while times.len() < TIMES || start.elapsed() < TIME {
@@ -43,7 +44,7 @@ impl Times {
         Ok(Times(times))
     }
 
-    /// Lower and upper decile, in words, if they are far apart.
+    /// Lower and upper decile as text, if they are far apart.
     fn spread(&self) -> Option<String> {
         let last = self.0.len() - 1;
         let (low, high) = (self.0[last / 10], self.0[last - last / 10]);
@@ -55,7 +56,7 @@ impl Noise {
     /// Times the session on a batch.
     pub fn of(session: &mut Session) -> Result<Noise> {
         let images = dummy_input(session.batch, &session.image.clone());
-        // The first finds caches cold and threads asleep.
+        // The first run finds caches cold and threads asleep.
         session.run(&images)?;
         let batch = || {
             let (start, mut count) = (Instant::now(), 0);
@@ -69,13 +70,13 @@ impl Noise {
         Ok(Noise { batches, steps })
     }
 
-    /// What makes these times useless, if something does.
+    /// Why these times are useless, if they are.
     pub fn complaint(&self) -> Option<String> {
         let batches = self.batches.spread().map(|spread| format!("the same batch takes {spread}"));
         batches.or_else(|| self.steps.spread().map(|spread| format!("the same computation takes {spread}")))
     }
 
-    /// The same for what was measured between two looks, of which this is the earlier one.
+    /// The same for what was measured between this moment and a later one.
     pub fn complaint_until(&self, later: &Noise) -> Option<String> {
         let [before, after] = [self, later].map(|noise| median(&noise.batches.0));
         let drifts = after > DRIFT * before || before > DRIFT * after;
@@ -97,9 +98,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_varies_or_drifts_is_noise() {
+    fn times_that_vary_or_drift_are_noise() {
         let steady = |scale: f64| Times((0..20).map(|i| scale * (1.0 + 0.01 * f64::from(i))).collect());
-        // Some of twenty times are late.
+        // `count` of twenty times are late.
         let late = |count: usize| Times((0..20).map(|i| if i < 20 - count { 1e-3 } else { 8e-3 }).collect());
         let noise = |batches: Times, steps: Times| Noise { batches, steps };
         let quiet = |scale: f64| noise(steady(scale), steady(1.0));
@@ -107,7 +108,7 @@ mod tests {
         assert!(quiet(1.0).complaint_until(&quiet(1.1)).is_none());
         assert!(quiet(1.0).complaint_until(&quiet(1.4)).unwrap().contains("afterwards"));
         assert!(quiet(1.4).complaint_until(&quiet(1.0)).is_some());
-        // One that is late happens everywhere; a fifth of all do not.
+        // One late time is normal, a fifth of all is not.
         assert!(noise(late(1), late(1)).complaint().is_none());
         assert_eq!(noise(late(4), late(0)).complaint().unwrap(), "the same batch takes 1.000 to 8.000 ms");
         assert!(noise(steady(1.0), late(4)).complaint().unwrap().contains("computation"));

@@ -1,24 +1,34 @@
-//! Plans that were measured once, kept in a file.
+//! Tuned plans, and the file that keeps them.
 
-use super::{Chosen, SessionOptions};
+use super::options::SessionOptions;
+use super::stage::StageStart;
 use crate::error::{Error, Result};
 use crate::formats::atomic;
 use resprout_kernels::engine::Blocking;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// A plan and what it was measured for.
+/// The plan that a session has chosen. With it, a session of the same network on the same CPU starts at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Chosen {
+    /// The parts of the network.
+    pub stages: Vec<StageStart>,
+    /// The blocking of every convolution, in order.
+    pub blockings: Vec<StoredBlocking>,
+}
+
+/// A plan and what it was tuned for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoredPlan {
-    /// Of the model's file.
+    /// Hash of the model's file.
     pub model_sha256: String,
-    /// As [`cpu_name`] tells.
+    /// As [`cpu_name`] returns it.
     pub cpu: String,
     /// The name of the instruction set.
     pub isa: String,
     /// `[C, H, W]`
     pub image: Vec<usize>,
-    /// As [`SessionOptions::started_threads`].
+    /// As [`SessionOptions::started_threads`] returns it.
     pub threads: usize,
     /// As [`SessionOptions::batch`].
     pub batch: usize,
@@ -26,7 +36,7 @@ pub struct StoredPlan {
     pub chosen: Chosen,
 }
 
-/// A convolution's [`Blocking`] as it is kept in a file.
+/// A convolution's [`Blocking`] as a file keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredBlocking {
     /// As [`Blocking::rows`].
@@ -57,12 +67,12 @@ impl From<StoredBlocking> for Blocking {
 pub struct PlanFile {
     path: PathBuf,
     plans: Vec<StoredPlan>,
-    /// Why what was there is not used.
+    /// Why the file or its plan is not used.
     pub note: Option<String>,
 }
 
 impl PlanFile {
-    /// Reads the file. One that is missing is empty; one that cannot be read is empty too, with a note.
+    /// Reads the file. Without one there are no plans. If it cannot be read, there are none either, and a note.
     pub fn open(path: &Path) -> PlanFile {
         let (plans, note) = match std::fs::read(path) {
             Ok(bytes) => match serde_json::from_slice(&bytes) {
@@ -75,7 +85,7 @@ impl PlanFile {
         PlanFile { path: path.to_path_buf(), plans, note }
     }
 
-    /// The plan for this model on this CPU, if there is one; a note where there is one for another CPU.
+    /// The plan for this model on this CPU, if there is one. Leaves a note if there is one for another CPU only.
     pub fn find(&mut self, wanted: &StoredPlan) -> Option<&Chosen> {
         let found = self.plans.iter().find(|plan| plan.cpu == wanted.cpu && plan.is_for(wanted));
         if found.is_none()
@@ -96,14 +106,14 @@ impl PlanFile {
 }
 
 impl StoredPlan {
-    /// Whether both are for the same model and use, on whatever CPU.
+    /// Whether both are for the same model and use, on any CPU.
     fn is_for(&self, other: &StoredPlan) -> bool {
         let key =
             |plan: &'_ StoredPlan| (plan.model_sha256.clone(), plan.isa.clone(), plan.image.clone(), plan.threads, plan.batch);
         key(self) == key(other)
     }
 
-    /// What a plan for this session would be kept under.
+    /// An empty plan with the key of this session.
     pub fn key(model_sha256: String, image: &[usize], options: &SessionOptions) -> StoredPlan {
         StoredPlan {
             model_sha256,
@@ -117,7 +127,7 @@ impl StoredPlan {
     }
 }
 
-/// The CPU as far as the system tells: its name, and where one name stands for many generations, which one.
+/// The CPU's name, with family and model where the system has them: one name can stand for several generations.
 pub fn cpu_name() -> String {
     describe(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
 }

@@ -1,5 +1,5 @@
-//! A model from scratch: nodes and initializers are collected and then read as if from a file, so a
-//! built model differs in nothing from one that was read.
+//! Builds a model from nodes and initializers. They are read as if from a file, so that a built model is like one that was
+//! read.
 
 use super::proto::{
     AttributeProto, Dimension, GraphProto, ModelProto, NodeProto, OperatorSetId, TensorProto, TensorShape, TensorType, TypeProto,
@@ -13,16 +13,16 @@ use prost::bytes::Bytes;
 
 /// Opset of built models.
 const OPSET: i64 = 13;
-/// The file format's version that opset came with.
+/// The format version that introduced the opset.
 const IR_VERSION: i64 = 7;
 
 /// An attribute of a node.
 pub enum Attribute {
     /// One integer.
     Int(i64),
-    /// Several.
+    /// Several integers.
     Ints(Vec<i64>),
-    /// One number.
+    /// One float.
     Float(f32),
 }
 
@@ -33,7 +33,7 @@ pub struct GraphBuilder {
 }
 
 impl GraphBuilder {
-    /// Adds a node with one output, which has the node's name, and returns it.
+    /// Adds a node with one output of the same name. Returns the name.
     pub fn node(&mut self, op: &str, name: &str, inputs: &[&str], attributes: &[(&str, Attribute)]) -> String {
         self.graph.node.push(NodeProto {
             input: inputs.iter().map(|input| input.to_string()).collect(),
@@ -46,7 +46,7 @@ impl GraphBuilder {
         name.to_string()
     }
 
-    /// Adds a tensor of numbers under a name.
+    /// Adds a tensor of floats under a name.
     pub fn tensor(&mut self, name: &str, tensor: &Tensor) {
         self.initializer(name, &tensor.shape, data_type::FLOAT, tensor.to_le_bytes());
     }
@@ -56,7 +56,7 @@ impl GraphBuilder {
         self.graph.initializer.iter().any(|tensor| tensor.name == name)
     }
 
-    /// Adds a list of whole numbers under a name, which is returned.
+    /// Adds a list of integers under a name. Returns the name.
     pub fn whole_numbers(&mut self, name: &str, values: &[i64]) -> String {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.initializer(name, &[values.len()], data_type::INT64, bytes);
@@ -73,7 +73,7 @@ impl GraphBuilder {
         });
     }
 
-    /// The model with one input of images `[C, H, W]`, any number of them, and one output `[N, classes]`.
+    /// The model. It has one input of any number of images `[C, H, W]`, and one output `[N, classes]`.
     pub fn finish(mut self, name: &str, image: [usize; 3], output: &str, classes: usize) -> Result<Model> {
         self.graph.name = name.to_string();
         self.graph.input = vec![value_info("input", &image)];
@@ -98,7 +98,7 @@ fn attribute(name: &str, value: &Attribute) -> AttributeProto {
     }
 }
 
-/// Numbers of shape `[batch, dims]`.
+/// A value of floats with shape `[batch, dims]`.
 fn value_info(name: &str, dims: &[usize]) -> ValueInfoProto {
     let batch = Dimension { dim_value: None, dim_param: Some("batch".into()) };
     let fixed = dims.iter().map(|&dim| Dimension { dim_value: Some(dim as i64), dim_param: None });

@@ -1,22 +1,22 @@
-//! What a model has in another way than the file it came from.
+//! The changes between a model and the file that it was read from.
 
 use super::pieces::Numbers;
 use super::proto::data_type;
-use super::read::{Location, OnnxSource};
+use super::source::{Location, OnnxSource};
 use super::tensors::stored_bytes;
 use crate::error::{Error, Result};
 use crate::model::{Layer, Model, Param, View};
 use crate::ops::Op;
-use crate::tensor::{Tensor, Value};
+use crate::tensor::{Array, Tensor, Value};
 use std::any::Any;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Where a tensor goes.
+/// Where a tensor is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum DataLocation {
-    /// Where it was, or among the initializers.
+    /// Where the file has it, or among the initializers.
     Inside,
     /// Among the sparse initializers.
     Sparse,
@@ -31,7 +31,7 @@ pub(super) struct Stored<'a> {
 }
 
 impl<'a> Stored<'a> {
-    /// Its type and its numbers.
+    /// Its type code and numbers.
     pub fn numbers(&self) -> (i32, Numbers<'a>) {
         match (self.view, &self.tensor) {
             (Some(view), tensor) => {
@@ -44,33 +44,33 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// What has to be replaced in the graph. Nodes are named by their index in the file.
+/// Edits of the graph. Initializers and nodes are identified by their index in the file.
 #[derive(Default)]
 pub(super) struct Changes<'a> {
     pub initializers: HashMap<usize, Stored<'a>>,
     pub constants: HashMap<usize, Stored<'a>>,
     pub filled: HashMap<usize, Stored<'a>>,
-    /// Shapes that have changed. What the file says of shapes in between is left out then.
+    /// Shapes that have changed. Then the file's shapes of intermediate values are left out.
     pub resized: HashMap<&'a str, Vec<usize>>,
-    /// The number of groups of convolutions.
+    /// New numbers of groups of convolutions.
     pub groups: HashMap<usize, usize>,
-    /// First outputs that nodes write instead of their own.
+    /// New first outputs of nodes.
     pub outputs: HashMap<usize, &'a str>,
-    /// Inputs that nodes are given, with their places.
+    /// New inputs of nodes, with their positions.
     pub inputs: HashMap<usize, Vec<(usize, &'a str)>>,
-    /// Initializers and nodes that go.
+    /// Initializers and nodes that are removed.
     pub dropped: HashSet<usize>,
     pub dropped_nodes: HashSet<usize>,
-    /// What becomes a sparse initializer.
+    /// New sparse initializers.
     pub sparse: Vec<(&'a str, Stored<'a>)>,
-    /// What becomes an initializer.
+    /// New initializers.
     pub added: Vec<(&'a str, Added<'a>)>,
 }
 
 /// A new initializer.
 pub(super) enum Added<'a> {
     Numbers(Stored<'a>),
-    Whole(&'a crate::tensor::Array<i64>),
+    Integers(&'a Array<i64>),
 }
 
 /// The model's source, or an error for a model without one.
@@ -90,9 +90,9 @@ pub(super) fn stored<'a>(source: &'a OnnxSource, name: &str, tensor: &'a Tensor)
     }
 }
 
-/// Whether the file's nodes hand this parameter on from another one with the same numbers.
+/// Whether the parameter is a copy that the file's nodes hand on, still with the same numbers.
 pub(super) fn is_handed_on(model: &Model, source: &OnnxSource, name: &str, param: &Param) -> bool {
-    match source.places.get(name) {
+    match source.locations.get(name) {
         Some(Location::Copy(root, _)) => model.params.get(root).is_some_and(|root| same(param, root)),
         _ => false,
     }
@@ -106,9 +106,9 @@ impl<'a> Changes<'a> {
         for (name, param) in model.params.iter() {
             changes.param(model, source, name, param, &location)?;
         }
-        // Parameters that are gone, with the layers that read them.
-        let gone = source.places.iter().filter(|(name, _)| model.params.get(name).is_none());
-        gone.for_each(|(_, place)| changes.take_out(place));
+        // Parameters that were removed with the layers that read them.
+        let gone = source.locations.iter().filter(|(name, _)| model.params.get(name).is_none());
+        gone.for_each(|(_, at)| changes.take_out(at));
         for layer in model.graph.layers.iter().filter(|_| !changes.resized.is_empty()) {
             if let (Op::Conv(attributes), Some(&node)) = (&layer.op, source.nodes.get(&layer.name)) {
                 changes.groups.insert(node, attributes.groups);
@@ -135,8 +135,8 @@ impl<'a> Changes<'a> {
             return Ok(());
         }
         let old = source.original.get(name);
-        let place = source.places.get(name);
-        match (place, old) {
+        let at = source.locations.get(name);
+        match (at, old) {
             (None | Some(Location::Copy(_, None)), _) => self.give(model, source, name)?,
             (_, Some(old)) if old.shape != param.shape => {
                 let shape = param.f32().map(|tensor| stored(source, name, tensor).map(|stored| stored.tensor.shape.clone()));
@@ -147,16 +147,16 @@ impl<'a> Changes<'a> {
         let tensor = param.f32();
         match (tensor.map_or(DataLocation::Inside, location), tensor) {
             (DataLocation::Sparse, Some(tensor)) => {
-                place.into_iter().for_each(|place| self.take_out(place));
+                at.into_iter().for_each(|at| self.take_out(at));
                 self.sparse.push((name, stored(source, name, tensor)?));
             }
-            (DataLocation::Elsewhere, _) => place.into_iter().for_each(|place| self.take_out(place)),
-            _ => self.put(source, place, name, param, old)?,
+            (DataLocation::Elsewhere, _) => at.into_iter().for_each(|at| self.take_out(at)),
+            _ => self.put(source, at, name, param, old)?,
         }
         Ok(())
     }
 
-    /// A parameter that no node of the file reads yet must be an input of one layer.
+    /// Gives a parameter that no node of the file reads to the layer that has it as an input.
     fn give(&mut self, model: &'a Model, source: &OnnxSource, name: &'a str) -> Result<()> {
         let reads = |layer: &Layer| {
             let slot = layer.inputs.iter().position(|input| input == name)?;
@@ -169,20 +169,20 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
-    /// A tensor that is stored as such, where it was if it was there.
+    /// Stores a parameter where the file has it, or as an initializer.
     fn put(
         &mut self,
         source: &'a OnnxSource,
-        place: Option<&Location>,
+        at: Option<&Location>,
         name: &'a str,
         param: &'a Param,
         old: Option<&Param>,
     ) -> Result<()> {
         let changed = !old.is_some_and(|old| same(param, old));
         let numbers = |tensor| stored(source, name, tensor);
-        match (place, param.f32().filter(|_| changed)) {
-            (None | Some(Location::Apart | Location::Copy(..)), _) => self.add(source, place, name, param)?,
-            (Some(Location::OfNode(_)), Some(_)) => self.add(source, place, name, param)?,
+        match (at, param.f32().filter(|_| changed)) {
+            (None | Some(Location::Separate | Location::Copy(..)), _) => self.add(source, at, name, param)?,
+            (Some(Location::OutputOf(_)), Some(_)) => self.add(source, at, name, param)?,
             (Some(Location::Initializer(index)), Some(tensor)) => drop(self.initializers.insert(*index, numbers(tensor)?)),
             (Some(Location::ConstantNode(index)), Some(tensor)) => drop(self.constants.insert(*index, numbers(tensor)?)),
             (Some(Location::FilledNode(index)), Some(tensor)) => drop(self.filled.insert(*index, numbers(tensor)?)),
@@ -191,32 +191,32 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
-    fn add(&mut self, source: &'a OnnxSource, place: Option<&Location>, name: &'a str, param: &'a Param) -> Result<()> {
-        place.into_iter().for_each(|place| self.take_out(place));
+    fn add(&mut self, source: &'a OnnxSource, at: Option<&Location>, name: &'a str, param: &'a Param) -> Result<()> {
+        at.into_iter().for_each(|at| self.take_out(at));
         let added = match param.value().map(|value| &**value) {
             Some(Value::F32(tensor)) => Added::Numbers(stored(source, name, tensor)?),
-            Some(Value::I64(whole)) => Added::Whole(whole),
+            Some(Value::I64(integers)) => Added::Integers(integers),
             None => return Ok(()),
         };
         self.added.push((name, added));
         Ok(())
     }
 
-    fn take_out(&mut self, place: &Location) {
-        match place {
+    fn take_out(&mut self, at: &Location) {
+        match at {
             Location::Initializer(index) => drop(self.dropped.insert(*index)),
             Location::ConstantNode(index)
             | Location::FilledNode(index)
-            | Location::OfNode(index)
+            | Location::OutputOf(index)
             | Location::Copy(_, Some(index)) => {
                 self.dropped_nodes.insert(*index);
             }
-            Location::Copy(_, None) | Location::Apart => {}
+            Location::Copy(_, None) | Location::Separate => {}
         }
     }
 }
 
-/// Same numbers, to the bit.
+/// Whether both have the same numbers, to the bit.
 pub(super) fn same(a: &Param, b: &Param) -> bool {
     match (a.value(), b.value()) {
         (Some(a), Some(b)) if Arc::ptr_eq(a, b) => true,

@@ -1,4 +1,4 @@
-//! Tensors whose numbers lie in other files inside the model's folder: read one by one, each file opened once.
+//! Reads tensors from files of external data in the model's folder, one by one. Each file is opened once.
 
 use super::proto::{GraphProto, ModelProto, TensorProto, data_type};
 use super::skeleton::{self, Stretch};
@@ -14,49 +14,49 @@ use std::path::{Component, Path, PathBuf};
 /// The data files of one model.
 pub(super) struct External<'a> {
     folder: Option<&'a Path>,
-    /// A file that does not have its name yet.
+    /// The name of a file that still has a temporary path, and this path.
     pending: Option<(&'a str, &'a Path)>,
     files: HashMap<String, DataFile>,
-    /// The model's own file, and the numbers that were left there.
+    /// The model's own file, and the raw data that the skeleton left there.
     own: Option<(DataFile, HashMap<usize, Stretch>)>,
 }
 
-/// The numbers of a tensor.
+/// The numbers of a tensor that were read.
 pub(super) enum Content {
-    /// Those that it was compared with, to the bit.
+    /// The same as those of the tensor it was compared with, to the bit.
     Same,
-    /// Of 32-bit floats.
+    /// 32-bit floats.
     Floats(Vec<f32>),
-    /// Of any other type.
+    /// Bytes of any other type.
     Bytes(Bytes),
 }
 
-/// So many bytes at a time become numbers.
+/// Bytes that become numbers at a time.
 const CHUNK: usize = 1 << 16;
 
 struct DataFile {
     path: PathBuf,
     file: File,
     len: u64,
-    /// What has been read: end and name by start.
+    /// Ranges that were read: end and tensor by start.
     ranges: BTreeMap<u64, (u64, String)>,
 }
 
 impl<'a> External<'a> {
-    /// Files are looked for in `folder`; without one, external data are refused. `pending` is a file that is still
-    /// to get the name that comes with it.
+    /// Files must be in `folder`. Without one, external data are refused. `pending` is the name of a file with a temporary
+    /// path, and this path.
     pub fn new(folder: Option<&'a Path>, pending: Option<(&'a str, &'a Path)>) -> External<'a> {
         External { folder, pending, files: HashMap::new(), own: None }
     }
 
-    /// The same with numbers that were left in the model's own file.
+    /// Adds the raw data that the skeleton left in the model's own file.
     pub fn with_own(self, path: &Path, numbers: HashMap<usize, Stretch>) -> Result<External<'a>> {
         let own = (!numbers.is_empty()).then(|| Ok((DataFile::open(path.to_path_buf(), "")?, numbers)));
         Ok(External { own: own.transpose()?, ..self })
     }
 
-    /// The numbers of an initializer that lie apart from it, and where in it they were if they are of the same file; `None`
-    /// if it has them itself. Where they are those of `like`, they need no memory of their own.
+    /// The numbers of an initializer that are not in the skeleton; `None` if they are. If they are in the same file, also
+    /// returns where in the initializer their field was. The same numbers as in `like` need no memory of their own.
     pub fn content(
         &mut self,
         index: usize,
@@ -82,7 +82,7 @@ impl<'a> External<'a> {
         Ok(Some((if same { Content::Same } else { Content::Floats(file.floats(offset, length)?) }, inside)))
     }
 
-    /// The file with the numbers of a tensor, and where they lie in it.
+    /// The file with the numbers of a tensor, and their offset and length.
     fn outside(&mut self, tensor: &TensorProto) -> Result<(&mut DataFile, u64, u64)> {
         let location = tensor.entry("location").ok_or_else(|| Error::format("external data without a location"))?;
         let offset = number(tensor, "offset")?.unwrap_or(0);
@@ -108,7 +108,7 @@ impl<'a> External<'a> {
         Ok((file, offset, length))
     }
 
-    /// The files that were opened, by name.
+    /// The files that were opened, sorted.
     pub fn into_paths(self) -> Vec<PathBuf> {
         let mut paths: Vec<PathBuf> = self.files.into_values().map(|file| file.path).collect();
         paths.sort();
@@ -126,7 +126,7 @@ impl DataFile {
         Ok(DataFile { path, file, len: meta.len(), ranges: BTreeMap::new() })
     }
 
-    /// The same bytes may serve several tensors; tensors that overlap in part are a mistake.
+    /// Records a range. Several tensors may use the same one; a partial overlap is an error.
     fn take(&mut self, name: &str, location: &str, offset: u64, length: u64) -> Result<()> {
         let end = offset.checked_add(length).filter(|end| *end <= self.len).ok_or_else(|| {
             Error::format(format!(
@@ -155,7 +155,7 @@ impl DataFile {
         Ok(bytes.into())
     }
 
-    /// Numbers, without their bytes in memory beside them.
+    /// Reads floats without keeping all their bytes in memory.
     fn floats(&mut self, offset: u64, length: u64) -> Result<Vec<f32>> {
         let count = usize::try_from(length / 4).map_err(|_| Error::unsupported("external data beyond this machine's memory"))?;
         let mut floats = Vec::with_capacity(count);
@@ -166,7 +166,7 @@ impl DataFile {
         Ok(floats)
     }
 
-    /// Whether these very numbers, to the bit, lie there.
+    /// Whether the file has these numbers there, to the bit.
     fn holds(&mut self, offset: u64, numbers: &[f32]) -> Result<bool> {
         let mut rest = numbers;
         self.in_chunks(offset, numbers.len(), |chunk| {
@@ -176,7 +176,7 @@ impl DataFile {
         })
     }
 
-    /// Hands out the bytes of `count` numbers, some at a time, while `take` returns true; whether all were.
+    /// Calls `take` with the bytes of `count` numbers, a chunk at a time, until it returns false. Returns whether it took all.
     fn in_chunks(&mut self, offset: u64, count: usize, mut take: impl FnMut(&[[u8; 4]]) -> bool) -> Result<bool> {
         let failed = |e| Error::io(&self.path, e);
         self.file.seek(SeekFrom::Start(offset)).map_err(failed)?;
@@ -192,7 +192,7 @@ impl DataFile {
     }
 }
 
-/// The file of that name inside the folder, which must not lead out of it.
+/// The path of a file in the folder. The name must not lead out of it.
 fn locate(folder: Option<&Path>, location: &str) -> Result<PathBuf> {
     let folder = folder.ok_or_else(|| Error::unsupported("external data, but the model is not in a folder"))?;
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
@@ -214,7 +214,7 @@ fn number(tensor: &TensorProto, key: &str) -> Result<Option<u64>> {
     tensor.entry(key).map(parse).transpose()
 }
 
-/// Bytes of the whole tensor; `None` for types of no fixed width.
+/// The bytes of a tensor; `None` for types without a fixed width.
 fn byte_count(tensor: &TensorProto) -> Result<Option<u64>> {
     let shape: Option<Vec<usize>> = tensor.dims.iter().map(|&dim| usize::try_from(dim).ok()).collect();
     let shape = shape.ok_or_else(|| Error::format(format!("dimensions {:?} are negative", tensor.dims)))?;
@@ -222,7 +222,7 @@ fn byte_count(tensor: &TensorProto) -> Result<Option<u64>> {
     Ok(data_type::width(tensor.data_type).map(|width| count * width))
 }
 
-/// The files of external data that a model names, whether they are there or not.
+/// The files of external data that a model names, even if they do not exist.
 pub fn external_files(path: &Path) -> Result<Vec<PathBuf>> {
     let bytes = Bytes::from(skeleton::read(path)?.bytes);
     let Ok(ModelProto { graph: Some(graph), .. }) = ModelProto::decode(bytes) else { return Ok(Vec::new()) };

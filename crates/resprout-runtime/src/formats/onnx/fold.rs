@@ -1,33 +1,44 @@
-//! Weights that follow from constants by arithmetic: weight normalisation and standardisation, masks, quantised weights.
+//! Folds weights that are computed from constants: weight normalisation and standardisation, masks, quantised weights.
 
-use super::links::Linker;
 use super::order::captured;
 use super::proto::{AttributeProto, GraphProto, NodeProto};
+use super::source::FileTensors;
 use super::tensors::widened;
 use crate::error::{Error, Result};
-use crate::model::Layer;
+use crate::model::{Layer, ParamTable};
 use crate::ops::{Fact, Op, axis_index, fold};
 use crate::tensor::{Tensor, Value, strides};
 use resprout_kernels::Isa;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// What follows from constants, computed where it is asked for.
-pub(super) struct Constants<'l, 'a> {
-    linker: &'l Linker<'a>,
+/// Values that depend on constants alone, computed on demand.
+pub(super) struct Constants<'l> {
+    layers: &'l [Layer],
+    params: &'l ParamTable,
+    /// The node of each layer, by the layer's name.
+    nodes: &'l HashMap<String, usize>,
+    tensors: FileTensors<'l>,
+    /// The layer that writes each value.
     writers: HashMap<&'l str, usize>,
     known: HashMap<String, Option<Arc<Value>>>,
 }
 
-impl<'l, 'a> Constants<'l, 'a> {
-    pub fn new(linker: &'l Linker<'a>) -> Constants<'l, 'a> {
-        Constants { linker, writers: linker.writers(), known: HashMap::new() }
+impl<'l> Constants<'l> {
+    pub fn new(
+        layers: &'l [Layer],
+        params: &'l ParamTable,
+        nodes: &'l HashMap<String, usize>,
+        tensors: FileTensors<'l>,
+        writers: HashMap<&'l str, usize>,
+    ) -> Constants<'l> {
+        Constants { layers, params, nodes, tensors, writers, known: HashMap::new() }
     }
 
     /// The weights that are computed from constants, each once, in the order of the layers that read them.
     pub fn weights(mut self) -> Vec<(String, Value)> {
         let mut found: Vec<(String, Value)> = Vec::new();
-        for layer in &self.linker.layers {
+        for layer in self.layers {
             for &slot in layer.op.weight_inputs() {
                 let Some(name) = layer.input(slot).filter(|name| self.writers.contains_key(name)) else { continue };
                 let value = self.value(name, 0).filter(|value| value.as_f32().is_some());
@@ -39,26 +50,25 @@ impl<'l, 'a> Constants<'l, 'a> {
         found
     }
 
-    /// The numbers of a value; `None` if they depend on the input, or on an operation that is not computed here.
+    /// The numbers of a value; `None` if they depend on the input, or on an unsupported operation.
     fn value(&mut self, name: &str, depth: usize) -> Option<Arc<Value>> {
-        if let Some(param) = self.linker.params.get(name) {
+        if let Some(param) = self.params.get(name) {
             return param.value().cloned().or_else(|| self.stored(name));
         }
         if let Some(known) = self.known.get(name) {
             return known.clone();
         }
         let &writer = self.writers.get(name)?;
-        let layer = &self.linker.layers[writer];
-        // Deeper than any weight's arithmetic: a file that asks for that is not followed.
+        let layer = &self.layers[writer];
         let first = layer.outputs.first().is_some_and(|output| output == name);
-        let facts = if first && depth < DEEPEST { self.facts(layer, depth) } else { None };
+        let facts = if first && depth < MAX_DEPTH { self.facts(layer, depth) } else { None };
         let value = facts.and_then(|facts| self.compute(layer, &facts)).map(Arc::new);
         self.known.insert(name.to_string(), value.clone());
         value
     }
 
     fn stored(&self, name: &str) -> Option<Arc<Value>> {
-        let (tensor, outside) = self.linker.stored(name)?;
+        let (tensor, outside) = self.tensors.get(name)?;
         Some(Arc::new(Value::F32(widened(tensor, outside).ok()??)))
     }
 
@@ -75,11 +85,11 @@ impl<'l, 'a> Constants<'l, 'a> {
     fn compute(&self, layer: &Layer, facts: &[Option<Fact>]) -> Option<Value> {
         match &layer.op {
             Op::Unknown(name) => {
-                let node = self.linker.link.graph.node.get(*self.linker.nodes.get(&layer.name)?)?;
+                let node = self.tensors.graph.node.get(*self.nodes.get(&layer.name)?)?;
                 match name.as_str() {
                     "DequantizeLinear" => dequantised(node, facts).ok(),
                     name if name.starts_with(NORM) => normalised(node, facts),
-                    name => reduced(name, node, facts).or_else(|| each(name, facts)),
+                    name => reduced(name, node, facts).or_else(|| elementwise(name, facts)),
                 }
             }
             op => fold(op, facts, Isa::best()).ok()?,
@@ -87,14 +97,15 @@ impl<'l, 'a> Constants<'l, 'a> {
     }
 }
 
+/// How the name of an unsupported BatchNormalization begins.
 const NORM: &str = "BatchNormalization";
 
 fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
     node.attribute.iter().find(|attribute| attribute.name == name)
 }
 
-/// Most operations behind one another.
-const DEEPEST: usize = 200;
+/// The longest chain of operations that is followed. The arithmetic of real weights is shorter.
+const MAX_DEPTH: usize = 200;
 
 /// Sums and norms over axes, in `f64`.
 fn reduced(name: &str, node: &NodeProto, facts: &[Option<Fact>]) -> Option<Value> {
@@ -114,25 +125,26 @@ fn reduced(name: &str, node: &NodeProto, facts: &[Option<Fact>]) -> Option<Value
     if axes.is_empty() && attribute("noop_with_empty_axes").is_some_and(|noop| noop.i != 0) {
         return None;
     }
-    let goes = |axis: usize| axes.is_empty() || axes.contains(&axis);
-    let kept: Vec<usize> = x.shape.iter().enumerate().map(|(axis, &side)| if goes(axis) { 1 } else { side }).collect();
+    let is_reduced = |axis: usize| axes.is_empty() || axes.contains(&axis);
+    let kept: Vec<usize> = x.shape.iter().enumerate().map(|(axis, &side)| if is_reduced(axis) { 1 } else { side }).collect();
     let steps = strides(&kept);
     let mut sums = vec![0.0f64; kept.iter().product()];
     for (index, &value) in x.data.iter().enumerate() {
         let mut rest = index;
         let mut at = 0;
         for axis in (0..x.shape.len()).rev() {
-            at += if goes(axis) { 0 } else { rest % x.shape[axis] * steps[axis] };
+            at += if is_reduced(axis) { 0 } else { rest % x.shape[axis] * steps[axis] };
             rest /= x.shape[axis];
         }
         sums[at] += term(f64::from(value));
     }
     let keep = attribute("keepdims").is_none_or(|keep| keep.i != 0);
-    let shape = if keep { kept } else { (0..x.shape.len()).filter(|&axis| !goes(axis)).map(|axis| x.shape[axis]).collect() };
+    let shape =
+        if keep { kept } else { (0..x.shape.len()).filter(|&axis| !is_reduced(axis)).map(|axis| x.shape[axis]).collect() };
     Some(Value::F32(Tensor::new(shape, sums.into_iter().map(|sum| then(sum) as f32).collect())))
 }
 
-/// A BatchNormalization in training mode: by mean and variance of its input itself.
+/// A BatchNormalization in training mode, by mean and variance of its own input.
 fn normalised(node: &NodeProto, facts: &[Option<Fact>]) -> Option<Value> {
     let number = |index: usize| facts.get(index)?.as_ref()?.value.as_ref()?.as_f32();
     let (x, scale, shift) = (number(0)?, number(1)?, number(2)?);
@@ -155,8 +167,8 @@ fn normalised(node: &NodeProto, facts: &[Option<Fact>]) -> Option<Value> {
     Some(Value::F32(Tensor::new(x.shape.clone(), x.data.iter().enumerate().map(of).collect())))
 }
 
-/// Operations on single numbers that only weights need.
-fn each(name: &str, facts: &[Option<Fact>]) -> Option<Value> {
+/// Element-wise operations that only the arithmetic of weights uses.
+fn elementwise(name: &str, facts: &[Option<Fact>]) -> Option<Value> {
     let number = |index: usize| facts.get(index)?.as_ref()?.value.as_ref()?.as_f32().cloned();
     let x = number(0)?;
     let power = number(1).filter(|power| power.len() == 1).map(|power| power.data[0]);
@@ -172,12 +184,12 @@ fn each(name: &str, facts: &[Option<Fact>]) -> Option<Value> {
     Some(Value::F32(Tensor::new(x.shape.clone(), x.data.iter().map(|&v| of(v)).collect::<Option<_>>()?)))
 }
 
-/// `(x - zero point) * scale`, all along one axis or the same for all.
+/// `(x - zero point) * scale`, with one scale for each index along an axis or for all elements.
 fn dequantised(node: &NodeProto, facts: &[Option<Fact>]) -> Result<Value> {
     let missing = || Error::unsupported("DequantizeLinear without its numbers");
     let tensor = |index: usize| match facts.get(index).and_then(Option::as_ref).and_then(|fact| fact.value.as_deref()) {
         Some(Value::F32(tensor)) => Some(tensor.clone()),
-        Some(Value::I64(whole)) => Some(Tensor::new(whole.shape.clone(), whole.data.iter().map(|&v| v as f32).collect())),
+        Some(Value::I64(ints)) => Some(Tensor::new(ints.shape.clone(), ints.data.iter().map(|&v| v as f32).collect())),
         None => None,
     };
     let (x, scale) = (tensor(0).ok_or_else(missing)?, tensor(1).ok_or_else(missing)?);
@@ -195,7 +207,7 @@ fn dequantised(node: &NodeProto, facts: &[Option<Fact>]) -> Result<Value> {
     Ok(Value::F32(Tensor::new(x.shape, data)))
 }
 
-/// Nodes and initializers that only served to compute these values.
+/// Nodes and initializers that nothing but these values needs.
 pub(super) fn unneeded(graph: &GraphProto, computed: &[String]) -> (HashSet<usize>, HashSet<usize>) {
     let cut: HashSet<&str> = computed.iter().map(String::as_str).collect();
     let before = needed(graph, &HashSet::new());
@@ -206,7 +218,7 @@ pub(super) fn unneeded(graph: &GraphProto, computed: &[String]) -> (HashSet<usiz
     (nodes, initializers.collect())
 }
 
-/// Nodes that the outputs depend on, and names that these read; values in `cut` need nothing.
+/// Nodes on which the outputs depend, and names that these read. Values in `cut` depend on nothing.
 fn needed(graph: &GraphProto, cut: &HashSet<&str>) -> (HashSet<usize>, HashSet<String>) {
     let outputs =
         |(index, node): (usize, &NodeProto)| node.output.iter().map(move |name| (name.clone(), index)).collect::<Vec<_>>();

@@ -1,23 +1,24 @@
-//! Functions of a model's own are written out: every node that calls one becomes the nodes it stands for.
+//! Inlines the functions of a model: the nodes of a function replace every node that calls it.
 
-use super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto};
-use super::splice::{Edit, field, rewrite};
+use super::field;
+use super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetId};
+use super::splice::{Edit, rewrite};
 use crate::error::{Error, Result};
 use prost::Message;
 use prost::bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 
-/// Most nodes of a graph: functions that call each other twice could ask for any number.
+/// The most nodes of an inlined graph. Functions that call others twice could make any number.
 const MOST_NODES: usize = 1 << 20;
 
-/// Most functions within functions.
+/// The deepest nesting of functions.
 const DEEPEST: usize = 64;
 
 /// Domain, name and overload.
 type Key<'m> = (&'m str, &'m str, &'m str);
 
-/// The model's bytes with all calls of its functions written out; `None` if there are none. A function that takes the
-/// standard operations from another version than the model stays a node that is not known.
+/// The model's bytes with all functions inlined; `None` if there are no calls. A call of a function with another version of
+/// the standard operators than the model stays an unknown node.
 pub(super) fn inline(bytes: &Bytes, model: &ModelProto) -> Result<Option<Vec<u8>>> {
     let Some(graph) = model.graph.as_ref() else { return Ok(None) };
     let own = standard_version(&model.opset_import);
@@ -44,7 +45,7 @@ pub(super) fn inline(bytes: &Bytes, model: &ModelProto) -> Result<Option<Vec<u8>
     .map(|inlined| Some(inlined.into_vec()))
 }
 
-fn standard_version(sets: &[super::proto::OperatorSetId]) -> Option<i64> {
+fn standard_version(sets: &[OperatorSetId]) -> Option<i64> {
     sets.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx").map(|set| set.version)
 }
 
@@ -52,7 +53,7 @@ fn key(node: &NodeProto) -> Key<'_> {
     (&node.domain, &node.op_type, &node.overload)
 }
 
-/// Every name that a value of the graph has.
+/// The names of all values of the graph.
 fn names(graph: &GraphProto) -> HashSet<String> {
     let mut names: HashSet<String> = graph.initializer.iter().map(|tensor| tensor.name.clone()).collect();
     names.extend(graph.input.iter().map(|input| input.name.clone()));
@@ -64,13 +65,13 @@ struct Inliner<'m> {
     functions: HashMap<Key<'m>, &'m FunctionProto>,
     taken: HashSet<String>,
     calls: usize,
-    /// The functions that are being written out.
+    /// The functions that are being inlined.
     stack: Vec<Key<'m>>,
     nodes: usize,
 }
 
 impl<'m> Inliner<'m> {
-    /// The nodes that a call stands for, with the caller's names for inputs and outputs.
+    /// The nodes that replace a call, with the caller's names of inputs and outputs.
     fn expand(&mut self, call: &NodeProto) -> Result<Vec<NodeProto>> {
         let Some(function) = self.function(call) else { return Ok(vec![call.clone()]) };
         let key = (function.domain.as_str(), function.name.as_str(), function.overload.as_str());
@@ -101,7 +102,7 @@ impl<'m> Inliner<'m> {
         self.functions.get(&key(call)).copied()
     }
 
-    /// A node of the function as the caller sees it.
+    /// A node of the function in the caller's graph.
     fn instance(
         &mut self,
         node: &NodeProto,
@@ -117,7 +118,7 @@ impl<'m> Inliner<'m> {
             if old.ref_attr_name.is_empty() {
                 attribute.push(old.clone());
             } else if let Some(value) = attributes.get(old.ref_attr_name.as_str()) {
-                // Without a value the attribute has its default.
+                // Without a value, the attribute has its default.
                 attribute.push(AttributeProto { name: old.name.clone(), ref_attr_name: String::new(), ..(*value).clone() });
             }
         }
@@ -149,16 +150,16 @@ impl<'m> Inliner<'m> {
     }
 }
 
-/// Inputs and outputs under the caller's names. An output that the caller does not want is a value within.
+/// The caller's names of inputs and outputs. An output that the caller does not use is an inner value.
 fn boundary(call: &NodeProto, function: &FunctionProto) -> HashMap<String, String> {
     let given = |names: &[String], index: usize| names.get(index).cloned().unwrap_or_default();
     let outputs = function.output.iter().enumerate().map(|(i, name)| (name.clone(), given(&call.output, i)));
     let inputs = function.input.iter().enumerate().map(|(i, name)| (name.clone(), given(&call.input, i)));
-    // An input that is an output as well keeps its own name.
+    // A value that is both has the name of the input.
     outputs.filter(|(_, outer)| !outer.is_empty()).chain(inputs).collect()
 }
 
-/// Inputs that the function hands on as outputs.
+/// Identity nodes for inputs that the function returns as outputs.
 fn handed_on(call: &NodeProto, function: &FunctionProto) -> Vec<NodeProto> {
     let input = |name: &String| call.input.get(function.input.iter().position(|input| input == name)?);
     let pairs = function.output.iter().zip(&call.output).filter(|(_, outer)| !outer.is_empty());
@@ -172,12 +173,12 @@ fn handed_on(call: &NodeProto, function: &FunctionProto) -> Vec<NodeProto> {
     pairs.filter_map(|(name, outer)| Some(identity(input(name)?, outer))).collect()
 }
 
-/// The caller's attributes, and the defaults of those it does not give.
+/// The caller's attributes, and defaults for those it does not set.
 fn attributes<'a>(call: &'a NodeProto, function: &'a FunctionProto) -> HashMap<&'a str, &'a AttributeProto> {
     function.attribute_proto.iter().chain(&call.attribute).map(|attribute| (attribute.name.as_str(), attribute)).collect()
 }
 
-/// Values of the function that a graph within one of its nodes reads.
+/// Renames values of the function that a graph within one of its nodes reads.
 fn rename_graph(graph: &mut GraphProto, renamed: &HashMap<String, String>) {
     let own: HashSet<String> = names(graph);
     let outer = |name: &mut String| {

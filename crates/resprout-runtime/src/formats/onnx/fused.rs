@@ -1,14 +1,14 @@
-//! Operations of com.microsoft that ONNX Runtime's optimiser writes, as the standard operations they stand for.
+//! Splits the fused operations of com.microsoft, which ONNX Runtime's optimiser writes, into standard ones.
 
 use super::proto::NodeProto;
 use crate::error::Result;
 use crate::model::Layer;
 use crate::ops::{Attribute, Attributes, BinaryOp, Op};
 
-/// Behind the name of a layer and a value that only exist within a fused node.
+/// The suffix of layers and values that exist only within a fused node.
 const WITHIN: &str = "/fused";
 
-/// The operation of a node of another domain; for a fused one its main operation.
+/// The operation of a node of another domain; its main operation if it is fused.
 pub(super) fn op(node: &NodeProto, attributes: &Attributes) -> Result<Op> {
     let unknown = || Op::Unknown(format!("{}.{}", node.domain, node.op_type));
     if node.domain != "com.microsoft" {
@@ -22,14 +22,14 @@ pub(super) fn op(node: &NodeProto, attributes: &Attributes) -> Result<Op> {
     }
 }
 
-/// Whether nothing is transposed or scaled.
+/// Whether a product transposes and scales nothing.
 fn is_plain_product(attributes: &Attributes) -> Result<bool> {
     let flags = ["transA", "transB", "transBatchA", "transBatchB"];
     let set = flags.iter().map(|name| attributes.flag(name, false)).collect::<Result<Vec<bool>>>()?;
     Ok(!set.contains(&true) && attributes.float("alpha", 1.0)? == 1.0)
 }
 
-/// A fused node's layers: the product, the sum with another value, and the activation.
+/// The layers of a fused node: the product, the sum with another value, and the activation.
 pub(super) fn unfused(mut layer: Layer, node: &NodeProto) -> Result<Vec<Layer>> {
     if node.domain != "com.microsoft" || matches!(layer.op, Op::Unknown(_)) {
         return Ok(vec![layer]);
@@ -43,7 +43,7 @@ pub(super) fn unfused(mut layer: Layer, node: &NodeProto) -> Result<Vec<Layer>> 
     then.extend(activation(node).flatten().map(|op| (op, None)));
     let mut layers = vec![layer];
     for (step, (op, operand)) in then.into_iter().enumerate() {
-        // Each step reads what the one before wrote; the last one writes what the node writes.
+        // Each step reads the output of the one before. The last one writes the node's output.
         let between = format!("{output}{WITHIN}{step}");
         layers.last_mut().into_iter().for_each(|before| before.outputs = vec![between.clone()]);
         let name = format!("{}{WITHIN}{step}", layers[0].name);
@@ -53,7 +53,7 @@ pub(super) fn unfused(mut layer: Layer, node: &NodeProto) -> Result<Vec<Layer>> 
     Ok(layers)
 }
 
-/// The activation of a fused node, if it has one; `None` if it is not known here.
+/// The activation of a fused node, if it has one; `None` if it is unknown.
 fn activation(node: &NodeProto) -> Option<Option<Op>> {
     let find = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name);
     let Some(kind) = find("activation").map(|a| String::from_utf8_lossy(&a.s).into_owned()).filter(|kind| !kind.is_empty())

@@ -1,53 +1,52 @@
-//! What stands between constants and the layers that read them.
+//! Links layers directly to the constants that they read.
 //!
-//! Nodes that only hand a constant on go away, tensors that several layers share become one for each, weights behind
-//! nodes that move them are seen as their layer sees them, and weights that are computed from constants can be folded.
+//! Nodes that only hand a constant on are removed. Each layer gets a copy of numbers that several layers share. A weight
+//! behind nodes that move it becomes a view, and weights that are computed from constants can be folded.
 
 use super::fold::{self, Constants};
-use super::proto::{GraphProto, TensorProto};
-use super::read::{Aside, Location};
+use super::proto::GraphProto;
+use super::source::{Detached, FileTensors, Location};
 use super::tensors::widened;
 use crate::error::Result;
 use crate::model::view::{View, ViewStep};
 use crate::model::{Layer, Param, ParamTable};
 use crate::ops::{Fact, Op, fold as fold_op, permutation};
 use crate::tensor::Value;
-use prost::bytes::Bytes;
 use resprout_kernels::Isa;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// What the links are read from.
+/// The file of the layers, and the options.
 pub(super) struct Link<'a> {
     pub graph: &'a GraphProto,
-    /// Initializers whose bytes lie in other files.
-    pub aside: &'a HashMap<usize, Aside>,
-    /// Whether weights that follow from constants are computed.
+    /// Numbers of initializers that are not among the kept bytes.
+    pub detached: &'a HashMap<usize, Detached>,
+    /// Whether weights that are computed from constants are folded.
     pub fold_weights: bool,
 }
 
-/// The layers that are left, and how the file's tensors became parameters.
+/// The remaining layers, and how the file stores their parameters.
 #[derive(Default)]
 pub(super) struct Linked {
     pub layers: Vec<Layer>,
     pub views: HashMap<String, View>,
-    /// Parameters that the file does not hold as such.
+    /// Folded parameters, which the file does not hold.
     pub computed: Vec<String>,
     pub dead_nodes: HashSet<usize>,
     pub dead_initializers: HashSet<usize>,
 }
 
-/// Links the layers, which are in order.
+/// Links sorted layers.
 pub(super) fn link(
     link: Link,
     layers: Vec<Layer>,
     outputs: &[String],
     params: &mut ParamTable,
-    places: &mut HashMap<String, Location>,
+    locations: &mut HashMap<String, Location>,
     nodes: &HashMap<String, usize>,
 ) -> Result<Linked> {
     let gone = vec![false; layers.len()];
-    let mut linker = Linker { link, layers, gone, outputs, params, places, nodes };
+    let mut linker = Linker { link, layers, gone, outputs, params, locations, nodes };
     let mut linked = Linked::default();
     linker.hand_on();
     linker.unshare();
@@ -60,14 +59,15 @@ pub(super) fn link(
     Ok(linked)
 }
 
-pub(super) struct Linker<'a> {
-    pub(super) link: Link<'a>,
-    pub(super) layers: Vec<Layer>,
+struct Linker<'a> {
+    link: Link<'a>,
+    layers: Vec<Layer>,
+    /// Which layers are removed.
     gone: Vec<bool>,
     outputs: &'a [String],
-    pub(super) params: &'a mut ParamTable,
-    pub(super) places: &'a mut HashMap<String, Location>,
-    pub(super) nodes: &'a HashMap<String, usize>,
+    params: &'a mut ParamTable,
+    locations: &'a mut HashMap<String, Location>,
+    nodes: &'a HashMap<String, usize>,
 }
 
 impl Linker<'_> {
@@ -75,7 +75,7 @@ impl Linker<'_> {
         self.outputs.iter().any(|output| output == value)
     }
 
-    /// Places where each value is read: layer and input.
+    /// The readers of each value: layer and input.
     fn readers(&self) -> HashMap<String, Vec<(usize, usize)>> {
         let mut readers: HashMap<String, Vec<(usize, usize)>> = HashMap::new();
         for (index, layer) in self.layers.iter().enumerate().filter(|(index, _)| !self.gone[*index]) {
@@ -86,8 +86,8 @@ impl Linker<'_> {
         readers
     }
 
-    /// Takes out the nodes that hand a constant on unchanged. One of several layers that read the same numbers gets a copy:
-    /// exporters merge equal tensors of normalisations, which a repair changes one by one.
+    /// Removes nodes that hand a constant on unchanged. If other layers read the same numbers, the readers behind such a node
+    /// get a copy: exporters merge equal tensors of normalisations, and a repair changes them one by one.
     fn hand_on(&mut self) {
         let readers = self.readers();
         let mut known_as: HashMap<String, String> = HashMap::new();
@@ -104,7 +104,7 @@ impl Linker<'_> {
             };
             if is_vector(param) && readers.get(from).is_some_and(|readers| readers.len() > 1) {
                 let (from, to, param) = (from.clone(), to.clone(), param.clone());
-                self.places.insert(to.clone(), Location::Copy(from, self.nodes.get(&self.layers[index].name).copied()));
+                self.locations.insert(to.clone(), Location::Copy(from, self.nodes.get(&self.layers[index].name).copied()));
                 self.params.insert(to, param);
             } else {
                 known_as.insert(to.clone(), from.clone());
@@ -113,7 +113,7 @@ impl Linker<'_> {
         }
     }
 
-    /// Gives every normalisation and every bias numbers of its own where several layers read the same.
+    /// Gives every normalisation and every bias numbers of its own if several layers read the same.
     fn unshare(&mut self) {
         let readers = self.readers();
         for index in 0..self.layers.len() {
@@ -125,7 +125,7 @@ impl Linker<'_> {
                 let first = all[0] == (index, slot) && all.iter().all(owned) && !self.is_output(name);
                 let Some(param) = self.params.get(name).filter(|param| is_vector(param) && !first).cloned() else { continue };
                 let copy = self.free_name(format!("{}.{what}", layer.name));
-                self.places.insert(copy.clone(), Location::Copy(name.clone(), None));
+                self.locations.insert(copy.clone(), Location::Copy(name.clone(), None));
                 self.params.insert(copy.clone(), param);
                 self.layers[index].inputs[slot] = copy;
             }
@@ -141,7 +141,7 @@ impl Linker<'_> {
         name
     }
 
-    /// Looks through nodes that move or convert a weight between its constant and the layer that reads it.
+    /// Replaces the nodes that move or convert a weight by a view.
     fn views(&mut self) -> HashMap<String, View> {
         let mut views = HashMap::new();
         for index in 0..self.layers.len() {
@@ -159,7 +159,7 @@ impl Linker<'_> {
         views
     }
 
-    /// The constant behind a value, and the layers in between, if nothing else reads any of them.
+    /// The constant from which a value is moved, and the layers between them, if nothing else reads any of these.
     fn trace(&self, value: &str) -> Option<(String, Vec<usize>)> {
         if self.params.get(value).is_some() {
             return None;
@@ -182,22 +182,23 @@ impl Linker<'_> {
         Some((name.to_string(), chain))
     }
 
-    pub(super) fn writers(&self) -> HashMap<&str, usize> {
+    /// The layer that writes each value.
+    fn writers(&self) -> HashMap<&str, usize> {
         let left = self.layers.iter().enumerate().filter(|(index, _)| !self.gone[*index]);
         left.flat_map(|(index, layer)| layer.outputs.iter().map(move |name| (name.as_str(), index))).collect()
     }
 
-    /// How the layers of a chain turn a constant into what is read, and that.
+    /// The view that the layers of a chain make of a constant, and the parameter that is read.
     fn view(&self, root: &str, chain: &[usize]) -> Option<(View, Param)> {
         let mut view = View::default();
         let mut value = match self.params.get(root)?.value() {
             Some(value) => value.clone(),
             None => {
-                let tensor = self.stored(root)?;
-                // Of narrow integers not every change could be stored.
-                [10, 11, 16].contains(&tensor.0.data_type).then_some(())?;
-                view.element = Some(tensor.0.data_type);
-                Arc::new(Value::F32(widened(tensor.0, tensor.1).ok()??))
+                let (tensor, outside) = self.tensors().get(root)?;
+                // Narrow integers could not store every change.
+                [10, 11, 16].contains(&tensor.data_type).then_some(())?;
+                view.element = Some(tensor.data_type);
+                Arc::new(Value::F32(widened(tensor, outside).ok()??))
             }
         };
         let mut converted = view.element.is_none();
@@ -224,26 +225,18 @@ impl Linker<'_> {
         Some((view, Param::from_tensor(seen)))
     }
 
-    /// A tensor of the file with its bytes, if they lie in another one.
-    pub(super) fn stored(&self, name: &str) -> Option<(&TensorProto, Option<&Bytes>)> {
-        match self.places.get(name)? {
-            Location::Initializer(index) => Some((
-                self.link.graph.initializer.get(*index)?,
-                self.link.aside.get(index).and_then(|aside| aside.bytes.as_ref()),
-            )),
-            Location::ConstantNode(index) => Some((self.link.graph.node.get(*index)?.attribute.first()?.t.as_ref()?, None)),
-            _ => None,
-        }
+    fn tensors(&self) -> FileTensors<'_> {
+        FileTensors { graph: self.link.graph, detached: self.link.detached, locations: self.locations }
     }
 
-    /// Replaces weights that follow from constants by what they are.
+    /// Replaces weights that are computed from constants by their values.
     fn fold(&mut self, linked: &mut Linked) {
-        let found = Constants::new(self).weights();
+        let found = Constants::new(&self.layers, self.params, self.nodes, self.tensors(), self.writers()).weights();
         for (name, value) in found {
             let Some(&writer) = self.writers().get(name.as_str()) else { continue };
             let Some(&node) = self.nodes.get(&self.layers[writer].name) else { continue };
             self.gone[writer] = true;
-            self.places.insert(name.clone(), Location::OfNode(node));
+            self.locations.insert(name.clone(), Location::OutputOf(node));
             self.params.insert(name.clone(), Param::from_value(value));
             linked.computed.push(name);
         }
@@ -251,17 +244,17 @@ impl Linker<'_> {
         for (index, layer) in self.layers.iter().enumerate() {
             self.gone[index] |= self.nodes.get(&layer.name).is_some_and(|node| dead_nodes.contains(node));
         }
-        let dead = |place: &Location| match place {
+        let dead = |location: &Location| match location {
             Location::Initializer(index) => dead_initializers.contains(index),
             Location::ConstantNode(node) | Location::FilledNode(node) | Location::Copy(_, Some(node)) => {
                 dead_nodes.contains(node)
             }
             _ => false,
         };
-        let names: Vec<String> = self.places.iter().filter(|(_, place)| dead(place)).map(|(name, _)| name.clone()).collect();
+        let names: Vec<String> = self.locations.iter().filter(|(_, at)| dead(at)).map(|(name, _)| name.clone()).collect();
         for name in names.iter().filter(|name| !linked.computed.contains(name)) {
             self.params.remove(name);
-            self.places.remove(name);
+            self.locations.remove(name);
         }
         (linked.dead_nodes, linked.dead_initializers) = (dead_nodes, dead_initializers);
     }
@@ -271,7 +264,7 @@ fn is_vector(param: &Param) -> bool {
     param.f32().is_some_and(|tensor| tensor.shape.len() == 1)
 }
 
-/// What an input is, if repairs may change it for this layer alone.
+/// The name of an input that a repair may change for this layer alone.
 fn own_numbers(op: &Op, slot: usize) -> Option<&'static str> {
     match (op, slot) {
         (Op::BatchNorm { .. }, 1) => Some("scale"),

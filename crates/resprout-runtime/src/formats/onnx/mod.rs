@@ -1,8 +1,9 @@
-//! ONNX files: read into a model, and written back with only the changed tensors replaced.
+//! ONNX files: read into a model, and written with only the changed tensors replaced.
 
 mod build;
 mod changes;
 mod external;
+mod field;
 mod fold;
 mod functions;
 mod fused;
@@ -13,6 +14,7 @@ mod proto;
 mod read;
 mod sidecar;
 mod skeleton;
+mod source;
 mod splice;
 mod tensors;
 mod tensors_out;
@@ -21,7 +23,8 @@ mod write;
 pub use build::{Attribute, GraphBuilder};
 pub use external::external_files;
 pub(in crate::formats) use read::parse_with;
-pub use read::{OnnxSource, ReadOptions, parse, read, read_with};
+pub use read::{ReadOptions, parse, read, read_with};
+pub use source::OnnxSource;
 pub(in crate::formats) use write::encode_graph;
 pub use write::{Storage, data_path, encode, encode_as, write};
 

@@ -1,16 +1,16 @@
-//! What nodes read, also from within their graphs, and an order in which they can be computed.
+//! Sorts layers topologically, including what graphs within nodes read.
 
 use super::proto::{AttributeProto, GraphProto, NodeProto};
 use crate::error::{Error, Result};
 use crate::model::Layer;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// Graphs within a node: branches and bodies.
+/// The graphs within a node: branches and bodies.
 pub(super) fn inner_graphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute.iter().flat_map(|attribute: &AttributeProto| attribute.g.iter().chain(&attribute.graphs))
 }
 
-/// Values from outside that the graphs within a node read, in order, each once.
+/// The outer values that graphs within a node read, in order, each once.
 pub(super) fn captured(node: &NodeProto) -> Vec<String> {
     let mut found = Vec::new();
     inner_graphs(node).for_each(|graph| collect(graph, &mut found));
@@ -34,8 +34,7 @@ fn collect(graph: &GraphProto, found: &mut Vec<String>) {
     found.extend(read.into_iter().filter(|name| !name.is_empty() && !known.contains(name)));
 }
 
-/// Brings layers into an order in which each comes behind what it reads: theirs, where that is one already. `known` are
-/// inputs and constants.
+/// Sorts layers so that each comes behind those that it reads. A valid order is kept. `known` are inputs and constants.
 pub(super) fn sort(layers: Vec<Layer>, known: &HashSet<&str>, outputs: &[String]) -> Result<Vec<Layer>> {
     let writers = writers(&layers, known)?;
     check_written(&layers, &writers, known, outputs)?;
@@ -74,7 +73,7 @@ fn check_written(layers: &[Layer], writers: &HashMap<&str, usize>, known: &HashS
     }
 }
 
-/// Of the layers that can be computed next always the first: a file that is in order stays so.
+/// Always takes the first of the layers that can be computed next, so that a valid order is kept.
 fn order(layers: &[Layer], writers: &HashMap<&str, usize>) -> Result<Vec<usize>> {
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); layers.len()];
     let mut waits: Vec<usize> = vec![0; layers.len()];
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_come_behind_what_they_read_and_keep_an_order_that_is_one() {
+    fn layers_come_behind_those_they_read_and_a_valid_order_is_kept() {
         let mixed = vec![layer("c", &["b", "a"]), layer("b", &["a"]), layer("a", &["x"])];
         assert_eq!(sorted(mixed).unwrap(), ["a", "b", "c"]);
         let fine = vec![layer("a", &["x"]), layer("d", &["x"]), layer("b", &["d"]), layer("c", &["a"])];
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn cycles_and_values_of_nobody_are_named() {
+    fn cycles_and_unwritten_values_are_named() {
         let cycle = vec![layer("a", &["b"]), layer("b", &["a"]), layer("c", &["x"])];
         assert!(sorted(cycle).unwrap_err().to_string().contains("\"a\" is part of a cycle"));
         let nobody = vec![layer("c", &["y"])];

@@ -1,6 +1,6 @@
-//! A message that is written piece by piece: tensors become bytes only then, one after the other.
+//! A message that is written piece by piece. Tensors become bytes only then, one after another.
 
-use super::splice::head;
+use super::field;
 use crate::tensor::Tensor;
 use prost::bytes::Bytes;
 use std::io::Write;
@@ -13,24 +13,24 @@ pub(super) struct Pieces<'m> {
 }
 
 enum Piece<'m> {
-    Own(Vec<u8>),
-    Apart(Numbers<'m>),
+    Copied(Vec<u8>),
+    Shared(Numbers<'m>),
 }
 
-/// Bytes that are not copied, or the numbers of a tensor that are still to become bytes.
+/// The numbers of a tensor: bytes that are not copied, or floats that become bytes when they are written.
 pub(super) enum Numbers<'m> {
     Bytes(Bytes),
     Floats(&'m Tensor),
 }
 
-/// Shorter stretches of a file are copied: a piece of their own would take more.
+/// Shorter bytes are copied: a piece of their own would take more memory.
 const SHORT: usize = 4096;
 
-/// So many numbers at a time become bytes.
+/// Numbers that become bytes at a time.
 const CHUNK: usize = 4096;
 
 impl Numbers<'_> {
-    /// How many bytes they are.
+    /// Their length in bytes.
     pub fn len(&self) -> usize {
         match self {
             Numbers::Bytes(bytes) => bytes.len(),
@@ -58,15 +58,16 @@ impl<'m> Pieces<'m> {
         self.len
     }
 
+    /// Appends bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.len += bytes.len();
         match self.pieces.last_mut() {
-            Some(Piece::Own(last)) => last.extend_from_slice(bytes),
-            _ => self.pieces.push(Piece::Own(bytes.to_vec())),
+            Some(Piece::Copied(last)) => last.extend_from_slice(bytes),
+            _ => self.pieces.push(Piece::Copied(bytes.to_vec())),
         }
     }
 
-    /// Bytes that need not be copied.
+    /// Appends bytes without copying long ones.
     pub fn share(&mut self, bytes: Bytes) {
         self.numbers(Numbers::Bytes(bytes));
     }
@@ -76,24 +77,24 @@ impl<'m> Pieces<'m> {
             Numbers::Bytes(bytes) if bytes.len() < SHORT => self.push(&bytes),
             numbers => {
                 self.len += numbers.len();
-                self.pieces.push(Piece::Apart(numbers));
+                self.pieces.push(Piece::Shared(numbers));
             }
         }
     }
 
-    /// A field with a message or bytes in it.
+    /// Appends a field with a message or bytes.
     pub fn field(&mut self, number: u32, content: impl Into<Pieces<'m>>) {
         let content = content.into();
         self.head(number, content.len);
         for piece in content.pieces {
             match piece {
-                Piece::Own(bytes) => self.push(&bytes),
-                Piece::Apart(numbers) => self.numbers(numbers),
+                Piece::Copied(bytes) => self.push(&bytes),
+                Piece::Shared(numbers) => self.numbers(numbers),
             }
         }
     }
 
-    /// A field with numbers in it.
+    /// Appends a field with numbers.
     pub fn field_of_numbers(&mut self, number: u32, numbers: Numbers<'m>) {
         self.head(number, numbers.len());
         self.numbers(numbers);
@@ -101,19 +102,19 @@ impl<'m> Pieces<'m> {
 
     fn head(&mut self, number: u32, len: usize) {
         let mut bytes = Vec::new();
-        head(&mut bytes, number, len);
+        field::head(&mut bytes, number, len);
         self.push(&bytes);
     }
 
     pub fn write_to(&self, out: &mut dyn Write) -> std::io::Result<()> {
         self.pieces.iter().try_for_each(|piece| match piece {
-            Piece::Own(bytes) => out.write_all(bytes),
-            Piece::Apart(numbers) => numbers.write_to(out),
+            Piece::Copied(bytes) => out.write_all(bytes),
+            Piece::Shared(numbers) => numbers.write_to(out),
         })
     }
 
     pub fn into_vec(mut self) -> Vec<u8> {
-        if let [Piece::Own(bytes)] = &mut self.pieces[..] {
+        if let [Piece::Copied(bytes)] = &mut self.pieces[..] {
             return std::mem::take(bytes);
         }
         let mut out = Vec::with_capacity(self.len);
@@ -124,6 +125,6 @@ impl<'m> Pieces<'m> {
 
 impl From<Vec<u8>> for Pieces<'_> {
     fn from(bytes: Vec<u8>) -> Self {
-        Pieces { len: bytes.len(), pieces: vec![Piece::Own(bytes)] }
+        Pieces { len: bytes.len(), pieces: vec![Piece::Copied(bytes)] }
     }
 }

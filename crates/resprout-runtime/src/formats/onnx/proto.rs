@@ -1,6 +1,5 @@
-//! The parts of the ONNX schema that are read (onnx.proto, IR version 3 to 13). Fields that are not
-//! listed are skipped here and copied byte for byte when a file is written. Nodes are listed whole: those of
-//! functions are written anew.
+//! The parts of the ONNX schema that are read (onnx.proto, IR version 3 to 13). Other fields are skipped here, and copied
+//! byte for byte when a file is written. Nodes are complete: those of functions are written anew.
 
 use prost::Message;
 use prost::bytes::Bytes;
@@ -19,7 +18,7 @@ pub struct ModelProto {
     pub functions: Vec<FunctionProto>,
 }
 
-/// A function of the model's own: nodes that stand for every node that calls it.
+/// A function of the model: its nodes replace every node that calls it.
 #[derive(Clone, PartialEq, Message)]
 pub struct FunctionProto {
     #[prost(string, tag = "1")]
@@ -116,7 +115,7 @@ pub struct AttributeProto {
     pub doc_string: Bytes,
     #[prost(int32, tag = "20")]
     pub r#type: i32,
-    /// Of a node in a function: the attribute of the calling node that this one takes its value from.
+    /// In a function: the attribute of the calling node that has the value.
     #[prost(string, tag = "21")]
     pub ref_attr_name: String,
     #[prost(message, optional, tag = "22")]
@@ -148,12 +147,12 @@ pub struct TensorProto {
 }
 
 impl TensorProto {
-    /// Whether its numbers lie in another file.
+    /// Whether its numbers are in another file.
     pub fn is_external(&self) -> bool {
         self.data_location == 1
     }
 
-    /// The external data's entry of that name.
+    /// The entry of that name in the external data.
     pub fn entry(&self, key: &str) -> Option<&str> {
         self.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str())
     }
@@ -165,7 +164,7 @@ pub struct SparseTensorProto {
     /// One-dimensional; its name is the whole tensor's.
     #[prost(message, optional, tag = "1")]
     pub values: Option<TensorProto>,
-    /// Of each value, either its place in the flattened tensor, or one index per dimension; ascending.
+    /// For each value, its index in the flattened tensor, or one index per dimension; ascending.
     #[prost(message, optional, tag = "2")]
     pub indices: Option<TensorProto>,
     #[prost(int64, repeated, tag = "3")]
@@ -228,7 +227,7 @@ pub mod data_type {
     pub const DOUBLE: i32 = 11;
     pub const BFLOAT16: i32 = 16;
 
-    /// Bytes of an element, where every element takes as many.
+    /// Bytes of an element, if the type has a fixed width.
     pub fn width(code: i32) -> Option<u64> {
         Some(match code {
             UINT8 | INT8 | BOOL => 1,
@@ -240,7 +239,7 @@ pub mod data_type {
         })
     }
 
-    /// The name of any type, for messages.
+    /// The name of a type, for messages.
     pub fn name(code: i32) -> &'static str {
         const NAMES: [&str; 17] = [
             "undefined",

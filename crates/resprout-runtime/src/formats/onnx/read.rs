@@ -1,93 +1,28 @@
-//! ONNX into a model: everything is checked before anything is built.
+//! Reads an ONNX file into a model. Everything is checked before anything is built.
 
 use super::external::{Content, External};
 use super::links::{self, Link};
 use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, data_type};
 use super::skeleton::{self, Skeleton};
-use super::tensors::{constant_param, filled, float_param, read_tensor, spread};
+use super::source::{Detached, Location, OnnxSource};
+use super::tensors::{constant_param, expand_sparse, filled, float_param, read_tensor};
 use super::{functions, fused, order};
 use crate::error::{Error, Result};
 use crate::formats::ElementBudget;
-use crate::model::Origin;
-use crate::model::{
-    Dim, ElementType, Graph, GraphInput, InnerWeight, Layer, MaskTable, Model, Param, ParamData, ParamTable, View,
-};
+use crate::model::{Dim, ElementType, Graph, GraphInput, InnerWeight, Layer, MaskTable, Model, Param, ParamData, ParamTable};
 use crate::ops::{Attribute, Attributes, Op};
 use crate::tensor::Tensor;
 use prost::Message;
 use prost::bytes::Bytes;
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// How a file is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// Weights that follow from constants by arithmetic become constants themselves.
+    /// Whether weights that are computed from constants become constants themselves.
     pub fold_weights: bool,
-}
-
-/// The file as it was read, and where in it each parameter lies.
-#[derive(Debug)]
-pub struct OnnxSource {
-    /// The file, functions written out, without the numbers of large initializers.
-    pub(super) bytes: Bytes,
-    /// Where each parameter lies.
-    pub(super) places: HashMap<String, Location>,
-    /// The parameters as they were read, to see which have changed.
-    pub(super) original: ParamTable,
-    /// Version of the format.
-    pub(super) ir_version: i64,
-    /// Initializers whose numbers are not among the bytes, by their index.
-    pub(super) aside: HashMap<usize, Aside>,
-    /// Those files.
-    pub(super) data_files: Vec<PathBuf>,
-    /// The node that each layer is, by the layer's name.
-    pub(super) nodes: HashMap<String, usize>,
-    /// How parameters are stored that layers read through other nodes.
-    pub(super) views: HashMap<String, View>,
-    /// Nodes and initializers that nothing needs any more.
-    pub(super) dead_nodes: HashSet<usize>,
-    pub(super) dead_initializers: HashSet<usize>,
-}
-
-impl OnnxSource {
-    /// The files of external data that the model was read from.
-    pub fn data_files(&self) -> &[PathBuf] {
-        &self.data_files
-    }
-}
-
-impl Origin for OnnxSource {
-    fn view(&self, param: &str) -> Option<&View> {
-        self.views.get(param)
-    }
-}
-
-/// The numbers of an initializer that are kept apart.
-#[derive(Debug)]
-pub(super) struct Aside {
-    /// Their bytes; `None` where the parameter holds them.
-    pub bytes: Option<Bytes>,
-    /// In the file itself: where in the initializer their field was. In another file: `None`.
-    pub inside: Option<usize>,
-}
-
-/// Where a parameter lies in the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Location {
-    /// The n-th initializer.
-    Initializer(usize),
-    /// The tensor of the n-th node, a Constant.
-    ConstantNode(usize),
-    /// The n-th node, a ConstantOfShape of a constant shape: it becomes a Constant when changed.
-    FilledNode(usize),
-    /// The output of the n-th node, which an initializer replaces when changed.
-    OfNode(usize),
-    /// A copy of another parameter for one of the layers that read it; handed on by the n-th node, or read as it is.
-    Copy(String, Option<usize>),
-    /// A sparse initializer, or in no place of the file at all: the bytes come from elsewhere.
-    Apart,
 }
 
 /// Reads an ONNX file.
@@ -100,8 +35,8 @@ pub fn read_with(path: &Path, options: ReadOptions) -> Result<Model> {
     read_pending(path, None, None, options)
 }
 
-/// As [`read_with`], where a file of external data does not have its name yet. What is the same in `like` is shared with
-/// it.
+/// As [`read_with`], where a file of external data still has a temporary name. Parameters that are the same in `like` are
+/// shared with it.
 pub(super) fn read_pending(
     path: &Path,
     pending: Option<(&str, &Path)>,
@@ -119,16 +54,16 @@ pub fn parse(bytes: Vec<u8>, folder: Option<&Path>) -> Result<Model> {
     parse_from(bytes, External::new(folder, None), None, Vec::new(), ReadOptions::default())
 }
 
-/// As [`parse`], with parameters that are kept apart from the graph.
-pub(in crate::formats) fn parse_with(bytes: Vec<u8>, apart: Vec<(String, Tensor)>) -> Result<Model> {
-    parse_from(bytes, External::new(None, None), None, apart, ReadOptions::default())
+/// As [`parse`], with parameters that are not in the file.
+pub(in crate::formats) fn parse_with(bytes: Vec<u8>, extra: Vec<(String, Tensor)>) -> Result<Model> {
+    parse_from(bytes, External::new(None, None), None, extra, ReadOptions::default())
 }
 
 fn parse_from(
     bytes: Vec<u8>,
     data: External,
     like: Option<&ParamTable>,
-    apart: Vec<(String, Tensor)>,
+    extra: Vec<(String, Tensor)>,
     options: ReadOptions,
 ) -> Result<Model> {
     if bytes.is_empty() {
@@ -147,8 +82,8 @@ fn parse_from(
     let opset =
         proto.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx").map_or(1, |set| set.version);
     let mut reader = Reader::new(data, like, opset);
-    for (name, tensor) in apart {
-        reader.add(name, Param::from_tensor(tensor), Location::Apart)?;
+    for (name, tensor) in extra {
+        reader.add(name, Param::from_tensor(tensor), Location::Separate)?;
     }
     reader.initializers(graph)?;
     reader.sparse_initializers(graph)?;
@@ -156,17 +91,17 @@ fn parse_from(
     let inputs = reader.inputs(graph)?;
     let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
     let layers = reader.sorted(layers, &inputs, &outputs)?;
-    let link = Link { graph, aside: &reader.aside, fold_weights: options.fold_weights };
-    let linked = links::link(link, layers, &outputs, &mut reader.params, &mut reader.places, &reader.nodes)?;
-    let Reader { params, places, aside, nodes, inner, data, .. } = reader;
+    let link = Link { graph, detached: &reader.detached, fold_weights: options.fold_weights };
+    let linked = links::link(link, layers, &outputs, &mut reader.params, &mut reader.locations, &reader.nodes)?;
+    let Reader { params, locations, detached, nodes, inner, data, .. } = reader;
     let mut original = params.clone();
     linked.computed.iter().for_each(|name| original.remove(name));
     let source = OnnxSource {
         bytes,
-        places,
+        locations,
         original,
         ir_version: proto.ir_version,
-        aside,
+        detached,
         data_files: data.into_paths(),
         nodes,
         views: linked.views,
@@ -186,11 +121,12 @@ fn decode(bytes: &Bytes) -> Result<ModelProto> {
     ModelProto::decode(bytes.clone()).map_err(|e| Error::format(format!("not an ONNX model, or cut off: {e}")))
 }
 
+/// Collects the parts of a model from a graph.
 struct Reader<'a> {
     opset: i64,
     params: ParamTable,
-    places: HashMap<String, Location>,
-    aside: HashMap<usize, Aside>,
+    locations: HashMap<String, Location>,
+    detached: HashMap<usize, Detached>,
     data: External<'a>,
     like: Option<&'a ParamTable>,
     nodes: HashMap<String, usize>,
@@ -203,8 +139,8 @@ impl<'a> Reader<'a> {
         Reader {
             opset,
             params: ParamTable::default(),
-            places: HashMap::new(),
-            aside: HashMap::new(),
+            locations: HashMap::new(),
+            detached: HashMap::new(),
             data,
             like,
             nodes: HashMap::new(),
@@ -222,17 +158,17 @@ impl Reader<'_> {
             let numbers = like.and_then(Param::f32).map(|like| &like.data[..]);
             let param = match (self.data.content(index, tensor, numbers).map_err(|e| e.at(place()))?, like) {
                 (Some((Content::Same, inside)), Some(like)) => {
-                    self.aside.insert(index, Aside { bytes: None, inside });
+                    self.detached.insert(index, Detached { bytes: None, inside });
                     Ok(like.clone())
                 }
                 (None | Some((Content::Same, _)), _) => read_tensor(tensor, None),
                 (Some((Content::Floats(floats), inside)), _) => {
-                    self.aside.insert(index, Aside { bytes: None, inside });
+                    self.detached.insert(index, Detached { bytes: None, inside });
                     float_param(tensor, floats)
                 }
                 (Some((Content::Bytes(bytes), inside)), _) => {
                     let param = read_tensor(tensor, Some(&bytes));
-                    self.aside.insert(index, Aside { bytes: Some(bytes), inside });
+                    self.detached.insert(index, Detached { bytes: Some(bytes), inside });
                     param
                 }
             }
@@ -247,20 +183,20 @@ impl Reader<'_> {
             let values =
                 sparse.values.as_ref().ok_or_else(|| Error::format(format!("sparse initializer {index} has no values")))?;
             let place = || format!("sparse initializer {:?}", values.name);
-            let tensor = spread(sparse, values, &mut self.budget).map_err(|e| e.at(place()))?;
-            self.add(values.name.clone(), Param::from_tensor(tensor), Location::Apart)?;
+            let tensor = expand_sparse(sparse, values, &mut self.budget).map_err(|e| e.at(place()))?;
+            self.add(values.name.clone(), Param::from_tensor(tensor), Location::Separate)?;
         }
         Ok(())
     }
 
-    fn add(&mut self, name: String, param: Param, place: Location) -> Result<()> {
+    fn add(&mut self, name: String, param: Param, location: Location) -> Result<()> {
         if name.is_empty() {
             return Err(Error::format("a constant tensor has no name"));
         }
         if !self.params.insert(name.clone(), param) {
             return Err(Error::format(format!("{name:?} is defined twice")));
         }
-        self.places.insert(name, place);
+        self.locations.insert(name, location);
         Ok(())
     }
 
@@ -269,8 +205,8 @@ impl Reader<'_> {
         let mut layers = Vec::with_capacity(graph.node.len());
         for (index, node) in graph.node.iter().enumerate() {
             let name = unique_name(node, index, &mut names);
-            if let Some((param, place)) = self.constant(node, index).map_err(|e| e.at(format!("node {name:?}")))? {
-                self.add(node.output[0].clone(), param, place)?;
+            if let Some((param, location)) = self.constant(node, index).map_err(|e| e.at(format!("node {name:?}")))? {
+                self.add(node.output[0].clone(), param, location)?;
                 continue;
             }
             inner_weights(&name, node, &mut self.inner);
@@ -293,11 +229,11 @@ impl Reader<'_> {
         match node.op_type.as_str() {
             "Constant" => {
                 let attribute = node.attribute.first().ok_or_else(|| Error::format("a Constant without a value"))?;
-                let place = match attribute.name.as_str() {
-                    "sparse_value" => Location::OfNode(index),
+                let location = match attribute.name.as_str() {
+                    "sparse_value" => Location::OutputOf(index),
                     _ => Location::ConstantNode(index),
                 };
-                Ok(constant_param(attribute, &mut self.budget)?.map(|param| (param, place)))
+                Ok(constant_param(attribute, &mut self.budget)?.map(|param| (param, location)))
             }
             "ConstantOfShape" => {
                 let shape = node.input.first().and_then(|name| self.params.i64(name));
@@ -333,7 +269,7 @@ fn has_dims(param: &Param, tensor: &TensorProto) -> bool {
     param.shape.len() == tensor.dims.len() && param.shape.iter().zip(&tensor.dims).all(|(&a, &b)| a as i64 == b)
 }
 
-/// A node's attributes, whatever its operation makes of them.
+/// A node's attributes.
 fn attributes(node: &NodeProto, opset: i64) -> Result<Attributes> {
     let mut attributes = Attributes::new(opset);
     for attribute in &node.attribute {
@@ -360,7 +296,7 @@ fn unique_name(node: &NodeProto, index: usize, taken: &mut HashSet<String>) -> S
     name
 }
 
-/// Notes the weights in the graphs within a node: they are not pruned.
+/// Lists the weights in graphs within a node, which are not pruned.
 fn inner_weights(layer: &str, node: &NodeProto, found: &mut Vec<InnerWeight>) {
     for graph in order::inner_graphs(node) {
         let constants = graph.node.iter().flat_map(|node| &node.attribute).filter_map(|attribute| attribute.t.as_ref());
@@ -387,7 +323,7 @@ fn read_input(info: &ValueInfoProto) -> Result<GraphInput> {
         (_, name) => Ok(Dim::Free(name.clone().unwrap_or_default())),
     });
     let element = match tensor.map_or(0, |t| t.elem_type) {
-        // A file that leaves the type out means floats, as all exporters write them.
+        // A missing type means floats, as all exporters write them.
         0 | data_type::FLOAT => ElementType::Float32,
         data_type::UINT8 => ElementType::Uint8,
         other => ElementType::Other(data_type::name(other)),

@@ -1,4 +1,4 @@
-//! Tensors that are written to a file beside the graph's.
+//! Writes the numbers of tensors to the graph's file, or to a file beside it.
 
 use super::pieces::{Numbers, Pieces};
 use super::proto::{StringEntry, TensorProto};
@@ -9,18 +9,18 @@ use prost::Message;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Decides where the numbers of an initializer go.
-pub(super) trait Outside {
-    /// Whether unchanged tensors are asked for as well.
+/// Where the numbers of initializers are written.
+pub(super) trait DataSink {
+    /// Whether it takes unchanged tensors too.
     fn takes_all(&self) -> bool;
-    /// The tensor as the graph's file is to hold it, from the tensor without its numbers and these.
+    /// Places the numbers of a tensor. Returns the tensor for the graph's file.
     fn place<'m>(&mut self, tensor: TensorProto, numbers: Numbers<'m>) -> Result<Pieces<'m>>;
 }
 
-/// Everything stays in the graph's file.
+/// Numbers in the graph's file.
 pub(super) struct Inline;
 
-impl Outside for Inline {
+impl DataSink for Inline {
     fn takes_all(&self) -> bool {
         false
     }
@@ -30,13 +30,13 @@ impl Outside for Inline {
     }
 }
 
-/// Smaller tensors stay in the graph's file: other readers look at shapes and axes there.
+/// Smaller tensors stay in the graph's file, where other readers expect shapes and axes.
 const LEAST: usize = 1024;
 
-/// Tensors begin at multiples of this many bytes, so that other readers can map them.
+/// The alignment of tensors in bytes, so that other readers can map them.
 const ALIGNMENT: u64 = 64;
 
-/// A data file that is being written.
+/// Numbers in a data file beside the graph.
 pub(super) struct Sidecar {
     target: PathBuf,
     location: String,
@@ -45,13 +45,13 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    /// A file for `target`, which the graph will name `location`.
+    /// Begins a file for `target`, which the graph calls `location`.
     pub fn begin(target: &Path, location: &str) -> Result<Sidecar> {
         let out = BufWriter::new(PendingFile::begin(target)?);
         Ok(Sidecar { target: target.to_path_buf(), location: location.to_string(), out, at: 0 })
     }
 
-    /// The whole file, under a temporary name.
+    /// The complete file, under a temporary name.
     pub fn finish(self) -> Result<PendingFile> {
         let Sidecar { target, out, .. } = self;
         let file = out.into_inner().map_err(|e| Error::io(&target, e.into_error()).at("cannot write"))?;
@@ -59,7 +59,7 @@ impl Sidecar {
     }
 }
 
-impl Outside for Sidecar {
+impl DataSink for Sidecar {
     fn takes_all(&self) -> bool {
         true
     }

@@ -1,7 +1,7 @@
-//! A file without the numbers of its large initializers. These are read one by one where they are needed, so that the
-//! file and the network are never in memory both.
+//! A file without the numbers of its large initializers. These are read one by one, so that the file and the network are
+//! never both in memory.
 
-use super::splice::{append, field};
+use super::field;
 use crate::error::{Error, Result};
 use prost::encoding::{WireType, decode_key, decode_varint};
 use std::collections::HashMap;
@@ -9,25 +9,27 @@ use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
 use std::path::Path;
 
-/// What is left of the file, and what is not in it.
+/// A file without its large tensors, and where these lie.
 pub(super) struct Skeleton {
     pub bytes: Vec<u8>,
-    /// By the index of the initializer.
+    /// The raw data that were left out, by the index of the initializer.
     pub numbers: HashMap<usize, Stretch>,
 }
 
-/// Raw data of an initializer: where they lie in the file, and where in what is left of the initializer their field was.
+/// The raw data of an initializer that were left out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stretch {
+    /// Where they lie in the file.
     pub offset: u64,
     pub length: u64,
+    /// Where their field was in the rest of the initializer.
     pub at: usize,
 }
 
-/// Smaller ones stay where they are.
+/// Smaller data stay in the skeleton.
 const LEAST: u64 = 4096;
 
-/// The file's skeleton. A file that is not what it should be is handed over whole: whoever parses it says what is wrong.
+/// The skeleton of a file. An invalid file is returned whole, so that the parser can say what is wrong.
 pub(super) fn read(path: &Path) -> Result<Skeleton> {
     let failed = |e| Error::io(path, e);
     let file = File::open(path).map_err(failed)?;
@@ -44,23 +46,24 @@ pub(super) fn read(path: &Path) -> Result<Skeleton> {
     Ok(Skeleton { bytes: std::fs::read(path).map_err(failed)?, numbers: HashMap::new() })
 }
 
+/// Reads a file field by field.
 struct Walk {
     file: BufReader<File>,
-    /// Where the next byte lies in the file.
+    /// The offset of the next byte.
     at: u64,
     numbers: HashMap<usize, Stretch>,
 }
 
-/// A field's number, its bytes up to its content, and the length of that.
+/// A field up to its content.
 struct Head {
     number: u32,
     bytes: Vec<u8>,
     length: u64,
-    /// Whether it holds bytes or a message.
+    /// Whether the content is bytes or a message.
     delimited: bool,
 }
 
-/// What a message becomes; `None` where its structure is not understood.
+/// The skeleton of a message; `None` if its structure is invalid.
 type Walked<T> = std::io::Result<Option<T>>;
 
 impl Walk {
@@ -70,13 +73,13 @@ impl Walk {
             let Some(head) = self.head(end)? else { return Ok(None) };
             if head.number == field::MODEL_GRAPH && head.delimited {
                 let Some(graph) = self.graph(self.at + head.length)? else { return Ok(None) };
-                append(&mut out, head.number, &graph);
+                field::append(&mut out, head.number, &graph);
                 graphs += 1;
             } else {
                 self.copy(&head, &mut out)?;
             }
         }
-        // Several would be merged into one by a reader.
+        // A reader would merge several graphs into one.
         Ok((graphs < 2).then_some(out))
     }
 
@@ -86,7 +89,7 @@ impl Walk {
             let Some(head) = self.head(end)? else { return Ok(None) };
             if head.number == field::GRAPH_INITIALIZER && head.delimited && head.length >= LEAST {
                 let Some(tensor) = self.tensor(index, self.at + head.length)? else { return Ok(None) };
-                append(&mut out, head.number, &tensor);
+                field::append(&mut out, head.number, &tensor);
             } else {
                 self.copy(&head, &mut out)?;
             }
@@ -140,7 +143,7 @@ impl Walk {
 
     fn varint(&mut self, out: &mut Vec<u8>) -> std::io::Result<()> {
         let mut byte = [0x80];
-        // No number has more bytes than these.
+        // A varint has at most ten bytes.
         for _ in 0..10 {
             self.file.read_exact(&mut byte)?;
             self.at += 1;

@@ -1,35 +1,12 @@
-//! Messages of a file, copied byte for byte but for the fields that change.
+//! Copies the messages of a file byte for byte, except for fields that change.
 
 use super::pieces::Pieces;
 use crate::error::{Error, Result};
 use prost::bytes::{Buf, Bytes};
-use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
+use prost::encoding::{WireType, decode_key, decode_varint};
 use std::collections::HashMap;
 
-/// Field numbers that are rewritten; see `onnx.proto`.
-pub(super) mod field {
-    pub const MODEL_IR_VERSION: u32 = 1;
-    pub const MODEL_GRAPH: u32 = 7;
-    pub const GRAPH_NODE: u32 = 1;
-    pub const GRAPH_INITIALIZER: u32 = 5;
-    pub const GRAPH_INPUT: u32 = 11;
-    pub const GRAPH_VALUE_INFO: u32 = 13;
-    pub const GRAPH_SPARSE_INITIALIZER: u32 = 15;
-    pub const NODE_INPUT: u32 = 1;
-    pub const NODE_OUTPUT: u32 = 2;
-    pub const NODE_ATTRIBUTE: u32 = 5;
-    pub const ATTRIBUTE_TENSOR: u32 = 5;
-    pub const TENSOR_DIMS: u32 = 1;
-    pub const TENSOR_DATA_TYPE: u32 = 2;
-    pub const TENSOR_FLOAT_DATA: u32 = 4;
-    pub const TENSOR_INT32_DATA: u32 = 5;
-    pub const TENSOR_RAW_DATA: u32 = 9;
-    pub const TENSOR_DOUBLE_DATA: u32 = 10;
-    pub const TENSOR_EXTERNAL_DATA: u32 = 13;
-    pub const TENSOR_DATA_LOCATION: u32 = 14;
-}
-
-/// The message without the fields of a number.
+/// The message without its fields of this number.
 pub(super) fn without(message: &Bytes, field: u32) -> Result<Bytes> {
     let mut out = Vec::with_capacity(message.len());
     each_field(message, |number, _, whole, _| {
@@ -41,22 +18,11 @@ pub(super) fn without(message: &Bytes, field: u32) -> Result<Bytes> {
     Ok(out.into())
 }
 
-pub(super) fn append(out: &mut Vec<u8>, number: u32, content: &[u8]) {
-    head(out, number, content.len());
-    out.extend_from_slice(content);
-}
-
-/// What stands in front of a field's content: its number and how long it is.
-pub(super) fn head(out: &mut Vec<u8>, number: u32, len: usize) {
-    encode_key(number, WireType::LengthDelimited, out);
-    encode_varint(len as u64, out);
-}
-
-/// What becomes of a field.
+/// The edit of a field.
 pub(super) enum Edit<'m> {
     Keep,
     Replace(Pieces<'m>),
-    /// Several fields of the same number in its place.
+    /// Replaces the field by several ones of the same number.
     Several(Vec<Vec<u8>>),
     Drop,
 }
@@ -67,8 +33,7 @@ impl<'m, P: Into<Pieces<'m>>> From<Option<P>> for Edit<'m> {
     }
 }
 
-/// Copies a message with its length-delimited fields as `change(number, index among fields of that
-/// number, content)` says.
+/// Copies a message. `change(number, index among fields of that number, content)` edits its length-delimited fields.
 pub(super) fn rewrite<'m, E: Into<Edit<'m>>>(
     message: &Bytes,
     mut change: impl FnMut(u32, usize, &Bytes) -> Result<E>,

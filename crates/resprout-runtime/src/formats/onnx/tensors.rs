@@ -1,4 +1,4 @@
-//! Tensors of a file as parameters.
+//! Reads tensors of a file as parameters.
 
 use super::proto::{AttributeProto, SparseTensorProto, TensorProto, data_type};
 use crate::error::{Error, Result};
@@ -9,11 +9,10 @@ use half::{bf16, f16};
 use prost::bytes::Bytes;
 use std::sync::Arc;
 
-/// A weight that a constant node fills may not be larger than this: a few bytes of a hostile file
-/// must not ask for all memory.
+/// The most elements of a constant that a node fills. A few bytes of a hostile file must not take all memory.
 const LARGEST_FILLED: usize = 1 << 30;
 
-/// The number(s) of a Constant node, in any of its spellings; `None` for text.
+/// The value of a Constant node, in any of its attributes; `None` for text.
 pub(super) fn constant_param(attribute: &AttributeProto, budget: &mut ElementBudget) -> Result<Option<Param>> {
     let value = match attribute.name.as_str() {
         "value" => {
@@ -23,7 +22,7 @@ pub(super) fn constant_param(attribute: &AttributeProto, budget: &mut ElementBud
         "sparse_value" => {
             let sparse = attribute.sparse_tensor.as_ref().ok_or_else(|| Error::format("a Constant without a tensor"))?;
             let values = sparse.values.as_ref().ok_or_else(|| Error::format("a sparse tensor without values"))?;
-            return spread(sparse, values, budget).map(|tensor| Some(Param::from_tensor(tensor)));
+            return expand_sparse(sparse, values, budget).map(|tensor| Some(Param::from_tensor(tensor)));
         }
         "value_float" => Value::F32(Array::new(vec![], vec![attribute.f])),
         "value_int" => Value::I64(Array::new(vec![], vec![attribute.i])),
@@ -34,7 +33,7 @@ pub(super) fn constant_param(attribute: &AttributeProto, budget: &mut ElementBud
     Ok(Some(Param::from_value(value)))
 }
 
-/// The tensor of a ConstantOfShape; `None` where its type is opaque or it is too large to spell out.
+/// The tensor of a ConstantOfShape; `None` if its type is opaque.
 pub(super) fn filled(shape: &[i64], fill: Option<Param>) -> Result<Option<Param>> {
     let shape = read_dims(shape)?;
     if element_count(&shape)? > LARGEST_FILLED {
@@ -47,8 +46,8 @@ pub(super) fn filled(shape: &[i64], fill: Option<Param>) -> Result<Option<Param>
     Value::filled(shape, fill.map(|value| &**value)).map(|value| Some(Param::from_value(value)))
 }
 
-/// The whole of a sparse tensor; takes its elements off `room`.
-pub(super) fn spread(sparse: &SparseTensorProto, values: &TensorProto, budget: &mut ElementBudget) -> Result<Tensor> {
+/// Expands a sparse tensor and takes its elements off `budget`.
+pub(super) fn expand_sparse(sparse: &SparseTensorProto, values: &TensorProto, budget: &mut ElementBudget) -> Result<Tensor> {
     let shape = read_dims(&sparse.dims)?;
     let count = element_count(&shape)?;
     budget.take(count)?;
@@ -58,23 +57,23 @@ pub(super) fn spread(sparse: &SparseTensorProto, values: &TensorProto, budget: &
     let Some(Value::I64(indices)) = indices.value().map(|value| &**value) else {
         return Err(Error::unsupported("indices that are no integers"));
     };
-    let places: Vec<usize> = match indices.shape[..] {
+    let positions: Vec<usize> = match indices.shape[..] {
         [_] => indices.data.iter().map(|&at| usize::try_from(at).unwrap_or(usize::MAX)).collect(),
         [_, rank] if rank > 0 && rank == shape.len() => indices.data.chunks_exact(rank).map(|at| flat(at, &shape)).collect(),
         _ => return Err(Error::format(format!("indices of shape {:?} for a tensor of shape {shape:?}", indices.shape))),
     };
-    if places.len() != values.len() {
-        return Err(Error::format(format!("{} values and {} indices", values.len(), places.len())));
+    if positions.len() != values.len() {
+        return Err(Error::format(format!("{} values and {} indices", values.len(), positions.len())));
     }
-    if places.last().is_some_and(|&last| last >= count) || !places.is_sorted_by(|a, b| a < b) {
+    if positions.last().is_some_and(|&last| last >= count) || !positions.is_sorted_by(|a, b| a < b) {
         return Err(Error::format(format!("indices that do not ascend within the {count} elements of shape {shape:?}")));
     }
     let mut data = vec![0.0; count];
-    places.iter().zip(&values.data).for_each(|(&at, &value)| data[at] = value);
+    positions.iter().zip(&values.data).for_each(|(&at, &value)| data[at] = value);
     Ok(Tensor::new(shape, data))
 }
 
-/// The place in the flattened tensor; beyond its end where an index is beyond its dimension's.
+/// The index in the flattened tensor; beyond its end if an index is beyond its dimension.
 fn flat(at: &[i64], shape: &[usize]) -> usize {
     at.iter().zip(shape).fold(0, |flat: usize, (&at, &side)| match usize::try_from(at) {
         Ok(at) if at < side => flat.saturating_mul(side).saturating_add(at),
@@ -87,7 +86,7 @@ fn read_dims(dims: &[i64]) -> Result<Vec<usize>> {
     dims.iter().map(positive).collect()
 }
 
-/// The bytes of a tensor; typed data have none.
+/// The raw bytes of a tensor; `None` for typed data.
 fn raw<'t>(tensor: &'t TensorProto, outside: Option<&'t Bytes>) -> Result<Option<&'t Bytes>> {
     match outside {
         Some(bytes) => Ok(Some(bytes)),
@@ -96,14 +95,14 @@ fn raw<'t>(tensor: &'t TensorProto, outside: Option<&'t Bytes>) -> Result<Option
     }
 }
 
-/// The tensor with numbers that were read from elsewhere.
+/// The parameter of a tensor whose numbers were already read.
 pub(super) fn float_param(tensor: &TensorProto, numbers: Vec<f32>) -> Result<Param> {
     let shape = read_dims(&tensor.dims)?;
     let count = element_count(&shape)?;
     floats(&shape, numbers, count).map(Param::from_value)
 }
 
-/// Numbers from raw or typed data, or from `outside` where the data lie in another file.
+/// The parameter of a tensor with raw or typed data, or with bytes `outside` of it.
 pub(super) fn read_tensor(tensor: &TensorProto, outside: Option<&Bytes>) -> Result<Param> {
     let shape = read_dims(&tensor.dims)?;
     let count = element_count(&shape)?;
@@ -132,7 +131,7 @@ pub(super) fn read_tensor(tensor: &TensorProto, outside: Option<&Bytes>) -> Resu
     Ok(Param { shape, data: ParamData::Value(Arc::new(data)) })
 }
 
-/// The numbers of a tensor of another floating-point or small integer type as 32-bit floats; `None` for other types.
+/// Converts a tensor of another floating-point or small integer type to 32-bit floats; `None` for other types.
 pub(super) fn widened(tensor: &TensorProto, outside: Option<&Bytes>) -> Result<Option<Tensor>> {
     let shape = read_dims(&tensor.dims)?;
     let raw = raw(tensor, outside)?;
@@ -149,13 +148,13 @@ pub(super) fn widened(tensor: &TensorProto, outside: Option<&Bytes>) -> Result<O
     Ok(Some(Tensor::new(shape, data)))
 }
 
-/// The bytes of numbers in a type that holds each of them exactly; `None` where it cannot.
-/// Type and bytes of a stored tensor: the type it had where that holds every number, otherwise 32-bit floats.
+/// Type and bytes of a stored tensor: its own type if that holds every number exactly, otherwise 32-bit floats.
 pub(super) fn stored_bytes(view: &View, stored: &Tensor) -> (i32, Vec<u8>) {
     let narrow = view.element.and_then(|element| Some((element, narrowed(&stored.data, element)?)));
     narrow.unwrap_or_else(|| (data_type::FLOAT, stored.to_le_bytes()))
 }
 
+/// The bytes of numbers in a type; `None` if it does not hold each of them exactly.
 fn narrowed(numbers: &[f32], to: i32) -> Option<Vec<u8>> {
     let exact = |&v: &f32| match to {
         data_type::FLOAT16 => {
@@ -206,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn narrow_types_hold_what_they_can_and_say_so() {
+    fn narrow_types_hold_exact_numbers_only() {
         let exact = [0.5f32, -2.0, 0.0, -0.0, 65504.0];
         let bytes = narrowed(&exact, data_type::FLOAT16).unwrap();
         let tensor = TensorProto { dims: vec![5], data_type: data_type::FLOAT16, raw_data: bytes.into(), ..Default::default() };

@@ -1,18 +1,20 @@
-//! A model back into ONNX: the bytes of the file that was read, with the changed tensors spliced in, and
-//! the biases that layers were given. Tensors of many zeros may be stored sparse, and tensors may lie in a file beside.
+//! Writes a model as ONNX: the bytes of the file that was read, with changed tensors and new biases spliced in.
 //!
-//! Everything else, known to this crate or not, is copied byte for byte.
+//! Tensors with many zeros can be stored sparse, and tensors can be stored in a file beside the graph. Everything else, known
+//! to this crate or not, is copied byte for byte.
 
-use super::changes::{Added, Changes, DataLocation, is_handed_on, same, source_of, stored};
+use super::changes::{Added, Changes, DataLocation, Stored, is_handed_on, same, source_of, stored};
+use super::field;
 use super::pieces::{Numbers, Pieces};
 use super::proto::{AttributeProto, Dimension, TensorProto, TensorShape, ValueInfoProto};
-use super::read::{Aside, OnnxSource, ReadOptions, read_pending};
-use super::sidecar::{Inline, Outside, Sidecar};
-use super::splice::{Edit, append, field, rewrite, without};
-use super::tensors_out::{float_tensor, rewrite_tensor, sparse_tensor, spelled_out, whole_tensor};
+use super::read::{ReadOptions, read_pending};
+use super::sidecar::{DataSink, Inline, Sidecar};
+use super::source::{Detached, OnnxSource};
+use super::splice::{Edit, rewrite, without};
+use super::tensors_out::{decode, float_tensor, integer_tensor, rewrite_tensor, sparse_tensor, spelled_out};
 use crate::error::{Error, Result};
 use crate::formats::atomic::PendingFile;
-use crate::model::Model;
+use crate::model::{Model, Param};
 use crate::tensor::Tensor;
 use prost::Message;
 use prost::bytes::Bytes;
@@ -21,18 +23,18 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Protobuf messages end at two gigabytes.
+/// The largest protobuf message.
 const LARGEST_FILE: usize = i32::MAX as usize;
 
-/// Writes the model to a temporary file, reads it back, hands what was read to `verify`, and only
-/// then gives the file its name. External data go to a file of their own, whose name is that of the model and `.data`.
+/// Writes the model to a temporary file, reads it back, calls `verify` with the result, and only then gives the file its
+/// name. External data have a file of their own, with the name of the model and `.data`.
 pub fn write(model: &Model, path: &Path, storage: Storage, verify: impl FnOnce(&Model) -> Result<()>) -> Result<()> {
-    let outside = storage == Storage::External || float_bytes(model) > LARGEST_FILE - (1 << 20);
-    if outside && storage == Storage::Sparse {
+    let external = storage == Storage::External || float_bytes(model) > LARGEST_FILE - (1 << 20);
+    if external && storage == Storage::Sparse {
         return Err(Error::unsupported("sparse initializers above 2 GiB; an ONNX file ends there"));
     }
     let name = path.file_name().map(|name| format!("{}.data", name.to_string_lossy())).unwrap_or_default();
-    let (encoded, data) = if outside {
+    let (encoded, data) = if external {
         let mut sidecar = Sidecar::begin(&path.with_file_name(&name), &name)?;
         let encoded = encode_with(model, |_| DataLocation::Inside, &mut sidecar)?;
         (encoded, Some(sidecar.finish()?))
@@ -41,15 +43,15 @@ pub fn write(model: &Model, path: &Path, storage: Storage, verify: impl FnOnce(&
     };
     let pending = PendingFile::write_with(path, |out| encoded.write_to(out))?;
     drop(encoded);
-    let place = data.as_ref().map(|data| (name.as_str(), data.path()));
-    let back = read_pending(pending.path(), place, Some(&model.params), ReadOptions::default())?;
+    let renamed = data.as_ref().map(|data| (name.as_str(), data.path()));
+    let back = read_pending(pending.path(), renamed, Some(&model.params), ReadOptions::default())?;
     check_same(model, &back).map_err(|e| e.at(path.display()))?;
     verify(&back).map_err(|e| e.at(path.display()))?;
     data.map_or(Ok(()), PendingFile::commit)?;
     pending.commit()
 }
 
-/// Where [`write()`] puts external data of a file.
+/// The path of external data that [`write()`] uses.
 pub fn data_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().map(std::ffi::OsStr::to_os_string).unwrap_or_default();
     name.push(".data");
@@ -60,21 +62,21 @@ fn float_bytes(model: &Model) -> usize {
     4 * model.params.float_count()
 }
 
-/// How tensors are stored.
+/// How a file stores tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storage {
     /// Every element.
     Dense,
-    /// As sparse initializers, where these are smaller: values and, as the standard demands, indices of 64 bits. Negative
-    /// zeros lose their sign.
+    /// As sparse initializers, where these are smaller: values and 64-bit indices, as the standard requires. A negative zero
+    /// becomes a positive one.
     Sparse,
-    /// Every element, in a file of their own beside the graph: what networks above 2 GiB need.
+    /// Every element, in a file beside the graph. Networks above 2 GiB need it.
     External,
 }
 
-/// The first version of the format that has sparse initializers.
+/// The first format version with sparse initializers.
 const SPARSE_IR_VERSION: i64 = 5;
-/// The first version in which an initializer need not be an input as well.
+/// The first format version in which an initializer need not be an input.
 const FREE_IR_VERSION: i64 = 4;
 
 /// The bytes of the model as an ONNX file, every tensor with all its elements.
@@ -100,35 +102,31 @@ fn pieces(model: &Model, storage: Storage) -> Result<Pieces<'_>> {
 /// Tensors by name, as the file stores them.
 pub(in crate::formats) type StoredTensors<'m> = Vec<(&'m str, Cow<'m, Tensor>)>;
 
-/// The model without its tensors, and these.
+/// The model without its tensors, and the tensors.
 pub(in crate::formats) fn encode_graph(model: &Model) -> Result<(Vec<u8>, StoredTensors<'_>)> {
-    let apart = |tensor: &Tensor| !tensor.shape.is_empty();
+    let separate = |tensor: &Tensor| !tensor.shape.is_empty();
     let source = source_of(model)?;
     let bytes =
-        encode_with(model, |tensor| if apart(tensor) { DataLocation::Elsewhere } else { DataLocation::Inside }, &mut Inline)?;
+        encode_with(model, |tensor| if separate(tensor) { DataLocation::Elsewhere } else { DataLocation::Inside }, &mut Inline)?;
     let mut tensors = Vec::new();
     for (name, param) in model.params.iter().filter(|(name, param)| !is_handed_on(model, source, name, param)) {
-        if let Some(tensor) = param.f32().filter(|tensor| apart(tensor)) {
+        if let Some(tensor) = param.f32().filter(|tensor| separate(tensor)) {
             tensors.push((name, stored(source, name, tensor)?.tensor));
         }
     }
     Ok((bytes.into_vec(), tensors))
 }
 
-/// A value and its index take three times the bytes of a value.
+/// Whether sparse storage is smaller. A value and its index take three times the bytes of a value.
 fn is_sparse(tensor: &Tensor) -> bool {
     !tensor.shape.is_empty() && 3 * tensor.data.iter().filter(|value| **value != 0.0).count() < tensor.len()
 }
 
-fn encode_with<'m>(
-    model: &'m Model,
-    location: impl Fn(&Tensor) -> DataLocation,
-    outside: &mut dyn Outside,
-) -> Result<Pieces<'m>> {
+fn encode_with<'m>(model: &'m Model, location: impl Fn(&Tensor) -> DataLocation, sink: &mut dyn DataSink) -> Result<Pieces<'m>> {
     let source = source_of(model)?;
     let changes = Changes::new(model, location)?;
     let mut bytes = rewrite(&source.bytes, |number, _, content| {
-        if number == field::MODEL_GRAPH { rewrite_graph(content, &changes, source, outside).map(Some) } else { Ok(None) }
+        if number == field::MODEL_GRAPH { rewrite_graph(content, &changes, source, sink).map(Some) } else { Ok(None) }
     })?;
     let needed = match (changes.sparse.is_empty(), changes.added.is_empty()) {
         (false, _) => SPARSE_IR_VERSION,
@@ -136,7 +134,7 @@ fn encode_with<'m>(
         (true, true) => 0,
     };
     if source.ir_version < needed {
-        // Of a number that is there twice, the last one counts.
+        // If a field occurs twice, the last one counts.
         let mut version = Vec::new();
         encode_key(field::MODEL_IR_VERSION, WireType::Varint, &mut version);
         encode_varint(needed as u64, &mut version);
@@ -151,8 +149,8 @@ fn encode_with<'m>(
 
 fn check_same(model: &Model, back: &Model) -> Result<()> {
     for (name, param) in model.params.iter() {
-        let tensors = |other: &crate::model::Param| param.f32().zip(other.f32()).is_some_and(|(a, b)| a.same_numbers(b));
-        if !back.params.get(name).is_some_and(|other| same(param, other) || tensors(other)) {
+        let same_tensors = |other: &Param| param.f32().zip(other.f32()).is_some_and(|(a, b)| a.same_numbers(b));
+        if !back.params.get(name).is_some_and(|other| same(param, other) || same_tensors(other)) {
             return Err(Error::format(format!("parameter {name:?} was not read back as it was written")));
         }
     }
@@ -163,17 +161,17 @@ fn rewrite_graph<'m>(
     graph: &Bytes,
     changes: &Changes<'m>,
     source: &'m OnnxSource,
-    outside: &mut dyn Outside,
+    sink: &mut dyn DataSink,
 ) -> Result<Pieces<'m>> {
     let stale = !changes.resized.is_empty() || !changes.outputs.is_empty();
     let graph = if stale { without(graph, field::GRAPH_VALUE_INFO)? } else { graph.clone() };
     let mut out = rewrite(&graph, |number, index, content| match number {
-        // What was sparse is stored again below, sparse or not.
+        // Sparse tensors are written again below, sparse or not.
         field::GRAPH_SPARSE_INITIALIZER => Ok(Edit::Drop),
         field::GRAPH_INITIALIZER if changes.dropped.contains(&index) => Ok(Edit::Drop),
         field::GRAPH_NODE if changes.dropped_nodes.contains(&index) => Ok(Edit::Drop),
-        field::GRAPH_INITIALIZER => initializer(index, content, changes, source, outside),
-        // Old files name initializers among the inputs, with their shapes.
+        field::GRAPH_INITIALIZER => initializer(index, content, changes, source, sink),
+        // Old files list initializers among the inputs, with their shapes.
         field::GRAPH_INPUT if !changes.resized.is_empty() => reshape_input(content, &changes.resized).map(Edit::from),
         field::GRAPH_NODE => match (changes.constants.get(&index), changes.filled.get(&index)) {
             (Some(tensor), _) => rewrite_constant(content, tensor).map(Edit::Replace),
@@ -185,13 +183,13 @@ fn rewrite_graph<'m>(
     for (name, added) in &changes.added {
         let (tensor, numbers) = match added {
             Added::Numbers(stored) => float_tensor(stored),
-            Added::Whole(numbers) => {
-                let mut tensor = whole_tensor(numbers);
+            Added::Integers(numbers) => {
+                let mut tensor = integer_tensor(numbers);
                 let bytes = std::mem::take(&mut tensor.raw_data);
                 (tensor, Numbers::Bytes(bytes))
             }
         };
-        let initializer = outside.place(TensorProto { name: name.to_string(), ..tensor }, numbers)?;
+        let initializer = sink.place(TensorProto { name: name.to_string(), ..tensor }, numbers)?;
         out.field(field::GRAPH_INITIALIZER, initializer);
     }
     for (name, stored) in &changes.sparse {
@@ -200,22 +198,22 @@ fn rewrite_graph<'m>(
     Ok(out)
 }
 
-/// An initializer with its new numbers, where these belong.
+/// The edit of an initializer: its new numbers, or its old ones where they are written now.
 fn initializer<'m>(
     index: usize,
     content: &Bytes,
     changes: &Changes<'m>,
     source: &'m OnnxSource,
-    outside: &mut dyn Outside,
+    sink: &mut dyn DataSink,
 ) -> Result<Edit<'m>> {
     let changed = changes.initializers.get(&index);
-    let aside = source.aside.get(&index);
-    let stays = !outside.takes_all() && aside.is_none_or(|aside| aside.inside.is_some());
-    match (changed, aside) {
+    let detached = source.detached.get(&index);
+    let stays = !sink.takes_all() && detached.is_none_or(|detached| detached.inside.is_some());
+    match (changed, detached) {
         (None, None) if stays => return Ok(Edit::Keep),
         (Some(stored), _) if stays => return rewrite_tensor(content, stored).map(Edit::Replace),
-        (None, Some(Aside { inside: Some(at), bytes })) if stays => {
-            let tensor = super::tensors_out::decode(content)?;
+        (None, Some(Detached { inside: Some(at), bytes })) if stays => {
+            let tensor = decode(content)?;
             let mut whole = Pieces::from(content[..*at].to_vec());
             whole.field_of_numbers(field::TENSOR_RAW_DATA, kept_numbers(source, &tensor.name, bytes.as_ref())?);
             whole.push(&content[*at..]);
@@ -223,21 +221,21 @@ fn initializer<'m>(
         }
         _ => {}
     }
-    let mut tensor = super::tensors_out::decode(content)?;
-    let numbers = match (changed, aside) {
+    let mut tensor = decode(content)?;
+    let numbers = match (changed, detached) {
         (Some(stored), _) => {
             let (head, numbers) = float_tensor(stored);
             (tensor.dims, tensor.data_type, tensor.float_data) = (head.dims, head.data_type, Vec::new());
             numbers
         }
-        (None, Some(aside)) => kept_numbers(source, &tensor.name, aside.bytes.as_ref())?,
+        (None, Some(detached)) => kept_numbers(source, &tensor.name, detached.bytes.as_ref())?,
         (None, None) => Numbers::Bytes(tensor.raw_data.clone()),
     };
     (tensor.raw_data, tensor.external_data, tensor.data_location) = (Bytes::new(), Vec::new(), 0);
-    outside.place(tensor, numbers).map(Edit::Replace)
+    sink.place(tensor, numbers).map(Edit::Replace)
 }
 
-/// Numbers that have not changed: floats are in the parameter, the bytes of others were kept.
+/// Numbers that have not changed: floats of the parameter, or kept bytes of another type.
 fn kept_numbers<'m>(source: &'m OnnxSource, name: &str, bytes: Option<&Bytes>) -> Result<Numbers<'m>> {
     if let Some(bytes) = bytes {
         return Ok(Numbers::Bytes(bytes.clone()));
@@ -248,6 +246,7 @@ fn kept_numbers<'m>(source: &'m OnnxSource, name: &str, bytes: Option<&Bytes>) -
     Ok(stored.numbers().1)
 }
 
+/// The input with its new shape, if it has one.
 fn reshape_input(input: &Bytes, shapes: &HashMap<&str, Vec<usize>>) -> Result<Option<Vec<u8>>> {
     let broken = |e| Error::format(format!("an input cannot be read again: {e}"));
     let mut input = ValueInfoProto::decode(input.clone()).map_err(broken)?;
@@ -259,7 +258,7 @@ fn reshape_input(input: &Bytes, shapes: &HashMap<&str, Vec<usize>>) -> Result<Op
     Ok(Some(input.encode_to_vec()))
 }
 
-/// The node with its new inputs, output and number of groups, if it is given any.
+/// The node with its new inputs, output and number of groups, if it has any.
 fn rewrite_node(node: &Bytes, index: usize, changes: &Changes) -> Result<Option<Vec<u8>>> {
     let (inputs, groups, output) = (changes.inputs.get(&index), changes.groups.get(&index), changes.outputs.get(&index));
     if inputs.is_none() && groups.is_none() && output.is_none() {
@@ -274,12 +273,13 @@ fn rewrite_node(node: &Bytes, index: usize, changes: &Changes) -> Result<Option<
             .into_vec()
             .into();
     }
-    for (place, name) in inputs.into_iter().flatten() {
-        node = give_input(&node, *place, name)?.into();
+    for (position, name) in inputs.into_iter().flatten() {
+        node = give_input(&node, *position, name)?.into();
     }
     Ok(Some(node.to_vec()))
 }
 
+/// The node with this number of groups.
 fn regroup(node: &Bytes, groups: usize) -> Result<Vec<u8>> {
     rewrite(node, |number, _, content| {
         if number != field::NODE_ATTRIBUTE {
@@ -292,21 +292,23 @@ fn regroup(node: &Bytes, groups: usize) -> Result<Vec<u8>> {
     .map(Pieces::into_vec)
 }
 
-fn give_input(node: &Bytes, place: usize, name: &str) -> Result<Vec<u8>> {
+/// The node with this input.
+fn give_input(node: &Bytes, position: usize, name: &str) -> Result<Vec<u8>> {
     let mut inputs = 0;
-    // An input that is there may be an empty name: an optional one left out.
+    // The node may have an empty name there, of an optional input that is left out.
     let mut out = rewrite(node, |number, index, _| {
         inputs += usize::from(number == field::NODE_INPUT);
-        Ok((number == field::NODE_INPUT && index == place).then(|| name.as_bytes().to_vec()))
+        Ok((number == field::NODE_INPUT && index == position).then(|| name.as_bytes().to_vec()))
     })?
     .into_vec();
-    for at in inputs..=place {
-        append(&mut out, field::NODE_INPUT, if at == place { name.as_bytes() } else { b"" });
+    for at in inputs..=position {
+        field::append(&mut out, field::NODE_INPUT, if at == position { name.as_bytes() } else { b"" });
     }
     Ok(out)
 }
 
-fn rewrite_constant<'m>(node: &Bytes, tensor: &super::changes::Stored<'m>) -> Result<Pieces<'m>> {
+/// The Constant node with new numbers.
+fn rewrite_constant<'m>(node: &Bytes, tensor: &Stored<'m>) -> Result<Pieces<'m>> {
     rewrite(node, |number, _, attribute| match number {
         field::NODE_ATTRIBUTE => rewrite(attribute, |number, _, content| match number {
             field::ATTRIBUTE_TENSOR => rewrite_tensor(content, tensor).map(Some),

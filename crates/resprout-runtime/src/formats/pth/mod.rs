@@ -1,7 +1,7 @@
-//! PyTorch checkpoints: in, without running any code of the file, and out.
+//! PyTorch checkpoints, read without running any code of the file, and written.
 //!
-//! Two containers are read: the zip archive of torch 1.6 and later, and the older file of pickles with the
-//! storages behind them. [`super::weights`] puts the tensors into a model.
+//! Two containers are read: the zip archive of torch 1.6 and later, and the older file of pickles and storages.
+//! [`super::weights`] puts the tensors into a model.
 
 mod pickle;
 mod state;
@@ -10,18 +10,18 @@ mod write;
 pub use write::{encode, write};
 
 use super::archive::Archive;
-use super::weights::{Names, Number, Stored, is_trainer};
+use super::state_dict::{Names, Number, Stored, is_trainer};
 use crate::error::{Error, Result};
 use pickle::{Node, Pickle};
 use state::{ADVICE, State, Storage, TensorRef};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// The number that the older files begin with.
+/// The first number of older files.
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 /// The version of their layout.
 const LAYOUT: i128 = 1001;
-/// The pickle of an archive.
+/// The name of the pickle in an archive.
 const PICKLE: &str = "data.pkl";
 
 /// Whether the first bytes are those of a zip archive or a pickle.
@@ -29,7 +29,7 @@ pub(super) fn is_checkpoint(head: &[u8]) -> bool {
     head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") || matches!(head, [0x80, 2..=5, ..])
 }
 
-/// Hands the tensors of a checkpoint on.
+/// Calls `act` with the tensors of a checkpoint.
 pub(super) fn with_tensors<T>(bytes: &[u8], act: impl FnOnce(Names) -> Result<T>) -> Result<T> {
     match bytes.starts_with(b"PK") {
         true => archive(bytes, act),
@@ -65,7 +65,7 @@ fn archive<T>(bytes: &[u8], act: impl FnOnce(Names) -> Result<T>) -> Result<T> {
     act(names(state, &storages)?)
 }
 
-/// What an archive without a pickle is.
+/// The error for an archive without a pickle.
 fn no_checkpoint(archive: &Archive) -> Error {
     let any = |test: fn(&str) -> bool| archive.names().any(test);
     let what = match () {
@@ -76,7 +76,7 @@ fn no_checkpoint(archive: &Archive) -> Error {
     Error::unsupported(format!("is {what}; save a state dict: {ADVICE}"))
 }
 
-/// The older files: number, version, system, objects, keys of the storages; then, in this order, the storages.
+/// Reads an older file: number, version, system, objects, and the keys of the storages; then the storages in this order.
 fn pickles<T>(bytes: &[u8], act: impl FnOnce(Names) -> Result<T>) -> Result<T> {
     let mut rest = bytes;
     let mut next = || {
@@ -86,7 +86,7 @@ fn pickles<T>(bytes: &[u8], act: impl FnOnce(Names) -> Result<T>) -> Result<T> {
     };
     let first = next()?;
     if *first.node(first.root) != Node::Int(MAGIC) {
-        // A pickle alone may say what it is.
+        // The contents of a single pickle can make a better error.
         checked(State::of(&first)?)?;
         return Err(Error::unsupported(format!("is a pickle that torch.save has not written; save a state dict: {ADVICE}")));
     }
@@ -102,6 +102,7 @@ fn pickles<T>(bytes: &[u8], act: impl FnOnce(Names) -> Result<T>) -> Result<T> {
     act(names(state, &storages)?)
 }
 
+/// Fails on big-endian numbers.
 fn check_order(system: &Pickle) -> Result<()> {
     let Node::Dict(items) = system.node(system.root) else { return Ok(()) };
     let big =
@@ -112,24 +113,24 @@ fn check_order(system: &Pickle) -> Result<()> {
     }
 }
 
-/// Each storage is its length in numbers, 64 bits, and the numbers.
+/// Reads the storages. Each one is the count of its numbers in 64 bits, and the numbers.
 fn in_order<'f>(described: &[Storage], keys: &Pickle, mut rest: &'f [u8]) -> Result<Storages<'f>> {
     let sizes: HashMap<&str, usize> = described.iter().map(|storage| (storage.key.as_str(), storage.number.bytes())).collect();
     let mut storages = Storages::new();
     for &key in keys.sequence(keys.root).ok_or_else(|| Error::format("has no list of its storages"))? {
         let key = keys.text(key).ok_or_else(|| Error::format("has a storage without a name"))?;
-        let cut = || Error::format(format!("ends in the middle of storage {key:?}"));
-        let (length, behind) = rest.split_first_chunk::<8>().ok_or_else(cut)?;
+        let truncated = || Error::format(format!("ends in the middle of storage {key:?}"));
+        let (length, behind) = rest.split_first_chunk::<8>().ok_or_else(truncated)?;
         let size = sizes.get(key).ok_or_else(|| Error::unsupported(format!("storage {key:?} is described nowhere")))?;
         let length = usize::try_from(u64::from_le_bytes(*length)).ok().and_then(|length| length.checked_mul(*size));
-        let (bytes, behind) = length.and_then(|length| behind.split_at_checked(length)).ok_or_else(cut)?;
+        let (bytes, behind) = length.and_then(|length| behind.split_at_checked(length)).ok_or_else(truncated)?;
         storages.insert(key.to_string(), Cow::Borrowed(bytes));
         rest = behind;
     }
     Ok(storages)
 }
 
-/// Fails on a network that was saved as a Python object: reading it would run its code.
+/// Fails on a network that was saved as a Python object. Reading it would run its code.
 fn checked(state: State) -> Result<State> {
     let weights = state.tensors.iter().any(|(name, _)| !is_trainer(name));
     match state.modules.first() {
@@ -153,7 +154,7 @@ fn names<'f>(state: State, storages: &'f Storages) -> Result<Names<'f>> {
 
 fn stored<'f>(tensor: TensorRef, storages: &'f Storages) -> Result<Stored<'f>> {
     let TensorRef { storage, shape, offset, strides } = tensor;
-    let unreadable = |why: String| Stored { bytes: Err(why), ..Stored::whole(Vec::new(), String::new(), Number::F32, &[]) };
+    let unreadable = |why: String| Stored { bytes: Err(why), ..Stored::contiguous(Vec::new(), String::new(), Number::F32, &[]) };
     let storage = match storage {
         Ok(storage) => storage,
         Err(why) => return Ok(unreadable(why)),

@@ -1,21 +1,21 @@
-//! Python's pickle, read as data: what a pickle asks to be called is written down, and nothing is called.
+//! Reads Python's pickle as data: calls are recorded, and nothing is called.
 
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 
-/// An object's place among [`Pickle::nodes`].
+/// The index of an object in [`Pickle::nodes`].
 pub(super) type Id = usize;
 
-/// More objects than any checkpoint has; a hostile file must not ask for all memory.
+/// The most objects of a pickle. No checkpoint has as many, and a hostile file must not take all memory.
 const MOST_NODES: usize = 1 << 24;
 
-/// What a pickle builds.
+/// An object of a pickle.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
     None,
     Bool(bool),
     Int(i128),
-    /// Numbers and bytes that nothing here asks for.
+    /// Numbers and bytes that nothing here reads.
     Other,
     Text(String),
     /// A tuple, list or set.
@@ -23,14 +23,14 @@ pub(super) enum Node {
     Dict(Vec<(Id, Id)>),
     /// A class or function by its name, as `module.name`.
     Global(String),
-    /// What a call would make: of what, with which arguments, and what was set in it then.
+    /// A recorded call: function and arguments, and the items and the state that the result is given.
     Call {
         function: Id,
         arguments: Id,
         items: Vec<(Id, Id)>,
         state: Option<Id>,
     },
-    /// What lies outside of the pickle.
+    /// An object outside of the pickle.
     Persistent(Id),
 }
 
@@ -39,7 +39,7 @@ pub(super) enum Node {
 pub(super) struct Pickle {
     pub(super) nodes: Vec<Node>,
     pub(super) root: Id,
-    /// Bytes that the pickle takes.
+    /// Length of the pickle in bytes.
     pub(super) length: usize,
 }
 
@@ -89,6 +89,7 @@ impl Pickle {
     }
 }
 
+/// The stack machine that runs a pickle.
 struct Machine<'b> {
     bytes: &'b [u8],
     at: usize,
@@ -99,7 +100,7 @@ struct Machine<'b> {
 }
 
 impl<'b> Machine<'b> {
-    /// One instruction; returns the root at the last one.
+    /// Runs one instruction. The last one returns the root.
     fn step(&mut self) -> Result<Option<Id>> {
         let code = self.take(1)?[0];
         match code {
@@ -123,7 +124,7 @@ impl<'b> Machine<'b> {
             b'}' | b'd' | b's' | b'u' | b'a' | b'e' | 0x90 => self.fill(code)?,
             b'c' | 0x93 | b'R' | 0x81 | 0x92 | b'o' | b'i' | b'b' => self.call(code)?,
             b'P' => {
-                let name = self.line()?.to_string();
+                let name = self.text_line()?.to_string();
                 let name = self.add(Node::Text(name))?;
                 self.push(Node::Persistent(name))?;
             }
@@ -138,7 +139,7 @@ impl<'b> Machine<'b> {
 
     fn remember(&mut self, code: u8) -> Result<()> {
         let slot = match code {
-            b'p' | b'g' => self.line()?.parse().map_err(|_| Error::format("no number"))?,
+            b'p' | b'g' => self.text_line()?.parse().map_err(|_| Error::format("no number"))?,
             b'q' | b'h' => self.unsigned(1)?,
             b'r' | b'j' => self.unsigned(4)?,
             _ => self.memo.len() as u64,
@@ -158,17 +159,17 @@ impl<'b> Machine<'b> {
             b'N' => Node::None,
             0x88 => Node::Bool(true),
             0x89 => Node::Bool(false),
-            b'I' => match self.line()? {
+            b'I' => match self.text_line()? {
                 "00" => Node::Bool(false),
                 "01" => Node::Bool(true),
                 text => text.parse().map_or(Node::Other, Node::Int),
             },
-            b'L' => self.line()?.trim_end_matches('L').parse().map_or(Node::Other, Node::Int),
+            b'L' => self.text_line()?.trim_end_matches('L').parse().map_or(Node::Other, Node::Int),
             b'K' => Node::Int(self.unsigned(1)?.into()),
             b'M' => Node::Int(self.unsigned(2)?.into()),
             b'J' => Node::Int((self.unsigned(4)? as u32 as i32).into()),
             b'F' => {
-                self.line()?;
+                self.text_line()?;
                 Node::Other
             }
             b'G' => {
@@ -186,8 +187,8 @@ impl<'b> Machine<'b> {
     fn string(&mut self, code: u8) -> Result<()> {
         let length = match code {
             b'S' | b'V' => {
-                let line = self.line()?;
-                let text = if code == b'S' { line.trim_matches(['\'', '"']) } else { line };
+                let text = self.text_line()?;
+                let text = if code == b'S' { text.trim_matches(['\'', '"']) } else { text };
                 return self.push(Node::Text(text.to_string()));
             }
             b'U' | 0x8c | b'C' => self.unsigned(1)?,
@@ -215,7 +216,7 @@ impl<'b> Machine<'b> {
         self.push(Node::Sequence(items))
     }
 
-    /// Makes dicts, and puts items into dicts, lists and whatever a call would make.
+    /// Makes dicts, and puts items into dicts, lists and results of calls.
     fn fill(&mut self, code: u8) -> Result<()> {
         let items = match code {
             b'}' => return self.push(Node::Dict(Vec::new())),
@@ -235,7 +236,7 @@ impl<'b> Machine<'b> {
         match (&mut self.nodes[top], code) {
             (Node::Dict(all) | Node::Call { items: all, .. }, b's' | b'u') => all.extend(pairs()),
             (Node::Sequence(all), b'a' | b'e' | 0x90) => all.extend(&items),
-            // A list of a class of its own.
+            // A list of another class.
             (Node::Call { .. }, _) => {}
             _ => return Err(Error::format("puts an item into something that holds none")),
         }
@@ -245,7 +246,7 @@ impl<'b> Machine<'b> {
     fn call(&mut self, code: u8) -> Result<()> {
         match code {
             b'c' => {
-                let name = format!("{}.{}", self.line()?, self.line()?);
+                let name = format!("{}.{}", self.text_line()?, self.text_line()?);
                 return self.push(Node::Global(name));
             }
             0x93 => {
@@ -268,7 +269,7 @@ impl<'b> Machine<'b> {
         }
         let (function, arguments) = match code {
             b'i' => {
-                let name = format!("{}.{}", self.line()?, self.line()?);
+                let name = format!("{}.{}", self.text_line()?, self.text_line()?);
                 let function = self.add(Node::Global(name))?;
                 let arguments = self.pop_to_mark()?;
                 (function, self.add(Node::Sequence(arguments))?)
@@ -320,9 +321,9 @@ impl<'b> Machine<'b> {
     }
 
     fn take(&mut self, length: impl TryInto<usize>) -> Result<&'b [u8]> {
-        let cut = || Error::format("the file ends in the middle of it");
-        let end = length.try_into().ok().and_then(|length| self.at.checked_add(length)).ok_or_else(cut)?;
-        let taken = self.bytes.get(self.at..end).ok_or_else(cut)?;
+        let truncated = || Error::format("the file ends in the middle of it");
+        let end = length.try_into().ok().and_then(|length| self.at.checked_add(length)).ok_or_else(truncated)?;
+        let taken = self.bytes.get(self.at..end).ok_or_else(truncated)?;
         self.at = end;
         Ok(taken)
     }
@@ -333,7 +334,8 @@ impl<'b> Machine<'b> {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    fn line(&mut self) -> Result<&'b str> {
+    /// The text up to the next line break.
+    fn text_line(&mut self) -> Result<&'b str> {
         let rest = &self.bytes[self.at..];
         let length =
             rest.iter().position(|&byte| byte == b'\n').ok_or_else(|| Error::format("the file ends in the middle of it"))?;
@@ -342,7 +344,7 @@ impl<'b> Machine<'b> {
     }
 }
 
-/// A number of any length, two's complement.
+/// An integer of any length in two's complement.
 fn long(bytes: &[u8]) -> Node {
     if bytes.len() > 16 {
         return Node::Other;

@@ -1,25 +1,25 @@
-//! What a pickle of `torch.save` says about tensors: their names, storages, shapes and strides.
+//! Finds the tensors that a pickle of `torch.save` describes: names, storages, shapes and strides.
 
 use super::pickle::{Id, Node, Pickle};
 use crate::error::{Error, Result};
-use crate::formats::weights::Number;
+use crate::formats::state_dict::Number;
 
-/// Deeper than any checkpoint; a dict may hold itself.
+/// The deepest nesting of dicts. No checkpoint is as deep, and a dict may hold itself.
 const DEEPEST: usize = 16;
-/// More names than any checkpoint has: a dict may hold another one many times, and so on.
+/// The most names of tensors. No checkpoint has as many, and dicts may hold others many times.
 const MOST_NAMES: usize = 1 << 20;
 
 /// A tensor that a pickle describes.
 #[derive(Debug)]
 pub(super) struct TensorRef {
-    /// The storage's key and its numbers' type, or why it cannot be read.
+    /// The storage, or why it cannot be read.
     pub(super) storage: Result<Storage, String>,
     pub(super) shape: Vec<usize>,
     pub(super) offset: usize,
     pub(super) strides: Vec<usize>,
 }
 
-/// Where numbers lie.
+/// The storage of numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Storage {
     pub(super) key: String,
@@ -27,18 +27,18 @@ pub(super) struct Storage {
     pub(super) number: Number,
 }
 
-/// Everything that a pickle holds, by names joined with dots.
+/// The contents of a pickle, by names joined with dots.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) tensors: Vec<(String, TensorRef)>,
-    /// Whole networks as Python objects: their name in the file and their class.
+    /// Networks that were saved as Python objects: name in the file and class.
     pub(super) modules: Vec<(String, String)>,
     /// The rest of the outermost dict.
     pub(super) others: Vec<String>,
 }
 
 impl State {
-    /// Walks through all dicts.
+    /// Collects the contents of all dicts.
     pub(super) fn of(pickle: &Pickle) -> Result<State> {
         let mut state = State::default();
         if let Some(class) = module(pickle, pickle.root) {
@@ -85,7 +85,7 @@ impl State {
     }
 }
 
-/// How to save what can be read.
+/// How to save a file that can be read.
 pub(super) const ADVICE: &str = "torch.save(model.state_dict(), FILE)";
 
 /// The items of a dict, or of an object that is one.
@@ -97,7 +97,7 @@ fn dict(pickle: &Pickle, id: Id) -> Option<Vec<(Id, Id)>> {
             if !matches!(name, "collections.OrderedDict" | "collections.defaultdict" | "__builtin__.dict" | "builtins.dict") {
                 return None;
             }
-            // Python 2 wrote the items as a list of pairs.
+            // Python 2 writes the items as a list of pairs.
             let pairs = pickle.sequence(*arguments)?.first().and_then(|&first| pickle.sequence(first)).unwrap_or_default();
             let pair = |&id: &Id| <[Id; 2]>::try_from(pickle.sequence(id)?).ok().map(|[key, value]| (key, value));
             Some(pairs.iter().filter_map(pair).chain(items.iter().copied()).collect())
@@ -106,12 +106,12 @@ fn dict(pickle: &Pickle, id: Id) -> Option<Vec<(Id, Id)>> {
     }
 }
 
-/// The class of an object that has modules and parameters inside.
+/// The class of an object with modules and parameters.
 fn module(pickle: &Pickle, id: Id) -> Option<String> {
     let Node::Call { function, arguments, state: Some(state), .. } = pickle.node(id) else { return None };
     let has = |wanted: &str| dict(pickle, *state)?.iter().find(|(key, _)| pickle.text(*key) == Some(wanted)).map(drop);
     has("_modules")?;
-    // Older classes are made by a function that takes them as its argument.
+    // A function makes older classes and takes them as its argument.
     let class = match pickle.global(*function) {
         Some("copyreg._reconstructor" | "copy_reg._reconstructor") => pickle.global(*pickle.sequence(*arguments)?.first()?),
         name => name,
@@ -119,7 +119,7 @@ fn module(pickle: &Pickle, id: Id) -> Option<String> {
     Some(class.unwrap_or("an unknown class").to_string())
 }
 
-/// The tensor that a call would make; `None` if it makes something else.
+/// The tensor that a call makes; `None` if it makes something else.
 fn tensor(pickle: &Pickle, id: Id, depth: usize) -> Option<Result<TensorRef>> {
     let Node::Call { function, arguments, .. } = pickle.node(id) else { return None };
     made(pickle, *function, *arguments, depth)
@@ -141,7 +141,7 @@ fn made(pickle: &Pickle, function: Id, arguments: Id, depth: usize) -> Option<Re
     }
 }
 
-/// Storage, offset, shape, strides; the type may stand beside the storage.
+/// Reads storage, offset, shape and strides. The type may be given beside the storage.
 fn strided(pickle: &Pickle, arguments: &[Id], type_name: Option<&str>) -> Result<TensorRef> {
     let broken = || Error::format("a tensor whose description is broken");
     let &[storage, offset, shape, strides, ..] = arguments else { return Err(broken()) };
@@ -154,7 +154,7 @@ fn strided(pickle: &Pickle, arguments: &[Id], type_name: Option<&str>) -> Result
     Ok(TensorRef { storage, shape, offset: pickle.size(offset).ok_or_else(broken)?, strides })
 }
 
-/// `("storage", type, key, device, length)` and, in old files, a view of another storage.
+/// Reads `("storage", type, key, device, length)` and, in old files, a view of another storage.
 fn stored(pickle: &Pickle, id: Id, type_name: Option<&str>) -> Option<Result<Storage, String>> {
     let Node::Persistent(id) = pickle.node(id) else { return None };
     let &[what, kind, key, _, _, ref view @ ..] = pickle.sequence(*id)? else { return None };
@@ -178,7 +178,7 @@ pub(super) fn storages(pickle: &Pickle) -> Vec<Storage> {
     (0..pickle.nodes.len()).filter_map(|id| stored(pickle, id, None)?.ok()).collect()
 }
 
-/// The numbers of a class of storages, or of a type by its name.
+/// The type of numbers by the name of a class of storages or of a type.
 fn number(name: &str) -> (String, Number) {
     let name = name.rsplit('.').next().unwrap_or_default();
     let number = match name {
@@ -187,10 +187,10 @@ fn number(name: &str) -> (String, Number) {
         "HalfStorage" | "float16" => Number::F16,
         "BFloat16Storage" | "bfloat16" => Number::Bf16,
         "BoolStorage" | "bool" => Number::Bool,
-        "CharStorage" | "ByteStorage" | "int8" | "uint8" => Number::Whole(1),
-        "ShortStorage" | "int16" | "uint16" => Number::Whole(2),
-        "IntStorage" | "int32" | "uint32" => Number::Whole(4),
-        "LongStorage" | "int64" | "uint64" => Number::Whole(8),
+        "CharStorage" | "ByteStorage" | "int8" | "uint8" => Number::Integer(1),
+        "ShortStorage" | "int16" | "uint16" => Number::Integer(2),
+        "IntStorage" | "int32" | "uint32" => Number::Integer(4),
+        "LongStorage" | "int64" | "uint64" => Number::Integer(8),
         "ComplexFloatStorage" | "complex64" => Number::Other(8),
         "ComplexDoubleStorage" | "complex128" => Number::Other(16),
         "QInt32Storage" => Number::Other(4),

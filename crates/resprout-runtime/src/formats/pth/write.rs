@@ -1,8 +1,8 @@
-//! State dicts as `torch.save` writes them.
+//! Writes state dicts as `torch.save` does.
 
 use crate::error::{Error, Result};
 use crate::formats::atomic;
-use crate::formats::weights::state_names;
+use crate::formats::state_dict::state_names;
 use crate::model::Model;
 use crate::tensor::{Tensor, strides};
 use std::borrow::Cow;
@@ -73,7 +73,7 @@ fn text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-/// Lengths of tensors that fit in memory need up to eight bytes; pickle's LONG1 counts them itself.
+/// An integer as pickle's LONG1: the count of its bytes, up to eight, and a sign byte.
 fn number(out: &mut Vec<u8>, value: usize) {
     out.extend([0x8a, 9]);
     out.extend((value as u64).to_le_bytes());

@@ -1,75 +1,64 @@
-//! Stages: parts of a network that run different numbers of images together. Large images fill lanes and caches alone; where a
-//! network has become small, several are needed to fill the lanes, and they share what is read of the weights.
+//! Builds sessions of a network from stages, which run different microbatches.
+//!
+//! A large image fills vectors and caches alone. Where the values of a network have become small, several images fill a
+//! vector and share what is read of the weights.
 
-use super::{Session, SessionOptions, Stage, find_isa};
+use super::options::SessionOptions;
+use super::run::Session;
+use super::stage::{Stage, StageStart};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::{Compiled, Plan, PlanOptions, default_microbatch, fixed_batch, workers};
 use crate::model::Model;
 use resprout_kernels::Isa;
 use resprout_kernels::engine::{LANES, PoolOptions, ThreadPool, wasted};
-use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
 
-/// Where a stage begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StageStart {
-    /// The first step of the network's plan.
-    pub step: usize,
-    /// Images that run together.
-    pub microbatch: usize,
-}
+/// The largest share of empty lanes in default stages.
+const MAX_WASTE: f64 = 0.1;
 
-/// Lanes that may stay empty where nothing is measured.
-const WASTE: f64 = 0.1;
-
-/// All that sessions of a network are made of.
-pub(super) struct Parts<'a> {
+/// Builds sessions of one network.
+pub(super) struct SessionBuilder<'a> {
     model: &'a Model,
     pub image: &'a [usize],
     pub options: &'a SessionOptions,
     isa: Isa,
-    /// The number of images that the model insists on.
+    /// The batch size that the model fixes.
     fixed: Option<usize>,
-    /// As [`Parts::starts`] has found them.
+    /// As [`starts`](Self::starts) has found them.
     starts: OnceCell<Vec<(usize, [usize; 2])>>,
 }
 
-impl<'a> Parts<'a> {
-    pub fn new(model: &'a Model, image: &'a [usize], options: &'a SessionOptions) -> Result<Parts<'a>> {
-        let positive = |value: usize, name: &str| match value {
-            0 => Err(Error::option(format!("{name} 0: a number from 1 on is needed"))),
-            value => Ok(value),
-        };
-        positive(options.threads, "--threads")?;
-        positive(options.batch, "--batch")?;
+impl<'a> SessionBuilder<'a> {
+    pub fn new(model: &'a Model, image: &'a [usize], options: &'a SessionOptions) -> Result<SessionBuilder<'a>> {
+        options.check()?;
         let fixed = match fixed_batch(model) {
             Some(batch) if !batch.is_power_of_two() || batch > LANES => Err(Error::unsupported(format!(
                 "the model is for batches of {batch} images only; 1, 2, 4, 8, 16 or any number can be run"
             ))),
             fixed => Ok(fixed),
         }?;
-        Ok(Parts { model, image, options, isa: find_isa(options.isa.as_deref())?, fixed, starts: OnceCell::new() })
+        Ok(SessionBuilder { model, image, options, isa: options.find_isa()?, fixed, starts: OnceCell::new() })
     }
 
     fn plan(&self, microbatch: usize) -> Result<Plan> {
         Plan::new(self.model, &[&[microbatch], self.image].concat(), &PlanOptions::default())
     }
 
-    /// Numbers of images that may run together.
-    pub fn counts(&self) -> Vec<usize> {
+    /// The possible microbatches.
+    pub fn microbatches(&self) -> Vec<usize> {
         match self.fixed {
             Some(batch) => vec![batch],
             None => (0..=self.most().ilog2()).map(|shift| 1 << shift).collect(),
         }
     }
 
-    /// The most images that may run together.
+    /// The largest possible microbatch.
     fn most(&self) -> usize {
         (1 << self.options.batch.ilog2()).min(LANES)
     }
 
-    /// Steps at which stages may begin, and height and width there: of each size of the images on their way, the first step
-    /// before which the fewest numbers are alive.
+    /// Steps at which stages may begin, and height and width there. Of all cut points with one height and width, it is the
+    /// one with the fewest elements.
     pub fn starts(&self) -> &[(usize, [usize; 2])] {
         self.starts.get_or_init(|| self.find_starts())
     }
@@ -79,7 +68,7 @@ impl<'a> Parts<'a> {
         if self.fixed.is_some() || self.most() == 1 {
             return starts;
         }
-        // Of two images, to see that they stay apart.
+        // Two images show whether they stay independent.
         let Ok(plan) = self.plan(2) else { return starts };
         let mut fewest = 0;
         for (step, shape) in plan.cut_points() {
@@ -97,7 +86,7 @@ impl<'a> Parts<'a> {
         starts
     }
 
-    /// Stages without measuring.
+    /// The stages that are chosen without measuring.
     pub fn default_stages(&self) -> Vec<StageStart> {
         let whole = |microbatch| vec![StageStart { step: 0, microbatch }];
         if let Some(batch) = self.fixed {
@@ -110,8 +99,8 @@ impl<'a> Parts<'a> {
         let mut stages: Vec<StageStart> = Vec::new();
         for &(step, size) in self.starts() {
             let last = stages.last().map_or(least, |stage| stage.microbatch);
-            let counts = || std::iter::successors(Some(last), |count| Some(2 * count)).take_while(|count| *count <= self.most());
-            let microbatch = counts().find(|count| wasted(*count, size) <= WASTE).unwrap_or(self.most());
+            let mut larger = std::iter::successors(Some(last), |count| Some(2 * count)).take_while(|count| *count <= self.most());
+            let microbatch = larger.find(|count| wasted(*count, size) <= MAX_WASTE).unwrap_or(self.most());
             if stages.is_empty() || microbatch > last {
                 stages.push(StageStart { step, microbatch });
             }
@@ -119,8 +108,8 @@ impl<'a> Parts<'a> {
         stages
     }
 
-    /// Stages of an earlier session (or of a file that says so), as far as they are possible.
-    pub fn possible(&self, stages: &[StageStart]) -> Vec<StageStart> {
+    /// The stages of an earlier session, or of a file, as far as they are possible.
+    pub fn possible_stages(&self, stages: &[StageStart]) -> Vec<StageStart> {
         let fits = |microbatch: usize| self.fixed.unwrap_or(microbatch.clamp(1, LANES).next_power_of_two());
         let mut possible = vec![StageStart { step: 0, microbatch: fits(stages.first().map_or(1, |stage| stage.microbatch)) }];
         for stage in stages {
@@ -132,8 +121,8 @@ impl<'a> Parts<'a> {
         possible
     }
 
-    /// A session with these stages.
-    pub fn session(&self, stages: &[StageStart]) -> Result<Session> {
+    /// Builds a session with these stages.
+    pub fn build(&self, stages: &[StageStart]) -> Result<Session> {
         let io = |e: std::io::Error| match e.kind() {
             std::io::ErrorKind::InvalidInput => Error::option(e.to_string()),
             _ => Error::new(ErrorKind::Io, format!("cannot start threads: {e}")),
@@ -148,7 +137,7 @@ impl<'a> Parts<'a> {
             let sharing = if workers(batch, start.microbatch, threads) == 1 { threads } else { 1 };
             let mut compiled = Compiled::new(self.model, plan.part(start.step..end), self.isa, sharing)?;
             compiled.restrict(paths);
-            Ok(Stage { start, compiled, arenas: Vec::new(), single_threaded: None, paces: None, outputs: Vec::new() })
+            Ok(Stage::new(start, compiled))
         };
         let stages: Result<Vec<Stage>> = stages.iter().zip(ends).map(stage).collect();
         Ok(Session { stages: stages?, pool, image: self.image.to_vec(), batch, note: None })

@@ -1,16 +1,9 @@
-//! Weights without a graph, of whatever kind of file: safetensors and PyTorch's checkpoints.
+//! Weights without a graph: safetensors files and PyTorch checkpoints.
 //!
-//! Both go the same way into a model: what is around the names is taken off, what is stored in parts is computed,
-//! and all of it must fit. What was left out or changed on the way is said.
+//! Prefixes of names are taken off, weights in parts are computed, and all of them must fit the model. Notes tell what was
+//! left out or changed.
 
-mod names;
-mod place;
-mod stored;
-
-pub(super) use names::{Names, is_trainer};
-pub(super) use place::{add_bias, state_names};
-pub(super) use stored::{Number, Stored};
-
+use super::state_dict::place;
 use super::{pth, safetensors, sparse};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -22,17 +15,17 @@ use std::path::Path;
 pub enum Kind {
     /// safetensors, also the sparse ones that hold a graph too.
     Safetensors,
-    /// Whatever `torch.save` writes.
+    /// Files of `torch.save`.
     Torch,
 }
 
 /// Extensions of PyTorch's checkpoints.
 const TORCH_EXTENSIONS: [&str; 5] = ["pth", "pt", "th", "ckpt", "bin"];
 
-/// How many bytes tell what a file is: a tar archive says so behind its first name.
+/// The bytes that identify a file: the magic number of a tar archive lies behind its first name.
 const HEAD: u64 = 262;
 
-/// Kinds of files that cannot be read: where they say so, with what, and how they are called.
+/// Unsupported kinds of files: offset and bytes of the magic number, and a description.
 const FOREIGN: [(usize, &[u8], &str); 4] = [
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes them"),
     (0, b"GGUF", "a GGUF file"),
@@ -40,8 +33,8 @@ const FOREIGN: [(usize, &[u8], &str); 4] = [
     (257, b"ustar", "a tar archive, as PyTorch wrote them until version 0.1.11"),
 ];
 
-/// What kind of weights a file holds, by its first bytes, or by its name where these say nothing; `None` for any
-/// other file, such as an ONNX model.
+/// The kind of a file of weights, by its first bytes or else by its extension. `None` for any other file, such as an ONNX
+/// model.
 pub fn kind(path: &Path) -> Result<Option<Kind>> {
     let mut head = Vec::new();
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
@@ -62,8 +55,8 @@ pub fn kind(path: &Path) -> Result<Option<Kind>> {
 
 /// Replaces the weights, biases and statistics of `model` by those of the file, and takes over its masks.
 ///
-/// The file must hold all of them and nothing that the model has no place for; nothing is changed unless all of it
-/// fits. Returns what was left out or changed on the way, one sentence each.
+/// The file must hold all of them and nothing that the model does not have. Nothing is changed unless all of it fits.
+/// Returns notes about what was left out or changed.
 pub fn read_into(model: &mut Model, path: &Path) -> Result<Vec<String>> {
     let kind = kind(path)?;
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
@@ -78,8 +71,8 @@ pub fn read_into(model: &mut Model, path: &Path) -> Result<Vec<String>> {
 /// As [`read_into`], from memory.
 pub fn decode_into(model: &mut Model, bytes: &[u8], kind: Kind) -> Result<Vec<String>> {
     match kind {
-        Kind::Torch => pth::with_tensors(bytes, |names| place::place(model, names)),
+        Kind::Torch => pth::with_tensors(bytes, |names| place(model, names)),
         Kind::Safetensors if sparse::contents(bytes)?.is_some() => safetensors::decode_into(model, bytes).map(|()| Vec::new()),
-        Kind::Safetensors => place::place(model, safetensors::names(bytes)?),
+        Kind::Safetensors => place(model, safetensors::names(bytes)?),
     }
 }

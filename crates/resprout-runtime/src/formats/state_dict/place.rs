@@ -1,19 +1,19 @@
-//! Puts the tensors of a file into a model's parameters: all of them, or none and a sentence that says why.
+//! Puts the tensors of a file into a model's parameters: all of them, or none.
 
+use super::MASK_SUFFIX;
 use super::names::{Names, count, some};
 use super::stored::{Number, Stored};
 use crate::error::{Error, Result};
-use crate::formats::safetensors::MASK_SUFFIX;
 use crate::model::{BIAS_SUFFIX, Layer, Mask, Model};
 use crate::ops::Op;
 use crate::tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a parameter is made of.
+/// The tensors from which a parameter is computed.
 #[derive(Clone, Debug)]
 enum Source<'f> {
     Plain(Stored<'f>),
-    /// Times its mask (`torch.nn.utils.prune`).
+    /// A weight times its mask (`torch.nn.utils.prune`).
     Pruned(Stored<'f>, Stored<'f>),
     /// Length and direction (`weight_norm`).
     Norm(Stored<'f>, Stored<'f>),
@@ -29,7 +29,7 @@ impl Source<'_> {
 }
 
 /// Replaces the model's weights, biases and statistics, and takes over masks. Nothing is changed unless all of it fits.
-pub(super) fn place(model: &mut Model, mut names: Names) -> Result<Vec<String>> {
+pub(in crate::formats) fn place(model: &mut Model, mut names: Names) -> Result<Vec<String>> {
     let expected = state_names(model);
     let mut notes = Vec::new();
     names.simplify(&expected, &mut notes);
@@ -37,8 +37,8 @@ pub(super) fn place(model: &mut Model, mut names: Names) -> Result<Vec<String>> 
     let mut table = Table::new(names)?;
     table.compute(model, &mut notes)?;
     table.add_biases(&mut next)?;
-    table.drop_twins(&next, &mut notes);
-    table.drop_whole_numbers(&next, &mut notes);
+    table.drop_aliases(&next, &mut notes);
+    table.drop_integers(&next, &mut notes);
     table.check_names(&next, &expected)?;
     table.put(&mut next, &mut notes)?;
     next.apply_masks();
@@ -46,10 +46,11 @@ pub(super) fn place(model: &mut Model, mut names: Names) -> Result<Vec<String>> 
     Ok(notes)
 }
 
+/// The tensors of a file on their way into a model.
 struct Table<'f> {
     tensors: BTreeMap<String, Stored<'f>>,
     sources: BTreeMap<String, Source<'f>>,
-    /// Masks as this program writes them.
+    /// Masks named as [`MASK_SUFFIX`] says.
     masks: BTreeMap<String, Stored<'f>>,
 }
 
@@ -64,7 +65,7 @@ impl<'f> Table<'f> {
         Ok(table)
     }
 
-    /// Finds what is stored in several parts; the rest is what it is.
+    /// Finds the parameters that are stored in several parts.
     fn compute(&mut self, model: &Model, notes: &mut Vec<String>) -> Result<()> {
         let pruned = self.pairs(model, "_orig", |base| [format!("{base}_orig"), format!("{base}_mask")], Source::Pruned);
         let old = self.pairs(model, "_g", |base| [format!("{base}_g"), format!("{base}_v")], Source::Norm);
@@ -89,7 +90,7 @@ impl<'f> Table<'f> {
         Ok(())
     }
 
-    /// Makes one source of every two tensors that are called so, unless the model calls its own so.
+    /// Joins every two tensors with such names to one source, unless the model has a parameter of that name.
     fn pairs(
         &mut self,
         model: &Model,
@@ -119,7 +120,7 @@ impl<'f> Table<'f> {
         true
     }
 
-    /// Fails on a weight that is computed in a way that is not known here.
+    /// Fails on a weight that is computed in an unsupported way.
     fn refuse_parts(&self) -> Result<()> {
         for name in self.tensors.keys() {
             let advice = match name.strip_suffix("_orig") {
@@ -134,36 +135,37 @@ impl<'f> Table<'f> {
         Ok(())
     }
 
-    /// A bias that a repair gave to a layer is no parameter of the model as it was read.
+    /// Adds the biases that a repair gave to layers: the model that was read does not have them.
     fn add_biases(&self, model: &mut Model) -> Result<()> {
         let new = self.sources.iter().filter(|(name, _)| model.params.get(name).is_none()).collect::<Vec<_>>();
         new.into_iter().try_for_each(|(name, source)| add_bias(model, name, &source.main().shape))
     }
 
-    /// A weight that two layers share is stored under two names, and the graph has one.
-    fn drop_twins(&mut self, model: &Model, notes: &mut Vec<String>) {
+    /// Drops second names of weights that layers share: the graph has one name.
+    fn drop_aliases(&mut self, model: &Model, notes: &mut Vec<String>) {
         let (known, new): (Vec<_>, Vec<_>) = self.sources.iter().partition(|(name, _)| model.params.get(name).is_some());
-        let is_twin = |(_, source): &(&String, &Source)| known.iter().any(|(_, other)| other.main().is_same_as(source.main()));
-        let twins: Vec<String> = new.into_iter().filter(is_twin).map(|(name, _)| name.clone()).collect();
-        if !twins.is_empty() {
-            notes.push(format!("left out: second names of tensors that are there ({})", some(&twins)));
-            twins.iter().for_each(|name| drop(self.sources.remove(name)));
+        let is_alias = |(_, source): &(&String, &Source)| known.iter().any(|(_, other)| other.main().is_same_as(source.main()));
+        let aliases: Vec<String> = new.into_iter().filter(is_alias).map(|(name, _)| name.clone()).collect();
+        if !aliases.is_empty() {
+            notes.push(format!("left out: second names of tensors that are there ({})", some(&aliases)));
+            aliases.iter().for_each(|name| drop(self.sources.remove(name)));
         }
     }
 
-    fn drop_whole_numbers(&mut self, model: &Model, notes: &mut Vec<String>) {
+    /// Drops integers that the model does not have.
+    fn drop_integers(&mut self, model: &Model, notes: &mut Vec<String>) {
         let out = |(name, source): &(&String, &Source)| {
-            let whole = matches!(source.main().number, Number::Whole(_) | Number::Bool);
-            whole && model.params.get(name).is_none()
+            let is_integer = matches!(source.main().number, Number::Integer(_) | Number::Bool);
+            is_integer && model.params.get(name).is_none()
         };
         let names: Vec<String> = self.sources.iter().filter(out).map(|(name, _)| name.clone()).collect();
         if !names.is_empty() {
-            notes.push(format!("left out: {} of whole numbers ({})", count(names.len(), "tensor"), some(&names)));
+            notes.push(format!("left out: {} of integers ({})", count(names.len(), "tensor"), some(&names)));
             names.iter().for_each(|name| drop(self.sources.remove(name)));
         }
     }
 
-    /// Fails unless the file holds all that the model has learnt, and nothing else. A file of masks alone is one too.
+    /// Fails unless the file holds all weights and statistics of the model and nothing else. A file may hold masks alone.
     fn check_names(&self, model: &Model, expected: &BTreeSet<String>) -> Result<()> {
         let masks_alone = self.sources.is_empty() && !self.masks.is_empty();
         let missing: Vec<&String> = expected.iter().filter(|name| !masks_alone && !self.sources.contains_key(*name)).collect();
@@ -239,7 +241,7 @@ fn check_shape(model: &Model, name: &str, stored: &Stored) -> Result<()> {
     }
 }
 
-/// `g v / |v|`, the norm over the axes along which `g` has one number; over all of them if it is one number alone.
+/// `g v / |v|`. The norm is over the axes along which `g` has length 1, or over all of them if `g` is a scalar.
 fn weight_norm(lengths: &Stored, directions: &Stored) -> Result<Vec<f32>> {
     let shape = &directions.shape;
     let fits = |(axis, &length): (usize, &usize)| length == 1 || shape.get(axis) == Some(&length);
@@ -248,29 +250,29 @@ fn weight_norm(lengths: &Stored, directions: &Stored) -> Result<Vec<f32>> {
         return Err(Error::data(format!("lengths of shape {:?} for directions of shape {shape:?} (weight_norm)", lengths.shape)));
     }
     let (g, v) = (lengths.floats()?, directions.floats()?);
-    // The place in `g` of each number of `v`.
-    let place = |mut index: usize| {
-        let (mut place, mut step) = (0, 1);
+    // The index in `g` for each index in `v`.
+    let target = |mut index: usize| {
+        let (mut target, mut step) = (0, 1);
         for axis in (0..lengths.shape.len()).rev() {
             let at = index % shape[axis];
             index /= shape[axis];
             if lengths.shape[axis] > 1 {
-                place += at * step;
+                target += at * step;
                 step *= lengths.shape[axis];
             }
         }
-        place
+        target
     };
     let mut squares = vec![0.0f64; g.len()];
-    v.iter().enumerate().for_each(|(index, &value)| squares[place(index)] += f64::from(value) * f64::from(value));
+    v.iter().enumerate().for_each(|(index, &value)| squares[target(index)] += f64::from(value) * f64::from(value));
     let one = |(index, &value): (usize, &f32)| {
-        let at = place(index);
+        let at = target(index);
         (f64::from(g[at]) * f64::from(value) / squares[at].sqrt()) as f32
     };
     Ok(v.iter().enumerate().map(one).collect())
 }
 
-/// What a state dict holds of a model: what layers have been trained or measured to.
+/// The parameters of a model that a state dict holds: weights, biases and statistics.
 pub(in crate::formats) fn state_names(model: &Model) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for layer in &model.graph.layers {
@@ -286,7 +288,7 @@ pub(in crate::formats) fn state_names(model: &Model) -> BTreeSet<String> {
     names
 }
 
-/// Gives a layer the bias that a file holds of it, if it has none and could have one.
+/// Gives a layer the bias that a file holds for it, if the layer has none and can have one.
 pub(in crate::formats) fn add_bias(model: &mut Model, name: &str, shape: &[usize]) -> Result<()> {
     let Some(weight) = name.strip_suffix(BIAS_SUFFIX) else { return Ok(()) };
     let without = |layer: &Layer| {

@@ -1,12 +1,12 @@
-//! From the names of a file to the names of a model: what is put around them, and what lies beside the weights.
+//! Converts the names of a file to those of a model: takes off prefixes, and drops what is not a weight.
 
 use super::stored::Stored;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-/// What compilation and sharding put in front of a module's name, wherever it is.
+/// Prefixes that compilation and sharding put in front of any module's name.
 const WRAPPERS: [&str; 3] = ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."];
 
-/// What checkpoints, and classes around a network, keep its weights under. The first that is there is taken.
+/// Keys under which checkpoints, and classes around a network, keep its weights. The first one in a file is taken.
 const HEADS: [&str; 15] = [
     "state_dict",
     "model_state_dict",
@@ -25,16 +25,16 @@ const HEADS: [&str; 15] = [
     "ema",
 ];
 
-/// What trains a network and is kept beside it.
+/// Keys of training state in a checkpoint.
 const TRAINERS: [&str; 7] = ["optimizer", "optimizers", "optimizer_state_dict", "optim", "scheduler", "lr_scheduler", "scaler"];
 
-/// Numbers that are kept beside the weights: of batches seen, of averages taken, of operations counted.
+/// Counters among the weights: of batches, of averages, of operations.
 const COUNTERS: [&str; 5] = ["num_batches_tracked", "n_averaged", "num_updates", "total_ops", "total_params"];
 
-/// How many names a sentence shows.
+/// The most names that a message lists.
 pub(super) const SHOWN: usize = 4;
 
-/// The first few, and how many there are.
+/// The first few names, for messages.
 pub(super) fn some<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {
     let names: Vec<T> = names.into_iter().collect();
     let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("{:?}", name.as_ref())).collect();
@@ -42,20 +42,20 @@ pub(super) fn some<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String 
     format!("{}{more}", shown.join(", "))
 }
 
-/// "1 tensor", "2 tensors"
+/// A count with its noun: "1 tensor", "2 tensors".
 pub(super) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Tensors by the names that they have in the file, and what is to be said of them.
+/// The tensors of a file by name.
 pub(in crate::formats) struct Names<'f> {
     pub(in crate::formats) tensors: Vec<(String, Stored<'f>)>,
-    /// What the file holds beside tensors.
+    /// What else the file holds.
     pub(in crate::formats) others: Vec<String>,
 }
 
 impl Names<'_> {
-    /// Takes off what is around the names that the model knows, and leaves out what lies beside them.
+    /// Takes prefixes off the names that the model expects, and drops everything else. Adds notes about both.
     pub(super) fn simplify(&mut self, expected: &BTreeSet<String>, notes: &mut Vec<String>) {
         let mut left_out: BTreeMap<String, usize> = std::mem::take(&mut self.others).into_iter().map(|name| (name, 0)).collect();
         self.unwrap(expected, notes);
@@ -99,7 +99,7 @@ impl Names<'_> {
         }
     }
 
-    /// The first head that holds a tensor and is no name of the model's.
+    /// The first of [`HEADS`] that holds a tensor and is no name of the model.
     fn head(&self, expected: &HashSet<&str>) -> Option<&'static str> {
         let there: HashSet<&str> = self.tensors.iter().filter_map(|(name, _)| head(name)).collect();
         HEADS.into_iter().find(|key| there.contains(key) && !expected.contains(key))
@@ -123,7 +123,7 @@ impl Names<'_> {
     }
 }
 
-/// Whether a name is that of an optimizer's or another trainer's number.
+/// Whether a name is that of training state.
 pub(in crate::formats) fn is_trainer(name: &str) -> bool {
     head(name).is_some_and(|head| TRAINERS.contains(&head))
 }
@@ -135,11 +135,11 @@ fn head(name: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stored::Number;
     use super::*;
+    use crate::formats::state_dict::Number;
 
     fn simplified(names: &[&str], expected: &[&str]) -> (Vec<String>, String) {
-        let stored = || Stored::whole(vec![], "float32".into(), Number::F32, &[0; 4]);
+        let stored = || Stored::contiguous(vec![], "float32".into(), Number::F32, &[0; 4]);
         let tensors = names.iter().map(|name| (name.to_string(), stored())).collect();
         let mut names = Names { tensors, others: vec!["epoch".into()] };
         let mut notes = Vec::new();
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_around_the_names_goes_and_is_said() {
+    fn prefixes_are_taken_off_and_noted() {
         let (names, notes) = simplified(
             &[
                 "state_dict.module._orig_mod.conv.weight",
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_the_model_knows_stay() {
+    fn names_of_the_model_stay() {
         let (names, _) = simplified(&["net.0.weight", "net.1.num_batches_tracked", "fc.weight"], &["net.0.weight", "fc.weight"]);
         assert_eq!(names, ["net.0.weight", "fc.weight"]);
         let (names, _) = simplified(&["module.net.0.weight"], &["net.0.weight"]);

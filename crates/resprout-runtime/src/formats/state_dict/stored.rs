@@ -1,9 +1,9 @@
-//! A tensor as it lies in a file of weights.
+//! A tensor in a file of weights.
 
 use crate::error::{Error, Result};
 use crate::tensor::{element_count, strides};
 
-/// How numbers are stored.
+/// The type of stored numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::formats) enum Number {
     /// 16 bits, IEEE 754.
@@ -13,8 +13,8 @@ pub(in crate::formats) enum Number {
     F32,
     F64,
     Bool,
-    /// Of so many bytes; counters and indices.
-    Whole(usize),
+    /// Of so many bytes: counters and indices.
+    Integer(usize),
     /// Of so many bytes: complex, quantized, floats of 8 bits.
     Other(usize),
 }
@@ -27,35 +27,35 @@ impl Number {
             Number::F32 => 4,
             Number::F64 => 8,
             Number::Bool => 1,
-            Number::Whole(bytes) | Number::Other(bytes) => bytes,
+            Number::Integer(bytes) | Number::Other(bytes) => bytes,
         }
     }
 }
 
-/// A tensor that is not read yet.
+/// A tensor that is not decoded yet.
 #[derive(Clone, Debug)]
 pub(in crate::formats) struct Stored<'f> {
     pub(in crate::formats) shape: Vec<usize>,
     /// The type's name in the file.
     pub(in crate::formats) type_name: String,
     pub(in crate::formats) number: Number,
-    /// The storage, which several tensors may share; or why there is none to read.
+    /// The storage, which several tensors may share, or why it cannot be read.
     pub(in crate::formats) bytes: Result<&'f [u8], String>,
-    /// In the storage, in numbers.
+    /// The first number in the storage.
     pub(in crate::formats) offset: usize,
-    /// In numbers, for each axis.
+    /// The distance of neighbours along each axis, in numbers.
     pub(in crate::formats) strides: Vec<usize>,
 }
 
 impl<'f> Stored<'f> {
-    /// A tensor whose bytes, as many as the shape asks for, lie one after the other.
-    pub(in crate::formats) fn whole(shape: Vec<usize>, type_name: String, number: Number, bytes: &'f [u8]) -> Stored<'f> {
+    /// A contiguous tensor that fills its storage.
+    pub(in crate::formats) fn contiguous(shape: Vec<usize>, type_name: String, number: Number, bytes: &'f [u8]) -> Stored<'f> {
         // The other axes of an empty tensor may be of any length.
         let strides = if shape.contains(&0) { vec![0; shape.len()] } else { strides(&shape) };
         Stored { shape, type_name, number, bytes: Ok(bytes), offset: 0, strides }
     }
 
-    /// The type's usual name.
+    /// The type's common name.
     pub(super) fn type_name(&self) -> &str {
         match self.number {
             Number::F16 => "float16",
@@ -66,19 +66,19 @@ impl<'f> Stored<'f> {
         }
     }
 
-    /// Whether these are numbers that weights are made of.
+    /// Whether the numbers can be weights.
     pub(super) fn is_float(&self) -> bool {
         matches!(self.number, Number::F16 | Number::Bf16 | Number::F32 | Number::F64)
     }
 
-    /// Whether both are the same numbers of the same storage.
+    /// Whether both are the same part of the same storage.
     pub(super) fn is_same_as(&self, other: &Stored) -> bool {
-        let place = |stored: &Stored| stored.bytes.as_ref().ok().map(|bytes| (bytes.as_ptr() as usize, stored.offset));
-        place(self).is_some() && place(self) == place(other) && self.shape == other.shape && self.strides == other.strides
+        let address = |stored: &Stored| stored.bytes.as_ref().ok().map(|bytes| (bytes.as_ptr() as usize, stored.offset));
+        address(self).is_some() && address(self) == address(other) && self.shape == other.shape && self.strides == other.strides
     }
 
-    /// The numbers as 32-bit floats, row-major. A stride of 0 repeats a number without end: whoever asks has
-    /// compared the shape with the one that is expected.
+    /// The numbers as 32-bit floats, row-major. The caller has checked the shape: a stride of 0 could repeat a number any
+    /// number of times.
     pub(in crate::formats) fn floats(&self) -> Result<Vec<f32>> {
         match self.number {
             Number::F32 => Ok(self.gather::<4>()?.map(f32::from_le_bytes).collect()),
@@ -89,17 +89,17 @@ impl<'f> Stored<'f> {
         }
     }
 
-    /// Whether each number is other than zero: a mask.
+    /// A mask: whether each number is nonzero.
     pub(super) fn flags(&self) -> Result<Vec<bool>> {
         let wide = |bytes: &[u8]| bytes.iter().any(|&byte| byte != 0);
         match self.number {
-            Number::Bool | Number::Whole(1) => Ok(self.gather::<1>()?.map(|bytes| wide(&bytes)).collect()),
-            Number::Whole(8) => Ok(self.gather::<8>()?.map(|bytes| wide(&bytes)).collect()),
+            Number::Bool | Number::Integer(1) => Ok(self.gather::<1>()?.map(|bytes| wide(&bytes)).collect()),
+            Number::Integer(8) => Ok(self.gather::<8>()?.map(|bytes| wide(&bytes)).collect()),
             _ => Ok(self.floats()?.into_iter().map(|value| value != 0.0).collect()),
         }
     }
 
-    /// The bytes of every number in row-major order, whatever the order in the storage.
+    /// The bytes of every number in row-major order.
     fn gather<const N: usize>(&self) -> Result<impl Iterator<Item = [u8; N]>> {
         let bytes = self.bytes.clone().map_err(Error::unsupported)?;
         let numbers = bytes.as_chunks::<N>().0;
@@ -127,7 +127,7 @@ impl<'f> Stored<'f> {
         }))
     }
 
-    /// The place of the last number, where places can be counted.
+    /// The index of the last number in the storage; `None` if it overflows.
     fn last(&self) -> Option<usize> {
         let mut last = self.offset;
         for (&length, &stride) in self.shape.iter().zip(&self.strides) {
@@ -145,7 +145,7 @@ impl<'f> Stored<'f> {
     }
 }
 
-/// A 16-bit float as a 32-bit one: every one of them has one.
+/// Converts a 16-bit float to 32 bits, exactly.
 fn half(bits: u16) -> f32 {
     let (sign, exponent, fraction) = (u32::from(bits >> 15) << 31, u32::from(bits >> 10 & 31), u32::from(bits & 1023));
     let magnitude = match exponent {
@@ -157,7 +157,7 @@ fn half(bits: u16) -> f32 {
     f32::from_bits(magnitude.to_bits() | sign)
 }
 
-/// A 64-bit float as the nearest 32-bit one.
+/// Rounds a 64-bit float to the nearest 32-bit one.
 fn narrow(wide: f64) -> Result<f32> {
     let narrow = wide as f32;
     match wide.is_finite() && narrow.is_infinite() {
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn halves_are_what_the_standard_says() {
+    fn half_precision_follows_the_standard() {
         let cases: [(u16, f32); 9] = [
             (0x0000, 0.0),
             (0x0001, 5.960_464_5e-8),
@@ -191,12 +191,12 @@ mod tests {
     }
 
     #[test]
-    fn strides_and_offsets_are_followed_and_never_beyond_the_storage() {
+    fn strides_and_offsets_stay_inside_the_storage() {
         let bytes: Vec<u8> = (0..12).flat_map(|i| (i as f32).to_le_bytes()).collect();
         let stored = |shape: &[usize], offset, strides: &[usize]| Stored {
             offset,
             strides: strides.to_vec(),
-            ..Stored::whole(shape.to_vec(), "float32".into(), Number::F32, &bytes)
+            ..Stored::contiguous(shape.to_vec(), "float32".into(), Number::F32, &bytes)
         };
         assert_eq!(stored(&[2, 3], 1, &[1, 4]).floats().unwrap(), [1., 5., 9., 2., 6., 10.]);
         assert_eq!(stored(&[], 11, &[]).floats().unwrap(), [11.]);

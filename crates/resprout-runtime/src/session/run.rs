@@ -1,0 +1,87 @@
+//! A session: the stages of a network and the threads that run them.
+
+use super::plan::Chosen;
+use super::stage::Stage;
+use crate::error::{Error, Result};
+use crate::forward::LayerTime;
+use crate::tensor::Tensor;
+use resprout_kernels::engine::{Blocking, Program, ThreadPool};
+
+/// A network ready to run images of one size.
+pub struct Session {
+    pub(super) stages: Vec<Stage>,
+    pub(super) pool: ThreadPool,
+    pub(super) image: Vec<usize>,
+    pub(super) batch: usize,
+    pub(super) note: Option<String>,
+}
+
+impl Session {
+    /// Finds out from now on whether several threads pay.
+    pub(super) fn adaptive(mut self) -> Session {
+        self.stages.iter_mut().for_each(Stage::adapt);
+        self
+    }
+
+    /// The microbatch of each stage.
+    pub fn microbatch(&self) -> Vec<usize> {
+        self.stages.iter().map(|stage| stage.compiled.microbatch).collect()
+    }
+
+    /// Runs `images: [N, C, H, W]`; returns the network's outputs, each with `N` as its first axis.
+    pub fn run(&mut self, images: &Tensor) -> Result<Vec<Tensor>> {
+        let count = images.shape.first().copied().unwrap_or(0);
+        if count == 0 || images.shape[1..] != self.image {
+            return Err(Error::data(format!("images of shape {:?}, the session is for [N, {:?}]", images.shape, self.image)));
+        }
+        let Session { stages, pool, .. } = self;
+        for index in 0..stages.len() {
+            let (before, rest) = stages.split_at_mut(index);
+            // A single value connects two stages.
+            let input = before.last().and_then(|stage| stage.outputs.first()).unwrap_or(images);
+            rest[0].run(input, pool);
+        }
+        Ok(stages.last_mut().map_or(Vec::new(), |last| std::mem::take(&mut last.outputs)))
+    }
+
+    /// Why autotuning was given up, if it was: the machine was too busy.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// The plan of this session, to be kept.
+    pub fn chosen(&self) -> Chosen {
+        Chosen {
+            stages: self.stages.iter().map(|stage| stage.start).collect(),
+            blockings: self.blockings().into_iter().map(Into::into).collect(),
+        }
+    }
+
+    fn programs(&self) -> impl Iterator<Item = &Program> {
+        self.stages.iter().flat_map(|stage| stage.compiled.programs())
+    }
+
+    /// The blockings of all stages.
+    pub(super) fn blockings(&self) -> Vec<Blocking> {
+        self.stages.iter().flat_map(Stage::blockings).collect()
+    }
+
+    /// For each convolution, whether it leaves zero weights out.
+    pub fn sparse_layers(&self) -> Vec<bool> {
+        self.programs().flat_map(Program::blockings).map(|blocking| blocking.channel_block == 1).collect()
+    }
+
+    /// Applies the blockings of all stages.
+    pub(super) fn apply(&mut self, blockings: &[Blocking]) {
+        let mut blockings = blockings.iter().copied();
+        for program in self.stages.iter_mut().flat_map(|stage| stage.compiled.programs_mut()) {
+            let own: Vec<Blocking> = blockings.by_ref().take(program.blockings().len()).collect();
+            program.apply(&own);
+        }
+    }
+
+    /// The time of every operation, with multiply-accumulates and density of convolutions.
+    pub fn layers(&mut self, runs: usize) -> Vec<LayerTime> {
+        self.stages.iter().flat_map(|stage| stage.compiled.time(&mut self.pool, self.batch, runs)).collect()
+    }
+}
