@@ -4,6 +4,7 @@ use super::{check_json_target, images, model_files, read_computable, read_model,
 use crate::args::{CompareArgs, TableFormat};
 use crate::commands::sweep::STUDY;
 use crate::render::text;
+use crate::reports::compare::Compared;
 use resprout::eval::{self, Evaluation};
 use resprout::forward::{Network, PlanOptions};
 use resprout::model::{Model, PrunableRule};
@@ -14,26 +15,8 @@ use resprout::study::analysis::ModelStudy;
 use resprout::study::curves::{Point, Way};
 use resprout::{Error, ErrorKind, Result};
 use resprout_train::run::RunReport;
-use serde::Serialize;
 use serde_json::Value;
 use std::path::Path;
-
-/// One row: whatever is known of it.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Compared {
-    pub name: String,
-    /// Share of the prunable weights that is pruned.
-    pub sparsity: Option<f64>,
-    pub compression_ratio: Option<f64>,
-    /// Multiply-accumulates per image that are left.
-    pub macs: Option<u64>,
-    pub theoretical_speedup: Option<f64>,
-    /// Of the file; of studies, of a sparse file.
-    pub bytes: Option<u64>,
-    pub top1: Option<f64>,
-    pub agreement: Option<f64>,
-    pub kl: Option<f64>,
-}
 
 pub fn run(args: &CompareArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     check_json_target(args.json.as_deref())?;
