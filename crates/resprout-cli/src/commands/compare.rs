@@ -81,7 +81,10 @@ fn read_report(path: &Path, file: &Path, filter: Option<&str>) -> Result<Vec<Com
     let name = path.display().to_string();
     let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
     let wrong = |e: serde_json::Error| Error::new(ErrorKind::Format, format!("{}: {e}", file.display()));
-    let value: Value = serde_json::from_slice(&bytes).map_err(wrong)?;
+    let mut value: Value = serde_json::from_slice(&bytes).map_err(wrong)?;
+    if value.get("study_schema_version") == Some(&Value::from(1)) {
+        rename_keys(&mut value);
+    }
     let has = |key: &str| value.get(key).is_some();
     if has("study_schema_version") {
         let study: Analysis = serde_json::from_value(value).map_err(wrong)?;
@@ -94,6 +97,24 @@ fn read_report(path: &Path, file: &Path, filter: Option<&str>) -> Result<Vec<Com
         return Ok(of_report(&name, &serde_json::from_value(value).map_err(wrong)?));
     }
     Err(Error::new(ErrorKind::Format, format!("{}: is no report of prune, train or sweep", file.display())))
+}
+
+/// Keys of a study of schema version 1, and their names since version 2.
+const RENAMED: [(&str, &str); 2] = [("deaths", "collapses"), ("signs", "diagnostics")];
+
+fn rename_keys(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(rename_keys),
+        Value::Object(fields) => {
+            for (old, new) in RENAMED {
+                if let Some(content) = fields.remove(old) {
+                    fields.insert(new.into(), content);
+                }
+            }
+            fields.values_mut().for_each(rename_keys);
+        }
+        _ => {}
+    }
 }
 
 fn measured(row: Compared, evaluation: &Evaluation) -> Compared {
