@@ -136,19 +136,19 @@ fn ends_command(word: &str) -> bool {
     ["|", ">", "<", "2>", "&", ";", "#"].iter().any(|end| word.starts_with(end))
 }
 
-/// The help of each command, asked for once.
+/// The help of each command, printed once.
 #[derive(Default)]
 struct Helps(HashMap<String, String>);
 
 impl Helps {
     /// `None` if there is no such command.
     fn of(&mut self, scratch: &Scratch, name: &str) -> Option<&str> {
-        let ask = || {
+        let print = || {
             let arguments: Vec<&str> = name.split_whitespace().chain(["--help"]).collect();
             let output = scratch.run(&arguments);
             if output.status.success() { text(&output.stdout) } else { String::new() }
         };
-        let help = self.0.entry(name.to_string()).or_insert_with(ask);
+        let help = self.0.entry(name.to_string()).or_insert_with(print);
         Some(help.as_str()).filter(|help| !help.is_empty())
     }
 }
