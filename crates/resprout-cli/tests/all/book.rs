@@ -191,6 +191,37 @@ fn every_command_can_be_typed() {
     assert!(seen > 20, "only {seen} commands were found");
 }
 
+/// Words with one space between them.
+fn joined(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What the page of commands says of options, without their defaults and values.
+fn descriptions(section: &str) -> impl Iterator<Item = &str> {
+    let said = section.lines().filter(|line| line.starts_with("* `-")).filter_map(|line| line.split_once("`: "));
+    said.map(|(_, text)| text.split(" [default: ").next().unwrap_or(text).split(" [possible values: ").next().unwrap_or(text))
+}
+
+#[test]
+fn the_page_of_commands_says_what_the_help_says() {
+    let page = read(&root().join("docs/reference/commands.md"));
+    let sections: Vec<(&str, &str)> = page.split("\n## ").skip(1).filter_map(|section| section.split_once('\n')).collect();
+    let (scratch, mut helps, mut all) = (Scratch::new(), Helps::default(), String::new());
+    for (name, section) in sections.iter().filter(|(name, _)| *name != "Shared options") {
+        let help = helps.of(&scratch, name).unwrap_or_else(|| panic!("{name}: no such command"));
+        let listed = options(section);
+        for option in options(help).difference(&HashSet::from(["--threads", "--quiet", "--help", "--version"])) {
+            assert!(listed.contains(option), "commands.md does not list {option} of {name}");
+        }
+        all += &joined(help);
+    }
+    for (name, section) in &sections {
+        for text in descriptions(section) {
+            assert!(all.contains(text), "commands.md, {name}: the help does not say {text:?}");
+        }
+    }
+}
+
 #[test]
 fn lines_know_their_block_and_commands_their_end() {
     let text = "a\n```sh\n$ resprout run a.onnx \\\n  images > out\n```\nb ```\n```text\nresprout paint\n```\n";
