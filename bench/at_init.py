@@ -5,7 +5,7 @@
     python bench/at_init.py MNIST_FOLDER CIFAR10_FOLDER [NETWORK ...]
 
 The same fresh weights and the same 128 images for both. Prints the share of weights on which the masks
-agree (SNIP in one round, SynFlow in 100) and Spearman's rank correlation of the scores; and the same for
+agree (SNIP in one round, SynFlow in 100) and Spearman's rank correlation of the scores. Prints the same for
 PyTorch itself in f32, because that is what f32 can give.
 """
 import gzip

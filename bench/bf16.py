@@ -1,4 +1,4 @@
-"""PyTorch's bf16 as a rival of a sparse ResNet-50: both in turns, medians, and the median of the rounds' ratios.
+"""PyTorch's bf16 as a baseline of a sparse ResNet-50: both in turns, medians, and the median of the rounds' ratios.
 
 bf16.py MODEL [BATCH [ROUNDS [RESPROUT]]]: MODEL is one of the sparse ResNet-50 of speed_models.py, RESPROUT the program. Needs
 torch and torchvision; weights are random, only the time is looked at.
@@ -20,12 +20,12 @@ import torchvision
 model, batch, rounds, resprout = (sys.argv[1:] + ["1", "9", "target/release/resprout"][len(sys.argv) - 2 :])[:4]
 batch, rounds = int(batch), int(rounds)
 BATCHES = 6
-# The rival's threads wait by spinning, which would cost us cores.
+# The baseline's threads wait by spinning, which takes CPUs from us.
 PAUSE = 1.0
 torch.set_num_threads(2)
 
 
-def rival(dtype):
+def baseline(dtype):
     """A function that gives the median seconds of a few batches."""
     last = {"dtype": dtype, "memory_format": torch.channels_last}
     network = torchvision.models.resnet50(weights=None).eval().to(**last)
@@ -53,15 +53,15 @@ def ours(plan):
     return json.loads(report)["rows"][0]["ours"]["p50"]
 
 
-rivals = {"float32": rival(torch.float32), "bfloat16": rival(torch.bfloat16)}
-times = {name: [] for name in ["ours", *rivals]}
+baselines = {"float32": baseline(torch.float32), "bfloat16": baseline(torch.bfloat16)}
+times = {name: [] for name in ["ours", *baselines]}
 with tempfile.TemporaryDirectory() as folder:
     plan = os.path.join(folder, "plan")
     ours(plan)
     for _ in range(rounds):
         time.sleep(PAUSE)
         times["ours"].append(ours(plan))
-        for name, seconds in rivals.items():
+        for name, seconds in baselines.items():
             times[name].append(seconds())
 print(torch.__version__, os.environ.get("ONEDNN_MAX_CPU_ISA", "every instruction of this CPU"))
 for name, all in times.items():

@@ -3,14 +3,14 @@
     cargo build --release -p resprout-cli
     python bench/cases.py FOLDER IMAGES [NAME ...]
 
-A row for each file: what `inspect` and `prune` say, how far outputs are from ONNX Runtime's before and after pruning by half
-(the largest difference by the largest output, on noise), and what `--repair auto` and `--pattern channel --shrink` say. Files with other than
+A row for each file: what `inspect` and `prune` say, then how far outputs are from ONNX Runtime's before and after pruning by half.
+That is the largest difference by the largest output, on noise. Then what `--repair auto` and `--pattern channel --shrink` say. Files with other than
 three-channel images are calibrated on noise. `BINARY` names another build.
 
     python bench/cases.py --reach FOLDER [NAME ...]
 
-Of networks as exporters write them: whether each is inspected and pruned by half without repair, loads in ONNX Runtime, and has
-no weight that is neither pruned nor listed; and the share of its weights that can be pruned.
+Of networks as exporters write them: whether each is inspected and pruned by half without repair, and loads in ONNX Runtime. Each must have
+no weight that is neither pruned nor listed. The share of its weights that can be pruned is printed.
 """
 import json
 import os
@@ -68,7 +68,7 @@ def difference(path, folder):
         said = run("bench", path, "--against", "onnxruntime", "--python", sys.executable, "--rounds", "1", "--batch", batch,
                    "--input-shape", shape, "--json", table)
         if not said:
-            return json.loads(table.read_text())["rows"][0]["rival"]["difference"]
+            return json.loads(table.read_text())["rows"][0]["baseline"]["difference"]
     return said
 
 

@@ -4,9 +4,9 @@
     python bench/contend.py FOLDER/resnet18cifar-uniform90.onnx --dense FOLDER/resnet18cifar-dense.onnx
     python bench/contend.py MODEL --dense DENSE --quota 1
 
-Each repetition measures every number of busy threads; one and two threads and both engines take turns; medians of all repetitions. "two/one" is our time with two threads by that with one; "ratio" that of the mean
-times, ONNX Runtime's by ours: a median jumps by a whole turn of the scheduler where about half of the batches are interrupted;
-"kept" is the ratio by that on the idle machine. With --quota the process gets so many CPUs' time by a
+Each repetition measures every number of busy threads. One and two threads and both engines take turns. All times are medians of all repetitions.
+"two/one" is our time with two threads by that with one. "ratio" is that of the mean times, ONNX Runtime's by ours: a median jumps by a whole turn
+of the scheduler where about half of the batches are interrupted. "kept" is the ratio by that on the idle machine. With --quota the process gets so many CPUs' time by a
 cgroup (version 1; needs root), with --cpus by its affinity.
 """
 import argparse
@@ -55,11 +55,11 @@ def measure(args, contend):
     command = ["taskset", "-c", args.cpus] if args.cpus else []
     command += [args.resprout, "bench", args.model, "--bench-threads", "1,2", "--contend", str(contend)]
     command += ["--rounds", args.rounds, "--against", "onnxruntime", "--python", sys.executable, "--json", "-"]
-    command += ["--rival-model", args.dense] if args.dense else []
+    command += ["--baseline-model", args.dense] if args.dense else []
     command += ["--input-shape", args.input_shape] if args.input_shape else []
     rows = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["rows"]
-    ratio = lambda row: row["rival"]["times"]["mean"] / row["ours"]["mean"]
-    return [(row["ours"]["p50"], row["rival"]["times"]["p50"], ratio(row)) for row in rows]
+    ratio = lambda row: row["baseline"]["times"]["mean"] / row["ours"]["mean"]
+    return [(row["ours"]["p50"], row["baseline"]["times"]["p50"], ratio(row)) for row in rows]
 
 
 def main():

@@ -1,6 +1,6 @@
 """Random graphs of all supported operations, through ONNX Runtime and through resprout.
 
-    cargo build --release -p resprout --example forward
+    cargo build --release -p resprout-runtime --example forward
     python bench/differential.py 0 5000
     python bench/differential.py 100000 57 --golden testdata/golden/graphs.safetensors
 
@@ -143,7 +143,7 @@ class Graph:
         if way < 0.5:
             attributes["pads"] = [self.upto(0, kernel[i % axes] - 1 if not conv else 3) for i in range(2 * axes)]
         elif way < 0.7:
-            # Of windows that are dilated or smaller than the step, ONNX Runtime pads pools as nobody says.
+            # Where windows are dilated or smaller than the step, ONNX Runtime's padding of pools is not that of the standard.
             odd = not conv and ("dilations" in attributes or any(s > k for s, k in zip(attributes.get("strides", []), kernel)))
             attributes["auto_pad"] = self.pick("VALID", "NOTSET", *(() if odd else ("SAME_UPPER", "SAME_LOWER") * 2))
         return attributes

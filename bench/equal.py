@@ -28,7 +28,7 @@ def difference(model, image):
     for batch in ("4", "1"):
         done = subprocess.run([*command, "--batch", batch, "--input-shape", image], capture_output=True, text=True)
         if done.returncode == 0:
-            return f"{json.loads(done.stdout)['rows'][0]['rival']['difference']:.1e}"
+            return f"{json.loads(done.stdout)['rows'][0]['baseline']['difference']:.1e}"
     return done.stderr.strip().splitlines()[-1][:150]
 
 

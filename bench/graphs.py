@@ -1,7 +1,7 @@
 """Every ONNX file of a folder: inspect, prune, checker, ONNX Runtime, and our forward against it.
 
     pip install -r testdata/gen/requirements.txt
-    cargo build --release -p resprout-cli -p resprout --examples --bins
+    cargo build --release -p resprout-cli -p resprout-runtime --examples --bins
     python bench/graphs.py FOLDER [FOLDER ...]
 
 Graphs whose weights are filled with one value are also run with random weights, since equal

@@ -6,8 +6,8 @@
     python bench/least_squares.py --torch MODEL.onnx CIFAR_BINARY_OR_FOLDER      (one run of the PyTorch side)
     python bench/least_squares.py --large                             (memory and time of a 512x512x3x3 layer at 90 %)
 
-Both do the same sums: up to 65,536 positions of the images, dense and pruned network in lock-step, each row of surviving weights
-fitted to the dense network's pre-activations, the running mean takes the intercept. PyTorch decomposes the rows of a layer in
+Both do the same sums: up to 65,536 positions of the images, dense and pruned network in lock-step. Each row of surviving weights
+is fitted to the dense network's pre-activations, and the running mean takes the intercept. PyTorch decomposes the rows of a layer in
 batches, filled up to the longest. 2 threads each. PyTorch's time is given with and without start-up and imports.
 """
 import pathlib

@@ -5,8 +5,8 @@
 
 STUDY: repairs (all repairs, ResNet-20 and -56), mobilenet (LAMP 50 %), asr (every placement and rule; needs the onnx
 package for the network with small weights), auto, datafree. DATA holds models/*.onnx and imagenet/*.jpg with labels.csv,
-CIFAR_BINARY the official binary batches. Calibration: CIFAR training images 0 to 1023, ImageNet index mod 4 = 0;
-scored on the CIFAR test set (its first 2000 images in the asr study) and on ImageNet index mod 4 = 2.
+CIFAR_BINARY the official binary batches. Calibration: CIFAR training images 0 to 1023, ImageNet index mod 4 = 0.
+Scored on the CIFAR test set (its first 2000 images in the asr study) and on ImageNet index mod 4 = 2.
 """
 import json
 import pathlib

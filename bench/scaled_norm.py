@@ -2,8 +2,8 @@
 
     python bench/scaled_norm.py MODEL.onnx OUT.onnx
 
-Each convolution that a BatchNormalization follows is multiplied by s, the running statistics by s and s^2, and gamma
-so that the dense network computes what it did: only epsilon weighs more now.
+Each convolution that a BatchNormalization follows is multiplied by s, and the running statistics by s and s^2. gamma changes
+so that the dense network computes what it did. Only epsilon weighs more.
 """
 import pathlib
 import sys

@@ -2,9 +2,9 @@
 
     pip install -r testdata/gen/requirements.txt
     python bench/speed_models.py FOLDER
-    resprout bench FOLDER/resnet50-uniform90.onnx --against onnxruntime --rival-model FOLDER/resnet50-dense.onnx
+    resprout bench FOLDER/resnet50-uniform90.onnx --against onnxruntime --baseline-model FOLDER/resnet50-dense.onnx
 
-The dense ones are written with int8 weights and activations too (static, per channel, calibrated on noise): another rival.
+The dense ones are written with int8 weights and activations too (static, per channel, calibrated on noise): another baseline.
 """
 import pathlib
 import sys

@@ -4,7 +4,7 @@
     cargo build --release -p resprout-cli
     python bench/structure.py same FILE_OR_FOLDER_OR_ARCH ...   # outputs, MACs and bytes at half the weights
     python bench/structure.py latency MODEL [ROUNDS]            # half the MACs, masked against shrunk, alternating
-    python bench/structure.py rival                             # ResNet-50 and DenseNet-121 at the rival's MACs
+    python bench/structure.py baseline                          # ResNet-50 and DenseNet-121 at Torch-Pruning's MACs
     python bench/structure.py onnxsim FILE_OR_FOLDER_OR_ARCH ...  # half of the channels, and ours at onnxsim's parameters
 """
 import json
@@ -116,7 +116,7 @@ def latency(path, rounds):
             print(f"batch {batch}: masked {a:.2f} ms, shrunk {b:.2f} ms, ratio {a / b:.2f}")
 
 
-def rival():
+def baseline():
     import torch
     import torch_pruning
     import torchvision
@@ -177,16 +177,16 @@ def onnxsim_one(path, work):
     if after == before:
         return f"1.000 | 1.000 | {runs}, unchanged | | | |"
     left = f"{less / macs:.3f}" if less else "unknown"
-    rival = f"{after / before:.3f} | {left} | {runs} |"
+    theirs_left = f"{after / before:.3f} | {left} | {runs} |"
     ours = ["--sparsity", str(1 - after / before), "--allocation", "uniform"]
     try:
         report = prune(fused, small, *ours, "--shrink")["shrunk"]
     except RuntimeError as error:
-        return f"{rival} {error} | | |"
+        return f"{theirs_left} {error} | | |"
     prune(fused, masked, *ours)
     off = difference(masked, small, {name: x})
     kept = [report[key][1] / report[key][0] for key in ("parameters", "macs")]
-    return f"{rival} {kept[0]:.3f} | {kept[1]:.3f} | {off:.1e} |"
+    return f"{theirs_left} {kept[0]:.3f} | {kept[1]:.3f} | {off:.1e} |"
 
 
 def size(path):
@@ -203,4 +203,4 @@ if __name__ == "__main__":
     elif sys.argv[1] == "onnxsim":
         onnxsim(sys.argv[2:])
     else:
-        rival()
+        baseline()

@@ -7,8 +7,8 @@ weight decay, same threads, medians.
 
 Each round trains both for the same number of steps, after others that do not count. Ours reads its images
 from CIFAR-10 files, cuts and mirrors them, on threads of its own; PyTorch has them ready in memory. Prints
-milliseconds per step, the median of the rounds' ratios (PyTorch's time by ours: above 1 we are faster) and
-the share of our time that was spent waiting for images.
+milliseconds per step, and the median of the rounds' ratios: PyTorch's time by ours, above 1 we are faster.
+Prints the share of our time that was spent waiting for images, too.
 """
 import json
 import pathlib

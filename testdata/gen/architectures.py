@@ -128,7 +128,7 @@ class ThinResNet(nn.Module):
 
 
 def small(net):
-    """The usual change for images of 32x32: a 3x3 stem of stride 1 and no pooling behind it."""
+    """The common change for images of 32x32: a 3x3 stem of stride 1 and no pooling behind it."""
     if hasattr(net, "conv1"):
         net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
     else:

@@ -4,8 +4,8 @@ BatchNorm network trained on a part of them.
     pip install -r testdata/gen/requirements.txt
     python testdata/gen/digits.py crates/resprout-cli/assets
 
-Images 0 to 999 train the network (images 0 to 255 are also the demo's calibration images),
-images 1000 to 1796 are never seen in training: they are the demo's test images.
+Images 0 to 999 train the network (images 0 to 255 are also the demo's calibration images).
+Images 1000 to 1796 are never seen in training: they are the demo's test images.
 """
 import gzip
 import pathlib

@@ -3,8 +3,8 @@
     pip install -r testdata/gen/requirements.txt
     python testdata/gen/inputs.py testdata/golden/inputs.safetensors
 
-For each case the file holds NAME.model (the bytes of a small ONNX model), NAME.input (as numbers, also where they are fed as
-bytes; in the model's own order of axes) and NAME.output.
+For each case the file holds NAME.model (the bytes of a small ONNX model), NAME.input and NAME.output.
+Inputs are numbers, also where they are fed as bytes, in the model's own order of axes.
 """
 import sys
 

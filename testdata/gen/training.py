@@ -46,7 +46,7 @@ def bn(t, gamma, beta, mean, var):
 W, B = ("w", array("w", 6, CHANNELS, 3, 3)), ("b", array("b", 6))
 BN = [("gamma", 1 + array("gamma", CHANNELS)), ("beta", array("beta", CHANNELS)), ("mean", np.zeros(CHANNELS, np.float32)),
       ("var", np.ones(CHANNELS, np.float32))]
-RIVAL = ("r", 2 + array("r", 1, CHANNELS, 1, 1))
+OTHER = ("r", 2 + array("r", 1, CHANNELS, 1, 1))
 
 # Name: ONNX attributes and constants; the same in torch.
 CASES = {
@@ -68,7 +68,7 @@ CASES = {
     "hard_sigmoid": (node("HardSigmoid", alpha=0.25, beta=0.4), lambda t: (t * 0.25 + 0.4).clamp(0, 1)),
     "hard_swish": (node("HardSwish"), F.hardswish),
     "clip": (node("Clip", ("low", number(-0.3)), ("high", number(0.6))), lambda t, low, high: t.clamp(-0.3, 0.6)),
-    "add": (node("Add", RIVAL), torch.add),
+    "add": (node("Add", OTHER), torch.add),
     "sub": (node("Sub", ("c", number(0.5))), lambda t, c: t - 0.5),
     "mul": (node("Mul", ("c", number(0.5))), lambda t, c: t * 0.5),
     "div": (node("Div", ("c", number(0.5))), lambda t, c: t / 0.5),

@@ -1,8 +1,9 @@
-"""ONNX Runtime for `resprout bench --against onnxruntime`: one batch for every line that is read, or for the line "load" the
-model once more.
+"""ONNX Runtime for `resprout bench --against onnxruntime`.
 
-baseline.py MODEL BATCH THREADS IMAGES OUTPUT: IMAGES are little-endian f32 of the model's input; the first output is written
-to OUTPUT. Prints the version, then the seconds of each.
+baseline.py MODEL BATCH THREADS IMAGES OUTPUT
+
+IMAGES are little-endian f32 of the model's input. The first output is written to OUTPUT, and the version is printed.
+Then every line of standard input runs one batch; the line "load" loads the model once more. The seconds of each are printed.
 """
 
 import sys

@@ -154,7 +154,7 @@ fn download(file: &Remote, url: &str, part: &Path, progress: &dyn Progress) -> a
         return Ok(());
     }
     if have > file.bytes {
-        // Not what is asked for: begin again.
+        // It cannot be the beginning of the file: begin again.
         std::fs::remove_file(part)?;
         have = 0;
     }
@@ -228,12 +228,12 @@ mod tests {
     const FILE: Remote = remote("", "x.bin", 10, "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882");
 
     /// Answers requests one after the other: how much of what is left is sent, and whether ranges are
-    /// known. Returns the address and what was asked for.
+    /// known. Returns the address and the requests.
     fn server(answers: Vec<(usize, bool)>, content: &'static [u8]) -> (String, std::thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let thread = std::thread::spawn(move || {
-            let mut asked = Vec::new();
+            let mut requests = Vec::new();
             for (send, ranges) in answers {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut lines = std::io::BufReader::new(stream.try_clone().unwrap()).lines();
@@ -245,14 +245,14 @@ mod tests {
                     }
                     request = request + &line + ";";
                 }
-                asked.push(request);
+                requests.push(request);
                 let start = if ranges { start } else { 0 };
                 let status = if start > 0 { "206 Partial Content" } else { "200 OK" };
                 let rest = &content[start..];
                 write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", rest.len()).unwrap();
                 stream.write_all(&rest[..send.min(rest.len())]).unwrap();
             }
-            asked
+            requests
         });
         (address, thread)
     }
@@ -266,9 +266,9 @@ mod tests {
         assert!(!folder.path().join("x.bin").exists());
         let path = fetch(&FILE, folder.path(), Some(&address), &Quiet).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), CONTENT);
-        let asked = thread.join().unwrap();
-        assert!(!asked[0].contains("range") && asked[1].contains("range: bytes=4-"), "{asked:?}");
-        // What is there is not asked for again: no server listens any more.
+        let requests = thread.join().unwrap();
+        assert!(!requests[0].contains("range") && requests[1].contains("range: bytes=4-"), "{requests:?}");
+        // What is there is not downloaded again: no server listens any more.
         fetch(&FILE, folder.path(), Some(&address), &Quiet).unwrap();
     }
 

@@ -1,18 +1,15 @@
 //! The command `resprout`: a map of what it can do, one function per command.
 #![forbid(unsafe_code)]
 
-/// As `println!`, but a reader that has had enough (`| head`) is no reason to panic.
-macro_rules! outln {
-    () => { $crate::print_line(format_args!("")) };
-    ($($text:tt)+) => { $crate::print_line(format_args!($($text)+)) };
-}
-
+#[macro_use]
+mod output;
 mod args;
 mod commands;
 mod download;
 mod embedded;
 mod progress;
 mod render;
+mod reports;
 
 use anyhow::Context;
 use args::{Cli, Command, DataCommand};
@@ -32,13 +29,6 @@ fn main() -> ExitCode {
             let usage = error.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::Option);
             ExitCode::from(if usage { 2 } else { 1 })
         }
-    }
-}
-
-fn print_line(text: std::fmt::Arguments) {
-    use std::io::Write;
-    if writeln!(std::io::stdout(), "{text}").is_err() {
-        std::process::exit(1);
     }
 }
 

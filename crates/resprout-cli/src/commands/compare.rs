@@ -4,6 +4,7 @@ use super::{check_json_target, images, model_files, read_computable, read_model,
 use crate::args::{CompareArgs, TableFormat};
 use crate::commands::sweep::STUDY;
 use crate::render::text;
+use crate::reports::compare::Compared;
 use resprout::eval::{self, Evaluation};
 use resprout::forward::{Network, PlanOptions};
 use resprout::model::{Model, PrunableRule};
@@ -14,26 +15,8 @@ use resprout::study::analysis::ModelStudy;
 use resprout::study::curves::{Point, Way};
 use resprout::{Error, ErrorKind, Result};
 use resprout_train::run::RunReport;
-use serde::Serialize;
 use serde_json::Value;
 use std::path::Path;
-
-/// One row: whatever is known of it.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Compared {
-    pub name: String,
-    /// Share of the prunable weights that is pruned.
-    pub sparsity: Option<f64>,
-    pub compression_ratio: Option<f64>,
-    /// Multiply-accumulates per image that are left.
-    pub macs: Option<u64>,
-    pub theoretical_speedup: Option<f64>,
-    /// Of the file; of studies, of a sparse file.
-    pub bytes: Option<u64>,
-    pub top1: Option<f64>,
-    pub agreement: Option<f64>,
-    pub kl: Option<f64>,
-}
 
 pub fn run(args: &CompareArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     check_json_target(args.json.as_deref())?;
@@ -98,7 +81,10 @@ fn read_report(path: &Path, file: &Path, filter: Option<&str>) -> Result<Vec<Com
     let name = path.display().to_string();
     let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
     let wrong = |e: serde_json::Error| Error::new(ErrorKind::Format, format!("{}: {e}", file.display()));
-    let value: Value = serde_json::from_slice(&bytes).map_err(wrong)?;
+    let mut value: Value = serde_json::from_slice(&bytes).map_err(wrong)?;
+    if value.get("study_schema_version") == Some(&Value::from(1)) {
+        rename_keys(&mut value);
+    }
     let has = |key: &str| value.get(key).is_some();
     if has("study_schema_version") {
         let study: Analysis = serde_json::from_value(value).map_err(wrong)?;
@@ -111,6 +97,24 @@ fn read_report(path: &Path, file: &Path, filter: Option<&str>) -> Result<Vec<Com
         return Ok(of_report(&name, &serde_json::from_value(value).map_err(wrong)?));
     }
     Err(Error::new(ErrorKind::Format, format!("{}: is no report of prune, train or sweep", file.display())))
+}
+
+/// Keys of a study of schema version 1, and their names since version 2.
+const RENAMED: [(&str, &str); 2] = [("deaths", "collapses"), ("signs", "diagnostics")];
+
+fn rename_keys(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(rename_keys),
+        Value::Object(fields) => {
+            for (old, new) in RENAMED {
+                if let Some(content) = fields.remove(old) {
+                    fields.insert(new.into(), content);
+                }
+            }
+            fields.values_mut().for_each(rename_keys);
+        }
+        _ => {}
+    }
 }
 
 fn measured(row: Compared, evaluation: &Evaluation) -> Compared {

@@ -4,6 +4,7 @@ use super::write_json;
 use crate::args::DemoArgs;
 use crate::embedded;
 use crate::render::text;
+use crate::reports::demo::{DemoReport, DemoRow};
 use resprout::data::ImageSet;
 use resprout::eval::{self, Evaluation};
 use resprout::formats::onnx::{self, Storage};
@@ -12,37 +13,14 @@ use resprout::model::Model;
 use resprout::progress::{Progress, Quiet};
 use resprout::prune::PruneOptions;
 use resprout::repair::RepairOptions;
-use resprout::report::{self, SCHEMA_VERSION, SparsityInfo};
+use resprout::report::{self, SCHEMA_VERSION};
 use resprout::sparsify::{SparsifyOptions, sparsify};
 use resprout::{Error, Result};
-use serde::Serialize;
 
 /// Of the training images, unlabelled.
 const CALIBRATION: usize = 256;
 const SPARSITIES: [f64; 6] = [0.5, 0.7, 0.8, 0.9, 0.93, 0.95];
 const ALLOCATION: &str = "lamp";
-
-/// What `demo` shows.
-#[derive(Serialize)]
-pub struct DemoReport {
-    pub schema_version: u32,
-    pub tool_version: &'static str,
-    pub allocation: &'static str,
-    pub calibration_images: usize,
-    pub test_images: usize,
-    pub dense: Evaluation,
-    pub rows: Vec<DemoRow>,
-}
-
-#[derive(Serialize)]
-pub struct DemoRow {
-    pub sparsity: SparsityInfo,
-    pub pruned: Evaluation,
-    pub recalibrated: Evaluation,
-    pub least_squares: Evaluation,
-    pub file: String,
-    pub gzip_bytes: u64,
-}
 
 pub fn run(args: &DemoArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.output).map_err(|e| Error::io(&args.output, e))?;

@@ -3,23 +3,12 @@
 use super::{check_json_target, file_info, images, read_computable, write_json};
 use crate::args::EvalArgs;
 use crate::render::text;
+use crate::reports::eval::EvalReport;
 use resprout::eval;
 use resprout::forward::{Network, PlanOptions};
 use resprout::progress::Progress;
-use resprout::report::{EvaluationReport, FileInfo, SCHEMA_VERSION};
-use serde::Serialize;
-
-#[derive(Serialize)]
-struct Output {
-    schema_version: u32,
-    tool_version: &'static str,
-    model: FileInfo,
-    reference: Option<FileInfo>,
-    preprocess: resprout::data::Preprocess,
-    evaluation: EvaluationReport,
-    images_per_second: f64,
-    warnings: Vec<String>,
-}
+use resprout::report::{EvaluationReport, SCHEMA_VERSION};
+use std::time::Instant;
 
 pub fn run(args: &EvalArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     check_json_target(args.json.as_deref())?;
@@ -34,10 +23,10 @@ pub fn run(args: &EvalArgs, progress: &dyn Progress) -> anyhow::Result<()> {
 
     let networks: Vec<&Network> = dense.iter().chain([&network]).collect();
     let names = if dense.is_some() { &["reference", "model"][..] } else { &["model"] };
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let run = eval::evaluate(&networks, &set, &preprocess, dense.is_some(), progress)?;
     let images_per_second = (run.images * networks.len()) as f64 / start.elapsed().as_secs_f64();
-    let output = Output {
+    let report = EvalReport {
         schema_version: SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION"),
         model: file_info(&args.model)?,
@@ -47,10 +36,8 @@ pub fn run(args: &EvalArgs, progress: &dyn Progress) -> anyhow::Result<()> {
         images_per_second,
         warnings: notes.into_iter().chain(set.left_out()).collect(),
     };
-    if write_json(&output, args.json.as_deref())? {
-        text::evaluation(&output.evaluation);
-        outln!("{images_per_second:.0} images/s, decoding included");
-        text::warnings(&output.warnings);
+    if write_json(&report, args.json.as_deref())? {
+        text::eval(&report);
     }
     Ok(())
 }

@@ -3,30 +3,11 @@
 use super::{check_json_target, file_info, images, read_model, write_json};
 use crate::args::InspectArgs;
 use crate::render::text;
+use crate::reports::inspect::Inspection;
 use resprout::Result;
-use resprout::model::{Dim, LeftDense, Model, PrunableRule};
-use resprout::report::{self, FileInfo, LayerRow, SCHEMA_VERSION, SparsityInfo};
-use serde::Serialize;
+use resprout::model::{Dim, Model, PrunableRule};
+use resprout::report::{self, SCHEMA_VERSION};
 use std::collections::BTreeMap;
-
-/// What `inspect` shows.
-#[derive(Serialize)]
-pub struct Inspection {
-    pub schema_version: u32,
-    pub model: FileInfo,
-    pub inputs: Vec<(String, Vec<String>)>,
-    /// Of each input, the type of its numbers.
-    pub input_types: Vec<String>,
-    pub outputs: Vec<String>,
-    pub operations: BTreeMap<String, usize>,
-    pub layers: Vec<LayerRow>,
-    pub left_dense: Vec<LeftDense>,
-    pub sparsity: SparsityInfo,
-    /// The image shape that operations are counted for.
-    pub image: Option<Vec<usize>>,
-    /// Why the model cannot be computed here, if so.
-    pub forward_error: Option<String>,
-}
 
 pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
     check_json_target(args.json.as_deref())?;
@@ -46,7 +27,7 @@ fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
         [c, h, w] => layout.shape([c, h, w]).to_vec(),
         _ => shape.clone(),
     });
-    let image = given.or_else(|| resprout::model::fixed_image(model)).or_else(|| usual_image(model));
+    let image = given.or_else(|| resprout::model::fixed_image(model)).or_else(|| default_image(model));
     let (macs, forward_error) = match image.as_ref().map(|image| resprout::forward::layer_macs(model, image)).transpose() {
         Ok(macs) => (macs, None),
         Err(error) => (None, Some(error.to_string())),
@@ -74,8 +55,8 @@ fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
     })
 }
 
-/// Height and width are free: count for the usual 224.
-fn usual_image(model: &Model) -> Option<Vec<usize>> {
+/// The image that operations are counted for where height and width are free: 224 x 224.
+fn default_image(model: &Model) -> Option<Vec<usize>> {
     let rank = model.graph.inputs.first()?.shape.len();
     (rank == 4).then(|| model.graph.image_layout().shape([images::channels(model), 224, 224]).to_vec())
 }

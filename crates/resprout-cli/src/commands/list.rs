@@ -2,6 +2,8 @@
 
 use crate::args::ListArgs;
 use crate::download::DOWNLOADS;
+use crate::render::text;
+use crate::reports::list::{ListRow, OptionRow};
 use resprout::allocation::ALLOCATIONS;
 use resprout::architectures::{ARCHITECTURES, INITS};
 use resprout::criteria::CRITERIA;
@@ -11,30 +13,13 @@ use resprout::lipschitz::INIT_REPAIRS;
 use resprout::prune::channel::{CHANNEL_ALLOCATIONS, CHANNEL_CRITERIA};
 use resprout::repair::{AUTO, REPAIRS};
 use resprout::structure::PATTERNS;
-use resprout::table::Entry;
+use resprout::table::{Entry, OptionSpec};
 use resprout_train::at_init::AT_INIT;
 use resprout_train::at_init::ablation::ABLATIONS;
 use resprout_train::device::DEVICES;
 use resprout_train::methods::METHODS;
 use resprout_train::rates::SCHEDULES;
-use serde::Serialize;
 use std::collections::BTreeMap;
-
-/// One row of a table.
-#[derive(Serialize)]
-struct ListRow {
-    name: &'static str,
-    about: &'static str,
-    paper: &'static str,
-    options: Vec<OptionRow>,
-}
-
-#[derive(Serialize)]
-struct OptionRow {
-    name: &'static str,
-    about: &'static str,
-    default: &'static str,
-}
 
 pub fn run(args: &ListArgs) -> anyhow::Result<()> {
     let tables = [
@@ -56,23 +41,19 @@ pub fn run(args: &ListArgs) -> anyhow::Result<()> {
         ("downloads", rows(DOWNLOADS)),
         ("devices", rows(DEVICES)),
         ("presets", PRESETS.iter().map(|preset| plain(preset.name, preset.about)).collect()),
-        ("isas", resprout::isas().map(|(name, about, _)| plain(name, about)).collect()),
+        ("instruction sets", resprout::isas().map(|(name, about, _)| plain(name, about)).collect()),
     ];
     if args.json {
         outln!("{}", serde_json::to_string_pretty(&BTreeMap::from(tables))?);
         return Ok(());
     }
-    for (table, rows) in tables {
-        outln!("{table}");
-        rows.iter().for_each(print);
-    }
     let usable = resprout::isas().filter(|(_, _, usable)| *usable).map(|(name, _, _)| name);
-    outln!("kernels that this CPU can run, best first: {}", usable.collect::<Vec<_>>().join(", "));
+    text::list(&tables, &usable.collect::<Vec<_>>());
     Ok(())
 }
 
 fn rows<B>(table: &'static [Entry<B>]) -> Vec<ListRow> {
-    let option = |o: &'static resprout::table::OptionSpec| OptionRow { name: o.name, about: o.about, default: o.default };
+    let option = |o: &'static OptionSpec| OptionRow { name: o.name, about: o.about, default: o.default };
     let row = |e: &'static Entry<B>| ListRow {
         name: e.name,
         about: e.about,
@@ -92,14 +73,4 @@ fn auto() -> ListRow {
 
 fn plain(name: &'static str, about: &'static str) -> ListRow {
     ListRow { name, about, paper: "", options: vec![] }
-}
-
-fn print(row: &ListRow) {
-    outln!("  {:20} {}", row.name, row.about);
-    if !row.paper.is_empty() {
-        outln!("  {:20} [{}]", "", row.paper);
-    }
-    for option in &row.options {
-        outln!("  {:20} :{}=  {} (default {})", "", option.name, option.about, option.default);
-    }
 }

@@ -2,7 +2,6 @@
 
 pub mod bench;
 pub mod compare;
-mod contend;
 pub mod convert;
 pub mod data;
 pub mod demo;
@@ -13,6 +12,7 @@ pub mod list;
 pub mod prune;
 pub mod run;
 pub mod score;
+mod session;
 pub mod shell;
 pub mod sweep;
 pub mod train;
@@ -72,7 +72,7 @@ fn note(notes: &[String]) {
 }
 
 /// Reads a model file, or builds the architecture that was named and reads the file's weights into it;
-/// then, if given, the weights that replace its own. Also returns what was left out or changed on the way.
+/// then, if given, the weights that replace its own. Also returns what was left out or changed.
 fn read_model_and_notes(path: &Path, network: &NetworkArgs) -> Result<(Model, Vec<String>)> {
     let mut notes = Vec::new();
     let mut read = |model: &mut Model, path: &Path| {
@@ -116,7 +116,7 @@ fn check_computable(model: &Model, path: &Path) -> Result<()> {
     check_supported(model).map_err(|e| e.at(path.display()))
 }
 
-/// The architecture of that name with weights that are to be replaced.
+/// The architecture of that name. Its weights are replaced later.
 fn build(name: &str, network: &NetworkArgs) -> Result<Model> {
     let shape = Shape { classes: network.classes.map(NonZeroUsize::get), image: None };
     architectures::build(name, &shape, "kaiming-out", 0)
@@ -125,18 +125,18 @@ fn build(name: &str, network: &NetworkArgs) -> Result<Model> {
 /// Images on which the written file is compared with what was measured.
 const VERIFY_IMAGES: usize = 4;
 
-/// Who reads a file with sparse initializers.
+/// Which tools read a file with sparse initializers.
 const ONNX_SPARSE: &str =
     "--format onnx-sparse: ONNX Runtime reads the file, most other tools do not (docs/methods.md#files); onnx is for all of them";
 
-/// The format of the name, or the one that is asked for if the name fits it.
+/// The format of the options if the name fits it, or else the format of the name.
 fn format_of(path: &Path, how: &WriteArgs) -> Result<Format> {
-    let asked = match (how.format, how.external_data) {
+    let given = match (how.format, how.external_data) {
         (None | Some(Format::Onnx | Format::OnnxExternal), true) => Some(Format::OnnxExternal),
         (Some(format), true) => {
             return Err(Error::new(ErrorKind::Option, format!("--external-data: does not go with --format {format}")));
         }
-        (asked, false) => asked,
+        (given, false) => given,
     };
     let by_name = match () {
         () if has_extension(path, &["safetensors"]) => Format::Safetensors,
@@ -148,12 +148,12 @@ fn format_of(path: &Path, how: &WriteArgs) -> Result<Format> {
         Format::Safetensors | Format::SafetensorsSparse => by_name == Format::Safetensors,
         Format::Pth => by_name == Format::Pth,
     };
-    match asked {
+    match given {
         Some(format) if !fits(format) => {
             let message = format!("--format {format}: the name {} is one of another format", path.display());
             Err(Error::new(ErrorKind::Option, message))
         }
-        asked => Ok(asked.unwrap_or(by_name)),
+        given => Ok(given.unwrap_or(by_name)),
     }
 }
 

@@ -1,35 +1,17 @@
 //! `resprout run`: inference on images, classes out.
 
-use super::bench::{open_session, session_options, thread_note};
+use super::session::{open_session, session_options, thread_note};
 use super::{check_json_target, images, read_computable, write_json};
 use crate::args::RunArgs;
 use crate::render::text;
-use resprout::data::{ImageSet, LabelSource, Preprocess};
+use crate::reports::run::{Classes, Classified};
+use resprout::data::{ImageSet, LabelSource};
 use resprout::progress::Progress;
 use resprout::report::SCHEMA_VERSION;
-use serde::Serialize;
 use std::time::Instant;
 
-/// Images that are decoded together.
+/// Images that are decoded at a time.
 const DECODED: usize = 256;
-
-#[derive(Serialize)]
-pub struct Classified {
-    schema_version: u32,
-    tool_version: &'static str,
-    preprocess: Preprocess,
-    /// One per image.
-    pub images: Vec<Classes>,
-    pub images_per_second: f64,
-    pub warnings: Vec<String>,
-}
-
-#[derive(Serialize)]
-pub struct Classes {
-    pub image: String,
-    /// The highest first: class, output.
-    pub classes: Vec<(usize, f32)>,
-}
 
 pub fn run(args: &RunArgs, threads: usize, progress: &dyn Progress) -> anyhow::Result<()> {
     check_json_target(args.json.as_deref())?;

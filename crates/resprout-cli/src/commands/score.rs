@@ -3,45 +3,25 @@
 use super::{check_json_target, check_writable, format_of, open_source, train, write_json, write_model};
 use crate::args::{ScoreArgs, WriteArgs};
 use crate::render::text;
+use crate::reports::score::ScoreReport;
 use resprout::architectures::Shape;
 use resprout::formats::safetensors;
 use resprout::lipschitz::{self, LipschitzRow};
-use resprout::model::{LeftDense, Model, PrunableRule};
+use resprout::model::{Model, PrunableRule};
 use resprout::progress::Progress;
 use resprout::prune::PruneOptions;
-use resprout::report::{self, LayerRow, SCHEMA_VERSION, SparsityInfo};
+use resprout::report::{self, SCHEMA_VERSION};
 use resprout::tensor::Tensor;
 use resprout::{Error, ErrorKind, Result};
 use resprout_train::at_init::ablation::{self, Pruning};
 use resprout_train::at_init::{self, Input, LabelledImages, Scores};
 use resprout_train::recipe::Recipe;
-use serde::Serialize;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Instant;
 
 /// Images per batch, as papers score by.
 const BATCH: usize = 128;
-
-/// What `score` shows.
-#[derive(Serialize)]
-pub struct ScoreReport {
-    pub schema_version: u32,
-    pub tool_version: &'static str,
-    pub method: String,
-    pub allocation: String,
-    pub ablation: String,
-    pub seed: u64,
-    pub sparsity: SparsityInfo,
-    pub layers: Vec<LayerRow>,
-    pub left_dense: Vec<LeftDense>,
-    /// What the repair at initialisation did to each layer; empty if none was asked for.
-    pub init_repair: Vec<LipschitzRow>,
-    /// What the user should know.
-    pub warnings: Vec<String>,
-    /// Seconds of scoring and selecting.
-    pub seconds: f64,
-}
 
 pub fn run(args: &ScoreArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     check_json_target(args.json.as_deref())?;

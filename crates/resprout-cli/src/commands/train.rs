@@ -127,9 +127,9 @@ fn preprocess(recipe: &Recipe, train: &ImageSet) -> Result<Preprocess> {
         return Ok(embedded::preprocess());
     }
     let raw = Preprocess::preset("raw")?;
-    let grey = train.load_one(0, 1, &raw).map(|(_, shape)| shape);
-    let colour = train.load_one(0, 3, &raw).map(|(_, shape)| shape);
-    match (colour, grey) {
+    let one_channel = train.load_one(0, 1, &raw).map(|(_, shape)| shape);
+    let three_channels = train.load_one(0, 3, &raw).map(|(_, shape)| shape);
+    match (three_channels, one_channel) {
         (Ok([_, 32, 32]), _) => Preprocess::preset("cifar10"),
         (Ok([_, 64, 64]), _) => Ok(Preprocess { resize: None, crop: None, ..Preprocess::preset("imagenet")? }),
         (Ok(_), _) => Preprocess::preset("imagenet"),

@@ -1,7 +1,9 @@
 //! From results to what people look at.
 
 pub mod figure;
+mod numbers;
 pub mod run_page;
+mod run_words;
 pub mod study_page;
-pub mod study_words;
+mod study_words;
 pub mod text;

@@ -31,7 +31,7 @@ pub fn page(report: &RunReport) -> String {
          max-width:44rem;margin:2rem auto;padding:0 1rem}}table{{border-collapse:collapse}}td,th{{padding:.15rem .6rem;\
          text-align:right}}figure{{margin:1.5rem 0}}pre{{overflow:auto}}svg{{max-width:100%;height:auto}}</style>\n<h1>{network}</h1>\n<p>{}</p>\n{}\n\
          <table><tr><th>epoch<th>loss<th>training<th>validation<th>sparsity<th>rate</tr>\n{table}</table>\n<h2>Recipe</h2>\n<pre>{recipe}</pre></html>\n",
-        escape(&super::text::run_summary(report)),
+        escape(&super::run_words::run_summary(report)),
         charts.join("")
     )
 }

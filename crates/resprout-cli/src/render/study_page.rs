@@ -162,7 +162,7 @@ fn row(model: &ModelStudy, way: &Way, point: &Point) -> Vec<String> {
     ]
 }
 
-/// What curves have in common but for allocation, repair, or both.
+/// Curves that are the same but for allocation, repair, or both, in groups.
 fn kinds(curves: &[Curve], same: fn(&Way, &Way) -> bool) -> Vec<Vec<&Curve>> {
     let mut groups: Vec<Vec<&Curve>> = Vec::new();
     for curve in curves {
@@ -353,8 +353,8 @@ fn layer_figures(model: &ModelStudy) -> Vec<Figure> {
         };
         known.filter_map(pick).collect::<Vec<Curve>>()
     };
-    let has_signs = |curve: &Curve| curve.points.iter().any(|point| !point.diagnostics.kept_variance.is_empty());
-    for curve in shown(Some("none")).iter().filter(|curve| has_signs(curve)) {
+    let has_diagnostics = |curve: &Curve| curve.points.iter().any(|point| !point.diagnostics.kept_variance.is_empty());
+    for curve in shown(Some("none")).iter().filter(|curve| has_diagnostics(curve)) {
         let name = format!("{}{}", prefix(&curve.way, &model.curves), curve.way.allocation);
         all.push(layer_map(format!("{name}: variance kept without repair, by depth"), layers, curve, |point| {
             &point.diagnostics.kept_variance
@@ -366,7 +366,7 @@ fn layer_figures(model: &ModelStudy) -> Vec<Figure> {
             |point| &point.diagnostics.unrepairable,
         ));
     }
-    for curve in shown(None).iter().filter(|curve| has_signs(curve)) {
+    for curve in shown(None).iter().filter(|curve| has_diagnostics(curve)) {
         let name = format!("{}{}", prefix(&curve.way, &model.curves), curve.way.allocation);
         let title = format!("{name}: correlation with the dense network after {}, by depth", curve.way.repair);
         all.push(layer_map(title, layers, curve, |point| &point.diagnostics.correlation));

@@ -1,9 +1,9 @@
 //! What a study has found, in sentences: for the page and for the terminal.
 
-use super::text::percent;
+use super::numbers::percent;
 use resprout::study::analysis::ModelStudy;
 use resprout::study::recommend::Constraints;
-use resprout::study::regime::{Thresholds, Transition};
+use resprout::study::regime::{Collapse, Thresholds, Transition};
 use resprout::study::run::Failure;
 
 /// The dense network.
@@ -57,7 +57,7 @@ pub fn recommendation(model: &ModelStudy, constraints: &Constraints) -> Option<S
     ))
 }
 
-/// Winners, crossings, transition regimes and deaths.
+/// Winners, crossings, transition regimes and collapsed layers.
 pub fn findings(model: &ModelStudy, thresholds: &Thresholds) -> Vec<String> {
     let mut found = Vec::new();
     found.extend(winners(model));
@@ -128,12 +128,12 @@ fn widest(model: &ModelStudy, thresholds: &Thresholds) -> Vec<String> {
     best.into_iter().map(words).collect()
 }
 
-/// Where the networks die without repair.
+/// Where layers collapse without repair.
 fn collapses(model: &ModelStudy, thresholds: &Thresholds) -> Vec<String> {
     let unrepaired = model.collapses.iter().filter(|collapse| collapse.way.repair == "none");
-    let words = |collapse: &resprout::study::regime::Collapse| {
+    let words = |collapse: &Collapse| {
         format!(
-            "Without repair, {}: the first layer to die is {} (number {} of {}) at {}; layers that keep less than {} of their variance there: {}.",
+            "Without repair, {}: the first layer to collapse is {} (number {} of {}) at {}; layers that keep less than {} of their variance there: {}.",
             collapse.way.name().trim_end_matches(" · none"),
             collapse.layer,
             collapse.index + 1,

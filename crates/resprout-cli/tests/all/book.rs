@@ -136,19 +136,19 @@ fn ends_command(word: &str) -> bool {
     ["|", ">", "<", "2>", "&", ";", "#"].iter().any(|end| word.starts_with(end))
 }
 
-/// The help of each command, asked for once.
+/// The help of each command, printed once.
 #[derive(Default)]
 struct Helps(HashMap<String, String>);
 
 impl Helps {
     /// `None` if there is no such command.
     fn of(&mut self, scratch: &Scratch, name: &str) -> Option<&str> {
-        let ask = || {
+        let print = || {
             let arguments: Vec<&str> = name.split_whitespace().chain(["--help"]).collect();
             let output = scratch.run(&arguments);
             if output.status.success() { text(&output.stdout) } else { String::new() }
         };
-        let help = self.0.entry(name.to_string()).or_insert_with(ask);
+        let help = self.0.entry(name.to_string()).or_insert_with(print);
         Some(help.as_str()).filter(|help| !help.is_empty())
     }
 }
@@ -189,6 +189,43 @@ fn every_command_can_be_typed() {
         }
     }
     assert!(seen > 20, "only {seen} commands were found");
+}
+
+/// The long options that a help lists, without those that its texts name.
+fn offered(help: &str) -> HashSet<&str> {
+    let rows = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+    rows.filter_map(|row| row.split([' ', '=', '[']).find(|word| word.starts_with("--"))).collect()
+}
+
+/// Words with one space between them.
+fn joined(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What the page of commands says of options, without their defaults and values.
+fn descriptions(section: &str) -> impl Iterator<Item = &str> {
+    let said = section.lines().filter(|line| line.starts_with("* `-")).filter_map(|line| line.split_once("`: "));
+    said.map(|(_, text)| text.split(" [default: ").next().unwrap_or(text).split(" [possible values: ").next().unwrap_or(text))
+}
+
+#[test]
+fn the_page_of_commands_says_what_the_help_says() {
+    let page = read(&root().join("docs/reference/commands.md"));
+    let sections: Vec<(&str, &str)> = page.split("\n## ").skip(1).filter_map(|section| section.split_once('\n')).collect();
+    let (scratch, mut helps, mut all) = (Scratch::new(), Helps::default(), String::new());
+    for (name, section) in sections.iter().filter(|(name, _)| *name != "Shared options") {
+        let help = helps.of(&scratch, name).unwrap_or_else(|| panic!("{name}: no such command"));
+        let listed = options(section);
+        for option in offered(help).difference(&HashSet::from(["--threads", "--quiet", "--help", "--version"])) {
+            assert!(listed.contains(option), "commands.md does not list {option} of {name}");
+        }
+        all += &joined(help);
+    }
+    for (name, section) in &sections {
+        for text in descriptions(section) {
+            assert!(all.contains(text), "commands.md, {name}: the help does not say {text:?}");
+        }
+    }
 }
 
 #[test]

@@ -106,10 +106,10 @@ fn accuracy_equals_an_independent_implementation() {
     assert!((top1(2) - run["bn_recalibration"]["top1"].as_f64().unwrap()).abs() <= 0.3, "{}", top1(2));
 }
 
-/// Every client file can be inspected and pruned, and computed where its operations are known.
+/// Every file of the folder can be inspected, pruned and computed.
 #[test]
-fn client_files_can_be_pruned() {
-    let Some(data) = data("client_files_can_be_pruned") else { return };
+fn every_file_can_be_pruned() {
+    let Some(data) = data("every_file_can_be_pruned") else { return };
     let scratch = Scratch::new();
     for folder in ["models", "clients", "clients/onnx-light"] {
         for entry in std::fs::read_dir(data.join(folder)).unwrap() {
@@ -128,7 +128,7 @@ fn client_files_can_be_pruned() {
     }
 }
 
-/// Label-free repair of ResNet-20 at 90 % on 1024 images: floors well above recalibration's 43.5 %.
+/// Label-free repair of ResNet-20 at 90 % on 1024 images: far above recalibration's 43.5 %.
 #[test]
 fn least_squares_brings_a_residual_network_back() {
     let Some(data) = data("least_squares_brings_a_residual_network_back") else { return };

@@ -125,6 +125,7 @@ fn wrong_recipes_and_options_are_named() {
         assert!(message.contains(expected), "{message}");
     };
     wrong("models: [digits]\nsparsity: [0.5]\n", "did you mean sparsities?");
+    wrong("models: [digits]\nsigns_images: 8\n", "signs_images: this key is called diagnostic_images now");
     wrong("models: [digits]\nsparsities: [1.5]\n", "1.5");
     wrong("models: [digits]\nrepairs: [auto]\n", "auto");
     wrong("models: [digits\n", "wrong.yaml");
@@ -201,4 +202,11 @@ fn all_kinds_of_results_stand_side_by_side() {
     assert!(scratch.fails(1, &["compare", "other.json"]).contains("other.json"));
     assert!(scratch.fails(2, &["compare", "run", "--data", &images[1]]).contains("--data"));
     assert!(scratch.fails(1, &["compare", "nowhere"]).contains("nowhere"));
+}
+
+#[test]
+fn a_study_of_schema_version_1_is_read_under_its_old_keys() {
+    let study = crate::util::root().join("record/2026-11-21-study-cifar.json");
+    let shown = Scratch::new().ok(&["compare", study.to_str().unwrap(), "--filter", "least-squares"]);
+    assert!(shown.lines().count() > 1 && shown.contains("ResNet-20"), "{shown}");
 }

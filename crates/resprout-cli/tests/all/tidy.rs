@@ -50,7 +50,7 @@ fn the_list_shows_every_table() {
         "datasets",
         "downloads",
         "presets",
-        "kernels",
+        "instruction sets",
     ] {
         assert!(text.contains(table), "{text}");
     }
@@ -71,6 +71,7 @@ fn the_readme_has_the_two_commands() {
 fn crates_depend_downwards_only() {
     for (name, forbidden) in [
         ("resprout-kernels", &["resprout ", "resprout.", "resprout-train", "resprout-cli"][..]),
+        ("resprout-runtime", &["resprout ", "resprout.", "resprout-train", "resprout-cli", "clap", "anyhow", "indicatif"]),
         ("resprout", &["resprout-train", "resprout-cli", "clap", "anyhow", "indicatif"]),
         ("resprout-train", &["resprout-cli", "clap"]),
     ] {

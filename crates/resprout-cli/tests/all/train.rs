@@ -48,8 +48,8 @@ fn every_method_trains_prunes_and_leaves_a_model() {
         let report = json(&scratch.ok(&with(&["--method", method, "--sparsity", "0.8", "-o", &folder, "--json", "-"])));
         let outcome = &report["outcome"];
         let sparsity = outcome["sparsity"].as_f64().unwrap();
-        let asked = if levels == 0 { 0.0 } else { 0.8 };
-        assert!((sparsity - asked).abs() < 1e-4, "{method}: {sparsity}");
+        let requested = if levels == 0 { 0.0 } else { 0.8 };
+        assert!((sparsity - requested).abs() < 1e-4, "{method}: {sparsity}");
         assert_eq!(journal(&scratch.path(&folder)).len(), 6, "{method}");
         let accuracy = outcome["test"]["value"].as_f64().unwrap();
         assert!(accuracy > if method == "random" { 0.3 } else { 0.5 }, "{method}: {accuracy}");
@@ -57,7 +57,7 @@ fn every_method_trains_prunes_and_leaves_a_model() {
         let file = format!("{folder}/model.onnx");
         let inspected = json(&scratch.ok(&["inspect", &file, "--json", "-"]));
         let zero = inspected["sparsity"]["of_prunable"].as_f64().unwrap();
-        assert!((zero - asked).abs() < 1e-4, "{method}: {zero}");
+        assert!((zero - requested).abs() < 1e-4, "{method}: {zero}");
         let page = std::fs::read_to_string(scratch.path(&format!("{folder}/report.html"))).unwrap();
         assert_eq!(page.matches("<svg").count(), 3, "{method}");
     }

@@ -103,7 +103,7 @@ pub fn field(number: u8, content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A protobuf field of a whole number.
+/// A protobuf field of an integer.
 pub fn number(number: u8, value: u64) -> Vec<u8> {
     [varint(u64::from(number) << 3), varint(value)].concat()
 }

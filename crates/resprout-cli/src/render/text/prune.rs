@@ -1,0 +1,86 @@
+//! The report of `prune`.
+
+use super::evaluation::evaluation;
+use super::network::{layers, left_dense, reach, sparsity};
+use super::table::table;
+use super::warnings::warnings;
+use crate::render::numbers::{bytes, macs, number_estimate, percent, percent_estimate};
+use resprout::eval::Evaluation;
+use resprout::repair::Candidate;
+use resprout::report::{RepairReport, Report};
+
+pub fn report(report: &Report) {
+    reach(report.sparsity.prunable, &report.left_dense);
+    layers(&report.layers);
+    left_dense(&report.left_dense);
+    sparsity(&report.sparsity);
+    if let Some(came) = &report.came_sparse {
+        outln!("  {came}");
+    }
+    if let Some(shrunk) = &report.shrunk {
+        let macs = shrunk.macs.map_or(String::new(), |[a, b]| format!(", MACs {} -> {}", macs(Some(a)), macs(Some(b))));
+        let [before, after] = shrunk.parameters;
+        outln!("  cut out: parameters {before} -> {after}{macs}, {} weights became smaller", shrunk.cuts.len());
+    }
+    if let Some(norms) = &report.merged_norms {
+        outln!("  BatchNormalization: {} went into the layer in front of them", norms.merged);
+        norms.left.iter().for_each(|(layer, reason)| outln!("    {layer} stays: {reason}"));
+    }
+    if let Some(size) = &report.size {
+        outln!();
+        let row = |name: &str, b: &resprout::report::Bytes| {
+            let sizes = [Some(b.raw), b.gzip, b.zstd, Some(b.sparse)];
+            [name.to_string()].into_iter().chain(sizes.map(|size| size.map_or("see --sizes".into(), bytes))).collect()
+        };
+        table(&["size", "file", "gzip", "zstd", "as sparse file"], &[row("dense", &size.dense), row("sparse", &size.sparse)]);
+    }
+    if let Some(made) = &report.repair {
+        outln!();
+        repair(made);
+    }
+    if let Some(run) = &report.evaluation {
+        outln!();
+        evaluation(run);
+    }
+    warnings(&report.warnings);
+    if let Some(output) = &report.output {
+        let seconds: f64 = report.seconds.iter().map(|(_, seconds)| seconds).sum();
+        outln!("\nwrote {} in {seconds:.1} s", output.path);
+    }
+}
+
+fn repair(repair: &RepairReport) {
+    let steps: Vec<String> = repair.steps.iter().map(|step| percent(*step)).collect();
+    outln!(
+        "  repair {}{}",
+        repair.chain,
+        if steps.len() > 1 { format!(", in steps of {}", steps.join(", ")) } else { String::new() }
+    );
+    if repair.batch_norms + repair.folded > 0 {
+        outln!(
+            "  recalibrated: {} layers by their BatchNormalization, {} by weights and bias (BatchNormalization folded into them)",
+            repair.batch_norms,
+            repair.folded
+        );
+    }
+    if !repair.statistics_only.is_empty() {
+        let (few, all) = (repair.statistics_only.len(), repair.statistics_only.len() + repair.fitted.len());
+        outln!("  for want of time {few} of {all} layers got statistics only: {}", repair.statistics_only.join(", "));
+    }
+    if repair.candidates.is_empty() {
+        return;
+    }
+    outln!("  tried, and judged on every fourth calibration image, which the repair had not seen:");
+    let row = |c: &Candidate| {
+        let mark = if c.chosen { "* " } else { "  " };
+        let of = |e: Option<&Evaluation>| match e {
+            Some(e) => [percent_estimate(e.agreement), number_estimate(e.kl), number_estimate(e.relative_error)],
+            None => ["failed".to_string(), "-".into(), "-".into()],
+        };
+        [vec![format!("{mark}{}", c.repair)], of(c.evaluation.as_ref()).to_vec()].concat()
+    };
+    table(&["repair", "agreement", "KL (nats)", "relative error"], &repair.candidates.iter().map(row).collect::<Vec<_>>());
+    for (name, error) in repair.candidates.iter().filter_map(|c| Some((&c.repair, c.error.as_ref()?))) {
+        outln!("  {name} failed: {error}");
+    }
+}
