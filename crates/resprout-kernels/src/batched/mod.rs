@@ -58,7 +58,7 @@ impl BatchedConv {
             shape: shape.clone(),
             forward: Pass::forward(isa, shape, &rows, dense),
             backward: Pass::backward(isa, shape, &columns(shape, &rows), dense),
-            weight: WeightPass::new(isa, shape, rows, dense),
+            weight: WeightPass::new(shape, rows, dense),
         }
     }
 
@@ -118,9 +118,7 @@ impl BatchedConv {
         let input = self.shape.in_channels * self.shape.in_h * self.shape.in_w * LANES;
         let grad = self.shape.out_channels * out_h * out_w * LANES;
         assert_eq!(inputs.len() * grad, grads.len() * input, "chunks of {:?}", self.shape);
-        for (input, grad) in inputs.chunks_exact(input).zip(grads.chunks_exact(grad)) {
-            self.weight.add(self.isa, input, grad, channels.clone(), out, scratch);
-        }
+        self.weight.add(self.isa, inputs, grads, channels, out, scratch);
     }
 }
 
@@ -137,7 +135,8 @@ fn rows(shape: &ConvShape, is_computed: impl Fn(usize) -> bool) -> Vec<Vec<Entry
     let (taps, length) = (shape.kernel[0] * shape.kernel[1], shape.dot_length());
     let row = |m: usize| {
         let first = m / shape.group_out() * shape.group_in();
-        let entry = |at: usize| Entry { channel: (first + at / taps) as u32, tap: (at % taps) as u32, weight: (m * length + at) as u32 };
+        let entry =
+            |at: usize| Entry { channel: (first + at / taps) as u32, tap: (at % taps) as u32, weight: (m * length + at) as u32 };
         (0..length).filter(|at| is_computed(m * length + at)).map(entry).collect()
     };
     (0..shape.out_channels).map(row).collect()

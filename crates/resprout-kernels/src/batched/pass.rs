@@ -95,6 +95,12 @@ impl Source {
         if scratch.len() < needed {
             scratch.resize(needed);
         }
+        self.copy(strip, first, source, scratch);
+        scratch
+    }
+
+    /// Copies the strip's pixels, with zeros around the image.
+    fn copy(&self, strip: &Strip, first: usize, source: &[f32], scratch: &mut [f32]) {
         let [height, width] = self.size;
         let rows = (strip.rows - 1) * self.step[0] + self.window[0];
         let left = (-self.first[1]).max(0) as usize;
@@ -116,7 +122,31 @@ impl Source {
                 to[(left + inside) * LANES..].fill(0.0);
             }
         }
-        scratch
+    }
+}
+
+impl Source {
+    /// The same strip of several chunks. Returns the first vector too, and the distance from one chunk's to the next's.
+    pub fn open_all<'a>(
+        &self,
+        strip: &Strip,
+        first: usize,
+        sources: &'a [f32],
+        chunks: usize,
+        scratch: &'a mut Buffer,
+    ) -> (&'a [f32], usize) {
+        let chunk = sources.len() / chunks;
+        if !strip.copied {
+            return (&sources[first * strip.row * LANES..], chunk);
+        }
+        let distance = self.channels * strip.channel * LANES;
+        if scratch.len() < chunks * distance {
+            scratch.resize(chunks * distance);
+        }
+        for (source, scratch) in sources.chunks_exact(chunk).zip(scratch.chunks_exact_mut(distance)) {
+            self.copy(strip, first, source, scratch);
+        }
+        (scratch, distance)
     }
 }
 
@@ -131,6 +161,13 @@ pub(super) struct Strip {
     pub channel: usize,
     /// Whether it is a copy; else the source itself.
     pub copied: bool,
+}
+
+impl Strip {
+    /// Vectors of one channel that its windows see.
+    pub fn seen(&self) -> usize {
+        if self.copied { self.channel } else { self.rows * self.row }
+    }
 }
 
 /// A convolution from a source to some pixels of a target.
@@ -182,7 +219,8 @@ impl Pass {
         let all = taps(shape);
         let reached: Vec<Option<[isize; 2]>> =
             all.iter().map(|tap| (reaches(tap, 0) && reaches(tap, 1)).then(|| place(tap))).collect();
-        let bound = |axis: usize, of: fn(isize, isize) -> isize| reached.iter().flatten().map(|at| at[axis]).reduce(of).unwrap_or(0);
+        let bound =
+            |axis: usize, of: fn(isize, isize) -> isize| reached.iter().flatten().map(|at| at[axis]).reduce(of).unwrap_or(0);
         let first = [bound(0, isize::min), bound(1, isize::min)];
         let last = [bound(0, isize::max), bound(1, isize::max)];
         let relative: Vec<Option<Tap>> =
@@ -253,8 +291,9 @@ impl Pass {
             heads.map(|entry| (entry.channel, entry.tap)).min().filter(|(channel, _)| *channel < end)
         };
         while let Some((channel, tap)) = head(lists, next) {
-            let offset = taps[tap as usize]
-                .map(|Tap([y, x])| (channel as usize * self.strip.channel + y as usize * self.strip.row + x as usize) * VECTOR_BYTES);
+            let offset = taps[tap as usize].map(|Tap([y, x])| {
+                (channel as usize * self.strip.channel + y as usize * self.strip.row + x as usize) * VECTOR_BYTES
+            });
             self.entries.extend(offset.map(|offset| offset as u32));
             for (list, next) in lists.iter().zip(next.iter_mut()) {
                 let own = list.get(*next).filter(|entry| (entry.channel, entry.tap) == (channel, tap));
@@ -303,16 +342,19 @@ impl Pass {
         }
     }
 
+    /// Block by block, so that the block's weights stay in the second-level cache for all tiles.
     fn run_strip(&self, isa: Isa, strip: &[f32], rows: Range<usize>, bias: &[f32], channels: Range<usize>, out: &mut [f32]) {
         let [tile_rows, tile_columns] = self.tile;
-        for y in rows.clone().step_by(tile_rows) {
-            for x in (0..self.count[1]).step_by(tile_columns) {
+        for block in 0..self.blocks {
+            for y in rows.clone().step_by(tile_rows) {
                 let height = tile_rows.min(rows.end - y);
-                let width = tile_columns.min(self.count[1] - x);
                 // A last tile with fewer rows is computed row by row.
                 let each = if height == tile_rows { height } else { 1 };
-                for y in (y..y + height).step_by(each) {
-                    self.run_tile(isa, strip, [y - rows.start, y, x], [each, width], bias, channels.clone(), out);
+                for x in (0..self.count[1]).step_by(tile_columns) {
+                    let width = tile_columns.min(self.count[1] - x);
+                    for y in (y..y + height).step_by(each) {
+                        self.run_tile(isa, block, strip, [y - rows.start, y, x], [each, width], bias, channels.clone(), out);
+                    }
                 }
             }
         }
@@ -322,6 +364,7 @@ impl Pass {
     fn run_tile(
         &self,
         isa: Isa,
+        block: usize,
         strip: &[f32],
         [strip_y, y, x]: [usize; 3],
         size: [usize; 2],
@@ -337,24 +380,22 @@ impl Pass {
         let groups = channels.len().div_ceil(self.channel_block);
         let first_group = channels.start / self.channel_block;
         let offsets = self.channels.div_ceil(self.channel_block) + 1;
-        for block in 0..self.blocks {
-            let work = TileWork {
-                source: strip[first..].as_ptr().cast(),
-                source_row: self.source.step[0] * self.strip.row * VECTOR_BYTES,
-                source_step: self.source.step[1] * VECTOR_BYTES,
-                target: out[(top * self.target[1] + left) * LANES..].as_mut_ptr().cast(),
-                target_channel: self.target[0] * self.target[1] * VECTOR_BYTES,
-                target_row: self.step[0] * self.target[1] * VECTOR_BYTES,
-                target_step: self.step[1] * VECTOR_BYTES,
-                row_offsets: &self.row_offsets[block * offsets + first_group..][..groups + 1],
-                entries: &self.entries,
-                channels: channels.len(),
-                bias: bias.get(channels.clone()).unwrap_or(&[]),
-                first: block == 0,
-            };
-            // SAFETY: `pack` made the offsets for this strip, whose rows and columns hold every window of the tile: `open`
-            // has copied or found them. The tile lies in the target, whose channels `out` has; sizes were checked in `run`.
-            unsafe { run(&work) };
-        }
+        let work = TileWork {
+            source: strip[first..].as_ptr().cast(),
+            source_row: self.source.step[0] * self.strip.row * VECTOR_BYTES,
+            source_step: self.source.step[1] * VECTOR_BYTES,
+            target: out[(top * self.target[1] + left) * LANES..].as_mut_ptr().cast(),
+            target_channel: self.target[0] * self.target[1] * VECTOR_BYTES,
+            target_row: self.step[0] * self.target[1] * VECTOR_BYTES,
+            target_step: self.step[1] * VECTOR_BYTES,
+            row_offsets: &self.row_offsets[block * offsets + first_group..][..groups + 1],
+            entries: &self.entries,
+            channels: channels.len(),
+            bias: bias.get(channels.clone()).unwrap_or(&[]),
+            first: block == 0,
+        };
+        // SAFETY: `pack` made the offsets for this strip, whose rows and columns hold every window of the tile: `open`
+        // has copied or found them. The tile lies in the target, whose channels `out` has; sizes were checked in `run`.
+        unsafe { run(&work) };
     }
 }

@@ -182,7 +182,9 @@ mod tests {
             for block in [1, 2, 4].into_iter().filter(|&block| block <= dense_block(isa, 4)) {
                 for (height, width) in (1..9).flat_map(|height| (1..40).map(move |width| (height, width))) {
                     let [rows, columns] = shape(isa, block, [height, width]);
-                    for (rows, columns) in [1, rows].into_iter().flat_map(|rows| (1..=columns).map(move |columns| (rows, columns))) {
+                    for (rows, columns) in
+                        [1, rows].into_iter().flat_map(|rows| (1..=columns).map(move |columns| (rows, columns)))
+                    {
                         assert!(find(isa, block, [rows, columns], 3).is_some(), "{block}: {rows} x {columns}");
                     }
                 }

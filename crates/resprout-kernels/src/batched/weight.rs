@@ -2,22 +2,24 @@
 
 use super::pass::{Scratch, Source, Strip, Tap, VECTOR_BYTES};
 use super::{Entry, LANES, taps};
+use crate::engine::simd::Portable;
 use crate::engine::simd::Simd;
 #[cfg(target_arch = "x86_64")]
 use crate::engine::simd::{Avx2, Avx512};
-use crate::engine::simd::Portable;
 use crate::isa::Level;
 use crate::{ConvShape, Isa};
 use std::ops::Range;
 
-/// Pixels of a tile: many, so that the sums over lanes at its end are few; few, so that it stays in the first-level cache.
-const TILE_PIXELS: usize = 32;
+/// Vectors of the output's gradient that are multiplied at a time: many, so that the sums over lanes at their end are few; few, so
+/// that those of one channel stay in the first-level cache.
+const TILE: usize = 128;
 
-/// Bytes of the input in a tile.
-const BLOCK_BYTES: usize = 20 * 1024;
+/// Bytes of the input's vectors in a tile: a part of the second-level cache.
+const BLOCK_BYTES: usize = 192 * 1024;
 
-/// Bytes of a strip, if one row of tiles needs no more.
-const STRIP_BYTES: usize = 256 * 1024;
+/// The same where all weights are computed: every vector is read often enough to fill the first-level cache for it.
+const DENSE_TILE: usize = 32;
+const DENSE_BLOCK_BYTES: usize = 20 * 1024;
 
 /// Entries of one output channel that share its gradient's vectors.
 const ENTRIES: usize = 6;
@@ -25,16 +27,21 @@ const ENTRIES: usize = 6;
 /// Output and input channels of a block where all weights are computed.
 const BLOCK: [usize; 2] = [2, 3];
 
-/// What sums over pixels of one image's worth of vectors.
+/// What sums over the pixels of all chunks.
 pub(super) struct WeightPass {
     source: Source,
     count: [usize; 2],
     strip: Strip,
-    tile: [usize; 2],
+    /// Chunks that are laid out at a time: several, where an image has few pixels.
+    chunks: usize,
+    /// Lines of a tile.
+    lines: usize,
     /// Input channels whose part of a tile stays in the cache.
     block: usize,
     /// Of each output channel, by input channel and tap.
     rows: Vec<Vec<Entry>>,
+    /// Where the entries of each output channel's blocks begin, and their end.
+    splits: Vec<Vec<u32>>,
     /// In bytes from a window's first vector.
     offsets: Vec<usize>,
     taps: usize,
@@ -44,35 +51,38 @@ pub(super) struct WeightPass {
     dense: bool,
 }
 
-/// A tile: distances in bytes.
-#[derive(Clone, Copy)]
-struct Window {
+/// Lines of windows, whose input and output gradient are multiplied: distances in bytes.
+struct Window<'a> {
     source: *const u8,
-    source_row: usize,
     source_step: usize,
     grad: *const u8,
-    grad_row: usize,
-    rows: usize,
+    /// Of each line's first window: in the source, and in the gradient.
+    lines: &'a [(usize, usize)],
     columns: usize,
 }
 
 impl WeightPass {
-    pub fn new(isa: Isa, shape: &ConvShape, rows: Vec<Vec<Entry>>, dense: bool) -> WeightPass {
-        let _ = isa;
+    pub fn new(shape: &ConvShape, rows: Vec<Vec<Entry>>, dense: bool) -> WeightPass {
         let source = Source::forward(shape);
         let (out_h, out_w) = shape.out_size();
-        let columns = out_w.clamp(1, 16);
-        let tile = [(TILE_PIXELS / columns).clamp(1, out_h.max(1)), columns];
-        let one = source.strip(tile[0], out_w.max(1)).channel * shape.in_channels * VECTOR_BYTES;
-        let strip_rows = (STRIP_BYTES / one.max(1)).max(1) * tile[0];
-        let strip = source.strip(strip_rows.min(out_h.max(1)), out_w.max(1));
-        let window = source.window_bytes(tile);
+        let (height, width) = (out_h.max(1), out_w.max(1));
+        let strip = source.strip((TILE / width).clamp(1, height), width);
+        let chunks = if strip.rows == height { (TILE / (height * width)).max(1) } else { 1 };
+        let all = chunks * strip.rows;
+        let (lines, bytes) = if dense { ((DENSE_TILE / width).clamp(1, all), DENSE_BLOCK_BYTES) } else { (all, BLOCK_BYTES) };
+        let seen = chunks * strip.seen() * VECTOR_BYTES * lines / all;
+        let block = (bytes / seen.max(1)).clamp(1, shape.in_channels.max(1));
+        let blocks = shape.in_channels.div_ceil(block).max(1);
+        let split = |row: &Vec<Entry>, at: usize| row.partition_point(|entry| (entry.channel as usize) < at * block) as u32;
+        let splits = rows.iter().map(|row| (0..=blocks).map(|at| split(row, at)).collect()).collect();
         let offset = |Tap([y, x]): &Tap| (*y as usize * strip.row + *x as usize) * VECTOR_BYTES;
         WeightPass {
             count: [out_h, out_w],
-            tile,
-            block: (BLOCK_BYTES / window).clamp(1, shape.in_channels.max(1)),
+            chunks,
+            lines,
+            block,
             rows,
+            splits,
             offsets: taps(shape).iter().map(offset).collect(),
             taps: shape.kernel[0] * shape.kernel[1],
             length: shape.dot_length(),
@@ -88,34 +98,35 @@ impl WeightPass {
         self.rows.iter().map(Vec::len).sum()
     }
 
-    /// Adds the gradient of one chunk to `out`, that of some output channels.
-    pub fn add(
-        &self,
-        isa: Isa,
-        input: &[f32],
-        grad: &[f32],
-        channels: Range<usize>,
-        out: &mut [f32],
-        scratch: &mut Scratch,
-    ) {
+    /// Adds the gradient of all chunks to `out`, that of some output channels.
+    pub fn add(&self, isa: Isa, inputs: &[f32], grads: &[f32], channels: Range<usize>, out: &mut [f32], scratch: &mut Scratch) {
         assert_eq!(out.len(), channels.len() * self.length, "weights of {channels:?}");
-        for first in (0..self.count[0]).step_by(self.strip.rows) {
-            let rows = self.strip.rows.min(self.count[0] - first);
-            let strip = self.source.open(&Strip { rows, ..self.strip }, first, input, &mut scratch.strip);
-            for y in (0..rows).step_by(self.tile[0]) {
-                for x in (0..self.count[1]).step_by(self.tile[1]) {
-                    let [source_row, source_step] = self.source.steps(&self.strip);
+        let grad = self.rows.len() * self.count[0] * self.count[1] * LANES;
+        let input = inputs.len() / (grads.len() / grad.max(1)).max(1);
+        let mut lines = Vec::new();
+        for (inputs, grads) in inputs.chunks(self.chunks * input).zip(grads.chunks(self.chunks * grad)) {
+            let chunks = grads.len() / grad;
+            for first in (0..self.count[0]).step_by(self.strip.rows) {
+                let rows = self.strip.rows.min(self.count[0] - first);
+                let strip = Strip { rows, ..self.strip };
+                let (source, distance) = self.source.open_all(&strip, first, inputs, chunks, &mut scratch.strip);
+                let [row, step] = self.source.steps(&self.strip);
+                lines.clear();
+                for chunk in 0..chunks {
+                    let line = |y: usize| (chunk * distance * 4 + y * row, (chunk * grad + y * self.count[1] * LANES) * 4);
+                    lines.extend((0..rows).map(line));
+                }
+                for lines in lines.chunks(self.lines) {
                     let window = Window {
-                        source: strip.as_ptr().cast::<u8>().wrapping_add(y * source_row + x * source_step),
-                        source_row,
-                        source_step,
-                        grad: grad[((first + y) * self.count[1] + x) * LANES..].as_ptr().cast(),
-                        grad_row: self.count[1] * VECTOR_BYTES,
-                        rows: self.tile[0].min(rows - y),
-                        columns: self.tile[1].min(self.count[1] - x),
+                        source: source.as_ptr().cast(),
+                        source_step: step,
+                        grad: grads[first * self.count[1] * LANES..].as_ptr().cast(),
+                        lines,
+                        columns: self.count[1],
                     };
-                    // SAFETY: `open` has copied or found every window of the strip; `grad` has every output channel's pixels,
-                    // as `BatchedConv::weight_gradient` has checked; an `Isa` exists only where the CPU has its instructions.
+                    // SAFETY: `open_all` has copied or found every window of the strip in every chunk; `grads` has every output
+                    // channel's pixels, as `BatchedConv::weight_gradient` has checked; an `Isa` exists only where the CPU has its
+                    // instructions.
                     unsafe { self.add_tile(isa, &window, channels.clone(), out) };
                 }
             }
@@ -177,16 +188,12 @@ unsafe fn tile<I: Simd>(pass: &WeightPass, window: &Window, channels: Range<usiz
 #[inline(always)]
 unsafe fn sparse_tile<I: Simd>(pass: &WeightPass, window: &Window, channels: Range<usize>, out: &mut [f32]) {
     let grad_channel = pass.count[0] * pass.count[1] * VECTOR_BYTES;
-    for block in (0..pass.in_channels).step_by(pass.block) {
-        let end = (block + pass.block) as u32;
+    let base = channels.start * pass.length;
+    for block in 0..pass.in_channels.div_ceil(pass.block) {
         for m in channels.clone() {
-            let row = &pass.rows[m];
-            let first = row.partition_point(|entry| (entry.channel as usize) < block);
-            let row = &row[first..];
-            let row = &row[..row.partition_point(|entry| entry.channel < end)];
+            let splits = &pass.splits[m][block..block + 2];
             let window = Window { grad: window.grad.wrapping_add(m * grad_channel), ..*window };
-            let base = channels.start * pass.length;
-            for entries in row.chunks(ENTRIES) {
+            for entries in pass.rows[m][splits[0] as usize..splits[1] as usize].chunks(ENTRIES) {
                 // SAFETY: passed on to the caller.
                 unsafe {
                     match entries.len() {
@@ -215,8 +222,8 @@ unsafe fn products<I: Simd, const E: usize>(pass: &WeightPass, window: &Window, 
     // SAFETY: the caller vouches for the windows.
     unsafe {
         let mut sums = [I::splat(0.0); E];
-        for y in 0..window.rows {
-            let (grad, source) = (window.grad.add(y * window.grad_row), window.source.add(y * window.source_row));
+        for &(source, grad) in window.lines {
+            let (grad, source) = (window.grad.add(grad), window.source.add(source));
             for x in 0..window.columns {
                 let grad = I::load(grad.add(x * VECTOR_BYTES));
                 let source = source.add(x * window.source_step);
@@ -277,12 +284,13 @@ unsafe fn outer<I: Simd, const M: usize, const C: usize>(
             let grads: [*const u8; M] = std::array::from_fn(|i| window.grad.add((m + i) * grad_channel));
             let source = window.source.add(c * channel + pass.offsets[tap]);
             let mut sums = [[I::splat(0.0); C]; M];
-            for y in 0..window.rows {
-                let source = source.add(y * window.source_row);
+            for &(line, grad_line) in window.lines {
+                let source = source.add(line);
                 for x in 0..window.columns {
-                    let sources: [I::Vector; C] = std::array::from_fn(|j| I::load(source.add(j * channel + x * window.source_step)));
+                    let sources: [I::Vector; C] =
+                        std::array::from_fn(|j| I::load(source.add(j * channel + x * window.source_step)));
                     for i in 0..M {
-                        let grad = I::load(grads[i].add(y * window.grad_row + x * VECTOR_BYTES));
+                        let grad = I::load(grads[i].add(grad_line + x * VECTOR_BYTES));
                         for j in 0..C {
                             sums[i][j] = I::multiply_add(grad, sources[j], sums[i][j]);
                         }
