@@ -26,9 +26,9 @@ impl Arena {
         Arena { vectors: vec![Vector([0.0; LANES]); vectors], replica_made }
     }
 
-    /// The number of vectors.
-    pub(super) fn len(&self) -> usize {
-        self.vectors.len()
+    /// Whether it has these sizes.
+    pub(super) fn fits(&self, vectors: usize, replicas: usize) -> bool {
+        self.vectors.len() == vectors && self.replica_made.len() == replicas
     }
 
     pub(super) fn pointer(&mut self) -> *mut f32 {

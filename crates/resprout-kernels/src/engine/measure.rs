@@ -78,7 +78,7 @@ struct Bases(Vec<Base>);
 
 impl Bases {
     fn new(arenas: &mut [Arena], program: &Program, pool: &ThreadPool) -> Bases {
-        assert!(arenas.iter().all(|arena| arena.len() == program.vectors), "an arena of another program");
+        assert!(arenas.iter().all(|arena| program.fits(arena)), "an arena of another program");
         assert!(arenas.len() == 1 || arenas.len() == pool.threads(), "one arena, or one for each thread");
         Bases(arenas.iter_mut().map(|arena| Base::new(arena, std::ptr::null())).collect())
     }
@@ -99,14 +99,24 @@ impl Bases {
 
 /// A part of a program that is timed.
 trait Task: Sync {
+    /// The first item of a worker's share, or past the last one.
     fn first(&self, base: Base, worker: Worker) -> usize;
 
-    fn run(&self, base: Base, item: usize, worker: Worker);
+    /// Runs an item.
+    ///
+    /// # Safety
+    /// `base` must be that of an arena of the task's program, which no other task uses, and `item` must run on this worker only. All
+    /// workers must have the same `worker.count`.
+    unsafe fn run(&self, base: Base, item: usize, worker: Worker);
 
-    /// All of it on one thread.
-    fn run_alone(&self, base: Base) {
+    /// Runs all items on one thread.
+    ///
+    /// # Safety
+    /// `base` must be that of an arena of the task's program, which nothing else uses.
+    unsafe fn run_alone(&self, base: Base) {
         let items = self.first(base, Worker { index: 1, count: 1 });
-        (0..items).for_each(|item| self.run(base, item, Worker::ALONE));
+        // SAFETY: the caller vouches for the arena; items run one after another on the only worker.
+        (0..items).for_each(|item| unsafe { self.run(base, item, Worker { index: 0, count: 1 }) });
     }
 }
 
@@ -122,9 +132,8 @@ impl Task for OpTask<'_> {
         self.op.first(base, worker)
     }
 
-    fn run(&self, base: Base, item: usize, worker: Worker) {
-        // SAFETY: `Program::time` has checked arenas, inputs and outputs. A pool gives each item to one worker; threads that do not
-        // share have arenas of their own.
+    unsafe fn run(&self, base: Base, item: usize, worker: Worker) {
+        // SAFETY: the caller vouches for the arena and the item; `Program::time` has checked inputs and outputs.
         unsafe { self.op.run_item(self.isa, base, self.inputs, item, worker) };
     }
 }
@@ -134,9 +143,8 @@ impl Task for &TiledConv {
         TiledConv::first(self, worker)
     }
 
-    fn run(&self, base: Base, item: usize, worker: Worker) {
-        // SAFETY: `Bases::new` has checked the arenas. A pool gives each item to one worker; threads that do not share have arenas of
-        // their own.
+    unsafe fn run(&self, base: Base, item: usize, worker: Worker) {
+        // SAFETY: the caller's contract is the same.
         unsafe { TiledConv::run(self, base, item, worker) };
     }
 }
@@ -169,9 +177,13 @@ impl<T: Task> Loops for Timed<'_, T> {
 
     fn run(&self, index: usize, item: usize, worker: Worker) {
         let task = &self.tasks[index % self.tasks.len()];
-        match self.bases.0[..] {
-            [base] => task.run(base, item, worker),
-            _ => task.run_alone(self.bases.0[item]),
+        // SAFETY: `Bases::new` has checked the arenas, which are borrowed for the run. A pool runs one task at a time and gives each
+        // item to one worker. Without sharing, each item has its own arena.
+        unsafe {
+            match self.bases.0[..] {
+                [base] => task.run(base, item, worker),
+                _ => task.run_alone(self.bases.0[item]),
+            }
         }
     }
 
@@ -212,7 +224,7 @@ impl TiledConv {
         }
     }
 
-    /// Measures candidates, each a few times, until the limit of time.
+    /// Measures candidates, each a few times, within about `limit`.
     fn fastest(&mut self, isa: Isa, bases: &Bases, pool: &mut ThreadPool, limit: Duration, paths: Paths) -> Fastest {
         let start = Instant::now();
         let likely = self.conv.default_blocking(isa, paths);
@@ -229,14 +241,14 @@ impl TiledConv {
         };
         let mut least = best(&tried, &|_| true).map_or(f64::INFINITY, |(seconds, _)| seconds);
         let largest = self.conv.largest_block(isa);
-        let candidate = |channel_block: usize| {
+        let is_near = |channel_block: usize| {
             tried.iter().any(|(seconds, blocking)| blocking.channel_block == channel_block && *seconds < MAX_SLOWDOWN * least)
         };
         // Sizes between the ends are measured where the largest is near the fastest.
         let channel_blocks: Vec<usize> = CHANNEL_BLOCKS
             .into_iter()
             .filter(|&channel_block| {
-                self.conv.fits_block(isa, channel_block) && if channel_block == 1 { candidate(1) } else { candidate(largest) }
+                self.conv.fits_block(isa, channel_block) && if channel_block == 1 { is_near(1) } else { is_near(largest) }
             })
             .filter(|&channel_block| paths != Paths::Dense || channel_block == largest)
             .collect();
@@ -273,8 +285,8 @@ impl TiledConv {
     }
 }
 
-/// The peak multiply-accumulates per second of `threads` threads on this machine, as the roofline model has it. It is measured on a
-/// dense convolution whose numbers all lie in the first-level cache.
+/// The peak of this machine's roofline: multiply-accumulates per second of `threads` threads. It is measured on a dense convolution
+/// whose numbers all lie in the first-level cache.
 pub fn peak(threads: usize) -> std::io::Result<f64> {
     const CHANNELS: [usize; 2] = [32, 16];
     const SIZE: [usize; 2] = [4, 12];
@@ -295,10 +307,10 @@ pub fn peak(threads: usize) -> std::io::Result<f64> {
     Ok((threads * RUNS * WEIGHTS * SIZE[0] * SIZE[1]) as f64 / seconds)
 }
 
-/// Runs of a convolution that are timed as one.
+/// Runs of a convolution that are timed at once.
 const RUNS: usize = 2000;
 
-/// A convolution, many times.
+/// A convolution that runs many times.
 struct Repeated<'a>(&'a TiledConv);
 
 impl Task for Repeated<'_> {
@@ -306,7 +318,8 @@ impl Task for Repeated<'_> {
         Task::first(&self.0, base, worker)
     }
 
-    fn run(&self, base: Base, item: usize, worker: Worker) {
-        (0..RUNS).for_each(|_| Task::run(&self.0, base, item, worker));
+    unsafe fn run(&self, base: Base, item: usize, worker: Worker) {
+        // SAFETY: the caller's contract is the same.
+        (0..RUNS).for_each(|_| unsafe { Task::run(&self.0, base, item, worker) });
     }
 }

@@ -27,7 +27,7 @@ pub struct Program {
 
 impl Program {
     /// Elements of each input and of each output.
-    pub fn sizes(&self) -> (&[usize], &[usize]) {
+    pub(super) fn sizes(&self) -> (&[usize], &[usize]) {
         (&self.inputs, &self.outputs)
     }
 
@@ -58,7 +58,7 @@ impl Program {
 
     /// Checks arena, inputs and outputs, and returns the addresses of the outputs.
     pub(super) fn check(&self, arena: &Arena, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) -> Vec<*mut f32> {
-        assert_eq!(arena.len(), self.vectors, "an arena of another program");
+        assert!(self.fits(arena), "an arena of another program");
         assert!(inputs.iter().map(|input| input.len()).eq(self.inputs.iter().copied()), "inputs of another size");
         assert!(outputs.iter().map(|output| output.len()).eq(self.outputs.iter().copied()), "outputs of another size");
         outputs.iter_mut().map(|output| output.as_mut_ptr()).collect()
@@ -74,6 +74,11 @@ impl Program {
             });
             (name.as_str(), conv)
         })
+    }
+
+    /// Whether an arena has the size of this program's.
+    pub(super) fn fits(&self, arena: &Arena) -> bool {
+        arena.fits(self.vectors, self.replicas)
     }
 
     pub(super) fn convs(&self) -> impl Iterator<Item = &TiledConv> {
