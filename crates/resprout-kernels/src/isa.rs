@@ -73,7 +73,7 @@ impl Isa {
     /// # Panics
     /// If a panel is shorter than `k` steps or the tile is out of range.
     #[inline]
-    pub fn tile(self, k: usize, rows: usize, cols: usize, a: &[f32], b: &[f32], out: &mut Tile) {
+    pub(crate) fn tile(self, k: usize, rows: usize, cols: usize, a: &[f32], b: &[f32], out: &mut Tile) {
         dense::assert_panels(k, rows, cols, a, b);
         self.strided_tile::<{ dense::ROWS }>(k, rows, cols, a, b, out);
     }
@@ -83,7 +83,7 @@ impl Isa {
     /// # Panics
     /// If a panel is shorter than `k` steps or the tile is out of range.
     #[inline]
-    pub(crate) fn outer(self, k: usize, first: usize, rows: usize, cols: usize, a: &[f32], b: &[f32], out: &mut Tile) {
+    pub fn outer(self, k: usize, first: usize, rows: usize, cols: usize, a: &[f32], b: &[f32], out: &mut Tile) {
         dense::assert_panels(k, rows, cols, a, b);
         assert!(first + dense::ROWS <= dense::COLS && a.len() >= k * dense::COLS, "rows from {first} on");
         if k > 0 {

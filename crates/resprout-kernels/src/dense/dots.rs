@@ -6,9 +6,9 @@
 
 use super::LANES;
 
-/// Rows of `a` that are multiplied together.
+/// Rows of `a` in one call.
 pub(crate) const DOT_ROWS: usize = 4;
-/// Shifts of `b` that are multiplied together.
+/// Shifts of `b` in one call.
 pub(crate) const DOT_SHIFTS: usize = 4;
 
 /// The sums of one call.

@@ -34,7 +34,7 @@ pub(super) struct Gather {
     pub read: u16,
 }
 
-/// A vector that holds lanes of one other vector, or its own lanes.
+/// A vector that holds lanes of another vector, or its own, with zeros outside of the image.
 #[derive(Clone, Debug)]
 pub(super) struct HaloCopy {
     /// The other vector, counted from its channel's first one.
@@ -118,7 +118,7 @@ impl VectorLayout {
     }
 }
 
-/// The share of lanes that stay empty when so many images of this size run together: 1, 2, 4, 8 or 16.
+/// The share of lanes that stay empty in a microbatch of 1, 2, 4, 8 or 16 images of this size.
 pub fn wasted(images: usize, size: [usize; 2]) -> f64 {
     1.0 - (images * size[0] * size[1]) as f64 / (LANES * VectorLayout::best(images, size, 1).vectors()) as f64
 }

@@ -1,20 +1,20 @@
-//! Networks on lines of sixteen lanes: a layout in which a sparse convolution only ever multiplies whole, aligned
-//! vectors by a weight.
+//! Networks on vectors of sixteen lanes: in this layout a sparse convolution only multiplies whole, aligned vectors by weights.
 //!
-//! A *line* is sixteen `f32`. The lanes are patches of one image, or images, or both: with `images * grid = 16`, lane
-//! `(i, py, px)` of the line `(y, x)` holds the pixel `(py * ph + y, px * pw + x)` of image `i`, so every tap of every
-//! convolution, strided or not, is one load of a line. The price is a border of lines around each patch that holds the
-//! neighbours' pixels (or zeros outside of the image), filled by each layer whose output is read with taps.
+//! A *vector* is sixteen `f32`. Its lanes are patches of one image, or images, or both: `images * grid = 16`. A patch has `ph` rows
+//! and `pw` columns. Lane `(i, py, px)` of vector `(y, x)` holds pixel `(py * ph + y, px * pw + x)` of image `i`.
+//! So every tap of every convolution, strided or not, loads one vector.
 //!
-//! Where threads share the work on an image, the rows of patches are cut into a *band* for each of them. Bands lie apart in
-//! memory, each with a border of its own: a thread that writes between lines that another reads is slower than one alone.
+//! The price is a *halo* of vectors around each patch, which hold the neighbours' pixels, or zeros outside of the image. Each
+//! operation whose output is read with taps fills it.
 //!
-//! A [`Program`] is a list of operations on such values in one arena. [`Builder`] makes it and checks every extent once;
-//! running it needs no checks any more. Weights that are zero are not there: a convolution is a list of
-//! `(offset, weight)` for each output channel.
+//! Where threads share the work on an image, the rows of patches are divided into a *row partition* for each thread. Partitions
+//! lie apart in memory, each with its own halo: threads that write between vectors that others read would slow each other down.
 //!
-//! Each output value is one sum in a fixed order (bias, then what is added, then ascending input channel and tap), whatever the
-//! tiles, the threads or the images that run together.
+//! A [`Program`] is a list of operations on such values in one arena. [`Builder`] makes it and checks every extent once, so that
+//! runs need no checks. Zero weights are not stored: a convolution is a list of `(offset, weight)` for each output channel.
+//!
+//! Each output value is one sum in a fixed order: bias, summand, then ascending input channel and tap. Neither tiles nor threads nor
+//! the microbatch change it.
 
 mod arena;
 mod blocking;

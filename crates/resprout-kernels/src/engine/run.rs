@@ -89,8 +89,8 @@ impl Op<Placed> {
     ///
     /// # Safety
     /// `base` must be that of an arena of the program that this operation belongs to. `inputs`, and the outputs of `base` if it has
-    /// any, must be as many and as long as the program's. All workers must have the same `worker.count`, no item may run on two,
-    /// and nothing else may run that writes what this operation reads, or reads or writes what it writes.
+    /// any, must be as many and as long as the program's. All workers must have the same `worker.count`, and no item may run on two.
+    /// Nothing else may write what this operation reads, or read or write what it writes.
     pub unsafe fn run_item(&self, isa: Isa, base: Base, inputs: &[&[f32]], item: usize, worker: Worker) {
         // SAFETY: the caller vouches for the arena, in which the builder has placed all values; items write different channels,
         // row partitions, tiles or replicas.
@@ -168,8 +168,8 @@ impl Op<Placed> {
     }
 }
 
-/// Makes the worker's own replica. A worker that has made its own leaves out those of others, which have not come so far: they
-/// can read this one. Only a worker that has none of its own makes another's.
+/// Makes a replica, or skips it. A worker makes its own and then skips those of others, which are late: they can read this one.
+/// Only a worker without a replica of its own makes another's.
 ///
 /// # Safety
 /// Both values must lie in the arena of `base`, and `to` must have the replica `item`, which nobody else makes. `copies` must be made

@@ -22,14 +22,14 @@ pub(super) struct OutputTile {
     /// Vectors to prefetch for the next block of output channels, if a block has several channels. The offsets, in the output
     /// and in the summand, count from the first vector of the block's first channel.
     pub ahead: Vec<[usize; 2]>,
-    /// Vectors of the output's halo that are made of this tile's vectors, and those of the tile that reach beyond the image.
+    /// Vectors of the output's halo that hold lanes of this tile, and vectors of the tile with lanes outside of the image.
     pub halo_copies: Vec<HaloCopy>,
 }
 
 /// What a call of a [`TileKernel`] works on. Addresses and pitches are bytes.
 ///
 /// # Validity
-/// A work is *valid* for blocks of `B` output channels and `R` rows of `W` vectors at a step of `S` if all of this holds:
+/// A work is *valid* for blocks of `B` output channels and `R` rows of `W` vectors at a step of `S` if:
 /// * `tile` has `R` rows of `W` vectors, and belongs to a convolution whose input moves by `S` vectors per output vector.
 /// * `input`, `output` and, unless null, `added` begin the values for which `tile` was made, with all their channels.
 /// * `output_pitch` and `added_pitch` are the distances between the channels of these values.

@@ -25,10 +25,8 @@ impl PackedRows {
     }
 
     /// Packs `columns: [features][rows]`.
-    ///
-    /// # Panics
-    /// If the length does not match or there are more than [`Self::MOST`] rows.
-    pub fn new(columns: &[f32], features: usize, rows: usize) -> PackedRows {
+    #[cfg(test)]
+    pub(super) fn new(columns: &[f32], features: usize, rows: usize) -> PackedRows {
         assert_eq!(columns.len(), features * rows, "{features} features of {rows} rows");
         let mut packed = PackedRows::zeros(features, rows);
         for (feature, column) in columns.chunks_exact(rows.max(1)).enumerate() {
@@ -38,7 +36,7 @@ impl PackedRows {
     }
 
     /// The number of columns.
-    pub fn features(&self) -> usize {
+    pub(super) fn features(&self) -> usize {
         self.features
     }
 

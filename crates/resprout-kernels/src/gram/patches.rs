@@ -19,11 +19,6 @@ impl Patches {
         Patches { shape, taps }
     }
 
-    /// The geometry.
-    pub fn shape(&self) -> &ConvShape {
-        &self.shape
-    }
-
     /// The padded values of one group of `image: [C, H, W]`, and where the window of each output position begins among them.
     fn windows<'a>(
         &self,

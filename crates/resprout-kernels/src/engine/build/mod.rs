@@ -187,11 +187,11 @@ impl Builder {
         pads: [usize; 2],
     ) -> (VectorLayout, Value, bool) {
         let input = *self.draft.extent(from);
-        // A window of the last patch may begin before the image ends and reach beyond the patch's halo.
         let threads = self.draft.threads;
+        // The patches of the input must hold all of its pixels, including those after the last window.
         let suits = |layout: &VectorLayout| {
-            let reach = |axis: usize| input.size[axis].div_ceil(stride[axis] * layout.grid[axis]);
-            layout.with_patch([0, 1].map(|axis| layout.patch[axis].max(reach(axis))), threads)
+            let least = |axis: usize| input.size[axis].div_ceil(stride[axis] * layout.grid[axis]);
+            layout.with_patch([0, 1].map(|axis| layout.patch[axis].max(least(axis))), threads)
         };
         let inner =
             |layout: &VectorLayout| VectorLayout { patch: [layout.patch[0] * stride[0], layout.patch[1] * stride[1]], ..*layout };
@@ -208,12 +208,12 @@ impl Builder {
         let from = self.in_layout(from, inner(&layout));
         let extent = &mut self.draft.extents[from.0];
         // Past the last row or column that so many windows reach.
-        let reach = |axis: usize, windows: usize| (kernel[axis] + stride[axis] * (windows - 1)).saturating_sub(pads[axis]);
+        let end = |axis: usize, windows: usize| (kernel[axis] + stride[axis] * (windows - 1)).saturating_sub(pads[axis]);
         let below =
-            |partition: usize| reach(0, layout.first_row(partition + 1)).saturating_sub(extent.layout.first_row(partition + 1));
+            |partition: usize| end(0, layout.first_row(partition + 1)).saturating_sub(extent.layout.first_row(partition + 1));
         let halo = [
             (0..layout.row_partitions).map(below).max().unwrap_or(0).max(pads[0]),
-            reach(1, layout.patch[1]).saturating_sub(extent.layout.patch[1]).max(pads[1]),
+            end(1, layout.patch[1]).saturating_sub(extent.layout.patch[1]).max(pads[1]),
         ];
         extent.halo = [0, 1].map(|axis| extent.halo[axis].max(halo[axis]));
         (layout, from, kernel != [1, 1] || halo != [0, 0])
