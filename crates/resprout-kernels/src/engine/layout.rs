@@ -301,4 +301,29 @@ mod tests {
         assert_eq!(VectorLayout::best(8, [7, 7], 2).patch, [4, 7]);
         assert_eq!(VectorLayout::best(1, [14, 14], 2).patch, [7, 2]);
     }
+
+    /// The picture of `docs/engine.md`: four images of 4x4 pixels `a` to `p` share each vector. Shows the lanes of image 0.
+    #[test]
+    fn the_picture_of_four_images_of_4x4_is_the_layout() {
+        let layout = VectorLayout::best(4, [4, 4], 1);
+        assert_eq!((layout.grid, layout.patch), ([2, 2], [2, 2]));
+        let extent = Extent { layout, size: [4, 4], channels: 1, halo: [1, 1], partition: 0, replicas: 1 };
+        assert_eq!((extent.row(), extent.vectors(), extent.pitch()), (4, 16, 17));
+        // A pixel's number in the image is its letter; the other images follow.
+        let gathers = extent.gathers(|image, [y, x]| 16 * image + 4 * y + x);
+        let lane = |gather: &Gather, lane: usize| match gather.read >> lane & 1 {
+            1 => char::from(b'a' + gather.from[lane] as u8),
+            _ => '0',
+        };
+        let vector = |gather: &Gather| (0..4).map(|of| lane(gather, of).to_string()).collect::<Vec<_>>().join(" ");
+        let rows = gathers[0].chunks(4).map(|row| row.iter().map(vector).collect::<Vec<_>>().join("    "));
+        let picture = [
+            "0 0 0 f    0 0 e g    0 0 f h    0 0 g 0",
+            "0 b 0 j    a c i k    b d j l    c 0 k 0",
+            "0 f 0 n    e g m o    f h n p    g 0 o 0",
+            "0 j 0 0    i k 0 0    j l 0 0    k 0 0 0",
+        ];
+        assert!(rows.eq(picture));
+        assert!(gathers[0].iter().map(|gather| gather.vector).eq(0..16));
+    }
 }
