@@ -1,11 +1,11 @@
-//! The pool's core with loom's atomics, cells and threads.
+//! The core of the thread pool with loom's atomics, cells and threads.
 #![cfg(test)]
 
-#[path = "../../crates/resprout-kernels/src/lanes/pool/loops.rs"]
+#[path = "../../crates/resprout-kernels/src/engine/pool/loops.rs"]
 mod loops;
-#[path = "../../crates/resprout-kernels/src/lanes/pool/shared.rs"]
+#[path = "../../crates/resprout-kernels/src/engine/pool/shared.rs"]
 mod shared;
-#[path = "../../crates/resprout-kernels/src/lanes/pool/spin.rs"]
+#[path = "../../crates/resprout-kernels/src/engine/pool/spin.rs"]
 mod spin;
 
 mod sync {
@@ -22,8 +22,8 @@ use shared::Shared;
 use spin::Spin;
 use std::time::Duration;
 
-/// Each loop adds one to a cell for each item, and the one behind it reads all of them: loom reports whoever reads before
-/// the barrier, or touches the cells once the run is over.
+/// Each loop adds one to a cell for each item, and the next loop reads all cells. Loom reports a read before the barrier, and an
+/// access after the run.
 struct Sums {
     cells: Vec<UnsafeCell<usize>>,
     loops: Vec<usize>,
@@ -49,7 +49,7 @@ impl Loops for Sums {
     }
 
     fn run(&self, index: usize, item: usize, _worker: Worker) {
-        // SAFETY: as above.
+        // SAFETY: the pool gives each item to one worker; loom checks it.
         self.cells[item].with_mut(|cell| unsafe { *cell += 1 });
         assert!(index < self.loops.len());
     }
@@ -63,7 +63,7 @@ impl Loops for Sums {
     }
 }
 
-/// Runs jobs on so many threads, in every order that loom can think of.
+/// Runs jobs on so many threads, in every order that loom explores.
 fn check(threads: usize, jobs: &'static [&'static [usize]], preemptions: usize) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
@@ -81,11 +81,11 @@ fn check(threads: usize, jobs: &'static [&'static [usize]], preemptions: usize) 
         for job in jobs {
             let sums = Sums::new(job);
             let loops: *const (dyn Loops + '_) = &sums;
-            // SAFETY: only the lifetime is forgotten; `work` returns when the job is done.
+            // SAFETY: only the lifetime changes; `work` returns when the job is done, and this thread is worker 0.
             unsafe { shared.start(std::mem::transmute::<*const (dyn Loops + '_), *const (dyn Loops + 'static)>(loops)) };
             let _slept = shared.work(0, &mut Spin::new(Duration::ZERO));
             assert!(!shared.has_panicked());
-            // What a worker did after the end of the run would be reported here.
+            // Loom reports here what a worker does after the end of the run.
             for (item, cell) in sums.cells.into_iter().enumerate() {
                 assert_eq!(cell.into_inner(), job.iter().filter(|items| **items > item).count());
             }
@@ -101,7 +101,7 @@ fn two_threads_and_two_loops() {
 }
 
 #[test]
-fn two_jobs_one_behind_the_other() {
+fn two_jobs_one_after_another() {
     check(2, &[&[2], &[1]], 3);
 }
 

@@ -1,33 +1,33 @@
 //! The gradients of a convolution with respect to its input and its weight.
 
-use crate::conv::{ConvShape, PackedConv, Scratch};
+use crate::conv::{PackedConv, Scratch};
 use crate::dense::LANES;
 use crate::dense::dots::{DOT_ROWS, DOT_SHIFTS};
-use crate::{Activation, Isa};
+use crate::{Activation, ConvShape, Isa};
 use std::ops::Range;
 
-/// Positions that are laid out together for the weight gradient: long enough dot products to hide
-/// the sums over lanes at their end, few enough to stay in the second-level cache.
+/// Positions of one call for the weight gradient. Dot products are long enough to hide the sums over lanes at their end, and
+/// short enough to stay in the second-level cache.
 const POSITIONS: usize = 1024;
 
-/// The gradient of a convolution with respect to its input: a convolution of the output's gradient,
-/// spread out by the stride, with the kernel turned around.
+/// The gradient of a convolution with respect to its input.
+///
+/// It is a convolution of the output's gradient, dilated by the stride, with the kernel rotated by 180 degrees.
 pub struct InputGrad {
     shape: ConvShape,
-    turned: PackedConv,
+    rotated: PackedConv,
 }
 
 impl InputGrad {
-    /// Prepares `weight: [M, C / groups, kh, kw]`, or `None` where the padding is larger than the
-    /// kernel reaches.
+    /// Prepares `weight: [M, C / groups, kh, kw]`. `None` where the padding is larger than the kernel's reach.
     pub fn new(shape: &ConvShape, weight: &[f32]) -> Option<InputGrad> {
         let (out_h, out_w) = shape.out_size();
-        let spread = |out: usize, axis: usize| (out - 1) * shape.stride[axis] + 1;
+        let dilated = |out: usize, axis: usize| (out - 1) * shape.stride[axis] + 1;
         let reach = |axis: usize| (shape.kernel[axis] - 1) * shape.dilation[axis];
-        let (h, w) = (spread(out_h, 0), spread(out_w, 1));
+        let (h, w) = (dilated(out_h, 0), dilated(out_w, 1));
         let (top, left) = (reach(0).checked_sub(shape.pads[0])?, reach(1).checked_sub(shape.pads[1])?);
         let (bottom, right) = ((shape.in_h + reach(0)).checked_sub(h + top)?, (shape.in_w + reach(1)).checked_sub(w + left)?);
-        let turned = ConvShape {
+        let rotated = ConvShape {
             in_channels: shape.out_channels,
             in_h: h,
             in_w: w,
@@ -38,25 +38,25 @@ impl InputGrad {
             pads: [top, left, bottom, right],
             groups: shape.groups,
         };
-        let turned = PackedConv::new(turned, &turn(shape, weight), &[], Activation::None);
-        Some(InputGrad { shape: shape.clone(), turned })
+        let rotated = PackedConv::new(rotated, &rotate(shape, weight), &[], Activation::None);
+        Some(InputGrad { shape: shape.clone(), rotated })
     }
 
-    /// `grad: [M, OH, OW]` to some of the input's channels, `out: [channels.len(), H, W]`, one image.
+    /// Computes some channels of the input's gradient for one image: `grad: [M, OH, OW]`, `out: [channels.len(), H, W]`.
     pub fn run(&self, isa: Isa, grad: &[f32], channels: Range<usize>, out: &mut [f32], scratch: &mut InputScratch) {
-        let grad = if self.shape.stride == [1, 1] { grad } else { self.spread(grad, &mut scratch.spread) };
-        self.turned.run(isa, grad, channels, out, &mut scratch.conv);
+        let grad = if self.shape.stride == [1, 1] { grad } else { self.dilate(grad, &mut scratch.dilated) };
+        self.rotated.run(isa, grad, channels, out, &mut scratch.conv);
     }
 
-    /// Puts zeros between the positions.
-    fn spread<'a>(&self, grad: &[f32], out: &'a mut Vec<f32>) -> &'a [f32] {
+    /// Puts zeros between the positions, as many as the stride skips.
+    fn dilate<'a>(&self, grad: &[f32], out: &'a mut Vec<f32>) -> &'a [f32] {
         let (out_h, out_w) = self.shape.out_size();
-        let turned = self.turned.shape();
+        let rotated = self.rotated.shape();
         let [stride_h, stride_w] = self.shape.stride;
         out.clear();
-        out.resize(turned.in_channels * turned.in_h * turned.in_w, 0.0);
-        for (plane, grad) in out.chunks_exact_mut(turned.in_h * turned.in_w).zip(grad.chunks_exact(out_h * out_w)) {
-            for (row, grad) in plane.chunks_exact_mut(turned.in_w).step_by(stride_h).zip(grad.chunks_exact(out_w)) {
+        out.resize(rotated.in_channels * rotated.in_h * rotated.in_w, 0.0);
+        for (plane, grad) in out.chunks_exact_mut(rotated.in_h * rotated.in_w).zip(grad.chunks_exact(out_h * out_w)) {
+            for (row, grad) in plane.chunks_exact_mut(rotated.in_w).step_by(stride_h).zip(grad.chunks_exact(out_w)) {
                 row.iter_mut().step_by(stride_w).zip(grad).for_each(|(to, &from)| *to = from);
             }
         }
@@ -64,8 +64,8 @@ impl InputGrad {
     }
 }
 
-/// `[M, C / groups, kh, kw]` to `[C, M / groups, kh, kw]`, turned by half a turn.
-fn turn(shape: &ConvShape, weight: &[f32]) -> Vec<f32> {
+/// `[M, C / groups, kh, kw]` to `[C, M / groups, kh, kw]`, rotated by 180 degrees.
+fn rotate(shape: &ConvShape, weight: &[f32]) -> Vec<f32> {
     let (group_in, group_out) = (shape.group_in(), shape.group_out());
     let taps = shape.kernel[0] * shape.kernel[1];
     let mut out = Vec::with_capacity(weight.len());
@@ -80,12 +80,12 @@ fn turn(shape: &ConvShape, weight: &[f32]) -> Vec<f32> {
 
 /// The gradient of a convolution with respect to its weight.
 ///
-/// The padded input is laid out so that every tap of the kernel is a shift of one long buffer: one
-/// plane per channel and phase of the stride, images one behind the other. The output's gradient
-/// lies in rows of the same width, with zeros where there is no output position.
+/// The padded input is laid out so that every tap of the kernel is a shift of one long buffer. The buffer has one plane per
+/// channel and phase of the stride; in a plane, images follow each other. The output's gradient lies in rows of the same width,
+/// with zeros where there is no output position.
 pub struct WeightGrad {
     shape: ConvShape,
-    /// Planes per channel: one for each position inside a stride.
+    /// Planes per channel: one for each phase of the stride.
     phases: usize,
     /// Width and size of a plane of one image.
     plane_w: usize,
@@ -97,7 +97,7 @@ pub struct WeightGrad {
 /// Buffers that a thread reuses from call to call.
 #[derive(Default)]
 pub struct InputScratch {
-    spread: Vec<f32>,
+    dilated: Vec<f32>,
     conv: Scratch,
 }
 
@@ -125,7 +125,7 @@ impl WeightGrad {
         WeightGrad { shape: shape.clone(), phases: stride_h * stride_w, plane_w, plane, taps }
     }
 
-    /// How many images are best given to one call of [`add`](Self::add).
+    /// The best number of images for one call of [`add`](Self::add).
     pub fn images_together(&self) -> usize {
         POSITIONS.div_ceil(self.plane)
     }
@@ -134,7 +134,7 @@ impl WeightGrad {
     /// `grads: [n, M, OH, OW]`, `out: [channels.len(), C / groups, kh, kw]`.
     ///
     /// # Panics
-    /// If a slice does not have the size that the shape asks for.
+    /// If a slice does not have the size that the shape gives.
     pub fn add(
         &self,
         isa: Isa,
@@ -163,7 +163,7 @@ impl WeightGrad {
         }
     }
 
-    /// `[C / groups][phases][images * plane]`, with room behind for the largest shift.
+    /// `[C / groups][phases][images * plane]`, with room for the largest shift at the end.
     fn lay_out_input(&self, inputs: &[f32], images: usize, group: usize, len: usize, planes: &mut Vec<f32>) {
         let shape = &self.shape;
         let (in_h, in_w) = (shape.in_h, shape.in_w);
@@ -197,7 +197,7 @@ impl WeightGrad {
         }
     }
 
-    /// `[channels.len()][len]`, from the start of a cache line on.
+    /// `[channels.len()][len]`, aligned to a cache line.
     fn lay_out_grads<'a>(
         &self,
         grads: &[f32],
@@ -233,7 +233,7 @@ impl WeightGrad {
             let (phase, shift) = self.taps[i % taps];
             (i / taps * self.phases + phase) * images * self.plane + shift
         };
-        // Rows outside: they are longer than the few planes that a call's taps lie in.
+        // Rows are the outer loop: a row is longer than the few planes that a call reads.
         for row in (0..rows).step_by(DOT_ROWS) {
             let starts = std::array::from_fn(|r| (row + r).min(rows - 1) * len);
             for first in (0..k).step_by(DOT_SHIFTS) {
@@ -252,7 +252,7 @@ impl WeightGrad {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv::tests::values;
+    use crate::testing::values;
     use crate::{ISAS, reference};
     use proptest::prelude::*;
 
@@ -272,7 +272,7 @@ mod tests {
                 assert!((got - want).abs() <= TOLERANCE * (1.0 + want.abs()), "{what} of {shape:?}: {got} {want}");
             }
         };
-        for kernel in ISAS.iter().filter_map(|row| row.open()) {
+        for isa in ISAS.iter().filter_map(|row| row.open()) {
             weight_wanted.fill(0.0);
             for (input, grad) in input.chunks(image).zip(grad.chunks(positions)) {
                 let (input_wanted, part) = reference::conv2d_backward(shape, input, &weight, grad);
@@ -283,9 +283,9 @@ mod tests {
                     // In two parts: they must not depend on each other.
                     let (low, high) = got.split_at_mut(shape.in_channels / 2 * plane);
                     let mut scratch = InputScratch::default();
-                    backward.run(kernel, grad, 0..shape.in_channels / 2, low, &mut scratch);
-                    backward.run(kernel, grad, shape.in_channels / 2..shape.in_channels, high, &mut scratch);
-                    close(&got, &input_wanted, kernel.name());
+                    backward.run(isa, grad, 0..shape.in_channels / 2, low, &mut scratch);
+                    backward.run(isa, grad, shape.in_channels / 2..shape.in_channels, high, &mut scratch);
+                    close(&got, &input_wanted, isa.name());
                 }
             }
             let mut got = vec![0.0; weight.len()];
@@ -294,9 +294,9 @@ mod tests {
             scratch.planes.resize(100_000, f32::NAN);
             let half = shape.out_channels / 2;
             let (low, high) = got.split_at_mut(half * shape.dot_length());
-            WeightGrad::new(shape).add(kernel, &input, &grad, 0..half, low, &mut scratch);
-            WeightGrad::new(shape).add(kernel, &input, &grad, half..shape.out_channels, high, &mut scratch);
-            close(&got, &weight_wanted, kernel.name());
+            WeightGrad::new(shape).add(isa, &input, &grad, 0..half, low, &mut scratch);
+            WeightGrad::new(shape).add(isa, &input, &grad, half..shape.out_channels, high, &mut scratch);
+            close(&got, &weight_wanted, isa.name());
         }
     }
 
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn usual_layers_have_an_input_gradient() {
+    fn common_layers_have_an_input_gradient() {
         for (kernel, pad, stride) in [(3, 1, 1), (3, 1, 2), (1, 0, 1), (1, 0, 2), (5, 0, 1), (7, 3, 2)] {
             let shape = ConvShape {
                 in_channels: 3,

@@ -1,20 +1,20 @@
 //! Cholesky decomposition of symmetric systems in `f64`, in a fixed order of sums.
 //!
 //! The factor is kept in panels of eight rows, column after column, lower triangle only. Blocks of columns are computed from
-//! left to right: first what all columns before a block take away, by tiles, then the block's own
-//! triangle, then the rows below it. One system is one thread's work; kernels with fused multiply-add agree to the bit.
+//! left to right: first the products of all columns before the block are subtracted, by tiles. Then come the triangle of the
+//! block and the rows below it. One thread solves a system; kernels with fused multiply-add agree to the bit.
 
 use crate::Isa;
 use crate::dense::double::{Tile64, WIDTH};
 use crate::isa::per_isa;
 use std::ops::Range;
 
-/// Panels of columns that are finished together: their part of the factor stays in the second-level cache.
+/// Panels of columns in a block: their part of the factor stays in the second-level cache.
 const BLOCK: usize = 8;
-/// Columns that are taken away at a time: three panels of so many fit into the first-level cache.
+/// Columns that are subtracted at a time: three panels of so many fit into the first-level cache.
 const DEPTH: usize = 192;
 
-/// What is left of a diagonal after cancellation down to rounding has no meaning.
+/// The least pivot relative to the diagonal: a smaller one is rounding error.
 const LEAST_PIVOT: f64 = 1e-13;
 
 /// The factor `L` of a symmetric matrix, `A = L L'`.
@@ -33,8 +33,8 @@ fn start(panel: usize) -> usize {
 type Column = [f64; WIDTH];
 
 impl Cholesky {
-    /// Decomposes what `matrix: [..][stride]`, symmetric, has at the rows and columns `support`, with `ridge` added to the
-    /// diagonal. `None` where it is not positive definite, to rounding.
+    /// Decomposes the rows and columns `support` of `matrix: [..][stride]`, which is symmetric, with `ridge` added to the
+    /// diagonal. `None` where the result is not positive definite, to rounding.
     ///
     /// # Panics
     /// If an index of `support` lies outside.
@@ -47,12 +47,12 @@ impl Cholesky {
             for from in (0..first * WIDTH).step_by(DEPTH) {
                 let depth = from..(from + DEPTH).min(first * WIDTH);
                 for rows in (first..panels).step_by(2) {
-                    (first..last.min(rows + 2)).for_each(|column| factor.take_away(isa, rows, panels, column, depth.clone()));
+                    (first..last.min(rows + 2)).for_each(|column| factor.subtract(isa, rows, panels, column, depth.clone()));
                 }
             }
             for rows in (first..panels).step_by(2) {
                 for column in first..last.min(rows + 2) {
-                    factor.take_away(isa, rows, panels, column, first * WIDTH..column * WIDTH);
+                    factor.subtract(isa, rows, panels, column, first * WIDTH..column * WIDTH);
                     for row in (rows..panels.min(rows + 2)).filter(|&row| row >= column) {
                         if row > column {
                             factor.solve_block(isa, row, column);
@@ -75,8 +75,8 @@ impl Cholesky {
         self.lower[start(row / WIDTH) + column * WIDTH + row % WIDTH]
     }
 
-    /// Takes the product of columns `depth` off two panels' columns of panel `column`.
-    fn take_away(&mut self, isa: Isa, rows: usize, panels: usize, column: usize, depth: Range<usize>) {
+    /// Subtracts the product of the columns `depth` from two panels, at the columns of panel `column`.
+    fn subtract(&mut self, isa: Isa, rows: usize, panels: usize, column: usize, depth: Range<usize>) {
         if depth.is_empty() {
             return;
         }
@@ -91,13 +91,14 @@ impl Cholesky {
             let at = start(row) + column * WIDTH * WIDTH;
             let (columns, _) = self.lower[at..][..WIDTH * WIDTH].as_chunks_mut::<WIDTH>();
             for (column, sums) in columns.iter_mut().zip(&tile.0) {
-                // The tile holds minus the sums.
+                // The tile holds the negated sums.
                 (0..WIDTH).for_each(|r| column[r] += sums[half * WIDTH + r]);
             }
         }
     }
 
-    /// The triangle of one panel, whose columns before are done. `diagonal` is the matrix's own.
+    /// Decomposes the triangle of one panel, from which all earlier columns are subtracted. `diagonal` is the matrix's.
+    /// Returns whether all pivots are positive.
     fn decompose_diagonal(&mut self, panel: usize, diagonal: &[f64]) -> bool {
         let at = start(panel) + panel * WIDTH * WIDTH;
         let (columns, _) = self.lower[at..][..WIDTH * WIDTH].as_chunks_mut::<WIDTH>();
@@ -117,7 +118,7 @@ impl Cholesky {
         true
     }
 
-    /// The columns of panel `column` in panel `row`, below the triangle.
+    /// Solves for the columns of panel `column` in panel `row`, below the triangle.
     fn solve_block(&mut self, isa: Isa, row: usize, column: usize) {
         let (above, below) = self.lower.split_at_mut(start(row));
         let (triangle, _) = above[start(column) + column * WIDTH * WIDTH..][..WIDTH * WIDTH].as_chunks::<WIDTH>();
@@ -187,7 +188,7 @@ per_isa! {
     fn solve_both(lower: &[f64], x: &mut [f64]) = solve_both_body
 }
 
-/// Sums that need not wait for each other.
+/// Independent sums, so that additions do not wait for each other.
 const CHAINS: usize = 4;
 
 #[inline(always)]
@@ -233,7 +234,7 @@ mod tests {
 
     /// A positive matrix, and the plain decomposition of a part of it.
     fn positive(n: usize) -> Vec<f64> {
-        let b: Vec<f64> = crate::conv::tests::values(n * n, 3).into_iter().map(f64::from).collect();
+        let b: Vec<f64> = crate::testing::values(n * n, 3).into_iter().map(f64::from).collect();
         let dot = |i: usize, j: usize| b[i * n..][..n].iter().zip(&b[j * n..][..n]).map(|(a, b)| a * b).sum::<f64>();
         (0..n * n).map(|at| dot(at / n, at % n) + if at / n == at % n { 0.05 } else { 0.0 }).collect()
     }

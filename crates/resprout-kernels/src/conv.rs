@@ -1,83 +1,12 @@
 //! Convolution of one image as a matrix product whose right side is gathered panel by panel.
 
 use crate::dense::{COLS, LANES, ROWS, Tile};
-use crate::{Activation, Isa};
+use crate::{Activation, ConvShape, Isa};
 use std::ops::Range;
 
-/// Panels that are gathered together stay within about this many bytes, so that a block of weights
-/// is read once from far away and then reused from the second-level cache.
+/// The panels of one round stay within about this many bytes. Then a block of weights is read once from memory and reused from
+/// the second-level cache.
 const GATHER_BYTES: usize = 256 * 1024;
-
-/// The geometry of a two-dimensional convolution.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConvShape {
-    /// `C`
-    pub in_channels: usize,
-    /// Height of the input.
-    pub in_h: usize,
-    /// Width of the input.
-    pub in_w: usize,
-    /// `M`
-    pub out_channels: usize,
-    /// Isa height and width.
-    pub kernel: [usize; 2],
-    /// Vertical and horizontal stride.
-    pub stride: [usize; 2],
-    /// Vertical and horizontal dilation.
-    pub dilation: [usize; 2],
-    /// Zero padding: top, left, bottom, right.
-    pub pads: [usize; 4],
-    /// Channel groups; divides both channel counts.
-    pub groups: usize,
-}
-
-impl ConvShape {
-    /// Every output pixel reads one input pixel, `[height, width]` of them.
-    pub fn pointwise(in_channels: usize, [in_h, in_w]: [usize; 2], out_channels: usize) -> ConvShape {
-        ConvShape {
-            in_channels,
-            in_h,
-            in_w,
-            out_channels,
-            kernel: [1, 1],
-            stride: [1, 1],
-            dilation: [1, 1],
-            pads: [0; 4],
-            groups: 1,
-        }
-    }
-
-    /// Output height and width.
-    pub fn out_size(&self) -> (usize, usize) {
-        let (padded_h, padded_w) = self.padded_size();
-        let extent = |axis: usize| (self.kernel[axis] - 1) * self.dilation[axis] + 1;
-        let out = |padded: usize, axis: usize| (padded + self.stride[axis]).saturating_sub(extent(axis)) / self.stride[axis];
-        (out(padded_h, 0), out(padded_w, 1))
-    }
-
-    /// Input channels per group.
-    pub fn group_in(&self) -> usize {
-        self.in_channels / self.groups
-    }
-
-    /// Output channels per group.
-    pub fn group_out(&self) -> usize {
-        self.out_channels / self.groups
-    }
-
-    /// `K`: weights per output channel.
-    pub fn dot_length(&self) -> usize {
-        self.group_in() * self.kernel[0] * self.kernel[1]
-    }
-
-    pub(crate) fn padded_size(&self) -> (usize, usize) {
-        (self.in_h + self.pads[0] + self.pads[2], self.in_w + self.pads[1] + self.pads[3])
-    }
-
-    fn is_pointwise(&self) -> bool {
-        self.kernel == [1, 1] && self.stride == [1, 1] && self.pads == [0; 4]
-    }
-}
 
 /// Buffers that a thread reuses from call to call.
 #[derive(Default)]
@@ -93,14 +22,14 @@ pub struct PackedConv {
     weights: Vec<f32>,
     bias: Vec<f32>,
     activation: Activation,
-    /// For each `k`: how far its tap lies behind a position's first tap in the (padded) group.
+    /// For each `k`: how many values its tap lies behind a position's first tap in the (padded) group.
     tap_offsets: Vec<usize>,
-    /// Width that positions are counted in: the real one, or `P` where rows need not be kept apart.
+    /// Positions per row: the output's width, or `P` where all rows are contiguous in the input.
     row_width: usize,
 }
 
-/// A run of output positions in one row, as it lies in a panel and in the padded input. Its length
-/// is a power of two, so that it is copied by a loop made for that length.
+/// A run of output positions in one row, and where it lies in a panel and in the padded input. Its length is a power of two, so
+/// that a loop of fixed length can copy it.
 struct Span {
     column: usize,
     source: usize,
@@ -135,7 +64,7 @@ impl PackedConv {
     /// `output: [channels.len(), OH, OW]`.
     ///
     /// # Panics
-    /// If a slice does not have the size that the shape asks for.
+    /// If a slice does not have the size that the shape gives.
     pub fn run(&self, isa: Isa, input: &[f32], channels: Range<usize>, output: &mut [f32], scratch: &mut Scratch) {
         let shape = &self.shape;
         let (out_h, out_w) = shape.out_size();
@@ -160,16 +89,16 @@ impl PackedConv {
         let k = self.shape.dot_length();
         let positions = output.len() / rows.len().max(1);
         let panel_len = (k * COLS).max(1);
-        let panels_together = (GATHER_BYTES / 4 / panel_len).max(1);
+        let panels_per_round = (GATHER_BYTES / 4 / panel_len).max(1);
         // Room to start at a cache line.
-        panels.resize(panels_together * panel_len + LANES, 0.0);
+        panels.resize(panels_per_round * panel_len + LANES, 0.0);
         let aligned = panels.as_ptr().align_offset(64).min(LANES);
         let panels = &mut panels[aligned..];
-        for first in (0..positions).step_by(panels_together * COLS) {
-            let last = positions.min(first + panels_together * COLS);
+        for first in (0..positions).step_by(panels_per_round * COLS) {
+            let last = positions.min(first + panels_per_round * COLS);
             for (slot, start) in (first..last).step_by(COLS).enumerate() {
-                let segments = self.segments(start..last.min(start + COLS));
-                self.gather(source, &segments, &mut panels[slot * panel_len..]);
+                let spans = self.spans(start..last.min(start + COLS));
+                self.gather(source, &spans, &mut panels[slot * panel_len..]);
             }
             self.multiply(isa, group, rows.clone(), first..last, positions, panels, output);
         }
@@ -209,49 +138,49 @@ impl PackedConv {
     }
 
     /// Cuts positions into runs that are contiguous (up to the stride) in the padded input.
-    fn segments(&self, positions: Range<usize>) -> Vec<Span> {
+    fn spans(&self, positions: Range<usize>) -> Vec<Span> {
         let (_, padded_w) = self.shape.padded_size();
         let [stride_h, stride_w] = self.shape.stride;
-        let mut segments = Vec::with_capacity(COLS);
+        let mut spans = Vec::with_capacity(COLS);
         let mut at = positions.start;
         while at < positions.end {
             let (row, column) = (at / self.row_width, at % self.row_width);
             let room = (self.row_width - column).min(positions.end - at).min(COLS);
             let len = 1 << room.ilog2();
             let source = row * stride_h * padded_w + column * stride_w;
-            segments.push(Span { column: at - positions.start, source, len });
+            spans.push(Span { column: at - positions.start, source, len });
             at += len;
         }
-        segments
+        spans
     }
 
-    /// Fills one panel `[K][COLS]`; columns past the last segment are left as they are.
-    fn gather(&self, source: &[f32], segments: &[Span], panel: &mut [f32]) {
+    /// Fills one panel `[K][COLS]`; columns past the last span are left as they are.
+    fn gather(&self, source: &[f32], spans: &[Span], panel: &mut [f32]) {
         let (rows, _) = panel.as_chunks_mut::<COLS>();
         let stride = self.shape.stride[1];
-        for segment in segments {
-            match segment.len {
-                _ if stride > 1 => self.gather_strided(source, segment, stride, rows),
-                32 => self.gather_run::<32>(source, segment, rows),
-                16 => self.gather_run::<16>(source, segment, rows),
-                8 => self.gather_run::<8>(source, segment, rows),
-                4 => self.gather_run::<4>(source, segment, rows),
-                2 => self.gather_run::<2>(source, segment, rows),
-                _ => self.gather_run::<1>(source, segment, rows),
+        for span in spans {
+            match span.len {
+                _ if stride > 1 => self.gather_strided(source, span, stride, rows),
+                32 => self.gather_run::<32>(source, span, rows),
+                16 => self.gather_run::<16>(source, span, rows),
+                8 => self.gather_run::<8>(source, span, rows),
+                4 => self.gather_run::<4>(source, span, rows),
+                2 => self.gather_run::<2>(source, span, rows),
+                _ => self.gather_run::<1>(source, span, rows),
             }
         }
     }
 
-    fn gather_run<const LEN: usize>(&self, source: &[f32], segment: &Span, rows: &mut [[f32; COLS]]) {
+    fn gather_run<const LEN: usize>(&self, source: &[f32], span: &Span, rows: &mut [[f32; COLS]]) {
         for (row, &tap) in rows.iter_mut().zip(&self.tap_offsets) {
-            row[segment.column..][..LEN].copy_from_slice(&source[tap + segment.source..][..LEN]);
+            row[span.column..][..LEN].copy_from_slice(&source[tap + span.source..][..LEN]);
         }
     }
 
-    fn gather_strided(&self, source: &[f32], segment: &Span, stride: usize, rows: &mut [[f32; COLS]]) {
+    fn gather_strided(&self, source: &[f32], span: &Span, stride: usize, rows: &mut [[f32; COLS]]) {
         for (row, &tap) in rows.iter_mut().zip(&self.tap_offsets) {
-            let values = source[tap + segment.source..].iter().step_by(stride);
-            row[segment.column..][..segment.len].iter_mut().zip(values).for_each(|(to, from)| *to = *from);
+            let values = source[tap + span.source..].iter().step_by(stride);
+            row[span.column..][..span.len].iter_mut().zip(values).for_each(|(to, from)| *to = *from);
         }
     }
 }
@@ -265,7 +194,7 @@ pub(crate) fn store(sums: &[f32], bias: f32, activation: Activation, out: &mut [
     }
 }
 
-/// Writes one group with its zero border into `padded`.
+/// Writes one group with its zero padding into `padded`.
 pub(crate) fn pad<'a>(shape: &ConvShape, image: &[f32], padded: &'a mut Vec<f32>) -> &'a [f32] {
     let (padded_h, padded_w) = shape.padded_size();
     padded.clear();
@@ -294,6 +223,7 @@ fn pack_rows(shape: &ConvShape, weight: &[f32]) -> Vec<f32> {
     packed
 }
 
+/// For each tap of an output channel: how many values it lies behind the first one in the padded group.
 pub(crate) fn tap_offsets(shape: &ConvShape) -> Vec<usize> {
     let (padded_h, padded_w) = shape.padded_size();
     let mut offsets = Vec::with_capacity(shape.dot_length());
@@ -308,23 +238,14 @@ pub(crate) fn tap_offsets(shape: &ConvShape) -> Vec<usize> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::testing::values;
     use crate::{ISAS, reference};
     use proptest::prelude::*;
 
     /// f32 sums of up to 200 products of magnitude 1 against f64: a few dozen ULPs of the sum of magnitudes.
     const TOLERANCE: f32 = 2e-5;
-
-    pub(crate) fn values(len: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed;
-        (0..len)
-            .map(|_| {
-                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-            })
-            .collect()
-    }
 
     fn check(shape: &ConvShape) {
         let input = values(shape.in_channels * shape.in_h * shape.in_w, 1);
@@ -333,17 +254,17 @@ pub(crate) mod tests {
         let expected = reference::conv2d(shape, &input, &weight, &bias);
         let positions = shape.out_size().0 * shape.out_size().1;
         let packed = PackedConv::new(shape.clone(), &weight, &bias, Activation::None);
-        for kernel in ISAS.iter().filter_map(|row| row.open()) {
+        for isa in ISAS.iter().filter_map(|row| row.open()) {
             let mut scratch = Scratch::default();
             let mut whole = vec![f32::NAN; expected.len()];
-            packed.run(kernel, &input, 0..shape.out_channels, &mut whole, &mut scratch);
+            packed.run(isa, &input, 0..shape.out_channels, &mut whole, &mut scratch);
             for (got, want) in whole.iter().zip(&expected) {
-                assert!((got - want).abs() <= TOLERANCE * (1.0 + want.abs()), "{} {shape:?}: {got} {want}", kernel.name());
+                assert!((got - want).abs() <= TOLERANCE * (1.0 + want.abs()), "{} {shape:?}: {got} {want}", isa.name());
             }
             let middle = shape.out_channels / 3..shape.out_channels;
             let mut part = vec![f32::NAN; middle.len() * positions];
-            packed.run(kernel, &input, middle.clone(), &mut part, &mut scratch);
-            assert_eq!(part, whole[middle.start * positions..], "{}: a part differs from the whole", kernel.name());
+            packed.run(isa, &input, middle.clone(), &mut part, &mut scratch);
+            assert_eq!(part, whole[middle.start * positions..], "{}: a part differs from the whole", isa.name());
         }
     }
 

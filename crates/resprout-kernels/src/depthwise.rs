@@ -1,19 +1,20 @@
 //! Depthwise convolution: every output channel reads one input channel.
 
-use crate::conv::Scratch;
+use crate::conv::{Scratch, store};
 use crate::dense::LANES;
 use crate::isa::Level;
 use crate::{Activation, ConvShape, Isa};
 use std::ops::Range;
 
-/// A depthwise convolution (`groups == in_channels`), computed row by row on a padded plane whose
-/// columns are sorted by their remainder modulo the stride, so that every tap reads a contiguous run.
+/// A depthwise convolution (`groups == in_channels`), computed row by row on a padded plane.
+///
+/// The columns of the plane are sorted by their remainder modulo the stride, so that every tap reads a contiguous run.
 pub struct PackedDepthwise {
     shape: ConvShape,
     weights: Vec<f32>,
     bias: Vec<f32>,
     activation: Activation,
-    /// Columns of one phase plane, with room for a whole vector behind the last output.
+    /// Columns of one phase plane, with room for a whole vector past the last output.
     pitch: usize,
 }
 
@@ -42,7 +43,7 @@ impl PackedDepthwise {
     /// Computes output channels `channels` of one image, as [`crate::PackedConv::run`].
     ///
     /// # Panics
-    /// If a slice does not have the size that the shape asks for.
+    /// If a slice does not have the size that the shape gives.
     pub fn run(&self, isa: Isa, input: &[f32], channels: Range<usize>, output: &mut [f32], scratch: &mut Scratch) {
         let shape = &self.shape;
         let (out_h, out_w) = shape.out_size();
@@ -85,7 +86,7 @@ impl PackedDepthwise {
         offsets
     }
 
-    /// Writes the plane into the phase planes; the zero border was written before and stays.
+    /// Writes the plane into the phase planes; the zero padding is there already.
     fn split_phases(&self, plane: &[f32], phase_plane: usize, phases: &mut [f32]) {
         let shape = &self.shape;
         let stride = shape.stride[1];
@@ -106,7 +107,7 @@ impl PackedDepthwise {
     }
 }
 
-/// One channel's worth of work.
+/// What one channel is computed from.
 struct Job<'a> {
     source: &'a [f32],
     offsets: &'a [usize],
@@ -121,7 +122,7 @@ impl Job<'_> {
     fn run(&self, isa: Isa, out: &mut [f32]) {
         match isa.level() {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: a Isa of this kind exists only where the instructions do.
+            // SAFETY: an `Isa` exists only where the CPU has its instructions.
             Level::Avx512 => unsafe { self.run_avx512(out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
@@ -158,7 +159,7 @@ impl Job<'_> {
                         *sum = if FUSED { weight.mul_add(value, *sum) } else { weight * value + *sum };
                     }
                 }
-                crate::conv::store(&acc[..out.len()], self.bias, self.activation, out);
+                store(&acc[..out.len()], self.bias, self.activation, out);
             }
         }
     }
@@ -189,12 +190,12 @@ mod tests {
             let (weight, bias) = (values(shape.out_channels * shape.dot_length()), values(shape.out_channels));
             let expected = reference::conv2d(&shape, &input, &weight, &bias);
             let packed = PackedDepthwise::new(shape.clone(), &weight, &bias, Activation::None);
-            for kernel in ISAS.iter().filter_map(|row| row.open()) {
+            for isa in ISAS.iter().filter_map(|row| row.open()) {
                 let mut out = vec![f32::NAN; expected.len()];
-                packed.run(kernel, &input, 0..shape.out_channels, &mut out, &mut Scratch::default());
+                packed.run(isa, &input, 0..shape.out_channels, &mut out, &mut Scratch::default());
                 for (got, want) in out.iter().zip(&expected) {
                     // 25 taps of magnitude 1 at most: the sum is off by a few ULPs.
-                    prop_assert!((got - want).abs() < 1e-5, "{}: {} {}", kernel.name(), got, want);
+                    prop_assert!((got - want).abs() < 1e-5, "{}: {} {}", isa.name(), got, want);
                 }
             }
         }

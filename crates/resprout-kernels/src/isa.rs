@@ -1,10 +1,10 @@
-//! The table of dense kernels, best first: one row per instruction set.
+//! The instruction sets that kernels are compiled for, and the proof that the CPU has one.
 
 use crate::dense::dots::{self, DOT_ROWS, DOT_SHIFTS, DotSums};
 use crate::dense::{self, Tile, double};
 
-/// A dense micro-kernel that this CPU can run. The only way to get one is [`IsaRow::open`], so holding
-/// a value is the proof that the instructions are there.
+/// An instruction set that this CPU has. The only way to get one is [`IsaRow::open`], so a value proves that the
+/// instructions are there.
 #[derive(Clone, Copy, Debug)]
 pub struct Isa {
     level: Level,
@@ -13,7 +13,7 @@ pub struct Isa {
 /// One row of [`ISAS`].
 #[derive(Debug)]
 pub struct IsaRow {
-    /// Layout, instruction set and tile, as in the file's name.
+    /// A short name.
     pub name: &'static str,
     /// What the CPU must have.
     pub about: &'static str,
@@ -29,7 +29,7 @@ pub(crate) enum Level {
     Portable,
 }
 
-/// All dense kernels of this build, best first.
+/// All instruction sets of this build, best first.
 pub static ISAS: &[IsaRow] = &[
     #[cfg(target_arch = "x86_64")]
     IsaRow { name: "avx512", about: "x86-64 with AVX-512F", level: Level::Avx512 },
@@ -39,7 +39,7 @@ pub static ISAS: &[IsaRow] = &[
 ];
 
 impl IsaRow {
-    /// The kernel, if this CPU has its instructions.
+    /// The instruction set, if this CPU has it.
     pub fn open(&self) -> Option<Isa> {
         let present = match self.level {
             #[cfg(target_arch = "x86_64")]
@@ -53,7 +53,7 @@ impl IsaRow {
 }
 
 impl Isa {
-    /// The best kernel for this CPU.
+    /// The best instruction set of this CPU.
     pub fn best() -> Isa {
         ISAS.iter().find_map(IsaRow::open).unwrap_or(Isa { level: Level::Portable })
     }
@@ -68,17 +68,17 @@ impl Isa {
     }
 
     /// Computes one tile: `out[r][j] = sum_k a[k][r] * b[k][j]` for `r < rows`, `j < cols`.
-    /// Values outside are unspecified. `a: [k][ROWS]`, `b: [k][COLS]`.
+    /// Other values of `out` are unspecified. `a: [k][ROWS]`, `b: [k][COLS]`.
     ///
     /// # Panics
     /// If a panel is shorter than `k` steps or the tile is out of range.
     #[inline]
-    pub fn tile(self, k: usize, rows: usize, cols: usize, a: &[f32], b: &[f32], out: &mut Tile) {
+    pub(crate) fn tile(self, k: usize, rows: usize, cols: usize, a: &[f32], b: &[f32], out: &mut Tile) {
         dense::assert_panels(k, rows, cols, a, b);
         self.strided_tile::<{ dense::ROWS }>(k, rows, cols, a, b, out);
     }
 
-    /// The same with rows of a panel that is as wide as `b`'s: `a: [k][COLS]`, from row `first` on.
+    /// The same with rows of a panel that is as wide as that of `b`: `a: [k][COLS]`, from row `first` on.
     ///
     /// # Panics
     /// If a panel is shorter than `k` steps or the tile is out of range.
@@ -93,12 +93,12 @@ impl Isa {
         }
     }
 
-    /// Both panels were checked by the caller.
+    /// Both callers have checked the panels.
     #[inline]
     fn strided_tile<const STRIDE: usize>(self, k: usize, rows: usize, cols: usize, a: &[f32], b: &[f32], out: &mut Tile) {
         match self.level {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `open` has found the instructions; both callers have checked the panels.
+            // SAFETY: `open` has found the instructions; both callers have checked that the panels hold `k` steps.
             Level::Avx512 => unsafe { dense::dense_avx512_8x32::run::<STRIDE>(k, rows, cols, a.as_ptr(), b.as_ptr(), out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
@@ -107,7 +107,7 @@ impl Isa {
         }
     }
 
-    /// Takes a tile of products of `f64` off `out`: see [`double`].
+    /// Subtracts a tile of products of `f64` from `out`: see [`double`].
     ///
     /// # Panics
     /// If a panel is shorter than `k` steps.
@@ -153,11 +153,11 @@ impl Isa {
     }
 }
 
-/// Defines a function that runs `$body`, compiled for the kernel's instruction set.
+/// Defines a function that runs `$body`, compiled for each instruction set.
 macro_rules! per_isa {
     ($(#[$doc:meta])* $visibility:vis fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? = $body:ident) => {
         $(#[$doc])*
-        $visibility fn $name(kernel: $crate::Isa, $($arg: $type),*) $(-> $out)? {
+        $visibility fn $name(isa: $crate::Isa, $($arg: $type),*) $(-> $out)? {
             /// # Safety
             /// The CPU must have AVX-512F.
             #[cfg(target_arch = "x86_64")]
@@ -168,9 +168,9 @@ macro_rules! per_isa {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             unsafe fn avx2($($arg: $type),*) $(-> $out)? { $body($($arg),*) }
-            match kernel.level() {
+            match isa.level() {
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: a kernel exists only where the CPU has its instructions.
+                // SAFETY: an `Isa` exists only where the CPU has its instructions.
                 $crate::isa::Level::Avx512 => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
@@ -181,3 +181,6 @@ macro_rules! per_isa {
     };
 }
 pub(crate) use per_isa;
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,13 @@
-//! CPU kernels on slices and shapes: no graph, no files. Only [`engine`] has threads of its own.
+//! CPU kernels on slices and shapes: no graph, no files. Only [`engine`] starts threads.
 //!
 //! Letters used throughout: `N` images, `C` input channels, `M` output channels or output
 //! features, `K` length of a dot product, `P` output positions (`out_h * out_w`).
 //! All buffers are row-major `f32`; images are `NCHW`.
 //!
-//! Every fast kernel has a naive twin in [`mod@reference`], which is its specification. A kernel that
-//! needs an instruction set can only be constructed where the CPU has it: see [`isa::ISAS`].
+//! Every fast kernel has a reference implementation in [`mod@reference`], which is its specification. An [`Isa`] can only be
+//! constructed where the CPU has its instructions: see [`ISAS`].
 //!
-//! Each output element is one sum in ascending `K`, whatever the tile, so the result depends
-//! neither on the number of threads nor on how the work is cut into tiles.
+//! Each output element is one sum in ascending `K`. So neither the number of threads nor the tiling changes a result.
 //!
 //! ```
 //! use resprout_kernels::{Activation, Isa, PackedLinear};
@@ -25,21 +24,26 @@ pub mod batched;
 pub mod cholesky;
 pub mod conv;
 pub mod dense;
-pub mod depthwise;
+mod depthwise;
 pub mod engine;
 pub mod gram;
-pub mod isa;
-pub mod linear;
+mod isa;
+mod linear;
 pub mod low_rank;
 pub mod memory;
 pub mod norm;
 pub mod reference;
+mod shape;
+mod simd;
+#[cfg(test)]
+mod testing;
 
 pub use backward::{InputGrad, WeightGrad};
-pub use conv::{ConvShape, PackedConv};
+pub use conv::PackedConv;
 pub use depthwise::PackedDepthwise;
 pub use isa::{ISAS, Isa, IsaRow};
 pub use linear::PackedLinear;
+pub use shape::ConvShape;
 
 /// What happens to an output value before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -101,12 +101,12 @@ mod tests {
                     let bias: Vec<f32> = (0..outputs).map(value).collect();
                     let expected = reference::linear(rows, inputs, outputs, &x, &w, &bias);
                     let packed = PackedLinear::new(inputs, outputs, &w, &bias, Activation::None);
-                    for kernel in ISAS.iter().filter_map(|row| row.open()) {
+                    for isa in ISAS.iter().filter_map(|row| row.open()) {
                         let mut out = vec![f32::NAN; rows * outputs];
-                        packed.run(kernel, &x, &mut out);
+                        packed.run(isa, &x, &mut out);
                         for (got, want) in out.iter().zip(&expected) {
                             // 64 products of magnitude 1: far below 1e-5 * 64.
-                            assert!((got - want).abs() < 1e-4, "{} {rows}x{inputs}x{outputs}", kernel.name());
+                            assert!((got - want).abs() < 1e-4, "{} {rows}x{inputs}x{outputs}", isa.name());
                         }
                     }
                 }

@@ -1,4 +1,4 @@
-//! Products with the rows of a tall, narrow matrix: what a preconditioner of few directions needs at each step.
+//! Products with the rows of a tall, narrow matrix, for a preconditioner of low rank.
 
 use crate::isa::per_isa;
 
@@ -55,13 +55,13 @@ mod tests {
 
     #[test]
     fn both_products_equal_plain_loops_on_every_instruction_set() {
-        let flat = crate::conv::tests::values(20 * RANK, 1);
+        let flat = crate::testing::values(20 * RANK, 1);
         let (rows, _) = flat.as_chunks::<RANK>();
         let (indices, values) = ([0u32, 3, 4, 19], [0.5, -1.0, 2.0, 0.25]);
-        for kernel in ISAS.iter().filter_map(|row| row.open()) {
+        for isa in ISAS.iter().filter_map(|row| row.open()) {
             let (mut sums, mut back) = ([0.0; RANK], [0.0; 4]);
-            project(kernel, rows, &indices, &values, &mut sums);
-            expand(kernel, rows, &indices, &sums, &mut back);
+            project(isa, rows, &indices, &values, &mut sums);
+            expand(isa, rows, &indices, &sums, &mut back);
             for c in 0..RANK {
                 let wanted: f64 = indices.iter().zip(values).map(|(&i, v)| f64::from(rows[i as usize][c]) * v).sum();
                 assert!((sums[c] - wanted).abs() < 1e-12);

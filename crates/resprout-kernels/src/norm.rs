@@ -1,12 +1,12 @@
 //! The steps of a batch normalisation in training, each on one plane of one channel.
 //!
-//! Written once for arrays of lanes and compiled for each instruction set.
+//! Each is written once, for arrays of lanes, and compiled for every instruction set.
 
 use crate::Isa;
 use crate::dense::LANES;
 use crate::isa::per_isa;
 
-/// What a normalisation does to one channel: `y = x * scale + shift`, then ReLU if asked for.
+/// The normalisation of one channel: `y = x * scale + shift`, then optionally ReLU.
 #[derive(Clone, Copy, Debug)]
 pub struct Affine {
     /// Factor.
@@ -17,8 +17,7 @@ pub struct Affine {
     pub relu: bool,
 }
 
-/// How the gradient of a channel's input follows: `dx = a * dy + b * x + c`, with `dy` set to zero
-/// where the ReLU did.
+/// The coefficients of a channel's input gradient, `dx = a * dy + b * x + c`. `dy` is zero where the ReLU is.
 #[derive(Clone, Copy, Debug)]
 pub struct InputCoefficients {
     /// Factor of the output's gradient.
@@ -29,7 +28,7 @@ pub struct InputCoefficients {
     pub c: f32,
 }
 
-/// Count, sum of values and sum of squared distances from their mean, joined plane by plane.
+/// Count, mean and sum of squared distances from the mean, accumulated plane by plane.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Moments {
     count: f64,
@@ -38,7 +37,7 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Joins a plane's values.
+    /// Adds the values of a plane.
     pub fn add(&mut self, isa: Isa, plane: &[f32]) {
         let count = plane.len() as f64;
         let mean = sum(isa, plane) / count;
@@ -66,7 +65,7 @@ per_isa!(
     /// Writes `y`.
     pub fn normalise(x: &[f32], affine: Affine, y: &mut [f32]) = normalise_body);
 per_isa!(
-    /// The sums of `dy` and of `dy * (x - mean)`, with `dy` set to zero where the ReLU did.
+    /// The sums of `dy` and of `dy * (x - mean)`. `dy` is zero where the ReLU is.
     pub fn gradient_sums(x: &[f32], dy: &[f32], affine: Affine, mean: f32) -> (f64, f64) = gradient_sums_body);
 per_isa!(
     /// Writes `dx`.
@@ -146,7 +145,7 @@ fn input_gradient_body(x: &[f32], dy: &[f32], affine: Affine, coefficients: Inpu
 mod tests {
     use super::*;
     use crate::ISAS;
-    use crate::conv::tests::values;
+    use crate::testing::values;
 
     #[test]
     fn moments_are_those_of_all_planes_together() {
@@ -154,30 +153,30 @@ mod tests {
         let data: Vec<f32> = values(5 * 333, 1).iter().map(|v| 1000.0 + v).collect();
         let mean = data.iter().map(|&v| f64::from(v)).sum::<f64>() / data.len() as f64;
         let variance = data.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / data.len() as f64;
-        for kernel in ISAS.iter().filter_map(|row| row.open()) {
+        for isa in ISAS.iter().filter_map(|row| row.open()) {
             let mut moments = Moments::default();
-            data.chunks(333).for_each(|plane| moments.add(kernel, plane));
-            assert!((moments.mean() - mean).abs() < 1e-3, "{}: {} {mean}", kernel.name(), moments.mean());
-            assert!((moments.variance() / variance - 1.0).abs() < 1e-3, "{}: {} {variance}", kernel.name(), moments.variance());
+            data.chunks(333).for_each(|plane| moments.add(isa, plane));
+            assert!((moments.mean() - mean).abs() < 1e-3, "{}: {} {mean}", isa.name(), moments.mean());
+            assert!((moments.variance() / variance - 1.0).abs() < 1e-3, "{}: {} {variance}", isa.name(), moments.variance());
         }
     }
 
     #[test]
     fn steps_are_the_formulas() {
         let (x, dy) = (values(77, 1), values(77, 2));
-        for (kernel, relu) in ISAS.iter().filter_map(|row| row.open()).flat_map(|k| [(k, false), (k, true)]) {
+        for (isa, relu) in ISAS.iter().filter_map(|row| row.open()).flat_map(|isa| [(isa, false), (isa, true)]) {
             let affine = Affine { scale: -1.5, shift: 0.25, relu };
             let y: Vec<f32> = x.iter().map(|x| x * -1.5 + 0.25).map(|y| if relu { y.max(0.0) } else { y }).collect();
             let mut got = vec![f32::NAN; 77];
-            normalise(kernel, &x, affine, &mut got);
+            normalise(isa, &x, affine, &mut got);
             let close = |got: &[f32], want: &[f32]| got.iter().zip(want).for_each(|(a, b)| assert!((a - b).abs() < 1e-6));
             close(&got, &y);
             let passed: Vec<f32> = dy.iter().zip(&y).map(|(&dy, &y)| if relu && y <= 0.0 { 0.0 } else { dy }).collect();
-            let (sum, product) = gradient_sums(kernel, &x, &dy, affine, 0.125);
+            let (sum, product) = gradient_sums(isa, &x, &dy, affine, 0.125);
             assert!((sum - passed.iter().map(|&v| f64::from(v)).sum::<f64>()).abs() < 1e-5);
             let expected: f64 = passed.iter().zip(&x).map(|(&d, &x)| f64::from(d) * f64::from(x - 0.125)).sum();
             assert!((product - expected).abs() < 1e-5);
-            input_gradient(kernel, &x, &dy, affine, InputCoefficients { a: 2.0, b: 3.0, c: -1.0 }, &mut got);
+            input_gradient(isa, &x, &dy, affine, InputCoefficients { a: 2.0, b: 3.0, c: -1.0 }, &mut got);
             let dx: Vec<f32> = passed.iter().zip(&x).map(|(d, x)| 2.0 * d + 3.0 * x - 1.0).collect();
             close(&got, &dx);
         }

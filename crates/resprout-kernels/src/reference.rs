@@ -1,6 +1,6 @@
-//! Naive loops: the specification of every kernel. Slow, obvious, and only used by tests.
+//! Reference implementations: plain loops that specify every kernel. Only tests use them.
 
-use crate::conv::ConvShape;
+use crate::ConvShape;
 
 /// `out[m, p] = bias[m] + sum_k w[m, k] * x[k, p]`: grouped, strided, dilated convolution of one image.
 ///

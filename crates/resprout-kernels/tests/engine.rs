@@ -1,10 +1,10 @@
-//! Programs on lines against the naive reference, for every kernel that this CPU has.
+//! Programs of the engine against the reference implementation, for every instruction set that this CPU has.
 
 use proptest::prelude::*;
 use resprout_kernels::engine::{Blocking, Builder, Convolution, Paths, ThreadPool};
 use resprout_kernels::{Activation, ConvShape, ISAS, Isa, reference};
 
-fn kernels() -> Vec<Isa> {
+fn isas() -> Vec<Isa> {
     ISAS.iter().filter_map(|row| row.open()).collect()
 }
 
@@ -31,12 +31,12 @@ fn close(ours: &[f32], theirs: &[f32]) {
 
 const RELU6: Activation = Activation::Clamp { low: 0.0, high: 6.0 };
 
-/// Which value each convolution behind the first one reads and which it adds, the first's result being number 0: a summand that
-/// is needed again, one whose place the sum can take, one that is read at the same time, and one with a border that the sum lacks.
+/// Which value each convolution after the first one reads and which it adds; the result of the first is number 0. The summands:
+/// one that is read again, one that the sum can overwrite, one that is also the input, and one with a halo that the sum lacks.
 const SUMS: [(usize, usize); 5] = [(0, 0), (1, 0), (2, 0), (3, 3), (4, 2)];
 
-/// Convolutions one behind another, all but the first with a summand, on every kernel, one and two threads, and several
-/// ways to cut: all equal each other to the bit where the kernel fuses, and the reference closely.
+/// A chain of convolutions, all but the first with a summand, on every instruction set, one and two threads, and several
+/// blockings. All results of an instruction set are equal to the bit, and close to the reference.
 fn residual_convolutions(images: usize, shape: &ConvShape, density: f64, seed: u64) {
     let [c, h, w] = [shape.in_channels, shape.in_h, shape.in_w];
     let (oh, ow) = shape.out_size();
@@ -53,7 +53,7 @@ fn residual_convolutions(images: usize, shape: &ConvShape, density: f64, seed: u
     };
     let input = numbers(images * c * h * w, seed, 1.0);
     let mut weights = [shape, &second].map(|s| numbers(s.out_channels * s.dot_length(), seed + 1, density));
-    // Values keep their size from one convolution to the next, and so do errors.
+    // Values keep their magnitude from one convolution to the next, and so do errors.
     let scale = (second.dot_length() as f32).sqrt().recip();
     weights[1].iter_mut().for_each(|weight| *weight *= scale);
     let bias = numbers(shape.out_channels, seed + 2, 1.0);
@@ -70,8 +70,8 @@ fn residual_convolutions(images: usize, shape: &ConvShape, density: f64, seed: u
         }
         expected.extend_from_slice(&values[SUMS.len()]);
     }
-    for (kernel, shared) in kernels().into_iter().flat_map(|kernel| [1, 2, 3].map(|shared| (kernel, shared))) {
-        let mut builder = Builder::new(kernel, images, shared);
+    for (isa, sharing) in isas().into_iter().flat_map(|isa| [1, 2, 3].map(|sharing| (isa, sharing))) {
+        let mut builder = Builder::new(isa, images, sharing);
         let x = builder.input(c, [h, w]);
         let one = Convolution { shape: shape.clone(), weight: &weights[0], bias: &bias, activation: RELU6, added: None };
         let mut values = vec![builder.conv("one", x, one)];
@@ -96,7 +96,7 @@ fn residual_convolutions(images: usize, shape: &ConvShape, density: f64, seed: u
                 }
                 let mut arena = program.arena();
                 let mut out = vec![f32::NAN; images * shape.out_channels * oh * ow];
-                // Twice: what the first run has left behind must not matter.
+                // Twice: what the first run leaves in the arena must not matter.
                 program.run(&mut arena, &mut pool, &[&input], &mut [&mut out]);
                 program.run(&mut arena, &mut pool, &[&input], &mut [&mut out]);
                 close(&out, &expected);
@@ -142,7 +142,7 @@ proptest! {
 }
 
 #[test]
-fn usual_layers_at_the_ends_of_density() {
+fn common_layers_at_the_ends_of_density() {
     let shape = |c, h, m, k: usize, s| ConvShape {
         in_channels: c,
         in_h: h,
@@ -170,17 +170,17 @@ fn usual_layers_at_the_ends_of_density() {
     residual_convolutions(8, &depthwise, 1.0, 9);
 }
 
-/// Pooling, sums, joins, scales and means, by hand-written loops.
+/// Pooling, sums, concatenations, scales and means against plain loops.
 #[test]
 fn the_other_operations_equal_plain_loops() {
-    for kernel in kernels() {
-        for (images, shared, [h, w]) in [(1, 1, [9, 12]), (1, 2, [19, 14]), (4, 2, [8, 8]), (16, 2, [5, 3])] {
+    for isa in isas() {
+        for (images, sharing, [h, w]) in [(1, 1, [9, 12]), (1, 2, [19, 14]), (4, 2, [8, 8]), (16, 2, [5, 3])] {
             let (c, len) = (3, h * w);
             let input = numbers(images * c * len, 3, 1.0);
             let scale = [2.0, -1.0, 0.5];
             let shift = [1.0, 0.0, -1.0];
             let relu = Activation::Clamp { low: 0.0, high: f32::INFINITY };
-            let mut builder = Builder::new(kernel, images, shared);
+            let mut builder = Builder::new(isa, images, sharing);
             let x = builder.input(c, [h, w]);
             let scaled = builder.affine("scale", x, &scale, &shift, relu);
             let sum = builder.add("sum", scaled, x, Activation::None);

@@ -35,8 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let images: Vec<f32> = (0..batch * image.iter().product::<usize>()).map(|_| random.next_normal() as f32).collect();
     let labels: Vec<usize> = (0..batch).map(|i| i % 10).collect();
     let models: Vec<Model> = densities.iter().map(|&density| pruned(arch, density)).collect::<Result<_, _>>()?;
-    let mut steppers: Vec<Stepper> =
-        models.iter().map(|model| Stepper::new(model, image, batch)).collect::<Result<_, _>>()?;
+    let mut steppers: Vec<Stepper> = models.iter().map(|model| Stepper::new(model, image, batch)).collect::<Result<_, _>>()?;
     let mut times = vec![Vec::new(); densities.len()];
     for round in 0..=rounds {
         for (stepper, times) in steppers.iter_mut().zip(&mut times) {

@@ -1,9 +1,9 @@
 //! Gradients of the loss with respect to every trained parameter, for scores and tests.
 
 use crate::device;
+use crate::engine::{Hold, Mode, TrainProgram};
 use crate::error::data;
 use crate::loss;
-use crate::engine::{Hold, Mode, TrainProgram};
 use crate::parameters::Parameters;
 use resprout::Result;
 use resprout::model::Model;

@@ -48,5 +48,5 @@ pub mod rates;
 pub mod recipe;
 pub mod run;
 
-pub use gradients::{Gradients, gradients};
 pub use engine::Mode;
+pub use gradients::{Gradients, gradients};

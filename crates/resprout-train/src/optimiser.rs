@@ -33,7 +33,8 @@ impl Sgd {
                     none => *none = Some(gradient.clone()),
                 }
                 let sums = parameter.momentum.iter().flatten();
-                let direction = |(gradient, sum): (&mut f32, &f32)| *gradient = if self.nesterov { *gradient + sum * momentum } else { *sum };
+                let direction =
+                    |(gradient, sum): (&mut f32, &f32)| *gradient = if self.nesterov { *gradient + sum * momentum } else { *sum };
                 gradient.iter_mut().zip(sums).for_each(direction);
             }
             parameter.value.iter_mut().zip(&gradient).for_each(|(value, direction)| *value -= direction * rate);

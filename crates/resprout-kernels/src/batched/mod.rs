@@ -23,7 +23,7 @@ use std::ops::Range;
 use weight::WeightPass;
 
 /// Images in a vector.
-pub const LANES: usize = 16;
+pub const LANES: usize = crate::simd::LANES;
 
 /// From this share of weights on, all of them are computed.
 const DENSE: f64 = 0.35;

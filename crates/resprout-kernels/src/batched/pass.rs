@@ -6,11 +6,9 @@
 
 use super::tile::{self, TileWork};
 use super::{Buffer, Entry, LANES, taps};
+pub(super) use crate::simd::VECTOR_BYTES;
 use crate::{ConvShape, Isa};
 use std::ops::Range;
-
-/// Bytes of a vector.
-pub(super) const VECTOR_BYTES: usize = 4 * LANES;
 
 /// Bytes of source vectors that a tile reads before the next target channel's sums are taken up.
 const BLOCK_BYTES: usize = 20 * 1024;
@@ -83,7 +81,7 @@ impl Source {
         let extent = |axis: usize, count: usize| (count - 1) * self.step[axis] + self.window[axis];
         let row = extent(1, columns);
         // Odd, so that channels do not fall into the same sets of the cache.
-        Strip { rows, row, channel: extent(0, rows) * row | 1, copied: true }
+        Strip { rows, row, channel: (extent(0, rows) * row) | 1, copied: true }
     }
 
     /// The strip of windows from row `first` on, in `scratch` or where it lies. Returns its first vector.

@@ -2,10 +2,10 @@
 
 use super::pass::VECTOR_BYTES;
 use crate::Isa;
-#[cfg(target_arch = "x86_64")]
-use crate::engine::simd::{Avx2, Avx512};
-use crate::engine::simd::{Portable, Simd};
 use crate::isa::Level;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512};
+use crate::simd::{Portable, Simd};
 
 /// A tile of one pass in one block of source channels. Distances are in bytes.
 pub(super) struct TileWork<'a> {

@@ -2,11 +2,11 @@
 
 use super::pass::{Scratch, Source, Strip, Tap, VECTOR_BYTES};
 use super::{Entry, LANES, taps};
-use crate::engine::simd::Portable;
-use crate::engine::simd::Simd;
-#[cfg(target_arch = "x86_64")]
-use crate::engine::simd::{Avx2, Avx512};
 use crate::isa::Level;
+use crate::simd::Portable;
+use crate::simd::Simd;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512};
 use crate::{ConvShape, Isa};
 use std::ops::Range;
 

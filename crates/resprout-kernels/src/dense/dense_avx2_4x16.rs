@@ -3,10 +3,11 @@
 use super::{COLS, Tile};
 use std::arch::x86_64::*;
 
-/// See [`crate::dense`]; rows of `a` are `STRIDE` values apart, `b: [k][COLS]`.
+/// The micro-kernel of [`crate::dense`] for `a: [k][STRIDE]`, of which each step uses the first `rows` values, and `b: [k][COLS]`.
 ///
 /// # Safety
-/// The CPU has `avx2` and `fma`; `a` holds 8 values at every one of `k` strides, `b` holds `k * COLS` values.
+/// The CPU has `avx2` and `fma`. `rows` is at most 8 and `cols` at most `COLS`. `a` points at 8 readable values at each of `k` steps
+/// of `STRIDE`, `b` at `k * COLS` readable values.
 #[target_feature(enable = "avx2,fma")]
 pub(crate) unsafe fn run<const STRIDE: usize>(k: usize, rows: usize, cols: usize, a: *const f32, b: *const f32, out: &mut Tile) {
     for first_row in (0..rows).step_by(4) {
@@ -18,7 +19,8 @@ pub(crate) unsafe fn run<const STRIDE: usize>(k: usize, rows: usize, cols: usize
 }
 
 /// # Safety
-/// As [`run`]; `a` and `b` point at the block's first row and column inside their panels.
+/// The CPU has `avx2` and `fma`. `a` points at 4 readable values at each of `k` steps of `STRIDE`, `b` at 16 at each of `k` steps of
+/// `COLS`. `first_row + 4` is at most 8, and `first_col + 16` at most `COLS`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn block<const STRIDE: usize>(k: usize, a: *const f32, b: *const f32, first_row: usize, first_col: usize, out: &mut Tile) {

@@ -3,13 +3,14 @@
 use super::{COLS, Tile};
 use std::arch::x86_64::*;
 
-/// See [`crate::dense`]; rows of `a` are `STRIDE` values apart, `b: [k][COLS]`.
+/// The micro-kernel of [`crate::dense`] for `a: [k][STRIDE]`, of which each step uses the first `rows` values, and `b: [k][COLS]`.
 ///
 /// # Safety
-/// The CPU has `avx512f`; `a` holds 8 values at every one of `k` strides, `b` holds `k * COLS` values.
+/// The CPU has `avx512f`. `rows` is at most 8 and `cols` at most `COLS`. `a` points at 8 readable values at each of `k` steps of
+/// `STRIDE`, `b` at `k * COLS` readable values.
 #[target_feature(enable = "avx512f")]
 pub(crate) unsafe fn run<const STRIDE: usize>(k: usize, rows: usize, cols: usize, a: *const f32, b: *const f32, out: &mut Tile) {
-    // SAFETY: the caller's promise is passed on unchanged.
+    // SAFETY: the caller vouches for `a` and `b`; `R` is at most 8 and `V * 16` at most `COLS`.
     unsafe {
         if cols > 16 {
             match rows {
@@ -30,7 +31,8 @@ pub(crate) unsafe fn run<const STRIDE: usize>(k: usize, rows: usize, cols: usize
 }
 
 /// # Safety
-/// As [`run`], with `R <= 8` and `V * 16 <= COLS`.
+/// The CPU has `avx512f`. `R` is at most 8 and `V * 16` at most `COLS`. `a` points at `R` readable values at each of `k` steps of
+/// `STRIDE`, `b` at `V * 16` at each of `k` steps of `COLS`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn tile<const STRIDE: usize, const R: usize, const V: usize>(k: usize, a: *const f32, b: *const f32, out: &mut Tile) {

@@ -1,11 +1,11 @@
 //! Any CPU: plain arrays that the compiler may vectorise.
 //!
-//! Multiplies and adds are rounded separately unless the target has a fused multiply-add, so the
-//! last bits may differ from the x86 kernels.
+//! Without a fused multiply-add on the target, products are rounded before they are added. Then the last bits may differ from
+//! those of the x86 kernels.
 
 use super::{COLS, LANES, Tile};
 
-/// See [`crate::dense`]; rows of `a` are `STRIDE` values apart, `b: [k][COLS]`.
+/// The micro-kernel of [`crate::dense`] for `a: [k][STRIDE]`, of which each step uses the first `rows` values, and `b: [k][COLS]`.
 pub(crate) fn run<const STRIDE: usize>(k: usize, rows: usize, cols: usize, a: &[f32], b: &[f32], out: &mut Tile) {
     for first in (0..cols).step_by(LANES) {
         for r in 0..rows {

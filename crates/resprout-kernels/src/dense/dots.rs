@@ -1,20 +1,20 @@
 //! The second micro-kernel: dot products of several rows with several shifted views of one buffer,
 //! `sums[r][c] += sum_i a[r * stride + i] * b[shifts[c] + i]`.
 //!
-//! Both sides run along `i`, so the windows of a convolution are read where they lie: a window's tap
-//! is a shift. Rows and shifts that are not there are given as repetitions of others by the caller.
+//! Both sides run along `i`, so the windows of a convolution are read in place: a tap is a shift.
+//! Where there are fewer rows or shifts, the caller repeats some.
 
 use super::LANES;
 
-/// Rows of `a` that are multiplied together.
-pub const DOT_ROWS: usize = 4;
-/// Shifts of `b` that are multiplied together.
-pub const DOT_SHIFTS: usize = 4;
+/// Rows of `a` in one call.
+pub(crate) const DOT_ROWS: usize = 4;
+/// Shifts of `b` in one call.
+pub(crate) const DOT_SHIFTS: usize = 4;
 
 /// The sums of one call.
-pub type DotSums = [[f32; DOT_SHIFTS]; DOT_ROWS];
+pub(crate) type DotSums = [[f32; DOT_SHIFTS]; DOT_ROWS];
 
-/// Checks what every version relies on.
+/// Checks the bounds that every version relies on.
 ///
 /// # Panics
 /// If a row or a shifted view leaves its buffer, or `len` is not a multiple of [`LANES`].
@@ -49,11 +49,12 @@ pub(crate) fn portable(
     }
 }
 
-/// AVX2: half a vector of [`LANES`] and two shifts at a time, so that all sums stay in registers. Lane by lane the same
-/// operations as with AVX-512, so the results are the same to the bit.
+/// AVX2: half of [`LANES`] and two shifts at a time, so that all sums stay in registers. The operations on each lane are those
+/// of AVX-512, so the results are the same to the bit.
 ///
 /// # Safety
-/// The CPU has `avx2` and `fma`; [`assert_views`] holds.
+/// The CPU has `avx2` and `fma`. `len` is a multiple of [`LANES`]. `a` holds `len` values from each of `rows` on, and `b` from
+/// each of `shifts` on.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 pub(crate) unsafe fn avx2(
@@ -104,7 +105,8 @@ pub(crate) unsafe fn avx2(
 /// AVX-512: 16 accumulators of 16 lanes.
 ///
 /// # Safety
-/// The CPU has `avx512f`; [`assert_views`] holds.
+/// The CPU has `avx512f`. `len` is a multiple of [`LANES`]. `a` holds `len` values from each of `rows` on, and `b` from each of
+/// `shifts` on.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 pub(crate) unsafe fn avx512(
@@ -139,7 +141,7 @@ pub(crate) unsafe fn avx512(
     }
 }
 
-/// The sum of all lanes, halves on halves.
+/// The sum of all lanes: the upper half is added to the lower one until one lane is left.
 #[inline(always)]
 pub(crate) fn tree_sum<const N: usize>(mut lanes: [f32; N]) -> f32 {
     let mut width = N / 2;
@@ -150,38 +152,4 @@ pub(crate) fn tree_sum<const N: usize>(mut lanes: [f32; N]) -> f32 {
         width /= 2;
     }
     lanes[0]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ISAS;
-    use crate::conv::tests::values;
-    use crate::isa::Level;
-
-    /// Lane by lane with fused operations, then the lanes by the tree: what all kernels that fuse must give to the bit.
-    fn fused(a: &[f32], b: &[f32]) -> f32 {
-        let mut lanes = [0.0f32; LANES];
-        for (i, (a, b)) in a.iter().zip(b).enumerate() {
-            lanes[i % LANES] = a.mul_add(*b, lanes[i % LANES]);
-        }
-        tree_sum(lanes)
-    }
-
-    #[test]
-    fn kernels_that_fuse_agree_to_the_bit() {
-        const LEN: usize = 7 * LANES;
-        let (a, b) = (values(5 * LEN, 1), values(2 * LEN, 2));
-        let (rows, shifts) = ([0, LEN, 3 * LEN + 5, LEN], [0, 1, 33, LEN]);
-        for isa in ISAS.iter().filter_map(|row| row.open()).filter(|isa| isa.level() != Level::Portable) {
-            let mut sums = [[0.5; DOT_SHIFTS]; DOT_ROWS];
-            isa.dots(&a, rows, &b, shifts, LEN, &mut sums);
-            for (row, sums) in rows.iter().zip(&sums) {
-                for (shift, sum) in shifts.iter().zip(sums) {
-                    let wanted = 0.5 + fused(&a[*row..][..LEN], &b[*shift..][..LEN]);
-                    assert_eq!(sum.to_bits(), wanted.to_bits(), "{} row {row} shift {shift}", isa.name());
-                }
-            }
-        }
-    }
 }

@@ -1,40 +1,41 @@
-//! Memory for lines.
+//! Memory for vectors.
 
 use std::sync::atomic::AtomicBool;
 
-/// Lanes of a line.
-pub const LANES: usize = 16;
+use crate::simd;
+pub(super) use crate::simd::VECTOR_BYTES;
 
-/// Bytes of a line.
-pub(super) const VECTOR_BYTES: usize = LANES * size_of::<f32>();
+/// Lanes of a vector.
+pub const LANES: usize = simd::LANES;
 
-/// One line: a cache line of its own.
+/// One vector, aligned to a cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Line(pub [f32; LANES]);
+struct Vector([f32; LANES]);
 
 /// The values of a program, for one run at a time.
 pub struct Arena {
-    vectors: Vec<Line>,
-    /// Which replicas of values have been made in this run.
-    made: Vec<AtomicBool>,
+    vectors: Vec<Vector>,
+    /// For each replica of a value, whether this run has made it.
+    replica_made: Vec<AtomicBool>,
 }
 
 impl Arena {
     pub(super) fn new(vectors: usize, replicas: usize) -> Arena {
-        let made = (0..replicas).map(|_| AtomicBool::new(false)).collect();
-        Arena { vectors: vec![Line([0.0; LANES]); vectors], made }
+        let replica_made = (0..replicas).map(|_| AtomicBool::new(false)).collect();
+        Arena { vectors: vec![Vector([0.0; LANES]); vectors], replica_made }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.vectors.len()
+    /// Whether it has these sizes.
+    pub(super) fn fits(&self, vectors: usize, replicas: usize) -> bool {
+        self.vectors.len() == vectors && self.replica_made.len() == replicas
     }
 
     pub(super) fn pointer(&mut self) -> *mut f32 {
         self.vectors.as_mut_ptr().cast()
     }
 
-    pub(super) fn made(&self) -> &[AtomicBool] {
-        &self.made
+    pub(super) fn replica_made(&self) -> &[AtomicBool] {
+        &self.replica_made
     }
 }

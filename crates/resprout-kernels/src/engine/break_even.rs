@@ -1,7 +1,9 @@
-//! From which density on a convolution is faster with its zeros.
+//! The density above which the dense path of a convolution is faster than the sparse one.
 
-use super::program::{Paths, Program};
-use super::{Builder, Convolution, ThreadPool};
+use super::blocking::Paths;
+use super::build::{Builder, Convolution};
+use super::pool::ThreadPool;
+use super::program::Program;
 use crate::isa::Isa;
 use crate::{Activation, ConvShape};
 use std::time::Duration;
@@ -16,8 +18,8 @@ pub struct BreakEven {
 }
 
 impl BreakEven {
-    /// The density at which both take the same time, on the line between the two densities around it; 1 if the sparse
-    /// path is never slower, 0 if it always is.
+    /// The density at which both take the same time, interpolated between two measured densities. It is 1 if the sparse path is never
+    /// slower, and 0 if it always is.
     pub fn density(&self) -> f64 {
         let mut before = (0.0, 0.0);
         for &(density, seconds) in &self.sparse {
@@ -31,8 +33,8 @@ impl BreakEven {
     }
 }
 
-/// Measures a convolution of so many images with each of these densities; `limit` is for each measurement. `None` if the
-/// shape is not one for lines.
+/// Measures a convolution of so many images with each of these densities, within about `limit` for each. `None` if the engine
+/// does not support the shape.
 pub fn break_even(
     isa: Isa,
     shape: &ConvShape,
@@ -89,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_crossing_lies_between_the_densities_around_it() {
+    fn the_break_even_lies_between_the_densities_around_it() {
         let of = |sparse: &[(f64, f64)]| BreakEven { dense: 4.0, sparse: sparse.to_vec() }.density();
         assert_eq!(of(&[(0.25, 2.0), (0.5, 3.0), (1.0, 5.0)]), 0.75);
         assert_eq!(of(&[(0.25, 2.0), (1.0, 4.0)]), 1.0);

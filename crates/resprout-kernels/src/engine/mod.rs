@@ -1,44 +1,45 @@
-//! Networks on lines of sixteen lanes: a layout in which a sparse convolution only ever multiplies whole, aligned
-//! vectors by a weight.
+//! Networks on vectors of sixteen lanes: in this layout a sparse convolution only multiplies whole, aligned vectors by weights.
 //!
-//! A *line* is sixteen `f32`. The lanes are patches of one image, or images, or both: with `images * grid = 16`, lane
-//! `(i, py, px)` of the line `(y, x)` holds the pixel `(py * ph + y, px * pw + x)` of image `i`, so every tap of every
-//! convolution, strided or not, is one load of a line. The price is a border of lines around each patch that holds the
-//! neighbours' pixels (or zeros outside of the image), filled by each layer whose output is read with taps.
+//! A *vector* is sixteen `f32`. Its lanes are patches of one image, or images, or both: `images * grid = 16`. A patch has `ph` rows
+//! and `pw` columns. Lane `(i, py, px)` of vector `(y, x)` holds pixel `(py * ph + y, px * pw + x)` of image `i`.
+//! So every tap of every convolution, strided or not, loads one vector.
 //!
-//! Where threads share the work on an image, the rows of patches are cut into a *band* for each of them. Bands lie apart in
-//! memory, each with a border of its own: a thread that writes between lines that another reads is slower than one alone.
+//! The price is a *halo* of vectors around each patch, which hold the neighbours' pixels, or zeros outside of the image. Each
+//! operation whose output is read with taps fills it.
 //!
-//! A [`Program`] is a list of operations on such values in one arena. [`Builder`] makes it and checks every extent once;
-//! running it needs no checks any more. Weights that are zero are not there: a convolution is a list of
-//! `(offset, weight)` for each output channel.
+//! Where threads share the work on an image, the rows of patches are divided into a *row partition* for each thread. Partitions
+//! lie apart in memory, each with its own halo: threads that write between vectors that others read would slow each other down.
 //!
-//! Each output value is one sum in a fixed order (bias, then what is added, then ascending input channel and tap), whatever the
-//! tiles, the threads or the images that run together.
+//! A [`Program`] is a list of operations on such values in one arena. [`Builder`] makes it and checks every extent once, so that
+//! runs need no checks. Zero weights are not stored: a convolution is a list of `(offset, weight)` for each output channel.
+//!
+//! Each output value is one sum in a fixed order: bias, summand, then ascending input channel and tap. Neither tiles nor threads nor
+//! the microbatch change it.
 
 mod arena;
 mod blocking;
 mod break_even;
 mod build;
+mod conv;
 mod layout;
 mod measure;
+mod moves;
+mod op;
+mod packed_sparse;
+mod place;
 mod pool;
 mod program;
 mod run;
-mod stream;
+mod shapes;
 mod tile;
-
-/// Vectors of each instruction set.
-pub(crate) mod simd {
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) use super::tile::x86::{Avx2, Avx512};
-    pub(crate) use super::tile::{Portable, Simd};
-}
+mod tiled_conv;
 
 pub use arena::{Arena, LANES};
+pub use blocking::{Blocking, Paths};
 pub use break_even::{BreakEven, break_even};
-pub use build::{Builder, Convolution, Value};
+pub use build::{Builder, Convolution};
 pub use layout::wasted;
 pub use measure::peak;
+pub use op::Value;
 pub use pool::{Loops, PoolOptions, ThreadPool, Worker, usable_threads};
-pub use program::{Blocking, Paths, Program};
+pub use program::Program;

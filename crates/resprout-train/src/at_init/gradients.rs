@@ -1,9 +1,9 @@
 //! Mean gradients over the batches.
 
 use super::method::{Input, Scores};
+use crate::engine::{Hold, Mode};
 use crate::error::data;
 use crate::gradients::gradients_at;
-use crate::engine::{Hold, Mode};
 use resprout::Result;
 use resprout::model::{Model, Prunable};
 

@@ -2,8 +2,8 @@
 
 use super::gradients::mean_gradients_with;
 use super::method::{BATCHES, Build, Input, Method, Score, Scores, positive};
-use crate::error::data;
 use crate::engine::{Gates, Hold};
+use crate::error::data;
 use resprout::Result;
 use resprout::model::{Model, Prunable};
 use resprout::table::{Entry, OptionSpec};

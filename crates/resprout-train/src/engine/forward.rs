@@ -54,8 +54,7 @@ impl TrainProgram {
 
     /// The layer whose result first holds a NaN or an infinity, if one does.
     pub(crate) fn first_broken_layer(&mut self, parameters: &Parameters, images: &[f32]) -> Option<String> {
-        let mut pass =
-            Pass { parameters, mode: Mode::Training, hold: Hold::Free, statistics: Vec::new(), exponents: None };
+        let mut pass = Pass { parameters, mode: Mode::Training, hold: Hold::Free, statistics: Vec::new(), exponents: None };
         let mut broken = None;
         let is_broken = |layer: &str, value: &[f32]| {
             let found = value.iter().any(|value| !value.is_finite());
@@ -67,12 +66,7 @@ impl TrainProgram {
     }
 
     /// Runs all steps, or until `stop` says so of a layer and its value.
-    pub(super) fn run(
-        &mut self,
-        pass: &mut Pass,
-        images: &[f32],
-        mut stop: impl FnMut(&str, &[f32]) -> bool,
-    ) -> Result<Forward> {
+    pub(super) fn run(&mut self, pass: &mut Pass, images: &[f32], mut stop: impl FnMut(&str, &[f32]) -> bool) -> Result<Forward> {
         let TrainProgram { layout, steps, shapes, kept, convs, memory, times, .. } = self;
         convs.iter_mut().for_each(|conv| conv.load(*layout, pass.parameters));
         let mut values: Vec<Option<Arc<Buffer>>> = shapes.iter().map(|_| None).collect();
@@ -173,9 +167,7 @@ pub(super) fn planes(shape: &[usize]) -> (usize, usize) {
 /// The numbers of an operand.
 pub(super) fn numbers<'a>(operand: &'a Operand, parameters: &'a Parameters, values: &[Option<Arc<Buffer>>]) -> Numbers<'a> {
     match operand {
-        Operand::Slot(slot) => {
-            Numbers::Value(values[*slot].clone().expect("a program reads a value only while it is alive"))
-        }
+        Operand::Slot(slot) => Numbers::Value(values[*slot].clone().expect("a program reads a value only while it is alive")),
         Operand::Parameter(index) => Numbers::Plain(&parameters.trained[*index].value),
         Operand::Constant(numbers) => Numbers::Plain(numbers),
     }

@@ -12,8 +12,8 @@ use crate::error::{data, unsupported};
 use crate::parameters::Parameters;
 use resprout::forward::check_operations;
 use resprout::model::{Layer, Model};
-use resprout::ops::{BinaryOp, Compute, Fact, Fused, Op, PoolAttributes, UnaryOp, fold, resolve};
 use resprout::ops::remap::Remap;
+use resprout::ops::{BinaryOp, Compute, Fact, Fused, Op, PoolAttributes, UnaryOp, fold, resolve};
 use resprout::tensor::Value;
 use resprout::{Error, Result};
 use resprout_kernels::{ConvShape, Isa};
@@ -362,7 +362,9 @@ impl TrainProgram {
 fn read_backward(step: &Step) -> Vec<usize> {
     let inputs = step.inputs.iter().filter_map(|input| if let Operand::Slot(slot) = input { Some(*slot) } else { None });
     match &step.instruction {
-        Instruction::Conv(_) | Instruction::Normalise { .. } | Instruction::Binary(BinaryOp::Mul | BinaryOp::Div, _) => inputs.collect(),
+        Instruction::Conv(_) | Instruction::Normalise { .. } | Instruction::Binary(BinaryOp::Mul | BinaryOp::Div, _) => {
+            inputs.collect()
+        }
         Instruction::Unary(op) => match unary::reads(*op) {
             (true, _) => vec![step.output],
             (_, true) => inputs.collect(),

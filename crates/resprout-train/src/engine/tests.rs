@@ -5,7 +5,12 @@ use crate::parameters::Parameters;
 use resprout::architectures::{Shape, build};
 use resprout::random::SplitMix64;
 
-fn gradients(program: &mut TrainProgram, parameters: &Parameters, images: &[f32], mode: Mode) -> (Vec<f32>, Vec<Option<Vec<f32>>>) {
+fn gradients(
+    program: &mut TrainProgram,
+    parameters: &Parameters,
+    images: &[f32],
+    mode: Mode,
+) -> (Vec<f32>, Vec<Option<Vec<f32>>>) {
     let forward = program.forward(parameters, images, mode);
     let logits = forward.logits.clone();
     // Something that depends on every logit.

@@ -2,9 +2,9 @@
 
 use crate::checkpoint::{EpochRow, Position};
 use crate::device;
+use crate::engine::TrainProgram;
 use crate::error::option;
 use crate::loader::{Examples, batch_count};
-use crate::engine::TrainProgram;
 use crate::methods::{Before, TrainSegment};
 use crate::optimiser::Sgd;
 use crate::parameters::Parameters;

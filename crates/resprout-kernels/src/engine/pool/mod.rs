@@ -1,8 +1,8 @@
 //! Threads that run parallel loops one after another, with a barrier between any two.
 //!
-//! Other programs may use the machine, too: a thread that has a CPU now may wait for one for milliseconds. So a run needs no thread
-//! but the calling one. Items are claimed one by one, each worker beginning with its own share, and a barrier waits for
-//! items that were begun, never for a worker that has begun none.
+//! Other programs use the machine too, so a thread may wait milliseconds for a CPU. Therefore a run needs only the calling thread.
+//! Workers claim items one by one: first those of their own share, then others' (work stealing). A barrier waits for items that
+//! have begun, never for a worker without one.
 
 mod affinity;
 mod loops;
@@ -17,19 +17,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use sync::Arc;
 
-/// Items of each worker's share, at the least: what others can take over when it is held up. Pieces of a convolution read
-/// the same input, so that more of them would read it more often.
+/// The least number of items of each worker's share. Others can take some over when the worker is delayed. More pieces of a
+/// convolution would read the same input more often.
 pub(super) const PIECES: usize = 2;
 
-/// How a [`ThreadPool`] is made.
+/// Options of a [`ThreadPool`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PoolOptions {
-    /// Threads, the calling one among them.
+    /// Threads, including the calling one.
     pub threads: usize,
-    /// Whether each stays on a CPU of its own while it works, where the process has as many.
+    /// Whether each thread stays on its own CPU while it works, if the process has as many CPUs.
     pub pin: bool,
-    /// The most time that a thread waits awake before it sleeps; none at all where there are more threads than CPUs. `None` for
-    /// what the environment variable `RESPROUT_SPIN` says in microseconds, or for 200.
+    /// The most time that a thread waits awake before it sleeps. With more threads than CPUs it sleeps at once. `None` takes the
+    /// microseconds of the environment variable `RESPROUT_SPIN`, or 200.
     pub spin: Option<Duration>,
 }
 
@@ -37,20 +37,20 @@ pub struct PoolOptions {
 pub struct ThreadPool {
     shared: Arc<Shared>,
     others: Vec<JoinHandle<()>>,
-    /// Where the calling thread works.
+    /// The CPU of the calling thread while it works.
     cpu: Option<usize>,
     spin: Spin,
     /// See [`take_slept`](Self::take_slept).
     slept: Duration,
 }
 
-/// How many threads this process can use at once: its CPUs, or what its quota of their time is worth.
+/// How many threads this process can use at once: its CPUs, or fewer if it has a quota of their time.
 pub fn usable_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl ThreadPool {
-    /// A pool of so many threads, as usual.
+    /// A pool of so many threads with default options.
     ///
     /// # Errors
     /// As [`with_options`](Self::with_options).
@@ -87,17 +87,17 @@ impl ThreadPool {
         self.shared.threads()
     }
 
-    /// How long the calling thread has slept in runs since the last call, until an item of another was done: where that is much
-    /// of the time, it had better work alone.
+    /// How long the calling thread has slept in runs since the last call, waiting for items of others. If that is much of the
+    /// time, working alone is faster.
     pub fn take_slept(&mut self) -> Duration {
         std::mem::take(&mut self.slept)
     }
 
-    /// Runs loops one after another. Only the calling thread is needed: the others help as far as they get a CPU.
+    /// Runs loops one after another. Only the calling thread is needed; the others help as far as they get a CPU.
     /// Items must not wait for each other.
     ///
     /// # Panics
-    /// If an item panics; those that have not begun are left out.
+    /// If an item panics. Items that have not begun do not run then.
     pub fn run(&mut self, loops: &dyn Loops) {
         let threads = self.threads();
         let _bound = self.cpu.and_then(affinity::Bound::to);
@@ -105,17 +105,17 @@ impl ThreadPool {
             return run_alone(loops, threads);
         }
         self.shared.register(0);
-        // SAFETY: only the lifetime is forgotten.
+        // SAFETY: only the lifetime changes.
         let forever: *const (dyn Loops + 'static) = unsafe { std::mem::transmute(std::ptr::from_ref(loops)) };
-        // SAFETY: `work` returns when the job is done, and `&mut self` lets nobody start another.
+        // SAFETY: `work` returns when the job is done. `&mut self` excludes another job, and this thread is worker 0.
         unsafe { self.shared.start(forever) };
         self.slept += self.shared.work(0, &mut self.spin);
         assert!(!self.shared.has_panicked(), "a worker of the pool has panicked");
     }
 }
 
-/// Runs loops on the calling thread, cut as for so many.
-pub fn run_alone(loops: &dyn Loops, threads: usize) {
+/// Runs loops on the calling thread, divided as for so many threads.
+pub(super) fn run_alone(loops: &dyn Loops, threads: usize) {
     let worker = |index: usize| Worker { index, count: threads };
     for index in 0..loops.count() {
         let items = loops.first(index, worker(threads));

@@ -1,10 +1,10 @@
 //! What the threads of a pool share: claims on items, and the barrier between loops.
 //!
-//! A barrier waits for items, not for workers. Whoever finishes the last item of a loop opens the next one; workers that
-//! come late find what is left. So a run needs no worker but those in the middle of an item.
+//! A barrier waits for items, not for workers. The worker that finishes the last item of a loop opens the next loop. Late workers
+//! find what is left. So a run needs only the workers that hold an item.
 //!
-//! A worker uses the caller's memory only while it has an item that is not done: the run cannot end before. Between items
-//! it looks at nothing but this. A claim carries the number of the loop it was made for, so that one that comes late fails.
+//! A worker uses the caller's memory only while it holds an unfinished item, and the run cannot end before that item is done.
+//! Between items it uses only this structure. A claim carries the number of its loop, so that a late claim fails.
 
 use super::loops::{Loops, Worker};
 use super::spin::Spin;
@@ -13,18 +13,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-/// Low bits of a claim: items that nobody has begun. The others are the loop's number.
+/// Low bits of a claim: items that nobody has begun. The other bits are the loop's number.
 const LEFT_BITS: u32 = 26;
 const LEFT: u64 = (1 << LEFT_BITS) - 1;
 
-/// Low bits of the state: whether a loop is open, and whether a worker may be asleep. The others are the loop's number.
+/// Low bits of the state: whether a loop is open, and whether a worker may be asleep. The other bits are the loop's number.
 const RUNNING: u64 = 1;
 const SLEEPERS: u64 = 2;
 const NUMBER_SHIFT: u32 = 2;
 
-/// Alone on its lines of the cache: neighbours are fetched in pairs.
+/// Alone on its pair of cache lines, because CPUs fetch them in pairs.
 #[repr(align(128))]
-struct Apart<T>(T);
+struct CachePadded<T>(T);
 
 /// A worker's items of the open loop.
 struct Share {
@@ -38,7 +38,7 @@ struct Share {
 /// The caller's loops, which outlive the run.
 type Job = *const dyn Loops;
 
-/// What there is to do before the first run.
+/// The job before the first run.
 struct Nothing;
 
 impl Loops for Nothing {
@@ -53,7 +53,7 @@ impl Loops for Nothing {
     fn run(&self, _loop: usize, _item: usize, _worker: Worker) {}
 }
 
-/// What changes with each loop; what does not must not lie beside it.
+/// What changes with each loop, apart from what does not.
 struct Current {
     state: AtomicU64,
     /// The loop that is open.
@@ -63,18 +63,18 @@ struct Current {
 }
 
 pub(super) struct Shared {
-    current: Apart<Current>,
-    /// Shares of the open loop that are not done, and one more while its opener is at it.
-    open: Apart<AtomicUsize>,
-    shares: Vec<Apart<Share>>,
+    current: CachePadded<Current>,
+    /// Shares of the open loop that are not done, and one more while the loop is being opened.
+    open: CachePadded<AtomicUsize>,
+    shares: Vec<CachePadded<Share>>,
     panicked: AtomicBool,
     over: AtomicBool,
     threads: Vec<Mutex<Option<Thread>>>,
 }
 
-// SAFETY: `job` is used by one thread while no loop is open, and only read while one is; the loops themselves are `Sync`.
+// SAFETY: one thread writes `job` while no loop is open, and workers only read it while one is. The loops themselves are `Sync`.
 unsafe impl Send for Shared {}
-// SAFETY: as above.
+// SAFETY: one thread writes `job` while no loop is open, and workers only read it while one is. The loops themselves are `Sync`.
 unsafe impl Sync for Shared {}
 
 fn number(state: u64) -> u64 {
@@ -91,9 +91,9 @@ impl Shared {
         let share = || Share { claim: AtomicU64::new(0), unfinished: AtomicUsize::new(0), end: AtomicUsize::new(0) };
         let current = Current { state: AtomicU64::new(0), index: AtomicUsize::new(0), job: UnsafeCell::new(&Nothing) };
         Shared {
-            current: Apart(current),
-            open: Apart(AtomicUsize::new(0)),
-            shares: (0..threads).map(|_| Apart(share())).collect(),
+            current: CachePadded(current),
+            open: CachePadded(AtomicUsize::new(0)),
+            shares: (0..threads).map(|_| CachePadded(share())).collect(),
             panicked: AtomicBool::new(false),
             over: AtomicBool::new(false),
             threads: (0..threads).map(|_| Mutex::new(None)).collect(),
@@ -104,7 +104,7 @@ impl Shared {
         self.shares.len()
     }
 
-    /// Has the current thread woken as this worker from now on.
+    /// Makes the current thread the one that is woken as this worker.
     pub fn register(&self, me: usize) {
         let thread = current();
         let mut known = self.threads[me].lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,21 +113,21 @@ impl Shared {
         }
     }
 
-    /// Opens the first loop, for workers to begin.
+    /// Opens the first loop of a job.
     ///
     /// # Safety
-    /// The loops must not go before [`work`](Self::work) has returned on the calling thread, which must be worker 0, and no
-    /// other job may run.
+    /// `loops` must be valid until [`work`](Self::work) has returned on the calling thread, which must be worker 0. No other job may
+    /// run.
     pub unsafe fn start(&self, loops: Job) {
         self.panicked.store(false, Ordering::Relaxed);
-        // SAFETY: no loop is open, so nobody has an item, and nobody else reads this.
+        // SAFETY: no loop is open, so nobody holds an item or reads the job.
         self.current.0.job.with_mut(|job| unsafe { *job = loops });
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller vouches for `loops`; no loop is open, and no other thread starts a job.
         unsafe { self.open(loops, 0, 0) };
     }
 
-    /// Takes part in whatever is to be done: the calling thread until its job is done, the others until the pool is closed.
-    /// Returns how long it has slept.
+    /// Runs items: on the calling thread until its job is done, on the others until the pool is closed. Returns how long the thread
+    /// has slept.
     pub fn work(&self, me: usize, spin: &mut Spin) -> Duration {
         let mut slept = Duration::ZERO;
         loop {
@@ -154,20 +154,20 @@ impl Shared {
         (1..self.threads()).for_each(|worker| self.wake(worker));
     }
 
-    /// Items of the loop with this number, as long as there are any: the worker's own, then others'.
+    /// Runs items of the loop with this number until there are none: the worker's own, then others'.
     fn take_items(&self, me: usize, number: u64) {
         for owner in (me..self.threads()).chain(0..me) {
             while let Some(item) = self.claim(owner, number) {
-                // The item is not done, so the job is there and does not change.
+                // The item is not done, so the job is valid and does not change.
                 let (loops, index) = (self.job(), self.current.0.index.load(Ordering::Relaxed));
                 let worker = Worker { index: me, count: self.threads() };
-                // SAFETY: as above.
+                // SAFETY: the job is valid until this item is done.
                 self.guard(|| unsafe { (*loops).run(index, item, worker) });
                 let share = &self.shares[owner].0;
-                // Of the last item, this worker is the only one that is left; otherwise another may end the run from here on.
+                // After the last item only this worker is left. After any other, another worker may end the run.
                 if share.unfinished.fetch_sub(1, Ordering::AcqRel) == 1 && self.open.0.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    // SAFETY: nobody else can end the job.
-                    return unsafe { self.go_on(loops, index, me) };
+                    // SAFETY: all shares are done, so only this worker can open the next loop or end the job.
+                    return unsafe { self.end_loop(loops, index, me) };
                 }
             }
         }
@@ -185,13 +185,13 @@ impl Shared {
         None
     }
 
-    /// The job, for holders of items.
+    /// The job; only for workers that hold an item.
     fn job(&self) -> Job {
-        // SAFETY: it is written only while no loop is open.
+        // SAFETY: the job is written only while no loop is open.
         self.current.0.job.with(|job| unsafe { *job })
     }
 
-    /// Calls the caller's code, unless some of it has panicked before.
+    /// Calls the caller's code, unless an item has panicked.
     fn guard<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
         if self.has_panicked() {
             return None;
@@ -203,35 +203,36 @@ impl Shared {
         result
     }
 
-    /// Behind a loop: opens the next one.
+    /// Ends a loop and opens the next one.
     ///
     /// # Safety
-    /// As of [`open`](Self::open).
-    unsafe fn go_on(&self, loops: Job, index: usize, me: usize) {
-        // SAFETY: passed on to the caller.
+    /// `loops` must be valid until this worker ends the job. All items of the loop must be done, and no other worker may be about to
+    /// open a loop.
+    unsafe fn end_loop(&self, loops: Job, index: usize, me: usize) {
+        // SAFETY: the caller vouches for `loops`.
         self.guard(|| unsafe { (*loops).done(index) });
-        // SAFETY: as above.
+        // SAFETY: the caller's contract is the same; the loop before is done, so none is open.
         unsafe { self.open(loops, index + 1, me) }
     }
 
     /// Opens the loop, or the next one that has items, or ends the job.
     ///
     /// # Safety
-    /// The job must be there, no loop be open, and nobody else about to open one.
+    /// `loops` must be valid until the job ends. No loop may be open, and no other worker may be about to open one.
     unsafe fn open(&self, loops: Job, mut index: usize, me: usize) {
-        // SAFETY: passed on to the caller; until a loop is published nobody else can end the job.
+        // SAFETY: the caller vouches for `loops`; until a loop is published nobody else can end the job.
         while let Some(shares) = self.guard(|| unsafe { self.prepare(&*loops, index) }).flatten() {
             if shares > 0 && !self.publish(shares, me) {
                 return;
             }
-            // SAFETY: all items are done already, or there were none: nobody else can go on.
+            // SAFETY: all items are done already, or there were none, so nobody else can end the job.
             self.guard(|| unsafe { (*loops).done(index) });
             index += 1;
         }
         self.finish();
     }
 
-    /// How many shares of the loop have items; `None` behind the last loop.
+    /// Prepares a loop and returns how many of its shares have items; `None` after the last loop.
     fn prepare(&self, loops: &dyn Loops, index: usize) -> Option<usize> {
         let (count, mut shares) = (self.threads(), 0);
         if index >= loops.count() {
@@ -239,7 +240,7 @@ impl Shared {
         }
         self.current.0.index.store(index, Ordering::Relaxed);
         let mut begin = 0;
-        for (owner, Apart(share)) in self.shares.iter().enumerate() {
+        for (owner, CachePadded(share)) in self.shares.iter().enumerate() {
             let end = loops.first(index, Worker { index: owner + 1, count });
             let items = end - begin;
             assert!(items as u64 <= LEFT, "{items} items");
@@ -251,12 +252,13 @@ impl Shared {
         Some(shares)
     }
 
-    /// Lets workers claim what was prepared. Whether all of it is done already, so that this worker must go on.
+    /// Lets workers claim items of the prepared loop. Returns whether all of them are done already, so that this worker must open
+    /// the next loop.
     fn publish(&self, shares: usize, me: usize) -> bool {
-        // Until this worker gives its own one back nobody can close the loop and open another.
+        // The one more share is this worker's: until it is given back, nobody can end the loop and open another.
         self.open.0.store(shares + 1, Ordering::Relaxed);
         let number = number(self.current.0.state.load(Ordering::Relaxed)) + 1;
-        for Apart(share) in &self.shares {
+        for CachePadded(share) in &self.shares {
             let items = share.unfinished.load(Ordering::Relaxed) as u64;
             share.claim.store(tag(number) | items, Ordering::Release);
         }
@@ -268,7 +270,7 @@ impl Shared {
         done
     }
 
-    /// Ends the job. Workers that sleep go on sleeping.
+    /// Ends the job. Workers that sleep stay asleep.
     fn finish(&self) {
         let next = |state: u64| Some((number(state) + 1) << NUMBER_SHIFT | state & SLEEPERS);
         let before = self.current.0.state.fetch_update(Ordering::AcqRel, Ordering::Relaxed, next).unwrap_or(0);
@@ -282,14 +284,14 @@ impl Shared {
         thread.into_iter().for_each(|thread| thread.unpark());
     }
 
-    /// Returns when the state has changed: the worker looks out for a while, then it sleeps, and says how long.
+    /// Waits until the state changes: awake for a while, then asleep. Returns how long the worker has slept.
     fn wait(&self, state: u64, spin: &mut Spin) -> Duration {
         let has_changed = |now: u64| now & !SLEEPERS != state & !SLEEPERS;
-        let look = || has_changed(self.current.0.state.load(Ordering::Acquire));
-        let Err(start) = spin.until(look) else { return Duration::ZERO };
+        let changed = || has_changed(self.current.0.state.load(Ordering::Acquire));
+        let Err(start) = spin.until(changed) else { return Duration::ZERO };
         let asleep = Instant::now();
-        // Whoever changes the state sees that somebody sleeps, or this worker sees the change.
-        while !look() && !has_changed(self.current.0.state.fetch_or(SLEEPERS, Ordering::AcqRel)) {
+        // Either the worker that changes the state sees this flag, or this worker sees the change.
+        while !changed() && !has_changed(self.current.0.state.fetch_or(SLEEPERS, Ordering::AcqRel)) {
             park();
         }
         spin.learn(start.elapsed());

@@ -1,32 +1,32 @@
-//! How long a worker looks out for work before it sleeps.
+//! How long a worker spins before it sleeps.
 
 use std::time::{Duration, Instant};
 
-/// The most time to look out. Waking a worker takes a quarter of it; loops of a network follow each other sooner, unless a worker
-/// has no CPU: then one that looks out would only take it from those that could work.
+/// The most time to spin by default: four times what it takes to wake a worker. Loops of a network follow each other sooner, unless
+/// a worker has no CPU. Then a spinning worker would only take the CPU from others.
 const MOST: Duration = Duration::from_micros(200);
 
-/// The shortest time is this part of the longest.
+/// The shortest time to spin is this fraction of the longest.
 const LEAST: u32 = 16;
 
-/// Looks between two readings of the clock.
-const LOOKS: usize = 16;
+/// Checks between two readings of the clock.
+const CHECKS: usize = 16;
 
-/// An environment variable: microseconds that a worker waits awake at the most. 0 puts it to sleep at once.
+/// An environment variable: the most microseconds that a worker spins. With 0 it sleeps at once.
 const VARIABLE: &str = "RESPROUT_SPIN";
 
-/// The time for which a worker waits awake: half as long each time that what it waited for was far off, longer again where that
-/// came soon, before it slept or behind.
-pub struct Spin {
+/// The time for which a worker spins. It is halved whenever the event came late, and grows whenever the event came soon, before or
+/// after the worker slept.
+pub(super) struct Spin {
     limit: Duration,
     most: Duration,
 }
 
-/// The most time that workers of this process wait awake.
+/// The most time that workers of this process spin.
 ///
 /// # Errors
-/// If the environment says something else than a number.
-pub fn most() -> std::io::Result<Duration> {
+/// If the environment variable is not a number.
+pub(super) fn most() -> std::io::Result<Duration> {
     let Some(text) = std::env::var_os(VARIABLE) else { return Ok(MOST) };
     let number = text.to_str().and_then(|text| text.trim().parse().ok());
     let invalid = || format!("{VARIABLE}={}: a number of microseconds from 0 on is needed", text.display());
@@ -38,16 +38,16 @@ impl Spin {
         Spin { limit: most, most }
     }
 
-    /// Whether it was so within the time, or else when the worker has begun to look out.
-    pub fn until(&mut self, is_so: impl Fn() -> bool) -> Result<(), Instant> {
-        if is_so() {
+    /// Spins until the condition holds. If it does not within the time, returns when the worker began to spin.
+    pub fn until(&mut self, condition: impl Fn() -> bool) -> Result<(), Instant> {
+        if condition() {
             return Ok(());
         }
         let start = Instant::now();
         while start.elapsed() < self.limit {
-            for _ in 0..LOOKS {
+            for _ in 0..CHECKS {
                 std::hint::spin_loop();
-                if is_so() {
+                if condition() {
                     self.limit = self.most.min(self.limit + self.limit / 8);
                     return Ok(());
                 }
@@ -56,7 +56,7 @@ impl Spin {
         Err(start)
     }
 
-    /// It was so after this time, most of which the worker has slept.
+    /// Notes that the condition held after this time, most of which the worker has slept.
     pub fn learn(&mut self, waited: Duration) {
         let limit = if waited < self.most { 2 * waited.max(self.limit) } else { self.limit / 2 };
         self.limit = limit.clamp(self.most / LEAST, self.most);
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_far_off_makes_waiting_shorter_and_what_is_near_longer() {
+    fn late_events_shorten_spinning_and_early_ones_lengthen_it() {
         let most = Duration::from_micros(160);
         let mut spin = Spin::new(most);
         assert!(spin.until(|| false).is_err());
@@ -78,15 +78,15 @@ mod tests {
         assert_eq!(spin.limit, most / LEAST);
         spin.learn(most / 4);
         assert_eq!(spin.limit, most / 2);
-        let looks = std::cell::Cell::new(0);
-        let second = || looks.replace(looks.get() + 1) % 2 == 1;
+        let checks = std::cell::Cell::new(0);
+        let second = || checks.replace(checks.get() + 1) % 2 == 1;
         (0..100).for_each(|_| assert!(spin.until(second).is_ok()));
         assert_eq!(spin.limit, most);
-        // Without any time nobody looks twice.
-        looks.set(0);
+        // Without any time the condition is checked once.
+        checks.set(0);
         let mut never = Spin::new(Duration::ZERO);
         never.learn(Duration::ZERO);
         assert!(never.until(second).is_err());
-        assert_eq!(looks.get(), 1);
+        assert_eq!(checks.get(), 1);
     }
 }

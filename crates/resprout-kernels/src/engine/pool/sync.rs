@@ -1,11 +1,11 @@
-//! What the pool synchronises by. `loom/` checks the pool's core with the model checker's own versions of these.
+//! The synchronisation primitives of the pool. `loom/` checks the pool with the model checker's versions of them.
 
-pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-pub use std::sync::{Arc, Mutex};
-pub use std::thread::{Thread, current, park};
+pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+pub(super) use std::sync::{Arc, Mutex};
+pub(super) use std::thread::{Thread, current, park};
 
-/// With loom's interface.
-pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+/// A cell with loom's interface.
+pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
 impl<T> UnsafeCell<T> {
     pub fn new(value: T) -> UnsafeCell<T> {

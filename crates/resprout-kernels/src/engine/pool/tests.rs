@@ -2,7 +2,7 @@ use super::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// Loops of so many items each.
+/// Loops with these numbers of items.
 struct Count<F> {
     items: Vec<usize>,
     work: F,
@@ -23,7 +23,7 @@ impl<F: Fn(usize, usize, Worker) + Sync> Loops for Count<F> {
 }
 
 #[test]
-fn every_item_runs_once_and_behind_those_of_the_loop_before() {
+fn every_item_runs_once_and_after_those_of_the_loop_before() {
     for threads in [1, 2, 3, 5] {
         let mut pool = ThreadPool::new(threads).unwrap();
         let items = vec![0, 2, 10, 1, 0, 0, 100, 3, 0];
@@ -44,9 +44,8 @@ fn every_item_runs_once_and_behind_those_of_the_loop_before() {
 }
 
 #[test]
-fn no_worker_is_waited_for_that_has_begun_no_item() {
-    // The other worker is held up in its only item until the calling thread has done all others, and that of the next
-    // run are done before it returns.
+fn a_run_waits_for_no_worker_without_an_item() {
+    // The worker with the last item waits in it until all others are done.
     let mut pool = ThreadPool::new(2).unwrap();
     let (done, start) = (AtomicUsize::new(0), Instant::now());
     let work = |_: usize, item: usize, _: Worker| {
@@ -62,12 +61,12 @@ fn no_worker_is_waited_for_that_has_begun_no_item() {
 
 #[test]
 fn the_calling_thread_finishes_alone() {
-    // Nobody has told the others that there is work: as if they had no CPU.
+    // The other workers never run, as if they had no CPU.
     let shared = Shared::new(4);
     let done = AtomicUsize::new(0);
     let loops = Count { items: vec![7; 20], work: |_: usize, _: usize, _: Worker| _ = done.fetch_add(1, Ordering::Relaxed) };
     let forever: &(dyn Loops + '_) = &loops;
-    // SAFETY: `work` returns when all is done, and nobody else has `shared`.
+    // SAFETY: `work` returns when all is done, this thread is worker 0, and nobody else has `shared`.
     unsafe { shared.start(std::mem::transmute::<*const (dyn Loops + '_), *const (dyn Loops + 'static)>(forever)) };
     shared.work(0, &mut Spin::new(Duration::ZERO));
     assert_eq!(done.load(Ordering::Relaxed), 140);
@@ -84,7 +83,7 @@ fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
     }
 }
 
-/// Many short runs, on pools of one to eight threads, with sleeps between and in them that put workers to sleep.
+/// Many short runs on pools of one to eight threads. Pauses between and in them put workers to sleep.
 fn stress(runs: usize) {
     for threads in 1..=8 {
         let mut pool = ThreadPool::new(threads).unwrap();
@@ -125,7 +124,7 @@ fn no_wake_up_is_lost_in_a_million_runs() {
 }
 
 #[test]
-fn threads_are_pinned_only_on_demand_and_the_calling_one_no_longer_than_it_works() {
+fn threads_are_pinned_only_on_demand_and_the_calling_one_only_while_it_works() {
     let before = affinity::allowed();
     for pin in [false, true] {
         let mut pool = ThreadPool::with_options(&PoolOptions { threads: before.len(), pin, spin: None }).unwrap();

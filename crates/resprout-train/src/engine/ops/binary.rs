@@ -70,7 +70,14 @@ fn apply(op: BinaryOp, a: f32, b: f32) -> f32 {
 }
 
 /// `out = out op operand`
-pub(in crate::engine) fn fold(op: BinaryOp, layout: Layout, shape: &[usize], broadcast: &Broadcast, operand: &[f32], out: &mut [f32]) {
+pub(in crate::engine) fn fold(
+    op: BinaryOp,
+    layout: Layout,
+    shape: &[usize],
+    broadcast: &Broadcast,
+    operand: &[f32],
+    out: &mut [f32],
+) {
     if broadcast.plain {
         return match op {
             BinaryOp::Add => super::combine(out, operand, |a, b| a + b),

@@ -14,7 +14,9 @@ const SHARE: usize = 1 << 14;
 
 /// `out[i] = of(x[i])`
 fn map(x: &[f32], out: &mut [f32], of: impl Fn(f32) -> f32 + Sync) {
-    out.par_chunks_mut(SHARE).zip(x.par_chunks(SHARE)).for_each(|(out, x)| out.iter_mut().zip(x).for_each(|(out, &x)| *out = of(x)));
+    out.par_chunks_mut(SHARE)
+        .zip(x.par_chunks(SHARE))
+        .for_each(|(out, x)| out.iter_mut().zip(x).for_each(|(out, &x)| *out = of(x)));
 }
 
 /// `out[i] = of(out[i])`

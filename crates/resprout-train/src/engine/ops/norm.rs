@@ -116,7 +116,8 @@ impl Norm<'_> {
             planes().zip(outs).for_each(|((x, dy), dx)| input_gradient(isa, x, dy, affine, coefficients, dx));
             ((product * inverse) as f32, sum as f32 * self.shift)
         };
-        let sums: Vec<(f32, f32)> = by_channel_mut(dx, self.channels, self.plane()).into_par_iter().enumerate().map(channel).collect();
+        let sums: Vec<(f32, f32)> =
+            by_channel_mut(dx, self.channels, self.plane()).into_par_iter().enumerate().map(channel).collect();
         self.layout.clear_empty(dx, self.channels * self.pixels);
         let (dgamma, dbeta) = sums.into_iter().unzip();
         [dgamma, dbeta]

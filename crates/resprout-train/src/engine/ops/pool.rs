@@ -73,15 +73,17 @@ impl Windows {
     pub fn picked(&self, layout: Layout, x: &[f32], out: &mut [f32], found: &[u16]) {
         let lanes = layout.lanes;
         let (input, output) = self.planes(lanes);
-        out.par_chunks_exact_mut(output).zip(found.par_chunks_exact(output)).zip(x.par_chunks_exact(input)).for_each(|((out, found), x)| {
-            for (at, (y, column)) in self.windows().enumerate() {
-                let places: Vec<usize> = self.places(y, column).collect();
-                for lane in 0..lanes {
-                    let place = places.get(usize::from(found[at * lanes + lane]));
-                    out[at * lanes + lane] = place.map_or(f32::NEG_INFINITY, |place| x[place * lanes + lane]);
+        out.par_chunks_exact_mut(output).zip(found.par_chunks_exact(output)).zip(x.par_chunks_exact(input)).for_each(
+            |((out, found), x)| {
+                for (at, (y, column)) in self.windows().enumerate() {
+                    let places: Vec<usize> = self.places(y, column).collect();
+                    for lane in 0..lanes {
+                        let place = places.get(usize::from(found[at * lanes + lane]));
+                        out[at * lanes + lane] = place.map_or(f32::NEG_INFINITY, |place| x[place * lanes + lane]);
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 
     pub fn max_backward(&self, layout: Layout, grad: &[f32], found: &[u16], dx: &mut [f32]) {

@@ -65,15 +65,33 @@ fn run(layout: Layout, shape: &[usize], axis: usize) -> usize {
 }
 
 /// Puts an operand of this shape into the result at `first` along the axis.
-pub(in crate::engine) fn put(layout: Layout, shape: &[usize], result: &[usize], axis: usize, first: usize, x: &[f32], out: &mut [f32]) {
+pub(in crate::engine) fn put(
+    layout: Layout,
+    shape: &[usize],
+    result: &[usize],
+    axis: usize,
+    first: usize,
+    x: &[f32],
+    out: &mut [f32],
+) {
     let (own, whole) = (run(layout, shape, axis), run(layout, result, axis));
     let skipped = first * run(layout, result, axis) / result[axis];
     out.par_chunks_exact_mut(whole).zip(x.par_chunks_exact(own)).for_each(|(out, x)| out[skipped..][..own].copy_from_slice(x));
 }
 
 /// Takes an operand's gradient out of the result's.
-pub(in crate::engine) fn pick(layout: Layout, shape: &[usize], result: &[usize], axis: usize, first: usize, grad: &[f32], dx: &mut [f32]) {
+pub(in crate::engine) fn pick(
+    layout: Layout,
+    shape: &[usize],
+    result: &[usize],
+    axis: usize,
+    first: usize,
+    grad: &[f32],
+    dx: &mut [f32],
+) {
     let (own, whole) = (run(layout, shape, axis), run(layout, result, axis));
     let skipped = first * run(layout, result, axis) / result[axis];
-    dx.par_chunks_exact_mut(own).zip(grad.par_chunks_exact(whole)).for_each(|(dx, grad)| dx.copy_from_slice(&grad[skipped..][..own]));
+    dx.par_chunks_exact_mut(own)
+        .zip(grad.par_chunks_exact(whole))
+        .for_each(|(dx, grad)| dx.copy_from_slice(&grad[skipped..][..own]));
 }

@@ -9,8 +9,20 @@ use resprout::ops::UnaryOp;
 pub(in crate::engine) fn value(op: UnaryOp, x: f32) -> f32 {
     match op {
         // NaN stays NaN in all of them.
-        UnaryOp::Relu => if x < 0.0 { 0.0 } else { x },
-        UnaryOp::LeakyRelu { alpha } => if x < 0.0 { alpha * x } else { x },
+        UnaryOp::Relu => {
+            if x < 0.0 {
+                0.0
+            } else {
+                x
+            }
+        }
+        UnaryOp::LeakyRelu { alpha } => {
+            if x < 0.0 {
+                alpha * x
+            } else {
+                x
+            }
+        }
         UnaryOp::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         UnaryOp::HardSigmoid { alpha, beta } => (alpha * x + beta).clamp(0.0, 1.0),
         UnaryOp::HardSwish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
@@ -55,7 +67,13 @@ fn slope(op: UnaryOp, seen: f32) -> f32 {
     let step = |inside: bool| if inside { 1.0 } else { 0.0 };
     match op {
         UnaryOp::Relu => step(seen > 0.0),
-        UnaryOp::LeakyRelu { alpha } => if seen > 0.0 { 1.0 } else { alpha },
+        UnaryOp::LeakyRelu { alpha } => {
+            if seen > 0.0 {
+                1.0
+            } else {
+                alpha
+            }
+        }
         UnaryOp::Sigmoid => seen * (1.0 - seen),
         UnaryOp::HardSigmoid { alpha, beta } => {
             let inside = alpha * seen + beta;

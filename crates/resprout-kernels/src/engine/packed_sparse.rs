@@ -1,4 +1,4 @@
-//! The weights of a convolution as lists of what is not zero.
+//! The nonzero weights of a convolution, packed for tiles: compressed rows whose entries hold offsets of vectors.
 
 use super::arena::VECTOR_BYTES;
 use super::layout::Extent;
@@ -8,47 +8,49 @@ use crate::ConvShape;
 #[derive(Clone, Debug, Default)]
 pub(super) struct SparseRow(pub Vec<(u32, u32, f32)>);
 
-/// Reads `weight: [M, C / groups, kh, kw]`.
-pub(super) fn rows(shape: &ConvShape, weight: &[f32]) -> Vec<SparseRow> {
+/// The rows of `weight: [M, C / groups, kh, kw]`.
+pub(super) fn sparse_rows(shape: &ConvShape, weight: &[f32]) -> Vec<SparseRow> {
     let taps = (shape.kernel[0] * shape.kernel[1]) as u32;
-    let mut places = vec![0; shape.dot_length()];
+    let mut indices = vec![0; shape.dot_length()];
     let row = |(m, weights): (usize, &[f32])| {
         let first = (m / shape.group_out() * shape.group_in()) as u32;
-        // No branch: where the next weight is not zero, a CPU would guess wrong.
+        // No branch: a CPU would mispredict where the next nonzero weight is.
         let mut count = 0;
-        for (place, weight) in (0..).zip(weights) {
-            places[count] = place;
+        for (index, weight) in (0..).zip(weights) {
+            indices[count] = index;
             count += usize::from(*weight != 0.0);
         }
-        let weight = |&place: &u32| (first + place / taps, place % taps, weights[place as usize]);
-        SparseRow(places[..count].iter().map(weight).collect())
+        let weight = |&index: &u32| (first + index / taps, index % taps, weights[index as usize]);
+        SparseRow(indices[..count].iter().map(weight).collect())
     };
     weight.chunks_exact(shape.dot_length().max(1)).enumerate().map(row).collect()
 }
 
-/// Entries by block of input channels, then group of output channels.
+/// Entries by block of input channels, then by block of output channels.
 #[derive(Default)]
 pub(super) struct PackedSparse {
     /// Input channels of a block.
     pub block: usize,
     pub blocks: usize,
-    /// Output channels of a group.
+    /// Output channels of a block.
     pub channel_block: usize,
-    /// Groups whose order is kept: where each part of them begins, and the end of the last.
+    /// Where each part of the blocks of output channels begins, and the end of the last. Blocks are sorted within their part.
     pub parts: Vec<usize>,
-    /// `[blocks][M / group + 1]`: the groups in the order in which their entries lie, in each part those with few entries
-    /// first; and one more that may be asked for. A CPU that has guessed where the entries of a group end is right for all
-    /// that follow with as many.
+    /// `[blocks][M / channel_block + 1]`: the blocks of output channels in the order in which their entries lie; the last one
+    /// twice, so that there is one to prefetch after it.
+    ///
+    /// In each part those with few entries come first. A CPU that has learnt where the entries of one end predicts the end of all
+    /// that have as many.
     pub order: Vec<u32>,
-    /// `[blocks][M / group + 1]`, in that order.
+    /// `[blocks][M / channel_block + 1]`, in that order.
     pub row_offsets: Vec<u32>,
     /// As [`Work::entries`](super::tile::Work::entries).
     pub entries: Vec<u32>,
 }
 
 impl PackedSparse {
-    /// Lays the weights out for an input of this extent. Offsets count from the tap (0, 0) of the first pixel; the
-    /// extent's border must be wide enough for all taps. Where one channel of a group has a weight, all have one, be it 0.
+    /// Packs the weights for an input of this extent. Offsets count from the tap (0, 0) of the first pixel; the
+    /// halo must be wide enough for all taps. Where one channel of a block has a weight, all have one, be it 0.
     pub fn new(
         shape: &ConvShape,
         rows: &[SparseRow],
@@ -59,10 +61,10 @@ impl PackedSparse {
     ) -> PackedSparse {
         let block = block.clamp(1, shape.in_channels.max(1));
         let blocks = shape.in_channels.div_ceil(block).max(1);
-        let offsets = offsets(shape, input);
+        let offsets = tap_offsets(shape, input);
         let (order, row_offsets, entries) = (Vec::new(), Vec::new(), Vec::new());
-        let mut stream = PackedSparse { block, blocks, channel_block, parts, order, row_offsets, entries };
-        // Where each row goes on: its weights ascend by input channel and tap.
+        let mut packed = PackedSparse { block, blocks, channel_block, parts, order, row_offsets, entries };
+        // Where each row continues: its weights ascend by input channel and tap.
         let mut next = vec![0; rows.len()];
         for index in 0..blocks {
             let end = ((index + 1) * block) as u32;
@@ -80,12 +82,12 @@ impl PackedSparse {
                 entries
             });
             let of_block: Vec<Vec<u32>> = of_block.collect();
-            stream.add(&of_block);
+            packed.add(&of_block);
         }
-        stream
+        packed
     }
 
-    /// Adds the entries of all groups in a block.
+    /// Adds the entries of all blocks of output channels in a block of input channels.
     fn add(&mut self, of_block: &[Vec<u32>]) {
         let mut order: Vec<usize> = (0..of_block.len()).collect();
         for part in self.parts.windows(2) {
@@ -99,20 +101,20 @@ impl PackedSparse {
         self.order.extend(order.iter().chain(order.last()).map(|&channel_block| channel_block as u32));
     }
 
-    /// Entries.
+    /// The number of entries.
     fn count(&self) -> u32 {
         (self.entries.len() / (1 + self.channel_block)) as u32
     }
 }
 
-/// The first place, from `next` on, at which one of the rows has a weight: input channel and tap.
+/// Input channel and tap of the first weight of all rows, each from `next` on.
 fn first(rows: &[SparseRow], next: &[usize]) -> Option<(u32, u32)> {
     let heads = rows.iter().zip(next).filter_map(|(row, &next)| row.0.get(next));
     heads.map(|(channel, tap, _)| (*channel, *tap)).min()
 }
 
-/// Lines from the value's very first line to each tap of the first pixel.
-fn offsets(shape: &ConvShape, input: &Extent) -> Vec<usize> {
+/// Vectors from the value's first one to each tap of the first pixel.
+fn tap_offsets(shape: &ConvShape, input: &Extent) -> Vec<usize> {
     let [height, width] = shape.kernel;
     let at = |tap: usize, axis: usize| (tap * shape.dilation[axis]) as isize - shape.pads[axis] as isize;
     (0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| input.vector_of(0, at(y, 0), at(x, 1))).collect()
