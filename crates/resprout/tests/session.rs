@@ -179,8 +179,8 @@ fn plans_are_kept_for_their_model_and_cpu() {
 fn invalid_options_are_named() {
     let (model, image) = pruned("lenet-5", 0.5);
     let fails = |options: SessionOptions| Session::new(&model, &image, &options).err().unwrap().to_string();
-    assert!(fails(SessionOptions { threads: 0, ..SessionOptions::default() }).contains("threads 0"));
-    assert!(fails(SessionOptions { batch: 0, ..SessionOptions::default() }).contains("batch 0"));
+    assert!(fails(SessionOptions { threads: 0, ..SessionOptions::default() }).contains("threads: 0"));
+    assert!(fails(SessionOptions { batch: 0, ..SessionOptions::default() }).contains("batch: 0"));
     assert!(fails(SessionOptions { isa: Some("abacus".into()), ..SessionOptions::default() }).contains("abacus"));
     let mut session = Session::new(&model, &image, &SessionOptions::default()).unwrap();
     assert!(session.run(&noise(vec![0, 1, 28, 28], 0)).is_err());

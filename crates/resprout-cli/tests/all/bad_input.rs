@@ -126,7 +126,7 @@ fn unknown_names() {
         ("--criterion", "luck", "there are magnitude, rms, random, wanda, obs"),
         ("--repair", "glue", "there are none, bn"),
     ] {
-        refuses(&scratch, 2, "digits.onnx", &[option, value], &[option, part]);
+        refuses(&scratch, 2, "digits.onnx", &[option, value], &[option.trim_start_matches("--"), part]);
     }
 }
 
@@ -143,7 +143,7 @@ fn sparsity_outside_its_range() {
 fn a_budget_that_cannot_be_met() {
     let scratch = Scratch::new();
     let more = ["--sparsity", "0.9", "--allocation", "erk", "--layer", "re:layer3=0"];
-    refuses(&scratch, 2, "digits.onnx", &more, &["--layer", "--sparsity 0.9 asks for"]);
+    refuses(&scratch, 2, "digits.onnx", &more, &["layer", "sparsity 0.9 needs"]);
     let more = ["--sparsity", "0.999", "--allocation", "uniform+"];
     refuses(&scratch, 2, "digits.onnx", &more, &["uniform+", "cannot be removed"]);
 }
@@ -161,14 +161,14 @@ fn a_repair_without_images() {
 fn numbers_of_repair_that_make_no_sense() {
     let scratch = Scratch::new();
     for (option, value) in [("--memory", "0"), ("--memory", "NaN"), ("--steps", "0"), ("--steps", "1001")] {
-        refuses(&scratch, 2, "digits.onnx", &[option, value], &[option]);
+        refuses(&scratch, 2, "digits.onnx", &[option, value], &[option.trim_start_matches("--")]);
     }
     for value in ["0", "some"] {
         refuses(&scratch, 2, "digits.onnx", &["--calibration-images", value], &["--calibration-images"]);
     }
     refuses(&scratch, 2, "digits.onnx", &["--checkpoint", "folder"], &["--checkpoint", "--steps"]);
     let images = "digits-images-idx3-ubyte.gz";
-    refuses(&scratch, 2, "digits.onnx", &calibrated(images, &["--memory", "1e-9"]), &["--memory", "one calibration image takes"]);
+    refuses(&scratch, 2, "digits.onnx", &calibrated(images, &["--memory", "1e-9"]), &["memory", "one calibration image takes"]);
     let ema = ["--repair", "bn:variant=ema:batch=3", "--calibration-images", "4", "--calibration", images];
     refuses(&scratch, 2, "digits.onnx", &ema, &["a last batch of one image"]);
 }
@@ -189,7 +189,7 @@ fn calibration_images_that_are_not_numbers() {
 fn too_few_images_to_choose_by() {
     let scratch = Scratch::new();
     let more = ["--repair", "auto", "--calibration-images", "3", "--calibration", "digits-images-idx3-ubyte.gz"];
-    refuses(&scratch, 1, "digits.onnx", &more, &["--repair auto", "3 calibration images"]);
+    refuses(&scratch, 1, "digits.onnx", &more, &["repair auto", "3 calibration images"]);
 }
 
 fn calibrated<'a>(path: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -233,7 +233,7 @@ fn images_of_different_sizes() {
     let scratch = Scratch::new();
     scratch.file("mixed/a.png", &png(8, 8));
     scratch.file("mixed/b.png", &png(12, 10));
-    refuses(&scratch, 1, "digits.onnx", &calibrated("mixed", &[]), &["a.png is 8x8", "b.png is 12x10", "--resize or --crop"]);
+    refuses(&scratch, 1, "digits.onnx", &calibrated("mixed", &[]), &["a.png is 8x8", "b.png is 12x10", "resize or crop them"]);
     scratch.ok(&[
         &["prune", "digits.onnx", "-o", "out.onnx", "-s", "0.5"],
         &calibrated("mixed", &["--resize", "9", "--crop", "8"])[..],
@@ -252,9 +252,15 @@ fn preprocessing_that_makes_no_sense() {
     for (option, value) in
         [("--std", "0"), ("--mean", "1,2"), ("--scale", "0"), ("--preset", "film"), ("--crop", "8y8"), ("--crop", "0x4")]
     {
-        refuses(&scratch, 2, "digits.onnx", &["--repair", "bn", "--calibration", images, option, value], &[option]);
+        refuses(
+            &scratch,
+            2,
+            "digits.onnx",
+            &["--repair", "bn", "--calibration", images, option, value],
+            &[option.trim_start_matches("--")],
+        );
     }
-    refuses(&scratch, 1, "digits.onnx", &calibrated(images, &["--crop", "9"]), &["8x8 pixels are smaller than --crop 9x9"]);
+    refuses(&scratch, 1, "digits.onnx", &calibrated(images, &["--crop", "9"]), &["8x8 pixels are smaller than the crop of 9x9"]);
 }
 
 #[test]
@@ -343,16 +349,16 @@ fn patterns() {
         parts.iter().for_each(|part| assert!(message.contains(part), "{message:?} does not say {part:?}"));
     };
     for (pattern, part) in [("1:1", "2 to 32"), ("5:4", "up to"), ("0:4", "up to"), ("2:40", "2 to 32"), ("chanel", "channel")] {
-        prune(&["--pattern", pattern], &["--pattern", part]);
+        prune(&["--pattern", pattern], &["pattern", part]);
     }
-    prune(&["--pattern", "2:4", "--sparsity", "0.5"], &["--sparsity 0.5", "2:4"]);
-    prune(&["--pattern", "2:4", "--allocation", "erk"], &["--allocation erk", "2:4"]);
+    prune(&["--pattern", "2:4", "--sparsity", "0.5"], &["sparsity 0.5", "2:4"]);
+    prune(&["--pattern", "2:4", "--allocation", "erk"], &["allocation erk", "2:4"]);
     prune(&["--pattern", "unstructured"], &["--sparsity"]);
-    prune(&["--macs", "0.5"], &["--macs 0.5", "channel"]);
-    prune(&["--pattern", "channel", "--macs", "0"], &["--macs 0"]);
+    prune(&["--macs", "0.5"], &["macs 0.5", "channel"]);
+    prune(&["--pattern", "channel", "--macs", "0"], &["macs 0"]);
     prune(&["--pattern", "channel", "--macs", "0.00001"], &["are left with one channel"]);
-    prune(&["--pattern", "channel", "--sparsity", "0.5", "--criterion", "wanda"], &["--criterion", "wanda"]);
-    prune(&["--pattern", "channel", "--sparsity", "0.5", "--layer", "conv1=0.5"], &["--layer"]);
+    prune(&["--pattern", "channel", "--sparsity", "0.5", "--criterion", "wanda"], &["criterion", "wanda"]);
+    prune(&["--pattern", "channel", "--sparsity", "0.5", "--layer", "conv1=0.5"], &["layer"]);
     prune(&["--pattern", "channel", "--sparsity", "0.5", "--ignore", "re:."], &["no channel can go"]);
     prune(&["--pattern", "channel", "--sparsity", "0.5", "--criterion", "activation"], &["--calibration"]);
 }

@@ -59,7 +59,7 @@ fn a_model_that_came_sparse_keeps_its_zeros() {
     // Zeros may become weights again, so that the sparsity is the requested one.
     assert!((regrown["sparsity"]["of_prunable"].as_f64().unwrap() - 0.5).abs() < 1e-4);
     let message = scratch.fails(2, &["prune", "sparse.onnx", "-s", "0.5", "-o", "less.onnx"]);
-    assert!(message.contains("--sparsity 0.5") && message.contains("90.00") && message.contains("--regrow"), "{message}");
+    assert!(message.contains("sparsity 0.5") && message.contains("90.00") && message.contains("regrow"), "{message}");
 
     let recipe = "models: [sparse.onnx]\nallocations: [lamp]\nsparsities: [0.8, 0.95]\nrepairs: [none, least-squares]\n\
                   calibration_images: [32]\ncontrols: false\nlimit: 50\ndiagnostic_images: 0\ncalibration: CAL\ndata: CAL\n\

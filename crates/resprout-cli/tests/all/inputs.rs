@@ -125,7 +125,7 @@ fn other_types_are_refused_by_name_and_can_be_pruned() {
             [&["eval", "typed.onnx", "--data", "images"][..], &["run", "typed.onnx", "images"], &["bench", "typed.onnx"]]
         {
             let message = scratch.fails(1, command);
-            for part in ["typed.onnx: input \"x\" takes", name, "float32 or uint8", "--repair none"] {
+            for part in ["typed.onnx: input \"x\" takes", name, "float32 or uint8", "repair none"] {
                 assert!(message.contains(part), "{message}");
             }
         }
@@ -169,7 +169,7 @@ fn every_missing_operation_is_named_with_the_file_by_every_command() {
         let output = scratch.run(command);
         let message = crate::util::text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{command:?}: {message}");
-        for part in ["odd.onnx", "layer \"einsum\" (Einsum) and 1 more", "layer \"topk\" (TopK)", "--repair none"] {
+        for part in ["odd.onnx", "layer \"einsum\" (Einsum) and 1 more", "layer \"topk\" (TopK)", "repair none"] {
             assert!(message.contains(part), "{command:?}: {message:?} does not say {part:?}");
         }
         assert!(!scratch.path("out.onnx").exists(), "{command:?}");
@@ -249,7 +249,7 @@ fn names_that_are_nearly_right() {
     let message = scratch.fails(2, &["prune", "digits.onnx", "-o", "o.onnx", "-s", "0.5", "--repair", "glue"]);
     assert!(message.contains("least-squares, auto") && !message.contains("did you mean"), "{message}");
     let message = scratch.fails(2, &["prune", "digits.onnx", "-o", "o.onnx", "-s", "0.5", "--repair", "auto,bn"]);
-    assert!(message.contains("--repair auto,bn: auto tries several repairs and stands alone"), "{message}");
+    assert!(message.contains("repair auto,bn: auto tries several repairs and stands alone"), "{message}");
     let listed: Value = serde_json::from_str(&scratch.ok(&["list", "--json"])).unwrap();
     assert!(listed["repairs"].as_array().unwrap().iter().any(|row| row["name"] == "auto"));
     scratch.file("recipe.yaml", b"models: [digits]\nallocations: [erkk]\n");

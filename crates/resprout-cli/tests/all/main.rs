@@ -5,6 +5,7 @@ mod book;
 mod brought;
 mod cli;
 mod inputs;
+mod order;
 mod real_data;
 mod session;
 mod sweep;

@@ -111,8 +111,8 @@ fn a_busy_machine_keeps_the_default_plan_and_says_so() {
 fn what_cannot_be_run_is_named() {
     let scratch = Scratch::new();
     for (args, expected) in [
-        (&["bench", "digits.onnx", "--batch", "0"][..], "--batch 0"),
-        (&["bench", "digits.onnx", "--bench-threads", "0"], "--threads 0"),
+        (&["bench", "digits.onnx", "--batch", "0"][..], "batch: 0"),
+        (&["bench", "digits.onnx", "--bench-threads", "0"], "threads: 0"),
         (&["bench", "digits.onnx", "--isa", "abacus"], "abacus"),
         (&["bench", "digits.onnx", "--kernel", "x"], "called --isa now"),
         (&["run", "digits.onnx", ".", "--kernel", "x"], "called --isa now"),

@@ -97,7 +97,7 @@ fn a_corrupt_line_is_refused_by_its_number_and_can_be_dropped() {
         .map(|(i, line)| if i == 2 { line.replacen("\"value\":0.", "\"value\":1.", 1) + "\n" } else { format!("{line}\n") });
     scratch.file("study/journal.jsonl", broken.collect::<String>().as_bytes());
     let message = scratch.fails(1, &["sweep", "recipe.yaml", "-o", "study"]);
-    assert!(message.contains("line 3 is corrupt") && message.contains("--repair-journal"), "{message}");
+    assert!(message.contains("line 3 is corrupt") && message.contains("repair the journal"), "{message}");
     assert!(scratch.ok(&["sweep", "recipe.yaml", "-o", "study", "--repair-journal"]).contains("1 cells measured now"));
     assert_eq!(journal(&scratch, "study"), whole);
 }

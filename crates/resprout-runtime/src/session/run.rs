@@ -34,14 +34,28 @@ impl Session {
         if count == 0 || images.shape[1..] != self.image {
             return Err(Error::data(format!("images of shape {:?}, the session is for [N, {:?}]", images.shape, self.image)));
         }
+        Ok(self.run_images(&images.data, count))
+    }
+
+    /// The same of images that lie one after another anywhere in memory; they are not copied.
+    pub fn run_slice(&mut self, images: &[f32]) -> Result<Vec<Tensor>> {
+        let each: usize = self.image.iter().product();
+        let count = images.len() / each.max(1);
+        if count == 0 || images.len() != count * each {
+            return Err(Error::data(format!("{} values, the session is for images of {:?}", images.len(), self.image)));
+        }
+        Ok(self.run_images(images, count))
+    }
+
+    fn run_images(&mut self, images: &[f32], count: usize) -> Vec<Tensor> {
         let Session { stages, pool, .. } = self;
         for index in 0..stages.len() {
             let (before, rest) = stages.split_at_mut(index);
             // A single value connects two stages.
-            let input = before.last().and_then(|stage| stage.outputs.first()).unwrap_or(images);
-            rest[0].run(input, pool);
+            let input = before.last().and_then(|stage| stage.outputs.first());
+            rest[0].run(input.map_or(images, |output| &output.data), count, pool);
         }
-        Ok(stages.last_mut().map_or(Vec::new(), |last| std::mem::take(&mut last.outputs)))
+        stages.last_mut().map_or(Vec::new(), |last| std::mem::take(&mut last.outputs))
     }
 
     /// Why autotuning was given up, if it was: the machine was too busy.

@@ -55,9 +55,8 @@ impl Stage {
         self.compiled.programs().flat_map(move |program| program.default_blockings(paths))
     }
 
-    /// Runs `images: [N, ..]` and keeps the outputs.
-    pub fn run(&mut self, images: &Tensor, pool: &mut ThreadPool) {
-        let count = images.shape[0];
+    /// Runs `count` images, one after another, and keeps the outputs.
+    pub fn run(&mut self, images: &[f32], count: usize, pool: &mut ThreadPool) {
         if self.outputs.first().is_none_or(|output| output.shape[0] != count) {
             self.outputs = output_tensors(&self.compiled.plan.result_shapes, count);
         }
@@ -66,9 +65,9 @@ impl Stage {
             self.arenas.push(self.compiled.arenas());
         }
         let mut outputs = std::mem::take(&mut self.outputs);
-        let each: usize = images.shape[1..].iter().product();
+        let each = images.len() / count.max(1);
         let microbatch = self.compiled.microbatch;
-        let chunks = images.data.chunks(microbatch * each).zip(chunk_outputs(&mut outputs, microbatch));
+        let chunks = images.chunks((microbatch * each).max(1)).zip(chunk_outputs(&mut outputs, microbatch));
         match workers {
             1 => chunks.for_each(|(images, mut part)| {
                 self.run_adaptive(SHARED, 1, pool, |stage, pool| stage.run_shared(images, pool, &mut part));
