@@ -95,7 +95,7 @@ impl BatchedConv {
     /// Some output channels of one chunk: `input: [C][H][W][LANES]`, `out: [channels.len()][OH][OW][LANES]`; `bias: [M]` or empty.
     ///
     /// # Panics
-    /// If a slice does not have the size that the shape asks for.
+    /// If a slice does not have the size that the shape asks for, or does not begin where a [`Buffer`] or a vector of it does.
     pub fn forward(&self, input: &[f32], bias: &[f32], channels: Range<usize>, out: &mut [f32], scratch: &mut Scratch) {
         self.forward.run(self.isa, input, bias, channels, out, scratch);
     }
@@ -103,7 +103,7 @@ impl BatchedConv {
     /// Some input channels' gradient of one chunk: `grad: [M][OH][OW][LANES]`, `out: [channels.len()][H][W][LANES]`.
     ///
     /// # Panics
-    /// If a slice does not have the size that the shape asks for.
+    /// If a slice does not have the size that the shape asks for, or does not begin where a [`Buffer`] or a vector of it does.
     pub fn backward(&self, grad: &[f32], channels: Range<usize>, out: &mut [f32], scratch: &mut Scratch) {
         self.backward.iter().for_each(|pass| pass.run(self.isa, grad, &[], channels.clone(), out, scratch));
     }
@@ -111,15 +111,22 @@ impl BatchedConv {
     /// The gradient of some output channels' weights over all chunks: `out: [channels.len(), C / groups, kh, kw]`, zero outside of the mask.
     ///
     /// # Panics
-    /// If a slice does not have the size that the shape asks for.
+    /// If a slice does not have the size that the shape asks for, or does not begin where a [`Buffer`] or a vector of it does.
     pub fn weight_gradient(&self, inputs: &[f32], grads: &[f32], channels: Range<usize>, out: &mut [f32], scratch: &mut Scratch) {
         out.fill(0.0);
         let (out_h, out_w) = self.shape.out_size();
         let input = self.shape.in_channels * self.shape.in_h * self.shape.in_w * LANES;
         let grad = self.shape.out_channels * out_h * out_w * LANES;
+        assert!(inputs.len().is_multiple_of(input.max(1)), "chunks of {:?}", self.shape);
         assert_eq!(inputs.len() * grad, grads.len() * input, "chunks of {:?}", self.shape);
+        assert!(is_aligned(inputs) && is_aligned(grads), "vectors of {:?} begin at no multiple of their size", self.shape);
         self.weight.add(self.isa, inputs, grads, channels, out, scratch);
     }
+}
+
+/// Whether vectors can be read and written from here on.
+fn is_aligned(values: &[f32]) -> bool {
+    values.as_ptr().align_offset(crate::simd::VECTOR_BYTES) == 0
 }
 
 /// A weight that is computed with, seen from one channel: the channel on the other side, its tap, and its place in the weight.

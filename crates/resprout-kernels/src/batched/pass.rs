@@ -58,7 +58,10 @@ impl Source {
         window: [usize; 2],
         count: [usize; 2],
     ) -> Source {
-        let plain = step == [1, 1] && window == [1, 1] && first == [0, 0] && count[1] == size[1] && count[0] <= size[0];
+        // Offsets have 32 bits.
+        let near = channels * size[0] * size[1] * VECTOR_BYTES <= u32::MAX as usize;
+        let as_it_lies = step == [1, 1] && window == [1, 1] && first == [0, 0] && count[1] == size[1] && count[0] <= size[0];
+        let plain = near && as_it_lies;
         Source { channels, size, first, step, window, plain }
     }
 
@@ -329,6 +332,10 @@ impl Pass {
         assert_eq!(source.len(), self.source.channels * height * width * LANES, "source of {channels:?}");
         assert_eq!(out.len(), channels.len() * self.target[0] * self.target[1] * LANES, "target of {channels:?}");
         assert!(bias.is_empty() || bias.len() == self.channels, "bias of {channels:?}");
+        assert!(
+            super::is_aligned(source) && super::is_aligned(out),
+            "vectors of {channels:?} begin at no multiple of their size"
+        );
         assert!(channels.end <= self.channels && channels.start.is_multiple_of(self.channel_block), "channels {channels:?}");
         if self.count.contains(&0) || channels.is_empty() {
             return;
