@@ -1,0 +1,195 @@
+//! Pruning and repair.
+
+use crate::model::Model;
+use crate::raised;
+use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray4, PyReadonlyArrayDyn};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use resprout::criteria::{Criterion, ScoreInput};
+use resprout::data::{ImageSet, LabelSource, Preprocess};
+use resprout::model::{Prunable, PrunableRule};
+use resprout::progress::Progress;
+use resprout::sparsify::{Budget, Sparsify};
+use resprout::structure::Pattern;
+use resprout::tensor::Tensor;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// A Python callable as a progress bar: `progress(stage, done, total)`. It also sees Ctrl-C, and its own exceptions stop the work.
+struct Callback {
+    call: Option<Py<PyAny>>,
+    stage: Mutex<(String, u64, u64)>,
+    raised: Mutex<Option<PyErr>>,
+}
+
+impl Callback {
+    fn new(call: Option<Py<PyAny>>) -> Callback {
+        Callback { call, stage: Mutex::default(), raised: Mutex::default() }
+    }
+
+    fn keep(&self, error: PyErr) {
+        if let Ok(mut raised) = self.raised.lock() {
+            raised.get_or_insert(error);
+        }
+    }
+
+    fn tell(&self) {
+        let Ok((stage, done, total)) = self.stage.lock().map(|stage| stage.clone()) else { return };
+        if let Some(call) = &self.call {
+            Python::attach(|py| call.call1(py, (stage, done, total)).map(drop)).unwrap_or_else(|error| self.keep(error));
+        }
+    }
+
+    /// The exception that the callback has raised, or the error.
+    fn error(&self, error: resprout::Error) -> PyErr {
+        self.raised.lock().ok().and_then(|mut raised| raised.take()).unwrap_or_else(|| raised(error))
+    }
+}
+
+impl Progress for Callback {
+    fn begin(&self, stage: &str, total: u64) {
+        if let Ok(mut now) = self.stage.lock() {
+            *now = (stage.into(), 0, total);
+        }
+        self.tell();
+    }
+
+    fn advance(&self, units: u64) {
+        if let Ok(mut now) = self.stage.lock() {
+            now.1 += units;
+        }
+        self.tell();
+    }
+
+    fn cancelled(&self) -> bool {
+        let signals = Python::attach(|py| py.check_signals());
+        signals.unwrap_or_else(|error| self.keep(error));
+        self.raised.lock().is_ok_and(|raised| raised.is_some())
+    }
+}
+
+/// A Python callable as a criterion: `score(name, weight)` returns an array of the weight's shape.
+struct Scores {
+    call: Py<PyAny>,
+    /// Name and shape of each layer's weight.
+    layers: Vec<(String, Vec<usize>)>,
+    raised: Arc<Mutex<Option<PyErr>>>,
+}
+
+impl Scores {
+    fn call(&self, layer: &ScoreInput) -> PyResult<Vec<f64>> {
+        Python::attach(|py| {
+            let (name, shape) = &self.layers[layer.index];
+            let weight = PyArray1::from_slice(py, layer.weights).reshape(shape.clone())?;
+            let scores = self.call.call1(py, (name, weight))?;
+            let numpy = py.import("numpy")?;
+            let scores = numpy.call_method1("asarray", (scores, "float64"))?;
+            let scores: PyReadonlyArrayDyn<f64> = scores.extract()?;
+            Ok(scores.as_array().iter().copied().collect())
+        })
+    }
+}
+
+impl Criterion for Scores {
+    fn score(&self, layer: &ScoreInput) -> Vec<f64> {
+        self.call(layer).unwrap_or_else(|error| {
+            if let Ok(mut raised) = self.raised.lock() {
+                raised.get_or_insert(error);
+            }
+            // Scores that are too few are an error, in whose place the exception is raised.
+            Vec::new()
+        })
+    }
+}
+
+/// Prunes and repairs. `images: [N, C, H, W]` of `float32`, preprocessed. Returns the model and its sparsity as JSON.
+#[pyfunction]
+#[pyo3(signature = (model, images, sparsity, macs, pattern, criterion, allocation, repair, steps, seed, ignore, score, progress))]
+pub fn prune(
+    py: Python<'_>,
+    model: &Model,
+    images: Option<PyReadonlyArray4<f32>>,
+    sparsity: f64,
+    macs: Option<f64>,
+    pattern: Option<&str>,
+    criterion: Option<&str>,
+    allocation: Option<&str>,
+    repair: Option<&str>,
+    steps: usize,
+    seed: u64,
+    ignore: Vec<String>,
+    score: Option<Py<PyAny>>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(Model, String)> {
+    let images = images.map_or_else(Tensor::default, |images| {
+        let array = images.as_array();
+        Tensor::new(array.shape().to_vec(), array.iter().copied().collect())
+    });
+    let mut budget = macs.map_or_else(|| Budget::sparsity(sparsity), Budget::macs);
+    if let Some(pattern) = pattern {
+        budget = budget.pattern(Pattern::parse(pattern).map_err(raised)?);
+    }
+    let failed: Arc<Mutex<Option<PyErr>>> = Arc::default();
+    let rule = PrunableRule { ignore, ..PrunableRule::default() };
+    let mut sparsify = Sparsify::new(budget).rule(rule.clone()).seed(seed).steps(steps);
+    if let Some(criterion) = criterion {
+        sparsify = sparsify.criterion(criterion);
+    }
+    if let Some(score) = score {
+        let (layers, _) = model.0.prunable(&rule).map_err(raised)?;
+        let shape = |param: &str| model.0.params.get(param).map(|param| param.shape.clone()).unwrap_or_default();
+        let layers = layers.iter().map(|layer| (layer.param.clone(), shape(&layer.param))).collect();
+        sparsify = sparsify.criterion(Scores { call: score, layers, raised: failed.clone() });
+    }
+    if let Some(allocation) = allocation {
+        sparsify = sparsify.allocation(allocation);
+    }
+    if let Some(repair) = repair {
+        sparsify = sparsify.repair(repair);
+    }
+    let callback = Callback::new(progress);
+    let dense = model.0.clone();
+    let done = py.detach(|| {
+        let done = sparsify.run_with(&dense, &images, &callback)?;
+        let prunable: usize = done.outcome.layers.iter().map(|layer| layer.len()).sum();
+        let kept: usize = done.outcome.kept.iter().sum();
+        let of_prunable = 1.0 - kept as f64 / (prunable as f64).max(1.0);
+        let requested = macs.is_none().then_some(sparsity);
+        let layers: Vec<_> = done.outcome.layers.iter().zip(&done.outcome.kept).collect();
+        let row = |(layer, kept): &(&Prunable, &usize)| {
+            serde_json::json!({ "layer": layer.layer, "param": layer.param, "weights": layer.len(), "kept": kept })
+        };
+        let report = serde_json::json!({
+            "requested": requested, "of_prunable": of_prunable, "prunable": prunable, "kept": kept, "steps": done.steps,
+            "layers": layers.iter().map(row).collect::<Vec<_>>(),
+        });
+        Ok((done.repaired, report.to_string()))
+    });
+    if let Ok(Some(error)) = failed.lock().map(|mut failed| failed.take()) {
+        return Err(error);
+    }
+    let (repaired, info) = done.map_err(|error| callback.error(error))?;
+    Ok((Model(Arc::new(repaired)), info))
+}
+
+/// Reads images from a file or folder, preprocessed: `[N, C, H, W]`.
+#[pyfunction]
+#[pyo3(signature = (path, channels, preset, limit))]
+pub fn load_images<'py>(
+    py: Python<'py>,
+    path: PathBuf,
+    channels: usize,
+    preset: &str,
+    limit: Option<usize>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let loaded = py.detach(|| {
+        let set = ImageSet::open(&path, &LabelSource::None)?;
+        let count = limit.map_or(set.len(), |limit| limit.min(set.len()));
+        set.load(0..count, channels, &Preprocess::preset(preset)?)
+    });
+    let tensor = loaded.map_err(raised)?;
+    if tensor.data.is_empty() {
+        return Err(PyValueError::new_err(format!("{}: no images", path.display())));
+    }
+    Ok(PyArray1::from_vec(py, tensor.data).reshape(tensor.shape)?.into_any())
+}
