@@ -1,11 +1,8 @@
 //! Memory for values, aligned to whole vectors.
 
 use super::LANES;
+use crate::simd::Vector;
 use std::ops::{Deref, DerefMut};
-
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Vector([f32; LANES]);
 
 /// Numbers that begin at a multiple of a vector's size.
 #[derive(Clone, Default)]
@@ -17,12 +14,12 @@ pub struct Buffer {
 impl Buffer {
     /// So many zeros.
     pub fn zeros(len: usize) -> Buffer {
-        Buffer { vectors: vec![Vector([0.0; LANES]); len.div_ceil(LANES)], len }
+        Buffer { vectors: vec![Vector::ZERO; len.div_ceil(LANES)], len }
     }
 
     /// Changes the length; what is in it then is not said.
     pub fn resize(&mut self, len: usize) {
-        self.vectors.resize(len.div_ceil(LANES), Vector([0.0; LANES]));
+        self.vectors.resize(len.div_ceil(LANES), Vector::ZERO);
         self.len = len;
     }
 }

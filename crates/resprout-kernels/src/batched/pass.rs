@@ -89,15 +89,7 @@ impl Source {
 
     /// The strip of windows from row `first` on, in `scratch` or where it lies. Returns its first vector.
     pub fn open<'a>(&self, strip: &Strip, first: usize, source: &'a [f32], scratch: &'a mut Buffer) -> &'a [f32] {
-        if !strip.copied {
-            return &source[first * strip.row * LANES..];
-        }
-        let needed = self.channels * strip.channel * LANES;
-        if scratch.len() < needed {
-            scratch.resize(needed);
-        }
-        self.copy(strip, first, source, scratch);
-        scratch
+        self.open_all(strip, first, source, 1, scratch).0
     }
 
     /// Copies the strip's pixels, with zeros around the image.
@@ -124,9 +116,7 @@ impl Source {
             }
         }
     }
-}
 
-impl Source {
     /// The same strip of several chunks. Returns the first vector too, and the distance from one chunk's to the next's.
     pub fn open_all<'a>(
         &self,

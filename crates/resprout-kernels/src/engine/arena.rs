@@ -1,17 +1,11 @@
 //! Memory for vectors.
 
-use std::sync::atomic::AtomicBool;
-
-use crate::simd;
 pub(super) use crate::simd::VECTOR_BYTES;
+use crate::simd::{self, Vector};
+use std::sync::atomic::AtomicBool;
 
 /// Lanes of a vector.
 pub const LANES: usize = simd::LANES;
-
-/// One vector, aligned to a cache line.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Vector([f32; LANES]);
 
 /// The values of a program, for one run at a time.
 pub struct Arena {
@@ -23,7 +17,7 @@ pub struct Arena {
 impl Arena {
     pub(super) fn new(vectors: usize, replicas: usize) -> Arena {
         let replica_made = (0..replicas).map(|_| AtomicBool::new(false)).collect();
-        Arena { vectors: vec![Vector([0.0; LANES]); vectors], replica_made }
+        Arena { vectors: vec![Vector::ZERO; vectors], replica_made }
     }
 
     /// Whether it has these sizes.

@@ -14,6 +14,15 @@ pub(crate) const LANES: usize = 16;
 /// Bytes of a vector.
 pub(crate) const VECTOR_BYTES: usize = LANES * size_of::<f32>();
 
+/// A vector in memory, aligned to a cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Vector(pub [f32; LANES]);
+
+impl Vector {
+    pub const ZERO: Vector = Vector([0.0; LANES]);
+}
+
 /// Arithmetic on a vector.
 ///
 /// # Safety

@@ -4,7 +4,7 @@
 //! jumps that lie between them, and these do not vanish with the distance, because the shorter it is the
 //! more each of them counts. Held gates leave the derivative that exists almost everywhere.
 
-use super::ops::unary::value;
+use super::ops::unary::{slope, value};
 use resprout::ops::UnaryOp;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -57,21 +57,13 @@ impl Hold<'_> {
 impl Line {
     /// The function's line at each element; `None` for functions that are smooth, or curved between their bends.
     pub fn of(op: UnaryOp, x: &[f32]) -> Option<Line> {
-        let slope: Vec<f32> = x.iter().map(|&x| op_slope(op, x)).collect::<Option<_>>()?;
+        match op {
+            UnaryOp::Relu | UnaryOp::LeakyRelu { .. } | UnaryOp::Clamp { .. } | UnaryOp::HardSigmoid { .. } => {}
+            UnaryOp::Sigmoid | UnaryOp::HardSwish | UnaryOp::Neg | UnaryOp::Sqrt | UnaryOp::Floor => return None,
+        }
+        // Inside of its pieces, value and argument are on one side of each bend.
+        let slope: Vec<f32> = x.iter().map(|&x| slope(op, x)).collect();
         let offset = x.iter().zip(&slope).map(|(&x, slope)| value(op, x) - x * slope).collect();
         Some(Line { slope, offset })
-    }
-}
-
-fn op_slope(op: UnaryOp, x: f32) -> Option<f32> {
-    match op {
-        UnaryOp::Relu => Some(if x > 0.0 { 1.0 } else { 0.0 }),
-        UnaryOp::LeakyRelu { alpha } => Some(if x > 0.0 { 1.0 } else { alpha }),
-        UnaryOp::Clamp { low, high } => Some(if x > low && x < high { 1.0 } else { 0.0 }),
-        UnaryOp::HardSigmoid { alpha, beta } => {
-            let inside = x * alpha + beta;
-            Some(if inside > 0.0 && inside < 1.0 { alpha } else { 0.0 })
-        }
-        UnaryOp::Sigmoid | UnaryOp::HardSwish | UnaryOp::Neg | UnaryOp::Sqrt | UnaryOp::Floor => None,
     }
 }

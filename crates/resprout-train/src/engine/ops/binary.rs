@@ -78,12 +78,24 @@ pub(in crate::engine) fn fold(
     operand: &[f32],
     out: &mut [f32],
 ) {
+    match op {
+        BinaryOp::Add => walk(layout, shape, broadcast, operand, out, |a, b| a + b),
+        BinaryOp::Mul => walk(layout, shape, broadcast, operand, out, |a, b| a * b),
+        op => walk(layout, shape, broadcast, operand, out, |a, b| apply(op, a, b)),
+    }
+}
+
+/// `out[i] = of(out[i], operand)`, with the operand's element for each of the result's.
+fn walk(
+    layout: Layout,
+    shape: &[usize],
+    broadcast: &Broadcast,
+    operand: &[f32],
+    out: &mut [f32],
+    of: impl Fn(f32, f32) -> f32 + Sync,
+) {
     if broadcast.plain {
-        return match op {
-            BinaryOp::Add => super::combine(out, operand, |a, b| a + b),
-            BinaryOp::Mul => super::combine(out, operand, |a, b| a * b),
-            op => super::combine(out, operand, |a, b| apply(op, a, b)),
-        };
+        return super::combine(out, operand, of);
     }
     let (lanes, each) = (layout.lanes, shape.iter().product::<usize>() * layout.lanes);
     out.par_chunks_exact_mut(each).enumerate().for_each(|(chunk, out)| {
@@ -91,8 +103,8 @@ pub(in crate::engine) fn fold(
         places(shape, broadcast, |to, from| {
             let out = &mut out[to * lanes..][..lanes];
             match broadcast.batched {
-                true => out.iter_mut().zip(&operand[from * lanes..][..lanes]).for_each(|(out, b)| *out = apply(op, *out, *b)),
-                false => out.iter_mut().for_each(|out| *out = apply(op, *out, operand[from])),
+                true => out.iter_mut().zip(&operand[from * lanes..][..lanes]).for_each(|(out, b)| *out = of(*out, *b)),
+                false => out.iter_mut().for_each(|out| *out = of(*out, operand[from])),
             }
         });
     });
@@ -150,18 +162,5 @@ impl Broadcast {
 
 /// Writes the operand in the result's shape.
 pub(in crate::engine) fn spread(layout: Layout, shape: &[usize], broadcast: &Broadcast, operand: &[f32], out: &mut [f32]) {
-    if broadcast.plain {
-        return out.copy_from_slice(operand);
-    }
-    let (lanes, each) = (layout.lanes, shape.iter().product::<usize>() * layout.lanes);
-    out.par_chunks_exact_mut(each).enumerate().for_each(|(chunk, out)| {
-        let operand = part(layout, broadcast, operand, chunk);
-        places(shape, broadcast, |to, from| {
-            let out = &mut out[to * lanes..][..lanes];
-            match broadcast.batched {
-                true => out.copy_from_slice(&operand[from * lanes..][..lanes]),
-                false => out.fill(operand[from]),
-            }
-        });
-    });
+    walk(layout, shape, broadcast, operand, out, |_, b| b);
 }

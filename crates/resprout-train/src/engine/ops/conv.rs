@@ -53,10 +53,7 @@ impl Conv {
 
     /// `[M, C / groups, kh, kw]`
     fn in_order<'a, T: Copy>(&self, weight: &'a [T]) -> Cow<'a, [T]> {
-        if !self.transposed {
-            return Cow::Borrowed(weight);
-        }
-        Cow::Owned(transpose(weight, self.shape.in_channels, self.shape.out_channels))
+        in_order(&self.shape, self.transposed, weight)
     }
 
     /// Takes the parameters' values, before each pass.
@@ -69,9 +66,9 @@ impl Conv {
             let mask = parameter.mask.as_ref().map(|mask| self.in_order(mask));
             self.batched = Some((parameters.mask_version(), BatchedConv::new(Isa::best(), &self.shape, mask.as_deref())));
         }
-        let weight = self.in_order(&parameter.value).into_owned();
-        if let Some((_, conv)) = &mut self.batched {
-            conv.load(&weight);
+        let Conv { shape, transposed, batched, .. } = self;
+        if let Some((_, conv)) = batched {
+            conv.load(&in_order(shape, *transposed, &parameter.value));
         }
     }
 
@@ -184,6 +181,11 @@ fn one_image(conv: &BatchedConv, grad: &[f32], dx: &mut [f32]) {
     let channels = conv.shape().in_channels;
     BATCHED.with_borrow_mut(|scratch| conv.backward(&wide, 0..channels, &mut out, scratch));
     dx.iter_mut().zip(out.iter().step_by(batched::LANES)).for_each(|(to, from)| *to = *from);
+}
+
+/// `[M, C / groups, kh, kw]`, of a weight that may be `[C, M]`.
+fn in_order<'a, T: Copy>(shape: &ConvShape, transposed: bool, weight: &'a [T]) -> Cow<'a, [T]> {
+    if transposed { Cow::Owned(transpose(weight, shape.in_channels, shape.out_channels)) } else { Cow::Borrowed(weight) }
 }
 
 /// `[rows, columns]` to `[columns, rows]`.

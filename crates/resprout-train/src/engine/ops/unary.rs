@@ -63,7 +63,7 @@ pub(in crate::engine) fn backward(op: UnaryOp, seen: Option<&[f32]>, grad: &mut 
 }
 
 /// The derivative, by the value or the argument.
-fn slope(op: UnaryOp, seen: f32) -> f32 {
+pub(in crate::engine) fn slope(op: UnaryOp, seen: f32) -> f32 {
     let step = |inside: bool| if inside { 1.0 } else { 0.0 };
     match op {
         UnaryOp::Relu => step(seen > 0.0),
