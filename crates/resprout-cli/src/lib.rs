@@ -32,11 +32,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     match run(&cli) {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", message(&error));
             let usage = error.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::Option);
             if usage { 2 } else { 1 }
         }
     }
+}
+
+/// The messages of an error, from the outside in. One of the library says all itself, with what caused it.
+fn message(error: &anyhow::Error) -> String {
+    let own = error.chain().position(|cause| cause.is::<Error>());
+    let causes = error.chain().take(own.map_or(usize::MAX, |own| own + 1));
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {

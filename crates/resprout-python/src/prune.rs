@@ -71,17 +71,14 @@ impl Progress for Callback {
 /// A Python callable as a criterion: `score(name, weight)` returns an array of the weight's shape.
 struct Scores {
     call: Py<PyAny>,
-    /// Name and shape of each layer's weight.
-    layers: Vec<(String, Vec<usize>)>,
     raised: Arc<Mutex<Option<PyErr>>>,
 }
 
 impl Scores {
     fn call(&self, layer: &ScoreInput) -> PyResult<Vec<f64>> {
         Python::attach(|py| {
-            let (name, shape) = &self.layers[layer.index];
-            let weight = PyArray1::from_slice(py, layer.weights).reshape(shape.clone())?;
-            let scores = self.call.call1(py, (name, weight))?;
+            let weight = PyArray1::from_slice(py, layer.weights).reshape(layer.layer.shape.clone())?;
+            let scores = self.call.call1(py, (&layer.layer.param, weight))?;
             let numpy = py.import("numpy")?;
             let scores = numpy.call_method1("asarray", (scores, "float64"))?;
             let scores: PyReadonlyArrayDyn<f64> = scores.extract()?;
@@ -131,15 +128,12 @@ pub fn prune(
     }
     let failed: Arc<Mutex<Option<PyErr>>> = Arc::default();
     let rule = PrunableRule { ignore, ..PrunableRule::default() };
-    let mut sparsify = Sparsify::new(budget).rule(rule.clone()).seed(seed).steps(steps);
+    let mut sparsify = Sparsify::new(budget).rule(rule).seed(seed).steps(steps);
     if let Some(criterion) = criterion {
         sparsify = sparsify.criterion(criterion);
     }
     if let Some(score) = score {
-        let (layers, _) = model.0.prunable(&rule).map_err(raised)?;
-        let shape = |param: &str| model.0.params.get(param).map(|param| param.shape.clone()).unwrap_or_default();
-        let layers = layers.iter().map(|layer| (layer.param.clone(), shape(&layer.param))).collect();
-        sparsify = sparsify.criterion(Scores { call: score, layers, raised: failed.clone() });
+        sparsify = sparsify.criterion(Scores { call: score, raised: failed.clone() });
     }
     if let Some(allocation) = allocation {
         sparsify = sparsify.allocation(allocation);

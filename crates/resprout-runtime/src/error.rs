@@ -28,12 +28,13 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// A new error. `message` says what is wrong.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into() }
+        Error { kind, message: message.into(), source: None }
     }
 
     /// An error of a file that does not follow its format.
@@ -56,9 +57,10 @@ impl Error {
         Error::new(ErrorKind::Data, message)
     }
 
-    /// An operating-system error with the path it concerns.
+    /// An operating-system error with the path it concerns; the error itself is the [`source`](std::error::Error::source).
     pub fn io(path: &Path, error: std::io::Error) -> Error {
-        Error::new(ErrorKind::Io, format!("{}: {error}", path.display()))
+        let message = format!("{}: {error}", path.display());
+        Error { source: Some(error.into()), ..Error::new(ErrorKind::Io, message) }
     }
 
     /// The kind, for programs that react to it.
@@ -86,4 +88,23 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn an_error_of_the_system_stays_at_hand() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let error = Error::io(Path::new("model.onnx"), missing).at("prune");
+        let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+        assert_eq!(source.map(std::io::Error::kind), Some(std::io::ErrorKind::NotFound));
+        assert!(error.to_string().starts_with("prune: model.onnx: "), "{error}");
+    }
+}

@@ -13,7 +13,8 @@
 //! # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../resprout-cli/assets");
 //! let dense = onnx::read(&folder.join("digits.onnx"))?;
 //! let images = ImageSet::open(&folder.join("digits-images-idx3-ubyte.gz"), &LabelSource::None)?;
-//! let images = images.load(0..256, 1, &Preprocess::preset("raw")?)?;
+//! let preprocess = Preprocess { mean: vec![4.884], std: vec![6.017], ..Preprocess::default() };
+//! let images = images.load(0..256, 1, &preprocess)?;
 //!
 //! let sparse = Sparsify::new(Budget::sparsity(0.9))
 //!     .allocation(Erk::default())
@@ -38,7 +39,8 @@
 //! let mut model = dense.clone();
 //! let options = PruneOptions { sparsity: 0.9, allocation: "erk".into(), ..PruneOptions::default() };
 //! let images = ImageSet::open(&folder.join("digits-images-idx3-ubyte.gz"), &LabelSource::None)?;
-//! let images = images.load(0..256, 1, &Preprocess::preset("raw")?)?;
+//! let preprocess = Preprocess { mean: vec![4.884], std: vec![6.017], ..Preprocess::default() };
+//! let images = images.load(0..256, 1, &preprocess)?;
 //!
 //! let outcome = prune(&mut model, &options, &images, &Quiet)?;
 //! assert_eq!(outcome.kept.iter().sum::<usize>(), 7707); // a tenth of 77,072

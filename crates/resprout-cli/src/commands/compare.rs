@@ -12,7 +12,7 @@ use resprout::progress::Progress;
 use resprout::report::{self, Report, SparsityInfo};
 use resprout::study::Analysis;
 use resprout::study::analysis::ModelStudy;
-use resprout::study::curves::{Point, Way};
+use resprout::study::curves::{Point, Configuration};
 use resprout::{Error, ErrorKind, Result};
 use resprout_train::run::RunReport;
 use serde_json::Value;
@@ -100,7 +100,7 @@ fn read_report(path: &Path, file: &Path, filter: Option<&str>) -> Result<Vec<Com
 }
 
 /// Keys of a study of schema version 1, and their names since version 2.
-const RENAMED: [(&str, &str); 2] = [("deaths", "collapses"), ("signs", "diagnostics")];
+const RENAMED: [(&str, &str); 3] = [("deaths", "collapses"), ("signs", "diagnostics"), ("way", "configuration")];
 
 fn rename_keys(value: &mut Value) {
     match value {
@@ -167,8 +167,8 @@ fn of_run(name: String, report: &RunReport) -> Compared {
 }
 
 fn of_study(name: &str, study: &Analysis, filter: &str) -> Vec<Compared> {
-    let point = |model: &ModelStudy, way: &Way, point: &Point| Compared {
-        name: format!("{name} · {} · {}", model.name, way.name()),
+    let point = |model: &ModelStudy, configuration: &Configuration, point: &Point| Compared {
+        name: format!("{name} · {} · {}", model.name, configuration.name()),
         sparsity: Some(point.realised),
         compression_ratio: Some(point.compression_ratio),
         macs: None,
@@ -181,7 +181,7 @@ fn of_study(name: &str, study: &Analysis, filter: &str) -> Vec<Compared> {
     let mut rows = Vec::new();
     for model in &study.models {
         for curve in &model.curves {
-            rows.extend(curve.points.iter().map(|p| point(model, &curve.way, p)).filter(|row| row.name.contains(filter)));
+            rows.extend(curve.points.iter().map(|p| point(model, &curve.configuration, p)).filter(|row| row.name.contains(filter)));
         }
     }
     rows

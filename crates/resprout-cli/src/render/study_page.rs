@@ -6,7 +6,7 @@ use super::figure::{Figure, bars::bars, escape, ranges::ranges, short};
 use super::study_words;
 use resprout::formats::atomic;
 use resprout::study::analysis::{Analysis, ModelStudy};
-use resprout::study::curves::{Curve, Point, Way};
+use resprout::study::curves::{Curve, Point, Configuration};
 use resprout::{Error, Result};
 use std::path::Path;
 
@@ -85,7 +85,7 @@ const COLUMNS: [(&str, bool); 17] = [
     ("allocation", true),
     ("repair", true),
     ("calibration", false),
-    ("asked %", false),
+    ("requested %", false),
     ("realised %", false),
     ("compression", false),
     ("MACs saved", false),
@@ -106,7 +106,7 @@ fn table(study: &Analysis) -> String {
         })
         .collect();
     let points = study.models.iter().flat_map(|model| {
-        model.curves.iter().flat_map(move |curve| curve.points.iter().map(move |point| row(model, &curve.way, point)))
+        model.curves.iter().flat_map(move |curve| curve.points.iter().map(move |point| row(model, &curve.configuration, point)))
     });
     let rows: Vec<Vec<String>> = points.collect();
     let body: String = rows
@@ -139,15 +139,15 @@ fn table(study: &Analysis) -> String {
     )
 }
 
-fn row(model: &ModelStudy, way: &Way, point: &Point) -> Vec<String> {
+fn row(model: &ModelStudy, configuration: &Configuration, point: &Point) -> Vec<String> {
     let percent = |share: f64| format!("{:.2}", share * 100.0);
     vec![
         model.name.clone(),
-        way.pattern.clone(),
-        way.criterion.clone(),
-        way.allocation.clone(),
-        way.repair.clone(),
-        way.calibration_images.to_string(),
+        configuration.pattern.clone(),
+        configuration.criterion.clone(),
+        configuration.allocation.clone(),
+        configuration.repair.clone(),
+        configuration.calibration_images.to_string(),
         percent(point.sparsity),
         percent(point.realised),
         format!("{:.2}", point.compression_ratio),
@@ -163,10 +163,10 @@ fn row(model: &ModelStudy, way: &Way, point: &Point) -> Vec<String> {
 }
 
 /// Curves that are the same but for allocation, repair, or both, in groups.
-fn kinds(curves: &[Curve], same: fn(&Way, &Way) -> bool) -> Vec<Vec<&Curve>> {
+fn kinds(curves: &[Curve], same: fn(&Configuration, &Configuration) -> bool) -> Vec<Vec<&Curve>> {
     let mut groups: Vec<Vec<&Curve>> = Vec::new();
     for curve in curves {
-        match groups.iter_mut().find(|group| same(&group[0].way, &curve.way)) {
+        match groups.iter_mut().find(|group| same(&group[0].configuration, &curve.configuration)) {
             Some(group) => group.push(curve),
             None => groups.push(vec![curve]),
         }
@@ -174,28 +174,28 @@ fn kinds(curves: &[Curve], same: fn(&Way, &Way) -> bool) -> Vec<Vec<&Curve>> {
     groups
 }
 
-fn prefix(way: &Way, curves: &[Curve]) -> String {
-    let several = curves.iter().any(|curve| curve.way.calibration_images != way.calibration_images);
+fn prefix(configuration: &Configuration, curves: &[Curve]) -> String {
+    let several = curves.iter().any(|curve| curve.configuration.calibration_images != configuration.calibration_images);
     let mut words = Vec::new();
-    words.extend((way.pattern != "unstructured").then(|| way.pattern.clone()));
-    words.extend((way.criterion != "magnitude").then(|| way.criterion.clone()));
-    words.extend(several.then(|| format!("{} calibration images", way.calibration_images)));
+    words.extend((configuration.pattern != "unstructured").then(|| configuration.pattern.clone()));
+    words.extend((configuration.criterion != "magnitude").then(|| configuration.criterion.clone()));
+    words.extend(several.then(|| format!("{} calibration images", configuration.calibration_images)));
     words.iter().map(|word| format!("{word}, ")).collect()
 }
 
 fn figures(model: &ModelStudy, index: usize) -> Vec<Figure> {
     let curves = &model.curves;
     let mut all: Vec<Figure> = winner_figure(model).into_iter().chain(transition_figure(model)).collect();
-    for group in kinds(curves, Way::same_but_repair) {
-        let way = &group[0].way;
-        let title = format!("{}{}: repairs", prefix(way, curves), way.allocation);
-        all.push(curve_figure(model, title, &group, |way| way.repair.clone()));
+    for group in kinds(curves, Configuration::same_but_repair) {
+        let configuration = &group[0].configuration;
+        let title = format!("{}{}: repairs", prefix(configuration, curves), configuration.allocation);
+        all.push(curve_figure(model, title, &group, |configuration| configuration.repair.clone()));
     }
-    for group in kinds(curves, Way::same_but_allocation) {
-        let way = &group[0].way;
+    for group in kinds(curves, Configuration::same_but_allocation) {
+        let configuration = &group[0].configuration;
         if group.len() > 1 {
-            let title = format!("{}repair {}: allocations", prefix(way, curves), way.repair);
-            all.push(curve_figure(model, title, &group, |way| way.allocation.clone()));
+            let title = format!("{}repair {}: allocations", prefix(configuration, curves), configuration.repair);
+            all.push(curve_figure(model, title, &group, |configuration| configuration.allocation.clone()));
         }
     }
     all.extend(calibration_figures(model));
@@ -203,7 +203,7 @@ fn figures(model: &ModelStudy, index: usize) -> Vec<Figure> {
     all.into_iter().enumerate().map(|(i, figure)| Figure { id: format!("model-{index}-figure-{i}"), ..figure }).collect()
 }
 
-fn curve_figure(model: &ModelStudy, title: String, curves: &[&Curve], name: fn(&Way) -> String) -> Figure {
+fn curve_figure(model: &ModelStudy, title: String, curves: &[&Curve], name: fn(&Configuration) -> String) -> Figure {
     let ends: Vec<f64> = curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.sparsity)).collect();
     let (low, high) = ends.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &s| (low.min(s), high.max(s)));
     let level = |name: &str, value: f64| Line {
@@ -215,7 +215,7 @@ fn curve_figure(model: &ModelStudy, title: String, curves: &[&Curve], name: fn(&
     let mut lines = vec![level("dense", model.dense_value), level("chance", model.chance)];
     let mut rows = Vec::new();
     for curve in curves {
-        let name = name(&curve.way);
+        let name = name(&curve.configuration);
         for p in &curve.points {
             let numbers = [p.sparsity, p.value, p.interval[0], p.interval[1]].map(|v| v.to_string());
             rows.push([vec![name.clone()], numbers.to_vec(), vec![p.sd.map_or(String::new(), |sd| sd.to_string())]].concat());
@@ -237,15 +237,15 @@ fn winner_figure(model: &ModelStudy) -> Option<Figure> {
     sparsities.sort_by(f64::total_cmp);
     sparsities.dedup();
     let (mut names, mut kinds): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
-    let row_name = |way: &Way| format!("{}{}", prefix(way, &model.curves), way.repair);
+    let row_name = |configuration: &Configuration| format!("{}{}", prefix(configuration, &model.curves), configuration.repair);
     for winner in &model.winners {
-        let (name, kind) = (row_name(&winner.way), winner.way.allocation.clone());
+        let (name, kind) = (row_name(&winner.configuration), winner.configuration.allocation.clone());
         names.extend((!names.contains(&name)).then_some(name));
         kinds.extend((!kinds.contains(&kind)).then_some(kind));
     }
     let cell = |name: &String, sparsity: f64| {
-        let winner = model.winners.iter().find(|w| row_name(&w.way) == *name && w.sparsity == sparsity)?;
-        let kind = kinds.iter().position(|kind| *kind == winner.way.allocation)?;
+        let winner = model.winners.iter().find(|w| row_name(&w.configuration) == *name && w.sparsity == sparsity)?;
+        let kind = kinds.iter().position(|kind| *kind == winner.configuration.allocation)?;
         let words = format!("{:.1}", winner.value * 100.0);
         Some(HeatmapCell { share: if winner.clear { 1.0 } else { 0.4 }, kind, words })
     };
@@ -260,9 +260,9 @@ fn winner_figure(model: &ModelStudy) -> Option<Figure> {
     let row = |w: &resprout::study::regime::Winner| {
         let second = w.second.as_ref();
         vec![
-            row_name(&w.way),
+            row_name(&w.configuration),
             w.sparsity.to_string(),
-            w.way.allocation.clone(),
+            w.configuration.allocation.clone(),
             w.value.to_string(),
             second.map_or(String::new(), |(name, _)| name.clone()),
             second.map_or(String::new(), |(_, ahead)| ahead.to_string()),
@@ -285,10 +285,10 @@ fn transition_figure(model: &ModelStudy) -> Option<Figure> {
     let mut bars = Vec::new();
     let mut rows = Vec::new();
     for transition in model.transitions.iter().filter(|transition| !transition.ranges.is_empty()) {
-        let allocation = transition.way.allocation.as_str();
+        let allocation = transition.configuration.allocation.as_str();
         allocations.extend((!allocations.contains(&allocation)).then_some(allocation));
         let kind = allocations.iter().position(|a| *a == allocation).unwrap_or(0);
-        let name = format!("{}{allocation}, {}", prefix(&transition.way, &model.curves), transition.way.repair);
+        let name = format!("{}{allocation}, {}", prefix(&transition.configuration, &model.curves), transition.configuration.repair);
         rows.extend(
             transition
                 .ranges
@@ -310,11 +310,11 @@ fn transition_figure(model: &ModelStudy) -> Option<Figure> {
 /// Where several numbers of calibration images were tried: one figure for each allocation, at the highest sparsity
 /// where anything is left.
 fn calibration_figures(model: &ModelStudy) -> Vec<Figure> {
-    let alike = |a: &Way, b: &Way| {
-        Way { calibration_images: 0, repair: String::new(), ..a.clone() }
-            == Way { calibration_images: 0, repair: String::new(), ..b.clone() }
+    let alike = |a: &Configuration, b: &Configuration| {
+        Configuration { calibration_images: 0, repair: String::new(), ..a.clone() }
+            == Configuration { calibration_images: 0, repair: String::new(), ..b.clone() }
     };
-    let several = |group: &Vec<&Curve>| group.iter().any(|curve| curve.way.calibration_images != group[0].way.calibration_images);
+    let several = |group: &Vec<&Curve>| group.iter().any(|curve| curve.configuration.calibration_images != group[0].configuration.calibration_images);
     let alive = model.chance + (model.dense_value - model.chance) / 2.0;
     let figure = |group: Vec<&Curve>| {
         let points = group.iter().flat_map(|curve| &curve.points).filter(|point| point.value >= alive);
@@ -323,7 +323,7 @@ fn calibration_figures(model: &ModelStudy) -> Vec<Figure> {
         let mut rows = Vec::new();
         for curve in &group {
             let Some(point) = curve.at(sparsity) else { continue };
-            let (repair, images) = (&curve.way.repair, curve.way.calibration_images);
+            let (repair, images) = (&curve.configuration.repair, curve.configuration.calibration_images);
             rows.push(vec![repair.clone(), images.to_string(), point.value.to_string()]);
             let at = (images as f64, point.value * 100.0);
             match lines.iter_mut().find(|line| line.name == *repair) {
@@ -332,7 +332,7 @@ fn calibration_figures(model: &ModelStudy) -> Vec<Figure> {
             }
         }
         lines.iter_mut().for_each(|line| line.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
-        let title = format!("{}: calibration images at {} %", group[0].way.allocation, short(sparsity * 100.0));
+        let title = format!("{}: calibration images at {} %", group[0].configuration.allocation, short(sparsity * 100.0));
         let svg = chart(&title, "calibration images", &format!("{}, %", model.metric.name()), &lines);
         Some(Figure { id: String::new(), title, svg, columns: vec!["repair", "images", "value"], rows })
     };
@@ -346,16 +346,16 @@ fn layer_figures(model: &ModelStudy) -> Vec<Figure> {
     let mut all = Vec::new();
     let layers = &model.dense.layers;
     let shown = |repair: Option<&str>| {
-        let known = kinds(&model.curves, Way::same_but_repair).into_iter();
+        let known = kinds(&model.curves, Configuration::same_but_repair).into_iter();
         let pick = move |group: Vec<&Curve>| match repair {
-            Some(repair) => group.iter().copied().find(|curve| curve.way.repair == repair).cloned(),
+            Some(repair) => group.iter().copied().find(|curve| curve.configuration.repair == repair).cloned(),
             None => group.iter().copied().max_by(|a, b| area(a).total_cmp(&area(b))).cloned(),
         };
         known.filter_map(pick).collect::<Vec<Curve>>()
     };
     let has_diagnostics = |curve: &Curve| curve.points.iter().any(|point| !point.diagnostics.kept_variance.is_empty());
     for curve in shown(Some("none")).iter().filter(|curve| has_diagnostics(curve)) {
-        let name = format!("{}{}", prefix(&curve.way, &model.curves), curve.way.allocation);
+        let name = format!("{}{}", prefix(&curve.configuration, &model.curves), curve.configuration.allocation);
         all.push(layer_map(format!("{name}: variance kept without repair, by depth"), layers, curve, |point| {
             &point.diagnostics.kept_variance
         }));
@@ -367,8 +367,8 @@ fn layer_figures(model: &ModelStudy) -> Vec<Figure> {
         ));
     }
     for curve in shown(None).iter().filter(|curve| has_diagnostics(curve)) {
-        let name = format!("{}{}", prefix(&curve.way, &model.curves), curve.way.allocation);
-        let title = format!("{name}: correlation with the dense network after {}, by depth", curve.way.repair);
+        let name = format!("{}{}", prefix(&curve.configuration, &model.curves), curve.configuration.allocation);
+        let title = format!("{name}: correlation with the dense network after {}, by depth", curve.configuration.repair);
         all.push(layer_map(title, layers, curve, |point| &point.diagnostics.correlation));
     }
     all.extend(density_figure(model));
@@ -413,8 +413,8 @@ fn density_figure(model: &ModelStudy) -> Option<Figure> {
     let points = model.curves.iter().flat_map(|curve| &curve.points);
     let sparsity = points.map(|point| point.sparsity).min_by(|a, b| (a - 0.9).abs().total_cmp(&(b - 0.9).abs()))?;
     let mut series: Vec<(String, Vec<f64>)> = Vec::new();
-    for group in kinds(&model.curves, Way::same_but_repair) {
-        let name = format!("{}{}", prefix(&group[0].way, &model.curves), group[0].way.allocation);
+    for group in kinds(&model.curves, Configuration::same_but_repair) {
+        let name = format!("{}{}", prefix(&group[0].configuration, &model.curves), group[0].configuration.allocation);
         let point = group[0].at(sparsity).filter(|point| !point.diagnostics.density.is_empty());
         series.extend(
             point.filter(|_| !series.iter().any(|(known, _)| *known == name)).map(|p| (name, p.diagnostics.density.clone())),

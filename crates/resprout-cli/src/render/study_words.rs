@@ -48,7 +48,7 @@ pub fn recommendation(model: &ModelStudy, constraints: &Constraints) -> Option<S
     let speedup = point.theoretical_speedup.map_or(String::new(), |x| format!(", theoretical speed-up {x:.2}x"));
     Some(format!(
         "Recommended: {} at a sparsity of {}: {} {} (dense {}), {} bytes in a sparse file{speedup}.",
-        best.way.name(),
+        best.configuration.name(),
         percent(point.sparsity),
         model.metric.name(),
         percent(point.value),
@@ -65,8 +65,8 @@ pub fn findings(model: &ModelStudy, thresholds: &Thresholds) -> Vec<String> {
     found.extend(clear.iter().map(|crossing| {
         format!(
             "{}: {} is better up to about {}, then {}; both differences are larger than the intervals.",
-            crossing.way.repair,
-            crossing.way.allocation,
+            crossing.configuration.repair,
+            crossing.configuration.allocation,
             percent(crossing.at),
             crossing.then
         )
@@ -84,7 +84,7 @@ pub fn findings(model: &ModelStudy, thresholds: &Thresholds) -> Vec<String> {
 fn winners(model: &ModelStudy) -> Option<String> {
     let mut counts: Vec<(&str, usize, usize)> = Vec::new();
     for winner in &model.winners {
-        let name = winner.way.allocation.as_str();
+        let name = winner.configuration.allocation.as_str();
         let index = counts.iter().position(|(known, ..)| *known == name).unwrap_or_else(|| {
             counts.push((name, 0, 0));
             counts.len() - 1
@@ -101,7 +101,7 @@ fn winners(model: &ModelStudy) -> Option<String> {
 fn widest(model: &ModelStudy, thresholds: &Thresholds) -> Vec<String> {
     let mut best: Vec<&Transition> = Vec::new();
     for transition in model.transitions.iter().filter(|transition| transition.width > 0.0) {
-        let alike = |other: &&mut &Transition| other.way.same_but_repair(&transition.way);
+        let alike = |other: &&mut &Transition| other.configuration.same_but_repair(&transition.configuration);
         match best.iter_mut().find(alike) {
             Some(widest) if widest.width >= transition.width => {}
             Some(widest) => *widest = transition,
@@ -120,7 +120,7 @@ fn widest(model: &ModelStudy, thresholds: &Thresholds) -> Vec<String> {
         let open = if transition.open { ", where the study ends" } else { "" };
         format!(
             "Transition regime of {}: {}{open}; {:.2} points wide.",
-            transition.way.name(),
+            transition.configuration.name(),
             ranges.join(" and "),
             transition.width * 100.0
         )
@@ -130,11 +130,11 @@ fn widest(model: &ModelStudy, thresholds: &Thresholds) -> Vec<String> {
 
 /// Where layers collapse without repair.
 fn collapses(model: &ModelStudy, thresholds: &Thresholds) -> Vec<String> {
-    let unrepaired = model.collapses.iter().filter(|collapse| collapse.way.repair == "none");
+    let unrepaired = model.collapses.iter().filter(|collapse| collapse.configuration.repair == "none");
     let words = |collapse: &Collapse| {
         format!(
             "Without repair, {}: the first layer to collapse is {} (number {} of {}) at {}; layers that keep less than {} of their variance there: {}.",
-            collapse.way.name().trim_end_matches(" · none"),
+            collapse.configuration.name().trim_end_matches(" · none"),
             collapse.layer,
             collapse.index + 1,
             model.dense.layers.len(),

@@ -223,7 +223,7 @@ fn empty_unreadable_and_missing_images() {
         &["cut-images-idx3-ubyte", "the file holds 3"],
     );
     scratch.file("odd.bin", &[0; 5000]);
-    refuses(&scratch, 1, "digits.onnx", &calibrated("odd.bin", &[]), &["odd.bin", "no whole number of CIFAR records"]);
+    refuses(&scratch, 1, "digits.onnx", &calibrated("odd.bin", &[]), &["odd.bin", "not a multiple of a CIFAR record"]);
     scratch.file("odd.npy", b"\x93NUMPY\x01\x00 nothing");
     refuses(&scratch, 1, "digits.onnx", &calibrated("odd.npy", &[]), &["odd.npy", "not a NumPy array"]);
 }

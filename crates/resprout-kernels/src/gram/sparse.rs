@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn chosen_products_equal_plain_ones() {
-        // More inputs than are near at once, and rows that fill no whole number of sums.
+        // More inputs than are near at once, and rows that do not fill the last sum.
         let (inputs, outputs) = (3 * NEAR + 5, 4);
         for stride in [LANES, 5 * LANES, PackedRows::MOST] {
             let (targets, columns) = (values(outputs * stride, 1), values(inputs * stride, 2));

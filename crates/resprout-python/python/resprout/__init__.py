@@ -195,7 +195,7 @@ class Study:
             for curve in model["curves"]:
                 for point in curve["points"]:
                     plain = {key: value for key, value in point.items() if not isinstance(value, (dict, list))}
-                    rows.append({"model": model["name"], "metric": model["metric"], **curve["way"], **plain})
+                    rows.append({"model": model["name"], "metric": model["metric"], **curve["configuration"], **plain})
         return pandas.DataFrame(rows)
 
 

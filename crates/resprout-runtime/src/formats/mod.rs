@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod atomic;
+mod model_file;
 pub mod onnx;
 mod packed;
 pub mod pth;

@@ -73,19 +73,6 @@ impl Remap {
         self.axes[axis].iter().copied().eq(0..dim)
     }
 
-    /// The padding in front and behind along each axis of an input of `shape`, whatever fills it. `None` if something is cut
-    /// off or an axis of one element grows.
-    pub fn widths(&self, shape: &[usize]) -> Option<Vec<(usize, usize)>> {
-        let width = |(map, &dim): (&Vec<usize>, &usize)| {
-            let mut starts = 0..(map.len() + 1).checked_sub(dim)?;
-            // The whole axis lies somewhere in the map, in order.
-            let before = starts.find(|&start| map[start..start + dim].iter().copied().eq(0..dim))?;
-            let behind = map.len() - dim - before;
-            (dim > 1 || map.iter().filter(|&&at| at != FILL).count() == dim).then_some((before, behind))
-        };
-        self.axes.iter().zip(shape).map(width).collect()
-    }
-
     /// The fill values in front and behind along each axis of an input of `shape`. `None` if the remap does anything else,
     /// such as padding that repeats pixels.
     pub fn fill_pads(&self, shape: &[usize]) -> Option<Vec<(usize, usize)>> {

@@ -1,6 +1,6 @@
 //! The density below which leaving zeros out pays, for every shape of convolution in a network.
 
-use super::builder::SessionBuilder;
+use super::stage_builder::StageBuilder;
 use super::options::SessionOptions;
 use crate::error::Result;
 use crate::model::Model;
@@ -17,7 +17,7 @@ pub fn break_evens(
     densities: &[f64],
     seconds: f64,
 ) -> Result<Vec<(String, ConvShape, BreakEven)>> {
-    let builder = SessionBuilder::new(model, image, options)?;
+    let builder = StageBuilder::new(model, image, options)?;
     let session = builder.build(&builder.default_stages())?;
     let (isa, mut pool) = (options.find_isa()?, session.pool);
     let mut all: Vec<(String, ConvShape, BreakEven)> = Vec::new();

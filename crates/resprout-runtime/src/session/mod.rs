@@ -2,12 +2,12 @@
 //! out.
 //!
 //! ```
-//! use resprout_runtime::{formats::onnx, session::*, tensor::Tensor};
+//! use resprout_runtime::{model::Model, session::Session, tensor::Tensor};
 //!
 //! # fn main() -> resprout_runtime::Result<()> {
 //! # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../resprout-cli/assets");
-//! let model = onnx::read(&folder.join("digits.onnx"))?;
-//! let mut session = Session::new(&model, &[1, 8, 8], &SessionOptions { threads: 2, ..SessionOptions::default() })?;
+//! let model = Model::open(folder.join("digits.onnx"))?;
+//! let mut session = Session::builder(&model).threads(2).build(&[1, 8, 8])?;
 //! let outputs = session.run(&Tensor::new(vec![3, 1, 8, 8], vec![0.5; 3 * 64]))?;
 //! assert_eq!(outputs[0].shape, [3, 10]);
 //! # Ok(())
@@ -22,11 +22,13 @@ mod options;
 mod plan;
 mod run;
 mod stage;
+mod stage_builder;
 #[cfg(test)]
 mod tests;
 mod tune;
 
 pub use break_even::break_evens;
+pub use builder::SessionBuilder;
 pub use options::SessionOptions;
 pub use plan::{Chosen, PlanFile, StoredBlocking, StoredPlan, cpu_name};
 pub use resprout_kernels::engine::Paths;
@@ -35,14 +37,19 @@ pub use stage::StageStart;
 
 use crate::error::Result;
 use crate::model::Model;
-use builder::SessionBuilder;
+use stage_builder::StageBuilder;
 use resprout_kernels::engine::Blocking;
 use std::time::Duration;
 
 impl Session {
+    /// Compiles `model` with options that are given one by one.
+    pub fn builder(model: &Model) -> SessionBuilder<'_> {
+        SessionBuilder::new(model)
+    }
+
     /// Compiles `model` for images of shape `[C, H, W]`.
     pub fn new(model: &Model, image: &[usize], options: &SessionOptions) -> Result<Session> {
-        let builder = SessionBuilder::new(model, image, options)?;
+        let builder = StageBuilder::new(model, image, options)?;
         let session = match options.tune > 0.0 {
             true => tune::fastest(&builder, Duration::from_secs_f64(options.tune.min(3600.0))),
             false => builder.build(&builder.default_stages()),
@@ -52,7 +59,7 @@ impl Session {
 
     /// As [`new`](Self::new) with the plan that an earlier session has [`chosen`](Self::chosen). Nothing is measured.
     pub fn with_plan(model: &Model, image: &[usize], options: &SessionOptions, chosen: &Chosen) -> Result<Session> {
-        let builder = SessionBuilder::new(model, image, options)?;
+        let builder = StageBuilder::new(model, image, options)?;
         let mut session = builder.build(&builder.possible_stages(&chosen.stages))?;
         let blockings: Vec<Blocking> = chosen.blockings.iter().map(|&blocking| blocking.into()).collect();
         session.apply(&blockings);

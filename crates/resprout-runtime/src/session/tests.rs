@@ -43,7 +43,7 @@ fn between(channels: usize, side: usize, node: impl Fn(&mut GraphBuilder, &str) 
 fn padding_follows_its_mode_behind_a_convolution() {
     let padded = |mode: PadMode| {
         let mut model = between(1, 2, |builder, x| {
-            let pads = builder.whole_numbers("pads", &[0, 0, 0, 1, 0, 0, 0, 1]);
+            let pads = builder.integers("pads", &[0, 0, 0, 1, 0, 0, 0, 1]);
             builder.node("Pad", "pad", &[x, &pads], &[])
         });
         model.graph.layers[1].op = Op::Pad { mode, attributes: None };
@@ -68,7 +68,7 @@ fn a_sum_has_all_of_two_values_and_a_constant() {
 fn one_spatial_axis_is_a_height_of_one() {
     let mut builder = GraphBuilder::default();
     builder.tensor("weight", &Tensor::new(vec![1, 1, 3], vec![1.0, 10.0, 100.0]));
-    let axis = builder.whole_numbers("axis", &[2]);
+    let axis = builder.integers("axis", &[2]);
     let x = builder.node("Squeeze", "squeeze", &["input", &axis], &[]);
     let x = builder.node("Conv", "conv", &[&x, "weight"], &[("pads", Attribute::Ints(vec![0, 1]))]);
     let output = builder.node("MaxPool", "pool", &[&x], &[("kernel_shape", Attribute::Ints(vec![2]))]);

@@ -1,7 +1,7 @@
 //! Autotuning: times every stage at every microbatch, then benchmarks the candidate plans end to end. A more complex plan
 //! must win by 1 % in the median.
 
-use super::builder::SessionBuilder;
+use super::stage_builder::StageBuilder;
 use super::noise::Noise;
 use super::run::Session;
 use super::stage::{Stage, StageStart, dummy_input};
@@ -83,7 +83,7 @@ impl Finalist {
 
 /// The fastest session. On a busy machine, where times mean nothing, it is the default one with a note. The search for
 /// blockings takes about `limit`; the benchmarks after it take some more batches.
-pub(super) fn fastest(builder: &SessionBuilder, limit: Duration) -> Result<Session> {
+pub(super) fn fastest(builder: &StageBuilder, limit: Duration) -> Result<Session> {
     let mut default = builder.build(&builder.default_stages())?;
     let before = Noise::of(&mut default)?;
     if let Some(complaint) = before.complaint() {
@@ -103,7 +103,7 @@ fn untuned(mut default: Session, complaint: &str) -> Session {
 }
 
 /// The fastest session by its measured times.
-fn search(builder: &SessionBuilder, limit: Duration) -> Result<Session> {
+fn search(builder: &StageBuilder, limit: Duration) -> Result<Session> {
     let starts: Vec<usize> = builder.starts().iter().map(|(step, _)| *step).collect();
     let whole = |microbatch| builder.build(&starts.iter().map(|&step| StageStart { step, microbatch }).collect::<Vec<_>>());
     let mut measured = Vec::new();
@@ -207,7 +207,7 @@ impl Seconds {
 ///
 /// A last stage of single pixels always has its own best microbatch: in the time of the whole network it is too small to be
 /// seen.
-fn best_finalist(builder: &SessionBuilder, starts: &[usize], measured: &[MicrobatchCost], limit: Duration) -> Result<Finalist> {
+fn best_finalist(builder: &StageBuilder, starts: &[usize], measured: &[MicrobatchCost], limit: Duration) -> Result<Finalist> {
     let ends_in_pixels = builder.starts().last().is_some_and(|(_, size)| *size == [1, 1]);
     let whole = measured.iter().min_by(|a, b| a.total().total_cmp(&b.total()));
     let whole = whole.map_or(Vec::new(), |best| vec![best; starts.len()]);
@@ -242,7 +242,7 @@ fn best_finalist(builder: &SessionBuilder, starts: &[usize], measured: &[Microba
 
 /// The fastest finalist. They take turns, and each runs several batches in a row. Each must beat the best one before it by a
 /// margin.
-fn best_of(builder: &SessionBuilder, mut finalists: Vec<Finalist>, limit: Duration) -> Result<Finalist> {
+fn best_of(builder: &StageBuilder, mut finalists: Vec<Finalist>, limit: Duration) -> Result<Finalist> {
     let images = dummy_input(builder.options.batch, builder.image);
     let start = Instant::now();
     while finalists.len() > 1 && (finalists[0].seconds.len() < ROUNDS || start.elapsed() < limit) {

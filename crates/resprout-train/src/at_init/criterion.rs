@@ -35,7 +35,7 @@ impl Score for ByCriterion {
         let criterion = (entry.build)(&options, input.seed)?;
         let score = |(index, layer): (usize, &Prunable)| {
             let weights = &model.weight(&layer.param)?.data;
-            Ok((layer.param.clone(), criterion.score(&ScoreInput { weights, index })))
+            Ok((layer.param.clone(), criterion.score(&ScoreInput { weights, layer, index })))
         };
         layers.iter().enumerate().map(score).collect()
     }

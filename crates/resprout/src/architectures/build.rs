@@ -317,14 +317,14 @@ impl Net {
         let names = ["starts", "ends", "axes", "steps"].map(|part| format!("shortcut.{part}"));
         if !self.builder.has_tensor(&names[0]) {
             for (name, values) in names.iter().zip([[0, 0], [i64::MAX, i64::MAX], [2, 3], [2, 2]]) {
-                self.builder.whole_numbers(name, &values);
+                self.builder.integers(name, &values);
             }
         }
         let inputs = [&x.name, &names[0], &names[1], &names[2], &names[3]].map(String::as_str);
         let sliced = self.builder.node("Slice", &format!("{name}.slice"), &inputs, &[]);
         let before = ((channels - x.channels) / 2) as i64;
         let after = (channels - x.channels) as i64 - before;
-        let pads = self.builder.whole_numbers(&format!("{name}.pads"), &[0, before, 0, 0, 0, after, 0, 0]);
+        let pads = self.builder.integers(&format!("{name}.pads"), &[0, before, 0, 0, 0, after, 0, 0]);
         let name = self.builder.node("Pad", &format!("{name}.pad"), &[&sliced, &pads], &[]);
         Value { name, channels, size: x.size.map(|side| side.div_ceil(2)) }
     }

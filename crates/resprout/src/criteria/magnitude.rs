@@ -23,11 +23,12 @@ impl Criterion for Magnitude {
 
 #[cfg(test)]
 mod tests {
+    use super::super::layer_of;
     use super::*;
 
     #[test]
     fn is_the_absolute_value() {
-        let scores = Magnitude.score(&ScoreInput { weights: &[-2.0, 0.5, 0.0, 1.0], index: 0 });
+        let scores = Magnitude.score(&ScoreInput { weights: &[-2.0, 0.5, 0.0, 1.0], layer: &layer_of(4), index: 0 });
         assert_eq!(scores, [2.0, 0.5, 0.0, 1.0]);
     }
 }

@@ -24,6 +24,8 @@ pub use table::CRITERIA;
 pub struct ScoreInput<'a> {
     /// The weights, flat, in the order of the file.
     pub weights: &'a [f32],
+    /// The layer: name, shape, and which axis has the output channels.
+    pub layer: &'a Prunable,
     /// The layer's position among the prunable ones.
     pub index: usize,
 }
@@ -92,4 +94,10 @@ impl Visitor for Scorer<'_> {
         }
         Ok(())
     }
+}
+
+/// A layer of so many weights, for tests of criteria that do not look at it.
+#[cfg(test)]
+fn layer_of(count: usize) -> Prunable {
+    Prunable { param: "weight".into(), layer: "layer".into(), shape: vec![count], out_axis: 0 }
 }

@@ -26,14 +26,15 @@ impl Criterion for Rms {
 
 #[cfg(test)]
 mod tests {
+    use super::super::layer_of;
     use super::*;
 
     #[test]
     fn does_not_depend_on_the_layers_scale() {
         // Squares 1, 1, 1, 9: mean 3.
-        let scores = Rms.score(&ScoreInput { weights: &[-1.0, 1.0, 1.0, 3.0], index: 0 });
+        let scores = Rms.score(&ScoreInput { weights: &[-1.0, 1.0, 1.0, 3.0], layer: &layer_of(4), index: 0 });
         assert_eq!(scores, [1.0, 1.0, 1.0, 3.0].map(|v| v / 3f64.sqrt()));
-        assert_eq!(scores, Rms.score(&ScoreInput { weights: &[4.0, 4.0, -4.0, 12.0], index: 5 }));
-        assert_eq!(Rms.score(&ScoreInput { weights: &[0.0; 4], index: 0 }), [0.0; 4]);
+        assert_eq!(scores, Rms.score(&ScoreInput { weights: &[4.0, 4.0, -4.0, 12.0], layer: &layer_of(4), index: 5 }));
+        assert_eq!(Rms.score(&ScoreInput { weights: &[0.0; 4], layer: &layer_of(4), index: 0 }), [0.0; 4]);
     }
 }

@@ -33,7 +33,7 @@ fn open(path: &Path) -> Result<Option<ImageSet>> {
         let label_bytes = [1, 2].into_iter().find(|extra| !bytes.is_empty() && bytes.len() % (PIXELS + extra) == 0);
         let label_bytes = label_bytes.ok_or_else(|| {
             Error::format(format!(
-                "{}: {} bytes are no whole number of CIFAR records (3073 or 3074 bytes each)",
+                "{}: {} bytes, not a multiple of a CIFAR record (3073 or 3074 bytes)",
                 file.display(),
                 bytes.len()
             ))

@@ -52,7 +52,7 @@ enum LayerScore {
     /// Measured, or given by the caller.
     Held(Vec<f64>),
     /// Computed from the weights on every use.
-    ByWeights { criterion: Arc<dyn Criterion>, weights: Arc<Value>, index: usize },
+    ByWeights { criterion: Arc<dyn Criterion>, weights: Arc<Value>, layer: Prunable, index: usize },
 }
 
 impl ScoreList for LayerScore {
@@ -66,9 +66,9 @@ impl ScoreList for LayerScore {
     fn scores(&self) -> Cow<'_, [f64]> {
         match self {
             LayerScore::Held(scores) => Cow::Borrowed(scores),
-            LayerScore::ByWeights { criterion, weights, index } => {
+            LayerScore::ByWeights { criterion, weights, layer, index } => {
                 let weights = weights.as_f32().map_or(&[][..], |tensor| &tensor.data);
-                Cow::Owned(criterion.score(&ScoreInput { weights, index: *index }))
+                Cow::Owned(criterion.score(&ScoreInput { weights, layer, index: *index }))
             }
         }
     }
@@ -240,7 +240,7 @@ fn score(
         let weights = model.params.get(&layer.param).and_then(Param::value).filter(|value| value.as_f32().is_some());
         let weights =
             weights.ok_or_else(|| Error::data(format!("parameter {:?}: not a tensor of 32-bit floats", layer.param)))?;
-        Ok(LayerScore::ByWeights { criterion: criterion.clone(), weights: weights.clone(), index })
+        Ok(LayerScore::ByWeights { criterion: criterion.clone(), weights: weights.clone(), layer: layer.clone(), index })
     };
     let scores: Vec<LayerScore> = layers.iter().enumerate().map(by_weights).collect::<Result<_>>()?;
     if options.own.criterion.is_none() {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A configuration of pruning and repair: a cell without its sparsity and seed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Way {
+pub struct Configuration {
     /// As [`Cell::pattern`].
     pub pattern: String,
     /// As [`Cell::criterion`].
@@ -19,10 +19,10 @@ pub struct Way {
     pub calibration_images: usize,
 }
 
-impl Way {
+impl Configuration {
     /// The configuration of a cell.
-    pub fn of(cell: &Cell) -> Way {
-        Way {
+    pub fn of(cell: &Cell) -> Configuration {
+        Configuration {
             pattern: cell.pattern.clone(),
             criterion: cell.criterion.clone(),
             allocation: cell.allocation.clone(),
@@ -32,13 +32,13 @@ impl Way {
     }
 
     /// Whether nothing but the repair differs.
-    pub fn same_but_repair(&self, other: &Way) -> bool {
-        Way { repair: other.repair.clone(), ..self.clone() } == *other
+    pub fn same_but_repair(&self, other: &Configuration) -> bool {
+        Configuration { repair: other.repair.clone(), ..self.clone() } == *other
     }
 
     /// Whether nothing but the allocation differs.
-    pub fn same_but_allocation(&self, other: &Way) -> bool {
-        Way { allocation: other.allocation.clone(), ..self.clone() } == *other
+    pub fn same_but_allocation(&self, other: &Configuration) -> bool {
+        Configuration { allocation: other.allocation.clone(), ..self.clone() } == *other
     }
 
     /// A short name: what differs from the default, then allocation and repair.
@@ -86,7 +86,7 @@ pub struct Point {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
     /// The configuration.
-    pub way: Way,
+    pub configuration: Configuration,
     /// One point per sparsity.
     pub points: Vec<Point>,
 }
@@ -100,20 +100,20 @@ impl Curve {
 
 /// The curves of one model's records, in the order of the records.
 pub fn curves(records: &[&Record], metric: Metric) -> Vec<Curve> {
-    let mut groups: Vec<(Way, f64, Vec<&Record>)> = Vec::new();
+    let mut groups: Vec<(Configuration, f64, Vec<&Record>)> = Vec::new();
     for &record in records.iter().filter(|record| !record.cell.is_dense()) {
-        let (way, sparsity) = (Way::of(&record.cell), record.cell.sparsity);
-        match groups.iter_mut().find(|(known, s, _)| *known == way && *s == sparsity) {
+        let (configuration, sparsity) = (Configuration::of(&record.cell), record.cell.sparsity);
+        match groups.iter_mut().find(|(known, s, _)| *known == configuration && *s == sparsity) {
             Some((_, _, group)) => group.push(record),
-            None => groups.push((way, sparsity, vec![record])),
+            None => groups.push((configuration, sparsity, vec![record])),
         }
     }
     let mut curves: Vec<Curve> = Vec::new();
-    for (way, sparsity, group) in groups {
+    for (configuration, sparsity, group) in groups {
         let Some(point) = point(sparsity, &group, metric) else { continue };
-        match curves.iter_mut().find(|curve| curve.way == way) {
+        match curves.iter_mut().find(|curve| curve.configuration == configuration) {
             Some(curve) => curve.points.push(point),
-            None => curves.push(Curve { way, points: vec![point] }),
+            None => curves.push(Curve { configuration, points: vec![point] }),
         }
     }
     curves.iter_mut().for_each(|curve| curve.points.sort_by(|a, b| a.sparsity.total_cmp(&b.sparsity)));

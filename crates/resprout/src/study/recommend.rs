@@ -1,6 +1,6 @@
 //! A recommended operating point under constraints.
 
-use super::curves::{Curve, Point, Way};
+use super::curves::{Curve, Point, Configuration};
 use serde::{Deserialize, Serialize};
 
 /// The constraints of an operating point. Without any there is no recommendation.
@@ -18,7 +18,7 @@ pub struct Constraints {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recommendation {
     /// The configuration of pruning and repair.
-    pub way: Way,
+    pub configuration: Configuration,
     /// The point of its curve.
     pub point: Point,
 }
@@ -38,7 +38,7 @@ impl Constraints {
 
     /// With a limit on the loss, the smallest allowed point; else the best allowed point.
     pub fn recommend(&self, curves: &[Curve], dense: f64) -> Option<Recommendation> {
-        let points = curves.iter().flat_map(|curve| curve.points.iter().map(|point| (&curve.way, point)));
+        let points = curves.iter().flat_map(|curve| curve.points.iter().map(|point| (&curve.configuration, point)));
         let allowed = points.filter(|(_, point)| self.any() && self.allow(point, dense));
         let smaller = |a: &Point, b: &Point| b.sparse_bytes.cmp(&a.sparse_bytes);
         let better = |a: &Point, b: &Point| a.value.total_cmp(&b.value);
@@ -49,6 +49,6 @@ impl Constraints {
             };
             if order.is_gt() { next } else { best }
         });
-        best.map(|(way, point)| Recommendation { way: way.clone(), point: point.clone() })
+        best.map(|(configuration, point)| Recommendation { configuration: configuration.clone(), point: point.clone() })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Curves are linear between measured sparsities.
 
-use super::curves::{Curve, Way};
+use super::curves::{Curve, Configuration};
 use serde::{Deserialize, Serialize};
 
 /// The repair that a transition regime compares with.
@@ -29,7 +29,7 @@ impl Default for Thresholds {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Transition {
     /// The configuration of the repair.
-    pub way: Way,
+    pub configuration: Configuration,
     /// Measured sparsities inside.
     pub measured: Vec<f64>,
     /// From, to: interpolated between measured sparsities.
@@ -44,7 +44,7 @@ pub struct Transition {
 pub fn transitions(curves: &[Curve], dense: f64, chance: f64, thresholds: &Thresholds) -> Vec<Transition> {
     let floor = chance + thresholds.kappa * (dense - chance);
     let one = |curve: &Curve| {
-        let recalibrated = curves.iter().find(|c| c.way.repair == RECALIBRATION && c.way.same_but_repair(&curve.way))?;
+        let recalibrated = curves.iter().find(|c| c.configuration.repair == RECALIBRATION && c.configuration.same_but_repair(&curve.configuration))?;
         let inside = |(sparsity, value): (f64, f64)| {
             let recalibrated = recalibrated.at(sparsity)?.value;
             Some((sparsity, (value - recalibrated - thresholds.delta).min(value - floor)))
@@ -53,14 +53,14 @@ pub fn transitions(curves: &[Curve], dense: f64, chance: f64, thresholds: &Thres
         let ranges = not_negative(&margins);
         let ends = [margins.first()?.0, margins.last()?.0];
         Some(Transition {
-            way: curve.way.clone(),
+            configuration: curve.configuration.clone(),
             measured: margins.iter().filter(|(_, margin)| *margin >= 0.0).map(|(sparsity, _)| *sparsity).collect(),
             open: ranges.iter().any(|range| range[0] == ends[0] || range[1] == ends[1]),
             width: ranges.iter().fold(0.0, |width, range| width + range[1] - range[0]),
             ranges,
         })
     };
-    curves.iter().filter(|curve| ![RECALIBRATION, "none"].contains(&curve.way.repair.as_str())).filter_map(one).collect()
+    curves.iter().filter(|curve| ![RECALIBRATION, "none"].contains(&curve.configuration.repair.as_str())).filter_map(one).collect()
 }
 
 /// The ranges where the lines through the points are not negative.
@@ -96,7 +96,7 @@ fn zero((a, fa): (f64, f64), (b, fb): (f64, f64)) -> f64 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Crossing {
     /// The configuration that is better before. Nothing but the allocation differs.
-    pub way: Way,
+    pub configuration: Configuration,
     /// The allocation that is better after.
     pub then: String,
     /// The sparsity.
@@ -109,7 +109,7 @@ pub struct Crossing {
 pub fn crossings(curves: &[Curve]) -> Vec<Crossing> {
     let mut found = Vec::new();
     for (i, a) in curves.iter().enumerate() {
-        for b in curves[i + 1..].iter().filter(|b| b.way.same_but_allocation(&a.way)) {
+        for b in curves[i + 1..].iter().filter(|b| b.configuration.same_but_allocation(&a.configuration)) {
             found.extend(crossings_of(a, b));
         }
     }
@@ -134,8 +134,8 @@ fn crossings_of(a: &Curve, b: &Curve) -> Vec<Crossing> {
         let ((s, d, _), (t, e, _)) = (differences[i], differences[i + 1]);
         let (first, then) = if d > 0.0 { (a, b) } else { (b, a) };
         Crossing {
-            way: first.way.clone(),
-            then: then.way.allocation.clone(),
+            configuration: first.configuration.clone(),
+            then: then.configuration.allocation.clone(),
             at: zero((s, d), (t, e)),
             clear: clear(&differences[..=i], d) && clear(&differences[i + 1..], e),
         }
@@ -147,7 +147,7 @@ fn crossings_of(a: &Curve, b: &Curve) -> Vec<Crossing> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Winner {
     /// The best configuration.
-    pub way: Way,
+    pub configuration: Configuration,
     /// The sparsity.
     pub sparsity: f64,
     /// The metric.
@@ -162,22 +162,22 @@ pub struct Winner {
 pub fn winners(curves: &[Curve]) -> Vec<Winner> {
     let mut found: Vec<Winner> = Vec::new();
     for (i, curve) in curves.iter().enumerate() {
-        let alternatives: Vec<&Curve> = curves.iter().filter(|other| other.way.same_but_allocation(&curve.way)).collect();
+        let alternatives: Vec<&Curve> = curves.iter().filter(|other| other.configuration.same_but_allocation(&curve.configuration)).collect();
         // Once for each set of alternatives.
-        if alternatives.len() < 2 || curves[..i].iter().any(|other| other.way.same_but_allocation(&curve.way)) {
+        if alternatives.len() < 2 || curves[..i].iter().any(|other| other.configuration.same_but_allocation(&curve.configuration)) {
             continue;
         }
         for sparsity in curve.points.iter().map(|point| point.sparsity) {
-            let mut points: Vec<_> = alternatives.iter().filter_map(|curve| Some((&curve.way, curve.at(sparsity)?))).collect();
+            let mut points: Vec<_> = alternatives.iter().filter_map(|curve| Some((&curve.configuration, curve.at(sparsity)?))).collect();
             // Equal values keep the order of the grid.
             points.sort_by(|(_, a), (_, b)| b.value.total_cmp(&a.value));
-            let [(way, best), rest @ ..] = &points[..] else { continue };
+            let [(configuration, best), rest @ ..] = &points[..] else { continue };
             let second = rest.first();
             found.push(Winner {
-                way: (*way).clone(),
+                configuration: (*configuration).clone(),
                 sparsity,
                 value: best.value,
-                second: second.map(|(way, point)| (way.allocation.clone(), best.value - point.value)),
+                second: second.map(|(configuration, point)| (configuration.allocation.clone(), best.value - point.value)),
                 clear: second.is_some_and(|(_, point)| best.interval[0] > point.interval[1]),
             });
         }
@@ -189,7 +189,7 @@ pub fn winners(curves: &[Curve]) -> Vec<Winner> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Collapse {
     /// The configuration.
-    pub way: Way,
+    pub configuration: Configuration,
     /// The lowest measured sparsity with a collapsed layer.
     pub sparsity: f64,
     /// The first collapsed layer in the order of the network.
@@ -211,7 +211,7 @@ pub fn collapses(curves: &[Curve], layers: &[String], thresholds: &Thresholds) -
             let mut collapsed = point.diagnostics.kept_variance.iter().enumerate().filter_map(collapsed);
             let (index, kept_variance) = collapsed.next()?;
             Some(Collapse {
-                way: curve.way.clone(),
+                configuration: curve.configuration.clone(),
                 sparsity: point.sparsity,
                 layer: layers.get(index)?.clone(),
                 index,
@@ -230,7 +230,7 @@ mod tests {
     use crate::study::curves::Point;
 
     fn curve(allocation: &str, repair: &str, points: &[(f64, f64)]) -> Curve {
-        let way = Way {
+        let configuration = Configuration {
             pattern: "unstructured".into(),
             criterion: "magnitude".into(),
             allocation: allocation.into(),
@@ -250,7 +250,7 @@ mod tests {
             kl: None,
             diagnostics: LayerDiagnostics { kept_variance: vec![Some(1.0), Some(value * 0.02)], ..LayerDiagnostics::default() },
         };
-        Curve { way, points: points.iter().map(point).collect() }
+        Curve { configuration, points: points.iter().map(point).collect() }
     }
 
     #[test]
@@ -273,9 +273,9 @@ mod tests {
         let found = crossings(&[a.clone(), b.clone()]);
         assert_eq!(found.len(), 1);
         assert!((found[0].at - 0.825).abs() < 1e-12 && found[0].clear);
-        assert_eq!((found[0].way.allocation.as_str(), found[0].then.as_str()), ("erk", "lamp"));
+        assert_eq!((found[0].configuration.allocation.as_str(), found[0].then.as_str()), ("erk", "lamp"));
         let won = winners(&[a, b]);
-        let names: Vec<(&str, bool)> = won.iter().map(|w| (w.way.allocation.as_str(), w.clear)).collect();
+        let names: Vec<(&str, bool)> = won.iter().map(|w| (w.configuration.allocation.as_str(), w.clear)).collect();
         assert_eq!(names, [("erk", true), ("lamp", true)]);
     }
 

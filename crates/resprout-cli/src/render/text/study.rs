@@ -19,7 +19,7 @@ pub fn study(study: &Analysis, measured: usize, folder: &Path) {
         let header: Vec<&str> = [model.metric.name()].into_iter().chain(names.iter().map(String::as_str)).collect();
         let row = |curve: &Curve| {
             let value = |s: &f64| curve.at(*s).map_or("-".into(), |point| format!("{:.2}", point.value * 100.0));
-            [vec![curve.way.name()], sparsities.iter().map(value).collect()].concat()
+            [vec![curve.configuration.name()], sparsities.iter().map(value).collect()].concat()
         };
         table(&header, &model.curves.iter().map(row).collect::<Vec<_>>());
         study_words::findings(model, &study.thresholds).iter().for_each(|finding| outln!("  {finding}"));

@@ -57,7 +57,7 @@ impl GraphBuilder {
     }
 
     /// Adds a list of integers under a name. Returns the name.
-    pub fn whole_numbers(&mut self, name: &str, values: &[i64]) -> String {
+    pub fn integers(&mut self, name: &str, values: &[i64]) -> String {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.initializer(name, &[values.len()], data_type::INT64, bytes);
         name.to_string()

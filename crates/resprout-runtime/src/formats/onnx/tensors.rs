@@ -178,7 +178,7 @@ fn numbers<T, S, const BYTES: usize>(
     let Some(raw) = raw else { return Ok(typed.iter().map(convert).collect()) };
     let (chunks, rest) = raw.as_chunks::<BYTES>();
     if !rest.is_empty() {
-        return Err(Error::format(format!("{} bytes of data are no whole number of {BYTES}-byte elements", raw.len())));
+        return Err(Error::format(format!("{} bytes of data, not a multiple of the {BYTES}-byte element", raw.len())));
     }
     Ok(chunks.iter().map(|&chunk| decode(chunk)).collect())
 }

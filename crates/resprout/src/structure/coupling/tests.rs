@@ -103,7 +103,7 @@ fn constants_of_one_dimensional_networks() {
     builder.tensor("scale", &numbers(&[6, 1]));
     builder.tensor("b.weight", &numbers(&[5, 6, 3]));
     builder.tensor("fc.weight", &numbers(&[3, 5]));
-    let axis = builder.whole_numbers("axis", &[2]);
+    let axis = builder.integers("axis", &[2]);
     let x = builder.node("Squeeze", "squeeze", &["input", &axis], &[]);
     let x = builder.node("Conv", "a", &[&x, "a.weight"], &[("pads", Attribute::Ints(vec![1, 1]))]);
     let x = builder.node("Mul", "scaled", &[&x, "scale"], &[]);
@@ -127,14 +127,14 @@ fn tokens(flatten: &str) -> Model {
     builder.tensor("b.weight", &numbers(&[4, 6]));
     builder.tensor("b.bias", &numbers(&[6]));
     builder.tensor("fc.weight", &numbers(&[3, 6 * 6]));
-    let row = builder.whole_numbers("row", &[0, 4, -1]);
+    let row = builder.integers("row", &[0, 4, -1]);
     let x = builder.node("Conv", "a", &["input", "a.weight"], &[]);
     let x = builder.node("Reshape", "pixels", &[&x, &row], &[]);
     let x = builder.node("Transpose", "tokens", &[&x], &[("perm", Attribute::Ints(vec![0, 2, 1]))]);
     let x = builder.node("MatMul", "b", &[&x, "b.weight"], &[]);
     let x = builder.node("Add", "biased", &[&x, "b.bias"], &[]);
     let x = builder.node("Relu", "relu", &[&x], &[]);
-    let all = builder.whole_numbers("all", &[-1, 36]);
+    let all = builder.integers("all", &[-1, 36]);
     let x = match flatten {
         "Flatten" => builder.node("Flatten", "flat", &[&x], &[]),
         _ => builder.node("Reshape", "flat", &[&x, &all], &[]),
@@ -179,8 +179,8 @@ fn operations_that_mix_channels_with_another_axis_freeze_them() {
         builder.tensor("a.weight", &numbers(&[4, 2, 1, 1]));
         builder.tensor("matrix", &numbers(&[4, 4]));
         builder.tensor("c.weight", &numbers(&[3, 4, 1, 1]));
-        builder.whole_numbers("groups", &[0, 2, 2, 4, 4]);
-        builder.whole_numbers("images", &[0, 4, 4, 4]);
+        builder.integers("groups", &[0, 2, 2, 4, 4]);
+        builder.integers("images", &[0, 4, 4, 4]);
         let mut x = builder.node("Conv", "a", &["input", "a.weight"], &[]);
         for (index, &(op, second, perm)) in between.iter().enumerate() {
             let name = format!("n{index}");
