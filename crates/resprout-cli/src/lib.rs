@@ -55,6 +55,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     let pool = pool.build().context("cannot start threads")?;
     pool.install(|| match &cli.command {
         Command::Prune(args) => commands::prune::run(args, &progress),
+        Command::Compress(args) => commands::compress::run(args, rayon::current_num_threads(), &progress),
         Command::Eval(args) => commands::eval::run(args, &progress),
         Command::Run(args) => commands::run::run(args, rayon::current_num_threads(), &progress),
         Command::Bench(args) => commands::bench::run(args, cli.threads.map(NonZeroUsize::get), &progress),

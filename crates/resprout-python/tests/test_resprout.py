@@ -157,3 +157,15 @@ def test_the_package_has_the_command():
     done = subprocess.run([sys.executable, "-m", "resprout", "list", "--json"], check=True, stdout=subprocess.PIPE, text=True)
     assert "criteria" in json.loads(done.stdout)
     assert subprocess.run([sys.executable, "-m", "resprout", "paint"], stderr=subprocess.DEVNULL).returncode == 2
+
+
+def test_a_wish_becomes_a_network(images, tmp_path):
+    found = rs.compress(
+        MODEL, tmp_path / "small", calibration=images[:60], parameters=0.3, max_loss=90, pattern="unstructured", budget=2
+    )
+    row = found.report["rows"][found.report["nearest"]]
+    assert found.kept and row["cost"]["parameters"] <= 0.3
+    assert rs.Session(found.model)(images[:2]).shape == (2, 10)
+    assert (found.folder / "report.html").exists()
+    with pytest.raises(ValueError, match="no wish"):
+        rs.compress(MODEL, tmp_path / "none", calibration=images[:60])

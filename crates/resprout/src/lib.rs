@@ -55,6 +55,7 @@
 pub mod allocation;
 pub mod architectures;
 pub mod calibrate;
+pub mod compress;
 pub mod criteria;
 pub mod data;
 pub mod eval;

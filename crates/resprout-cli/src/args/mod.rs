@@ -1,5 +1,6 @@
 //! What can be typed. No work is done here.
 
+mod compress;
 mod files;
 mod images;
 mod inference;
@@ -9,6 +10,7 @@ mod prune;
 mod study;
 mod training;
 
+pub use compress::{CompressArgs, Patterns};
 pub use files::{ConvertArgs, Format, WriteArgs};
 pub use images::{CalibrationCount, ImageArgs};
 pub use inference::{BenchArgs, EvalArgs, InspectArgs, RunArgs, SessionArgs};
@@ -47,6 +49,11 @@ pub enum Command {
         after_help = "Example:\n  resprout prune model.onnx --sparsity 0.8 --repair auto --calibration images/ -o sparse.onnx\n  resprout prune model.onnx --sparsity 0.9 --allocation global --repair least-squares --steps 10 --calibration images/ -o sparse.onnx\n  resprout prune model.onnx --pattern channel --macs 0.5 --repair least-squares --calibration images/ --shrink -o small.onnx"
     )]
     Prune(Box<PruneArgs>),
+    /// Find the network that keeps a wish: fast or small enough, and losing least
+    #[command(
+        after_help = "Examples:\n  resprout compress model.onnx --calibration images/ --faster 2 --max-loss 1 -o small\n  resprout compress model.onnx --calibration images/ --file-size 4MB --budget 60 -o small"
+    )]
+    Compress(Box<CompressArgs>),
     /// Measure a model, alone or against the dense one
     #[command(
         after_help = "Example:\n  resprout eval sparse.onnx --reference model.onnx --data test_images/ --labels labels.csv"

@@ -53,6 +53,9 @@ pub struct PruneArgs {
     /// How many of them to use, from the first on; auto: until the network's statistics settle, of up to 4096
     #[arg(long, default_value = "1024", value_name = "N|auto")]
     pub calibration_images: CalibrationCount,
+    /// Leave every K-th of them out of criterion and repair
+    #[arg(long, value_name = "K", requires = "calibration", value_parser = clap::value_parser!(u32).range(2..))]
+    pub hold_out: Option<u32>,
     /// Calibrate on noise where there are no images: a stand-in that may do more harm than good
     #[arg(long, conflicts_with = "calibration")]
     pub data_free: bool,

@@ -12,7 +12,7 @@ use resprout::progress::Progress;
 use resprout::report::{self, Report, SparsityInfo};
 use resprout::study::Analysis;
 use resprout::study::analysis::ModelStudy;
-use resprout::study::curves::{Point, Configuration};
+use resprout::study::curves::{Configuration, Point};
 use resprout::{Error, ErrorKind, Result};
 use resprout_train::run::RunReport;
 use serde_json::Value;
@@ -181,7 +181,9 @@ fn of_study(name: &str, study: &Analysis, filter: &str) -> Vec<Compared> {
     let mut rows = Vec::new();
     for model in &study.models {
         for curve in &model.curves {
-            rows.extend(curve.points.iter().map(|p| point(model, &curve.configuration, p)).filter(|row| row.name.contains(filter)));
+            rows.extend(
+                curve.points.iter().map(|p| point(model, &curve.configuration, p)).filter(|row| row.name.contains(filter)),
+            );
         }
     }
     rows

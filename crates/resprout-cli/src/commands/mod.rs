@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod compare;
+pub mod compress;
 pub mod convert;
 pub mod data;
 pub mod demo;

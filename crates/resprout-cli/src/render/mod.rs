@@ -1,5 +1,7 @@
 //! From results to what people look at.
 
+pub mod compress_page;
+mod compress_words;
 pub mod figure;
 mod numbers;
 pub mod run_page;

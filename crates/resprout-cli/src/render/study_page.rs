@@ -6,7 +6,7 @@ use super::figure::{Figure, bars::bars, escape, ranges::ranges, short};
 use super::study_words;
 use resprout::formats::atomic;
 use resprout::study::analysis::{Analysis, ModelStudy};
-use resprout::study::curves::{Curve, Point, Configuration};
+use resprout::study::curves::{Configuration, Curve, Point};
 use resprout::{Error, Result};
 use std::path::Path;
 
@@ -288,7 +288,8 @@ fn transition_figure(model: &ModelStudy) -> Option<Figure> {
         let allocation = transition.configuration.allocation.as_str();
         allocations.extend((!allocations.contains(&allocation)).then_some(allocation));
         let kind = allocations.iter().position(|a| *a == allocation).unwrap_or(0);
-        let name = format!("{}{allocation}, {}", prefix(&transition.configuration, &model.curves), transition.configuration.repair);
+        let name =
+            format!("{}{allocation}, {}", prefix(&transition.configuration, &model.curves), transition.configuration.repair);
         rows.extend(
             transition
                 .ranges
@@ -314,7 +315,9 @@ fn calibration_figures(model: &ModelStudy) -> Vec<Figure> {
         Configuration { calibration_images: 0, repair: String::new(), ..a.clone() }
             == Configuration { calibration_images: 0, repair: String::new(), ..b.clone() }
     };
-    let several = |group: &Vec<&Curve>| group.iter().any(|curve| curve.configuration.calibration_images != group[0].configuration.calibration_images);
+    let several = |group: &Vec<&Curve>| {
+        group.iter().any(|curve| curve.configuration.calibration_images != group[0].configuration.calibration_images)
+    };
     let alive = model.chance + (model.dense_value - model.chance) / 2.0;
     let figure = |group: Vec<&Curve>| {
         let points = group.iter().flat_map(|curve| &curve.points).filter(|point| point.value >= alive);

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod compare;
+pub mod compress;
 pub mod demo;
 pub mod eval;
 pub mod inspect;

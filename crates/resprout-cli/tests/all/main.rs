@@ -4,6 +4,7 @@ mod bad_input;
 mod book;
 mod brought;
 mod cli;
+mod compress;
 mod inputs;
 mod order;
 mod real_data;

@@ -31,7 +31,8 @@ fn a_sweep_says_what_prune_says() {
     assert_eq!(model["metric"], "top1");
     assert_eq!(model["curves"].as_array().unwrap().len(), 6);
     let curves = model["curves"].as_array().unwrap();
-    let curve = curves.iter().find(|c| c["configuration"]["repair"] == "asr,bn" && c["configuration"]["allocation"] == "lamp").unwrap();
+    let curve =
+        curves.iter().find(|c| c["configuration"]["repair"] == "asr,bn" && c["configuration"]["allocation"] == "lamp").unwrap();
     let point = &curve["points"][3];
     // The embedded images as files: the first 1000 calibrate, the ones behind are measured on.
     let images = crate::util::digits_split(&scratch, 64, 200);

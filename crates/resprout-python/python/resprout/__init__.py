@@ -23,7 +23,7 @@ from ._images import as_images
 from ._models import as_model
 
 __version__ = _native.__version__
-__all__ = ["Model", "Result", "Session", "apply", "prune", "read", "sweep", "train"]
+__all__ = ["Model", "Result", "Session", "apply", "compress", "prune", "read", "sweep", "train"]
 
 Model = _native.Model
 
@@ -197,6 +197,84 @@ class Study:
                     plain = {key: value for key, value in point.items() if not isinstance(value, (dict, list))}
                     rows.append({"model": model["name"], "metric": model["metric"], **curve["configuration"], **plain})
         return pandas.DataFrame(rows)
+
+
+class Compressed:
+    """What a search has found: ``model``, ``report`` (as ``report.json``), and ``folder`` with its page."""
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        self.report = json.loads((self.folder / "report.json").read_text())
+        self.model = read(self.folder / "model.onnx")
+
+    @property
+    def kept(self):
+        """Whether the network keeps the wish, on images that nothing was chosen by too."""
+        return self.report["kept"]
+
+    def __repr__(self):
+        row = self.report["rows"][self.report["nearest"]]
+        verdict = "keeps the wish" if self.kept else "no network keeps the wish"
+        return f"<resprout.Compressed: {row['cost']['faster']:.2f} times as fast, {self.report['check']['points']:.2f} points lost; {verdict}>"
+
+
+def compress(
+    model,
+    output,
+    *,
+    calibration,
+    faster=None,
+    file_size=None,
+    macs=None,
+    parameters=None,
+    max_loss=None,
+    budget=20,
+    batch=1,
+    threads=None,
+    pattern=("unstructured", "channel", "both"),
+    calibration_images=1536,
+    data=None,
+    labels="auto",
+    preset=None,
+    ignore=(),
+):
+    """Finds the network that keeps a wish and loses least: see ``resprout compress --help``.
+
+    Args:
+        model: as of ``prune``.
+        output: the folder for the network, the report and its page; an interrupted search goes on from it.
+        calibration: the path of unlabelled images, or an array ``[N, C, H, W]`` of ``float32``, preprocessed.
+        faster, file_size, macs, parameters, max_loss: the wish; ``file_size`` in bytes, ``max_loss`` in points.
+        budget: minutes that the search may take, about.
+
+    Returns:
+        A ``Compressed``, also where no network keeps the wish: see ``kept``.
+    """
+    folder = pathlib.Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    is_path = isinstance(calibration, (str, os.PathLike))
+    images = None if is_path else as_images(calibration, calibration_images)
+    source = folder / "dense.onnx"
+    as_model(model, images).save(os.fspath(source))
+    if not is_path:
+        np.save(folder / "calibration.npy", images)
+        calibration, preset = folder / "calibration.npy", "raw"
+    wish = {
+        "--faster": faster, "--file-size": file_size, "--macs": macs, "--parameters": parameters, "--max-loss": max_loss,
+        "--threads": threads, "--data": data, "--preset": preset,
+    }
+    given = [word for name, value in wish.items() if value is not None for word in (name, value)]
+    ignored = [word for name in ignore for word in ("--ignore", name)]
+    try:
+        _command([
+            "compress", source, "--output", folder, "--calibration", calibration, "--calibration-images", calibration_images,
+            "--budget", budget, "--batch", batch, "--pattern", ",".join([pattern] if isinstance(pattern, str) else pattern),
+            "--labels", labels, "--json", folder / "report.json", "--quiet", *given, *ignored,
+        ])
+    except ValueError as error:
+        if not str(error).startswith("no network keeps the wish"):
+            raise
+    return Compressed(folder)
 
 
 def _command(arguments, cwd=None):

@@ -1,7 +1,7 @@
 //! The density below which leaving zeros out pays, for every shape of convolution in a network.
 
-use super::stage_builder::StageBuilder;
 use super::options::SessionOptions;
+use super::stage_builder::StageBuilder;
 use crate::error::Result;
 use crate::model::Model;
 use resprout_kernels::ConvShape;

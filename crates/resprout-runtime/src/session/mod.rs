@@ -37,8 +37,8 @@ pub use stage::StageStart;
 
 use crate::error::Result;
 use crate::model::Model;
-use stage_builder::StageBuilder;
 use resprout_kernels::engine::Blocking;
+use stage_builder::StageBuilder;
 use std::time::Duration;
 
 impl Session {

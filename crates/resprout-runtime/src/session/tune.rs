@@ -1,10 +1,10 @@
 //! Autotuning: times every stage at every microbatch, then benchmarks the candidate plans end to end. A more complex plan
 //! must win by 1 % in the median.
 
-use super::stage_builder::StageBuilder;
 use super::noise::Noise;
 use super::run::Session;
 use super::stage::{Stage, StageStart, dummy_input};
+use super::stage_builder::StageBuilder;
 use crate::error::{Error, Result};
 use crate::forward::LayerTime;
 use crate::linalg::median;

@@ -30,7 +30,8 @@ mod tests {
 
     #[test]
     fn depends_on_seed_and_layer_only() {
-        let scores = |seed, index| Random { seed }.score(&ScoreInput { weights: &[1.0, 2.0, 3.0, 4.0], layer: &layer_of(4), index });
+        let scores =
+            |seed, index| Random { seed }.score(&ScoreInput { weights: &[1.0, 2.0, 3.0, 4.0], layer: &layer_of(4), index });
         assert_eq!(scores(7, 0), scores(7, 0));
         assert_ne!(scores(7, 0), scores(8, 0));
         assert_ne!(scores(7, 0), scores(7, 1));

@@ -1,6 +1,6 @@
 //! A recommended operating point under constraints.
 
-use super::curves::{Curve, Point, Configuration};
+use super::curves::{Configuration, Curve, Point};
 use serde::{Deserialize, Serialize};
 
 /// The constraints of an operating point. Without any there is no recommendation.

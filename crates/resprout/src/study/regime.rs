@@ -2,7 +2,7 @@
 //!
 //! Curves are linear between measured sparsities.
 
-use super::curves::{Curve, Configuration};
+use super::curves::{Configuration, Curve};
 use serde::{Deserialize, Serialize};
 
 /// The repair that a transition regime compares with.
@@ -44,7 +44,9 @@ pub struct Transition {
 pub fn transitions(curves: &[Curve], dense: f64, chance: f64, thresholds: &Thresholds) -> Vec<Transition> {
     let floor = chance + thresholds.kappa * (dense - chance);
     let one = |curve: &Curve| {
-        let recalibrated = curves.iter().find(|c| c.configuration.repair == RECALIBRATION && c.configuration.same_but_repair(&curve.configuration))?;
+        let recalibrated = curves
+            .iter()
+            .find(|c| c.configuration.repair == RECALIBRATION && c.configuration.same_but_repair(&curve.configuration))?;
         let inside = |(sparsity, value): (f64, f64)| {
             let recalibrated = recalibrated.at(sparsity)?.value;
             Some((sparsity, (value - recalibrated - thresholds.delta).min(value - floor)))
@@ -60,7 +62,11 @@ pub fn transitions(curves: &[Curve], dense: f64, chance: f64, thresholds: &Thres
             ranges,
         })
     };
-    curves.iter().filter(|curve| ![RECALIBRATION, "none"].contains(&curve.configuration.repair.as_str())).filter_map(one).collect()
+    curves
+        .iter()
+        .filter(|curve| ![RECALIBRATION, "none"].contains(&curve.configuration.repair.as_str()))
+        .filter_map(one)
+        .collect()
 }
 
 /// The ranges where the lines through the points are not negative.
@@ -162,13 +168,16 @@ pub struct Winner {
 pub fn winners(curves: &[Curve]) -> Vec<Winner> {
     let mut found: Vec<Winner> = Vec::new();
     for (i, curve) in curves.iter().enumerate() {
-        let alternatives: Vec<&Curve> = curves.iter().filter(|other| other.configuration.same_but_allocation(&curve.configuration)).collect();
+        let alternatives: Vec<&Curve> =
+            curves.iter().filter(|other| other.configuration.same_but_allocation(&curve.configuration)).collect();
         // Once for each set of alternatives.
-        if alternatives.len() < 2 || curves[..i].iter().any(|other| other.configuration.same_but_allocation(&curve.configuration)) {
+        if alternatives.len() < 2 || curves[..i].iter().any(|other| other.configuration.same_but_allocation(&curve.configuration))
+        {
             continue;
         }
         for sparsity in curve.points.iter().map(|point| point.sparsity) {
-            let mut points: Vec<_> = alternatives.iter().filter_map(|curve| Some((&curve.configuration, curve.at(sparsity)?))).collect();
+            let mut points: Vec<_> =
+                alternatives.iter().filter_map(|curve| Some((&curve.configuration, curve.at(sparsity)?))).collect();
             // Equal values keep the order of the grid.
             points.sort_by(|(_, a), (_, b)| b.value.total_cmp(&a.value));
             let [(configuration, best), rest @ ..] = &points[..] else { continue };

@@ -46,7 +46,8 @@ impl Data {
                 let mut set = ImageSet::open(path, &LabelSource::None)?;
                 set.truncate(most);
                 let count = if needed { set.len() } else { set.len().min(VERIFY_IMAGES) };
-                Some((set.load(0..count, images::channels(model), &preprocess)?, Origin::Set(set)))
+                let images = set.load(0..count, images::channels(model), &preprocess)?;
+                Some((without_held_out(images, request.hold_out)?, Origin::Set(set)))
             }
             Some(CalibrationSource::Noise) => {
                 Some((noise(model, &preprocess, most.min(MOST_NOISE), request.seed)?, Origin::Noise))
@@ -100,6 +101,17 @@ impl Data {
             models.iter().map(|model| Network::new(model, &image, &PlanOptions::default())).collect();
         let run = eval::evaluate(&ready?.iter().collect::<Vec<_>>(), set, preprocess, true, progress)?;
         Ok(Some(EvaluationReport::new(run, &names, set.path().display().to_string(), self.evaluation.is_none())))
+    }
+}
+
+/// The images without every K-th one.
+fn without_held_out(images: Tensor, hold_out: Option<u32>) -> Result<Tensor> {
+    let Some(every) = hold_out.map(|every| every as usize) else { return Ok(images) };
+    let count = images.shape[0];
+    let kept: Vec<usize> = (0..count).filter(|i| i % every != every - 1).collect();
+    match kept.len() < count {
+        true => Ok(images.pick(&kept)),
+        false => Err(Error::new(ErrorKind::Option, format!("--hold-out {every}: there are only {count} calibration images"))),
     }
 }
 

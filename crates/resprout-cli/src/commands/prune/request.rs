@@ -42,6 +42,8 @@ pub struct ImageRequest {
     pub calibration: Option<CalibrationSource>,
     /// The most calibration images that are read.
     pub most: usize,
+    /// Every so many-th of them is left out.
+    pub hold_out: Option<u32>,
     /// Whether fewer are used where the network's statistics settle earlier.
     pub settle: bool,
     /// Whether criterion or repair need calibration images. Without that they only check the written file.
@@ -88,6 +90,10 @@ impl Request {
     pub fn new(args: &PruneArgs) -> Result<Request> {
         let options = sparsify_options(args)?;
         let needed = needs_images(args, &options.prune)?;
+        if let Some(every) = args.hold_out.filter(|_| !needed) {
+            let message = format!("--hold-out {every}: neither criterion nor repair reads calibration images");
+            return Err(Error::new(ErrorKind::Option, message));
+        }
         check_writable(&args.output, "--output")?;
         let format = format_of(&args.output, &args.how)?;
         check_json_target(args.json.as_deref())?;
@@ -107,6 +113,7 @@ impl Request {
             images: ImageRequest {
                 calibration: args.calibration.clone().map(CalibrationSource::Path).or(noise),
                 most,
+                hold_out: args.hold_out,
                 settle,
                 needed,
                 evaluation: args.data.clone(),
@@ -233,6 +240,7 @@ fn listed(args: &PruneArgs, options: &PruneOptions, format: Format) -> Value {
         "repair": args.repair,
         "calibration": path(&args.calibration),
         "calibration_images": args.calibration_images.to_string(),
+        "hold_out": args.hold_out,
         "data_free": args.data_free,
         "memory": args.memory,
         "seconds": args.seconds,

@@ -1,6 +1,7 @@
 //! Tables for people.
 
 mod bench;
+mod compress;
 mod evaluation;
 mod list;
 mod network;
@@ -11,6 +12,7 @@ mod training;
 mod warnings;
 
 pub use bench::bench;
+pub use compress::compress;
 pub use evaluation::{classified, demo, eval};
 pub use list::list;
 pub use network::{inspection, scored};

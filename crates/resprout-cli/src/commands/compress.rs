@@ -1,0 +1,170 @@
+//! `resprout compress`: from a wish to a network.
+
+use super::{check_computable, check_json_target, file_info, images, read_model, write_json};
+use crate::args::{CompressArgs, Patterns};
+use crate::render::{compress_page, text};
+use crate::reports::compress::CompressReport;
+use resprout::compress::{Candidate, Examiner, Family, Found, HOLD_OUT, Loss, Search, SearchOptions, Split, Stage, Wish, effort};
+use resprout::data::{ImageSet, LabelSource, Preprocess};
+use resprout::eval::{evaluate, images_sha256, sha256};
+use resprout::formats::{atomic, safetensors};
+use resprout::forward::{Network, PlanOptions};
+use resprout::model::{Model, PrunableRule};
+use resprout::progress::Progress;
+use resprout::report::SCHEMA_VERSION;
+use resprout::session::{SessionOptions, cpu_name};
+use resprout::{Error, ErrorKind, Result};
+use std::time::Instant;
+
+pub fn run(args: &CompressArgs, threads: usize, progress: &dyn Progress) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let options = search_options(args, threads)?;
+    check_json_target(args.json.as_deref())?;
+    let dense = read_model(&args.model, &args.network)?;
+    check_computable(&dense, &args.model)?;
+    let (preprocess, mut warnings) = images::preprocess(&args.images, &dense)?;
+    let mut set = ImageSet::open(&args.calibration, &LabelSource::None)?;
+    set.truncate(args.calibration_images.get());
+    warnings.extend(set.left_out());
+    let calibration = set.load(0..set.len(), images::channels(&dense), &preprocess)?;
+    let split = Split::new(&calibration)?;
+    let measured = args.data.as_ref().map(|path| images::open(path, &args.images)).transpose()?;
+    let weights = sha256(&safetensors::encode(&dense)?);
+    // Another wish or more time may use what was measured before.
+    let determined = (&options.rule, &options.session, options.memory);
+    let key = sha256(format!("{weights} {} {determined:?}", images_sha256(&calibration)).as_bytes());
+    let search = Search::open(&dense, &split, &options, &args.output, &key, progress)?;
+    let dense_bytes = search.dense_bytes();
+    let found = search.run()?;
+    let (check, labelled) = check(measured.as_ref(), &dense, &found.network, &split, &preprocess, progress)?;
+    let network = args.output.join("model.onnx");
+    found.network.save(&network)?;
+    warnings.extend(found.notes.iter().cloned());
+    let report = CompressReport {
+        schema_version: SCHEMA_VERSION,
+        tool_version: env!("CARGO_PKG_VERSION"),
+        model: file_info(&args.model)?,
+        wish: options.wish,
+        preprocess,
+        images: [&split.repair, &split.choose, &split.check].map(|images| images.shape[0]),
+        cpu: cpu_name(),
+        threads: options.session.started_threads(),
+        batch: options.session.batch,
+        dense_bytes,
+        commands: commands(args, &options, &found, split.repair.shape[0]),
+        rows: found.rows,
+        kept: found.chosen.is_some() && options.wish.keeps_loss(&check),
+        chosen: found.chosen,
+        nearest: found.nearest,
+        check,
+        labelled,
+        seconds: started.elapsed().as_secs_f64(),
+        warnings,
+    };
+    let json = serde_json::to_string_pretty(&report)?;
+    atomic::write(&args.output.join("report.json"), format!("{json}\n").as_bytes())?;
+    atomic::write(&args.output.join("report.html"), compress_page::page(&report).as_bytes())?;
+    if write_json(&report, args.json.as_deref())? {
+        text::compress(&report, &args.output);
+    }
+    match report.kept {
+        true => Ok(()),
+        false => Err(Error::data(format!(
+            "no network keeps the wish; {} has the frontier, and model.onnx beside it is the network that comes closest",
+            args.output.join("report.html").display()
+        ))
+        .into()),
+    }
+}
+
+fn search_options(args: &CompressArgs, threads: usize) -> Result<SearchOptions> {
+    let wish = Wish {
+        faster: args.faster,
+        bytes: args.file_size.as_ref().map(|size| size.0),
+        macs: args.macs,
+        parameters: args.parameters,
+        max_loss: args.max_loss,
+    };
+    wish.check().map_err(|error| {
+        Error::new(ErrorKind::Option, format!("{error}; see --faster, --file-size, --macs, --parameters, --max-loss"))
+    })?;
+    let wrong =
+        |option: &str, value: f64, what: &str| Error::new(ErrorKind::Option, format!("{option} {value}: {what} is needed"));
+    let seconds = args.budget * 60.0;
+    if !(seconds > 0.0 && seconds.is_finite()) {
+        return Err(wrong("--budget", args.budget, "a number of minutes above 0"));
+    }
+    let bytes = args.memory * 1e9;
+    if !(1.0..1e18).contains(&bytes) {
+        return Err(wrong("--memory", args.memory, "a number of gigabytes above 0"));
+    }
+    let of = |family: &Family| match family {
+        Family::Weights(_) => Patterns::Unstructured,
+        Family::Channels => Patterns::Channel,
+        Family::Both(..) => Patterns::Both,
+    };
+    Ok(SearchOptions {
+        wish,
+        rule: PrunableRule { ignore: args.ignore.clone(), ..PrunableRule::default() },
+        session: SessionOptions { threads, batch: args.batch.get(), ..SessionOptions::default() },
+        memory: bytes as usize,
+        seconds,
+        families: Family::ALL.into_iter().filter(|family| args.pattern.contains(&of(family))).collect(),
+    })
+}
+
+/// The loss on images that nothing was chosen by, and whether it is accuracy.
+fn check(
+    measured: Option<&ImageSet>,
+    dense: &Model,
+    network: &Model,
+    split: &Split,
+    preprocess: &Preprocess,
+    progress: &dyn Progress,
+) -> Result<(Loss, bool)> {
+    let Some(set) = measured else {
+        return Ok((Examiner::new(dense, split.check.clone())?.examine(network)?, false));
+    };
+    let image = images::shape(set, dense, preprocess)?;
+    let networks = [dense, network].map(|model| Network::new(model, &image, &PlanOptions::default()));
+    let [dense, network] = networks;
+    let run = evaluate(&[&dense?, &network?], set, preprocess, true, progress)?;
+    Ok((Loss::of(&run.networks[0], &run.networks[1])?, run.networks[0].top1.is_some()))
+}
+
+/// The commands that make the nearest network again.
+fn commands(args: &CompressArgs, options: &SearchOptions, found: &Found, images: usize) -> Vec<String> {
+    let row = &found.rows[found.nearest];
+    let mut shared = vec![
+        format!("--calibration {}", args.calibration.display()),
+        format!("--calibration-images {} --hold-out {HOLD_OUT}", args.calibration_images),
+    ];
+    shared.extend(args.ignore.iter().map(|name| format!("--ignore {name}")));
+    shared.extend(preprocessing(args));
+    let mut effort = effort(Stage::Full, &row.repair, options, images);
+    effort.steps = row.steps;
+    let (model, output) = (args.model.display().to_string(), args.output.join("model.onnx").display().to_string());
+    Candidate::commands(&row.candidate, &model, &output, &shared.join(" "), &effort)
+}
+
+/// The options of preprocessing, as they were typed.
+fn preprocessing(args: &CompressArgs) -> Vec<String> {
+    let numbers = |values: &[f32]| values.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
+    let images = &args.images;
+    let network = &args.network;
+    [
+        images.preset.as_ref().map(|name| format!("--preset {name}")),
+        images.mean.as_ref().map(|mean| format!("--mean {}", numbers(mean))),
+        images.std.as_ref().map(|std| format!("--std {}", numbers(std))),
+        images.scale.map(|scale| format!("--scale {scale}")),
+        images.resize.map(|pixels| format!("--resize {pixels}")),
+        images.crop.as_ref().map(|size| format!("--crop {size}")),
+        network.arch.as_ref().map(|name| format!("--arch {name}")),
+        network.classes.map(|count| format!("--classes {count}")),
+        network.weights.as_ref().map(|path| format!("--weights {}", path.display())),
+        network.fold_weights.then(|| "--fold-weights".into()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

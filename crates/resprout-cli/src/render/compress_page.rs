@@ -1,0 +1,78 @@
+//! A search's page: one file, no network.
+
+use super::compress_words::{frontier, summary};
+use super::figure::escape;
+use super::figure::lines::{Line, chart};
+use super::numbers::bytes;
+use crate::reports::compress::CompressReport;
+use resprout::compress::{Candidate, Row, Stage};
+
+/// The page.
+pub fn page(report: &CompressReport) -> String {
+    let title = escape(&report.model.path);
+    let paragraphs: String = summary(report).lines().map(|line| format!("<p>{}</p>\n", escape(line))).collect();
+    let mut rows: Vec<(usize, &Row)> = report.rows.iter().enumerate().collect();
+    rows.sort_by(|a, b| a.1.cost.faster.total_cmp(&b.1.cost.faster));
+    let table: String = rows.into_iter().map(|(index, row)| table_row(row, index == report.nearest)).collect();
+    let list = |lines: &[String]| lines.iter().map(|line| format!("<li>{}</li>\n", escape(line))).collect::<String>();
+    format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>{title}: loss against latency</title>\n<style>:root{{color-scheme:light dark}}body{{font:15px/1.5 sans-serif;\
+         max-width:54rem;margin:2rem auto;padding:0 1rem}}table{{border-collapse:collapse}}td,th{{padding:.15rem .6rem;\
+         text-align:right}}td:first-child,th:first-child{{text-align:left}}tr.best{{font-weight:bold}}figure{{margin:1.5rem 0}}\
+         pre{{overflow:auto}}svg{{max-width:100%;height:auto}}</style>\n<h1>{title}</h1>\n{paragraphs}\
+         <figure><figcaption>Points lost by how many times as fast; networks that were repaired in full</figcaption>\n{}</figure>\n\
+         <table><tr><th>network<th>repair<th>stage<th>times as fast<th>ms<th>sparse file<th>operations<th>points lost<th>interval</tr>\n\
+         {table}</table>\n<h2>Make it again</h2>\n<pre>{}</pre>\n<h2>Notes</h2>\n<ul>\n<li>Measured on {}, {} threads, batches of {}.</li>\n\
+         <li>{} images repaired, {} chose.</li>\n{}</ul></html>\n",
+        chart("Points lost by speed", "times as fast as the dense network", "points lost", &lines(report)),
+        escape(&report.commands.join("\n")),
+        escape(&report.cpu),
+        report.threads,
+        report.batch,
+        report.images[0],
+        report.images[1],
+        list(&report.warnings)
+    )
+}
+
+/// One line for each kind of pruning, and the frontier.
+fn lines(report: &CompressReport) -> Vec<Line> {
+    let kind = |candidate: &Candidate| match (candidate.channels.is_some(), candidate.weights.is_some()) {
+        (true, true) => "channels, then single weights",
+        (true, false) => "channels",
+        _ => "single weights",
+    };
+    let sorted = |mut points: Vec<(f64, f64)>| {
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        points
+    };
+    let point = |row: &Row| (row.cost.faster, row.loss.points);
+    let best = frontier(report).into_iter().map(|index| point(&report.rows[index])).collect();
+    let mut all = vec![Line { name: "frontier".into(), points: sorted(best), reference: true, ..Line::default() }];
+    for name in ["single weights", "channels", "channels, then single weights"] {
+        let of_kind = report.rows.iter().filter(|row| row.stage == Stage::Full && kind(&row.candidate) == name);
+        let points: Vec<(f64, f64)> = of_kind.map(point).collect();
+        if !points.is_empty() {
+            all.push(Line { name: name.into(), points: sorted(points), ..Line::default() });
+        }
+    }
+    all
+}
+
+fn table_row(row: &Row, best: bool) -> String {
+    let stage = if row.stage == Stage::Full { "full" } else { "estimate" };
+    format!(
+        "<tr{}><td>{}<td>{}<td>{stage}<td>{:.2}<td>{:.3}<td>{}<td>{:.1} %<td>{:.2}<td>{:.2} to {:.2}</tr>\n",
+        if best { " class=\"best\"" } else { "" },
+        escape(&row.candidate.name()),
+        escape(&row.repair),
+        row.cost.faster,
+        row.cost.milliseconds,
+        bytes(row.cost.bytes),
+        100.0 * row.cost.macs,
+        row.loss.points,
+        row.loss.low,
+        row.loss.high
+    )
+}

@@ -1,0 +1,346 @@
+//! The search: a ladder of cheap estimates first, then the best few in full.
+
+use super::{Candidate, Cost, Effort, Examiner, Family, Meter, Row, Rows, Split, Stage, Wish};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Model, PrunableRule};
+use crate::progress::Progress;
+use crate::repair::RepairOptions;
+use crate::session::SessionOptions;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Families whose best candidate is repaired in full.
+const FINALISTS: usize = 3;
+/// The most of the time that one network may take by forecast.
+const SHARE: f64 = 0.2;
+/// Images of an estimate.
+const FEW_IMAGES: usize = 128;
+/// Steps of a full repair.
+const STEPS: usize = 8;
+/// The repair of estimates and of full networks.
+const REPAIR: &str = "least-squares";
+/// The repair that is tried beside it in full for the best candidate: it harms less where images are few.
+const CAUTIOUS: &str = "asr,bn";
+/// Rungs around the chosen one that complete the picture.
+const AROUND: [isize; 4] = [-2, 2, -4, 4];
+/// Where estimates start if nothing says how cheap the network is to be.
+const MIDDLE: f64 = 0.45;
+
+/// How a search runs.
+#[derive(Clone, Debug)]
+pub struct SearchOptions {
+    /// What the network is to be.
+    pub wish: Wish,
+    /// Which layers are pruned.
+    pub rule: PrunableRule,
+    /// How latency is measured.
+    pub session: SessionOptions,
+    /// As [`RepairOptions::memory`].
+    pub memory: usize,
+    /// About how long the search may take.
+    pub seconds: f64,
+    /// Which families are tried.
+    pub families: Vec<Family>,
+}
+
+/// What a search has found.
+pub struct Found {
+    /// Every measured network.
+    pub rows: Vec<Row>,
+    /// The row of the network that keeps the wish.
+    pub chosen: Option<usize>,
+    /// The row of the network that comes closest; the chosen one if there is one.
+    pub nearest: usize,
+    /// That network.
+    pub network: Model,
+    /// What was left out, and why.
+    pub notes: Vec<String>,
+}
+
+/// A search in a folder, which keeps what was measured.
+pub struct Search<'a> {
+    dense: &'a Model,
+    split: &'a Split,
+    options: &'a SearchOptions,
+    folder: PathBuf,
+    rows: Rows,
+    meter: Meter,
+    examiner: Examiner,
+    progress: &'a dyn Progress,
+    started: Instant,
+    notes: Vec<String>,
+}
+
+impl<'a> Search<'a> {
+    /// Begins a search, or goes on with an earlier one of the same `key` in this folder.
+    pub fn open(
+        dense: &'a Model,
+        split: &'a Split,
+        options: &'a SearchOptions,
+        folder: &Path,
+        key: &str,
+        progress: &'a dyn Progress,
+    ) -> Result<Search<'a>> {
+        options.wish.check()?;
+        let networks = folder.join("candidates");
+        std::fs::create_dir_all(&networks).map_err(|e| Error::io(&networks, e))?;
+        Ok(Search {
+            dense,
+            split,
+            options,
+            folder: networks,
+            rows: Rows::open(&folder.join("candidates.json"), key)?,
+            meter: Meter::new(dense, &split.repair.shape[1..], &options.session)?,
+            examiner: Examiner::new(dense, split.choose.clone())?,
+            progress,
+            started: Instant::now(),
+            notes: Vec::new(),
+        })
+    }
+
+    /// Bytes of the dense network's parameters.
+    pub fn dense_bytes(&self) -> u64 {
+        self.meter.dense_bytes()
+    }
+
+    /// Runs the search.
+    pub fn run(mut self) -> Result<Found> {
+        let starts = self.starts()?;
+        let mut estimates = Vec::new();
+        for (index, &(family, rung)) in starts.iter().enumerate() {
+            let what = format!("estimate {} of {}", index + 1, starts.len());
+            if let Some(row) = self.try_measure(&family.candidate(rung), Stage::Estimate, REPAIR, &what)? {
+                estimates.push((family, rung, row));
+            }
+        }
+        let rank = |search: &Search, row: usize| search.rows.all()[row].loss.rank();
+        estimates.sort_by(|a, b| {
+            let (a, b) = (rank(&self, a.2), rank(&self, b.2));
+            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+        });
+        match self.options.wish.bounds_cost() {
+            true => self.in_full(&estimates)?,
+            false => self.as_fast_as_the_loss_allows(&estimates)?,
+        }
+        self.finish()
+    }
+
+    /// The first rung of each family that is cheap enough. Families without any are noted.
+    fn starts(&mut self) -> Result<Vec<(&'a Family, usize)>> {
+        let mut starts = Vec::new();
+        self.progress.begin("measure costs", self.options.families.len() as u64);
+        for family in &self.options.families {
+            match self.first_rung(family) {
+                Ok(Some(rung)) => starts.push((family, rung)),
+                Ok(None) => self
+                    .notes
+                    .push(format!("{}: not cheap enough even so, and left out", family.candidate(family.rungs() - 1).name())),
+                Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+                Err(error) => self.notes.push(format!("{}: left out ({error})", family.candidate(0).name())),
+            }
+            self.progress.check()?;
+            self.progress.advance(1);
+        }
+        self.progress.end();
+        match starts.is_empty() {
+            true => Err(Error::data(format!("no network is cheap enough: {}", self.notes.join("; ")))),
+            false => Ok(starts),
+        }
+    }
+
+    /// By bisection, as costs fall from rung to rung.
+    fn first_rung(&mut self, family: &Family) -> Result<Option<usize>> {
+        if !self.options.wish.bounds_cost() {
+            return Ok(Some((family.rungs() as f64 * MIDDLE) as usize));
+        }
+        let (mut low, mut high) = (0, family.rungs());
+        while low < high {
+            let middle = (low + high) / 2;
+            let masked = family.candidate(middle).masked(self.dense, &self.options.rule, &crate::progress::Quiet)?;
+            self.progress.check()?;
+            match self.options.wish.keeps_cost(&self.meter.measure(&masked)?) {
+                true => high = middle,
+                false => low = middle + 1,
+            }
+        }
+        Ok((low < family.rungs()).then_some(low))
+    }
+
+    /// The best candidates in full, then networks around the best one.
+    fn in_full(&mut self, estimates: &[(&Family, usize, usize)]) -> Result<()> {
+        // Only this search's own: networks of an earlier one, with another wish, would lead elsewhere.
+        let mut finalists = Vec::new();
+        for (index, &(family, rung, _)) in estimates.iter().take(FINALISTS).enumerate() {
+            let what = format!("finalist {} of {}", index + 1, estimates.len().min(FINALISTS));
+            // The repaired network is measured anew. One that has become too slow makes way for the next rung.
+            for rung in (rung..family.rungs()).take(2) {
+                let row = self.in_time(&family.candidate(rung), REPAIR, &what)?;
+                finalists.extend(row);
+                if row.is_none_or(|row| self.options.wish.keeps_cost(&self.rows.all()[row].cost)) {
+                    break;
+                }
+            }
+        }
+        let best = self.best(|search, index, row| finalists.contains(&index) && search.options.wish.keeps_cost(&row.cost));
+        let Some(best) = best else { return Ok(()) };
+        let candidate = self.rows.all()[best].candidate.clone();
+        self.in_time(&candidate, CAUTIOUS, "another repair")?;
+        let Some(&(family, _, _)) = estimates.iter().find(|(family, ..)| rung_of(family, &candidate).is_some()) else {
+            return Ok(());
+        };
+        let rung = rung_of(family, &candidate).unwrap_or(0) as isize;
+        for step in AROUND.iter().map(|step| rung + step).filter(|step| (0..family.rungs() as isize).contains(step)) {
+            self.in_time(&family.candidate(step as usize), REPAIR, "around the best")?;
+        }
+        Ok(())
+    }
+
+    /// In the best families the highest rung whose loss is small enough, by bisection.
+    fn as_fast_as_the_loss_allows(&mut self, estimates: &[(&Family, usize, usize)]) -> Result<()> {
+        for &(family, rung, _) in estimates.iter().take(FINALISTS) {
+            let (mut low, mut high, mut next) = (0, family.rungs(), rung);
+            while low < high {
+                let Some(row) = self.in_time(&family.candidate(next), REPAIR, "find the limit")? else { break };
+                match self.options.wish.keeps_loss(&self.rows.all()[row].loss) {
+                    true => low = next + 1,
+                    false => high = next,
+                }
+                next = (low + high) / 2;
+            }
+        }
+        Ok(())
+    }
+
+    /// Measures a candidate in full if the time that is left suffices.
+    fn in_time(&mut self, candidate: &Candidate, repair: &str, what: &str) -> Result<Option<usize>> {
+        let full = |row: &&Row| row.stage == Stage::Full;
+        let longest = self.rows.all().iter().filter(full).map(|row| row.seconds).fold(0.0, f64::max);
+        let steps = self.effort(Stage::Full, repair).steps;
+        let known = self.rows.find(candidate, repair, Stage::Full, steps).is_some();
+        if !known && longest > 0.0 && self.started.elapsed().as_secs_f64() + longest > self.options.seconds {
+            self.notes.push(format!("{} with {repair}: no time was left to repair it in full", candidate.name()));
+            return Ok(None);
+        }
+        self.try_measure(candidate, Stage::Full, repair, what)
+    }
+
+    /// As [`measure`](Self::measure); a candidate that fails is noted.
+    fn try_measure(&mut self, candidate: &Candidate, stage: Stage, repair: &str, what: &str) -> Result<Option<usize>> {
+        match self.measure(candidate, stage, repair, what) {
+            Ok(row) => Ok(Some(row)),
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Io) => Err(error),
+            Err(error) => {
+                self.notes.push(format!("{} with {repair}: failed ({error})", candidate.name()));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Repairs and measures a candidate, unless that is done already. Returns its row.
+    fn measure(&mut self, candidate: &Candidate, stage: Stage, repair: &str, what: &str) -> Result<usize> {
+        let effort = self.effort(stage, repair);
+        if let Some(row) = self.rows.find(candidate, repair, stage, effort.steps) {
+            return Ok(row);
+        }
+        self.progress.check()?;
+        let start = Instant::now();
+        let named = Named { inner: self.progress, name: format!("{what}, {}", candidate.name()) };
+        let model = candidate.repaired(self.dense, &self.options.rule, &self.split.repair, &effort, &named)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let (cost, loss): (Cost, _) = (self.meter.measure(&model)?, self.examiner.examine(&model)?);
+        if stage == Stage::Full {
+            model.save(self.file(candidate, repair))?;
+        }
+        let (candidate, repair, steps) = (candidate.clone(), repair.to_string(), effort.steps);
+        self.rows.push(Row { candidate, repair, steps, stage, cost, loss, seconds })
+    }
+
+    /// The effort of a stage. Networks in full get fewer steps where these would take more than their share of the time.
+    fn effort(&self, stage: Stage, repair: &str) -> Effort {
+        let images = self.split.repair.shape[0];
+        let mut effort = effort(stage, repair, self.options, images);
+        let estimates = self.rows.all().iter().filter(|row| row.stage == Stage::Estimate).map(|row| row.seconds);
+        let step = estimates.fold(0.0, f64::max) * (images as f64 / FEW_IMAGES as f64).max(1.0);
+        while stage == Stage::Full && effort.steps > 1 && effort.steps as f64 * step > self.options.seconds * SHARE {
+            effort.steps /= 2;
+        }
+        effort
+    }
+
+    fn file(&self, candidate: &Candidate, repair: &str) -> PathBuf {
+        let name: String = format!("{} {repair}", candidate.name())
+            .chars()
+            .filter(|c| !matches!(c, '%' | '+'))
+            .map(|c| if c.is_alphanumeric() || c == '.' { c } else { '-' })
+            .collect();
+        self.folder.join(format!("{}.onnx", name.replace("--", "-").replace("--", "-")))
+    }
+
+    /// The best of the rows in full that meet a condition: the one that loses least, or the fastest if only the loss is bound.
+    fn best(&self, condition: impl Fn(&Search, usize, &Row) -> bool) -> Option<usize> {
+        let rows = self.rows.all().iter().enumerate();
+        let possible = rows.filter(|(index, row)| row.stage == Stage::Full && condition(self, *index, row));
+        let rank = |row: &Row| match self.options.wish.bounds_cost() {
+            true => row.loss.rank(),
+            false => (row.loss.broken_images, -row.cost.faster),
+        };
+        let order = |a: &Row, b: &Row| {
+            let (a, b) = (rank(a), rank(b));
+            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+        };
+        possible.min_by(|a, b| order(a.1, b.1)).map(|(index, _)| index)
+    }
+
+    fn finish(self) -> Result<Found> {
+        let wish = self.options.wish;
+        let chosen = self.best(|_, _, row| wish.keeps_cost(&row.cost) && wish.keeps_loss(&row.loss));
+        let cheap = || self.best(|_, _, row| wish.bounds_cost() && wish.keeps_cost(&row.cost));
+        let least_loss = || {
+            let full = self.rows.all().iter().enumerate().filter(|(_, row)| row.stage == Stage::Full);
+            full.min_by(|a, b| a.1.loss.points.total_cmp(&b.1.loss.points)).map(|(index, _)| index)
+        };
+        let nearest = chosen.or_else(cheap).or_else(least_loss);
+        let nearest = nearest.ok_or_else(|| Error::data(format!("no candidate could be repaired: {}", self.notes.join("; "))))?;
+        let row = &self.rows.all()[nearest];
+        let network = Model::open(self.file(&row.candidate, &row.repair))?;
+        Ok(Found { rows: self.rows.all().to_vec(), chosen, nearest, network, notes: self.notes })
+    }
+}
+
+/// How much a repair may take in a stage, of so many images.
+pub fn effort(stage: Stage, repair: &str, options: &SearchOptions, images: usize) -> Effort {
+    let (images, steps) = match stage {
+        Stage::Estimate => (images.min(FEW_IMAGES), 1),
+        Stage::Full => (images, STEPS),
+    };
+    Effort { repair: repair.into(), steps, images, options: RepairOptions { memory: options.memory, seconds: None } }
+}
+
+/// The rung of a candidate in its family.
+fn rung_of(family: &Family, candidate: &Candidate) -> Option<usize> {
+    (0..family.rungs()).find(|&rung| family.candidate(rung) == *candidate)
+}
+
+/// Progress with the name of the candidate in its stages.
+struct Named<'p> {
+    inner: &'p dyn Progress,
+    name: String,
+}
+
+impl Progress for Named<'_> {
+    fn begin(&self, stage: &str, total: u64) {
+        self.inner.begin(&format!("{}: {stage}", self.name), total);
+    }
+
+    fn advance(&self, units: u64) {
+        self.inner.advance(units);
+    }
+
+    fn end(&self) {
+        self.inner.end();
+    }
+
+    fn cancelled(&self) -> bool {
+        self.inner.cancelled()
+    }
+}
