@@ -6,6 +6,7 @@ use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray4, PyReadonlyArrayDyn};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use resprout::criteria::{Criterion, ScoreInput};
+use resprout::formats::safetensors;
 use resprout::data::{ImageSet, LabelSource, Preprocess};
 use resprout::model::{Prunable, PrunableRule};
 use resprout::progress::Progress;
@@ -164,6 +165,26 @@ pub fn prune(
     }
     let (repaired, info) = done.map_err(|error| callback.error(error))?;
     Ok((Model(Arc::new(repaired)), info))
+}
+
+/// Scores every prunable weight by a callable, and writes the scores as safetensors, for the command and for sweeps.
+#[pyfunction]
+#[pyo3(signature = (model, score, path, ignore))]
+pub fn write_scores(model: &Model, score: Py<PyAny>, path: PathBuf, ignore: Vec<String>) -> PyResult<()> {
+    let rule = PrunableRule { ignore, ..PrunableRule::default() };
+    let (layers, _) = model.0.prunable(&rule).map_err(raised)?;
+    let scores = Scores { call: score, raised: Arc::default() };
+    let mut tensors = Vec::new();
+    for (index, layer) in layers.iter().enumerate() {
+        let weights = &model.0.weight(&layer.param).map_err(raised)?.data;
+        let values = scores.call(&ScoreInput { weights, layer, index })?;
+        if values.len() != layer.len() {
+            let message = format!("score: {:?}: {} scores for {} weights", layer.param, values.len(), layer.len());
+            return Err(PyValueError::new_err(message));
+        }
+        tensors.push((layer.param.clone(), layer.shape.clone(), values));
+    }
+    safetensors::write_numbers(&tensors, &path).map_err(raised)
 }
 
 /// Reads images from a file or folder, preprocessed: `[N, C, H, W]`.

@@ -1,5 +1,6 @@
 """The package on the network that the command carries."""
 import gzip
+import importlib.util
 import json
 import pathlib
 import subprocess
@@ -146,6 +147,16 @@ def test_a_sweep_becomes_rows(tmp_path):
     assert len(points) == 4
 
 
+def test_a_criterion_in_python_takes_part_in_a_sweep(tmp_path):
+    images = str(ASSETS / "digits-images-idx3-ubyte.gz")
+    recipe = {"models": [{"path": str(MODEL), "calibration": images, "data": images}], "preset": "raw", "sparsities": [0.9],
+              "criteria": ["magnitude", lambda name, weight: np.abs(weight)], "allocations": ["global"], "repairs": ["none"],
+              "calibration_images": [32], "controls": False, "limit": 100, "diagnostic_images": 0}
+    curves = rs.sweep(recipe, tmp_path / "study").data["models"][0]["curves"]
+    assert curves[0]["configuration"]["criterion"] != curves[1]["configuration"]["criterion"]
+    assert curves[0]["points"] == curves[1]["points"]
+
+
 def test_training_tells_each_epoch(tmp_path):
     rows = []
     recipe = {"arch": "lenet-300-100", "data": "digits", "epochs": 2, "batch": 100, "sparsity": 0.8, "method": "random"}
@@ -169,3 +180,33 @@ def test_a_wish_becomes_a_network(images, tmp_path):
     assert (found.folder / "report.html").exists()
     with pytest.raises(ValueError, match="no wish"):
         rs.compress(MODEL, tmp_path / "none", calibration=images[:60])
+
+
+def example(name):
+    path = pathlib.Path(__file__).parents[1] / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_examples_run(tmp_path, capsys):
+    example("own_criterion").main()
+    assert "layer1.conv1.weight" in capsys.readouterr().out
+    pytest.importorskip("pandas")
+    example("read_sweep").main(tmp_path / "study")
+    assert "repair" in capsys.readouterr().out
+
+
+def test_a_module_is_pruned_and_gets_its_weights_back(images):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    nn = torch.nn
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10)).eval()
+    result = rs.prune(module, sparsity=0.8, repair="bn", calibration=images[:64])
+    masks = rs.apply(module, result)
+    assert sum(int(mask.sum()) for mask in masks.values()) == result.report["kept"]
+    with torch.no_grad():
+        expected = module(torch.from_numpy(images[:8])).numpy()
+    np.testing.assert_allclose(rs.Session(result)(images[:8]), expected, rtol=1e-3, atol=1e-3)

@@ -3,14 +3,13 @@
 use crate::data::{ImageSet, Preprocess};
 use crate::error::{Error, Result};
 use crate::forward::{Network, Plan};
+use crate::hash::hex;
+pub use crate::hash::{files_sha256, images_sha256, sha256};
 use crate::model::Layout;
 use crate::progress::Progress;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::io::Read;
-use std::path::PathBuf;
 
 /// A measured value with its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -144,37 +143,6 @@ pub fn compare(results: &Tensor, dense: &Tensor, labels: Option<&[usize]>, outpu
     let mut tally = Tally::default();
     tally.add(results, Some(dense), labels, output)?;
     Ok(tally.finish())
-}
-
-/// SHA-256 of the concatenated contents of files, and their number of bytes.
-pub fn files_sha256(paths: &[PathBuf]) -> Result<(String, u64)> {
-    let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
-    for path in paths {
-        let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
-        loop {
-            let read = file.read(&mut buffer).map_err(|e| Error::io(path, e))?;
-            if read == 0 {
-                break;
-            }
-            hash.update(&buffer[..read]);
-            bytes += read as u64;
-        }
-    }
-    Ok((hex(&hash.finalize()), bytes))
-}
-
-/// SHA-256 of an image tensor, as in [`EvaluationRun::images_sha256`].
-pub fn images_sha256(images: &Tensor) -> String {
-    sha256(&images.to_le_bytes())
-}
-
-/// SHA-256 of bytes, in hexadecimal.
-pub fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn output_kind(shape: &[usize], op: &str) -> OutputKind {

@@ -59,6 +59,7 @@ pub mod compress;
 pub mod criteria;
 pub mod data;
 pub mod eval;
+pub mod hash;
 pub mod lipschitz;
 pub mod prune;
 pub mod repair;

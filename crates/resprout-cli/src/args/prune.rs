@@ -37,6 +37,9 @@ pub struct PruneArgs {
     /// for channels l2]
     #[arg(long, value_name = "NAME")]
     pub criterion: Option<String>,
+    /// Take the scores of the weights from a file, .safetensors, such as `resprout score --scores` writes
+    #[arg(long, value_name = "FILE", conflicts_with = "criterion")]
+    pub scores: Option<PathBuf>,
     /// How many weights each layer keeps, or which channels go (see `resprout list`) [default: lamp, for channels global]
     #[arg(long, value_name = "NAME")]
     pub allocation: Option<String>,

@@ -17,9 +17,28 @@ use resprout::{Error, ErrorKind, Result};
 use std::time::Instant;
 
 pub fn run(args: &CompressArgs, threads: usize, progress: &dyn Progress) -> anyhow::Result<()> {
-    let started = Instant::now();
     let options = search_options(args, threads)?;
     check_json_target(args.json.as_deref())?;
+    let report = search(args, &options, progress)?;
+    let json = serde_json::to_string_pretty(&report)?;
+    atomic::write(&args.output.join("report.json"), format!("{json}\n").as_bytes())?;
+    let page = args.output.join("report.html");
+    atomic::write(&page, compress_page::page(&report).as_bytes())?;
+    if write_json(&report, args.json.as_deref())? {
+        text::compress(&report, &args.output);
+    }
+    if report.kept {
+        return Ok(());
+    }
+    let message = "no network keeps the wish";
+    let page = page.display();
+    Err(Error::data(format!("{message}; {page} has the frontier, and model.onnx beside it is the network that comes closest"))
+        .into())
+}
+
+/// Searches, writes the network, and measures it.
+fn search(args: &CompressArgs, options: &SearchOptions, progress: &dyn Progress) -> Result<CompressReport> {
+    let started = Instant::now();
     let dense = read_model(&args.model, &args.network)?;
     check_computable(&dense, &args.model)?;
     let (preprocess, mut warnings) = images::preprocess(&args.images, &dense)?;
@@ -29,18 +48,17 @@ pub fn run(args: &CompressArgs, threads: usize, progress: &dyn Progress) -> anyh
     let calibration = set.load(0..set.len(), images::channels(&dense), &preprocess)?;
     let split = Split::new(&calibration)?;
     let measured = args.data.as_ref().map(|path| images::open(path, &args.images)).transpose()?;
-    let weights = sha256(&safetensors::encode(&dense)?);
     // Another wish or more time may use what was measured before.
     let determined = (&options.rule, &options.session, options.memory);
+    let weights = sha256(&safetensors::encode(&dense)?);
     let key = sha256(format!("{weights} {} {determined:?}", images_sha256(&calibration)).as_bytes());
-    let search = Search::open(&dense, &split, &options, &args.output, &key, progress)?;
+    let search = Search::open(&dense, &split, options, &args.output, &key, progress)?;
     let dense_bytes = search.dense_bytes();
     let found = search.run()?;
     let (check, labelled) = check(measured.as_ref(), &dense, &found.network, &split, &preprocess, progress)?;
-    let network = args.output.join("model.onnx");
-    found.network.save(&network)?;
+    found.network.save(args.output.join("model.onnx"))?;
     warnings.extend(found.notes.iter().cloned());
-    let report = CompressReport {
+    Ok(CompressReport {
         schema_version: SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION"),
         model: file_info(&args.model)?,
@@ -51,7 +69,7 @@ pub fn run(args: &CompressArgs, threads: usize, progress: &dyn Progress) -> anyh
         threads: options.session.started_threads(),
         batch: options.session.batch,
         dense_bytes,
-        commands: commands(args, &options, &found, split.repair.shape[0]),
+        commands: commands(args, options, &found, split.repair.shape[0]),
         rows: found.rows,
         kept: found.chosen.is_some() && options.wish.keeps_loss(&check),
         chosen: found.chosen,
@@ -60,21 +78,7 @@ pub fn run(args: &CompressArgs, threads: usize, progress: &dyn Progress) -> anyh
         labelled,
         seconds: started.elapsed().as_secs_f64(),
         warnings,
-    };
-    let json = serde_json::to_string_pretty(&report)?;
-    atomic::write(&args.output.join("report.json"), format!("{json}\n").as_bytes())?;
-    atomic::write(&args.output.join("report.html"), compress_page::page(&report).as_bytes())?;
-    if write_json(&report, args.json.as_deref())? {
-        text::compress(&report, &args.output);
-    }
-    match report.kept {
-        true => Ok(()),
-        false => Err(Error::data(format!(
-            "no network keeps the wish; {} has the frontier, and model.onnx beside it is the network that comes closest",
-            args.output.join("report.html").display()
-        ))
-        .into()),
-    }
+    })
 }
 
 fn search_options(args: &CompressArgs, threads: usize) -> Result<SearchOptions> {

@@ -305,3 +305,31 @@ fn shells_and_manuals_know_every_command() {
     assert!(scratch.fails(2, &["man", "-o", "digits.onnx"]).contains("is a file"));
     assert!(scratch.ok(&["--version"]).starts_with("resprout 0."));
 }
+
+#[test]
+fn scores_of_a_file_prune_as_the_criterion_that_they_come_from() {
+    let scratch = Scratch::new();
+    let score = ["score", "digits.onnx", "--method", "magnitude", "--sparsity", "0.5", "--quiet"];
+    scratch.ok(&[&score[..], &["-o", "masks.safetensors", "--scores", "scores.safetensors"]].concat());
+    let prune = |how: &[&str], output: &str| {
+        scratch.ok(&[&["prune", "digits.onnx", "--sparsity", "0.9", "--quiet", "-o", output], how].concat());
+        std::fs::read(scratch.path(output)).unwrap()
+    };
+    let given = prune(&["--scores", "scores.safetensors"], "given.onnx");
+    assert!(given == prune(&["--criterion", "magnitude"], "magnitude.onnx"));
+    assert!(given != prune(&["--criterion", "random"], "random.onnx"));
+
+    let refused = |code: i32, how: &[&str], expected: &str| {
+        let message = scratch.fails(code, &[&["prune", "digits.onnx", "-s", "0.9", "-o", "no.onnx", "--quiet"], how].concat());
+        assert!(message.contains(expected), "{message}");
+    };
+    refused(1, &["--scores", "nothing.safetensors"], "nothing.safetensors");
+    refused(1, &["--scores", "digits.onnx"], "digits.onnx: not a safetensors file");
+    refused(2, &["--scores", "scores.safetensors", "--pattern", "channel"], "--scores scores.safetensors");
+    refused(2, &["--scores", "scores.safetensors", "--criterion", "rms"], "--criterion");
+    scratch.ok(&["convert", "digits.onnx", "-o", "weights.safetensors"]);
+    refused(1, &["--scores", "weights.safetensors"], "a score is -");
+    scratch
+        .ok(&[&score[..], &["--ignore", "fc.weight", "-o", "some.safetensors", "--scores", "some-scores.safetensors"]].concat());
+    refused(1, &["--scores", "some-scores.safetensors"], "0 scores for 640 weights");
+}

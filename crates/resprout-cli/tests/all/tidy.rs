@@ -28,7 +28,9 @@ fn every_method_is_documented() {
 fn every_command_has_help_with_an_example() {
     let scratch = Scratch::new();
     let help = scratch.ok(&["--help"]);
-    for command in ["prune", "sweep", "compare", "run", "bench", "eval", "inspect", "train", "score", "convert", "list", "demo"] {
+    for command in
+        ["prune", "compress", "sweep", "compare", "run", "bench", "eval", "inspect", "train", "score", "convert", "list", "demo"]
+    {
         assert!(help.contains(command), "{help}");
         let text = scratch.ok(&[command, "--help"]);
         let example = text.split("Example").nth(1).unwrap_or_else(|| panic!("{text}"));

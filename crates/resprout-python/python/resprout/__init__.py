@@ -20,7 +20,7 @@ import numpy as np
 
 from . import _native
 from ._images import as_images
-from ._models import as_model
+from ._models import as_model, input_channels, is_module
 
 __version__ = _native.__version__
 __all__ = ["Model", "Result", "Session", "apply", "compress", "prune", "read", "sweep", "train"]
@@ -101,17 +101,23 @@ def prune(
         raise ValueError("prune: score and criterion: only one of them")
     if score is not None and not callable(score):
         raise ValueError("prune: score: a callable is needed")
-    is_path = isinstance(calibration, (str, os.PathLike))
-    images = None if is_path else as_images(calibration, calibration_images)
-    dense = as_model(model, images)
-    if is_path:
-        channels = (dense.image or [3])[0]
-        images = _native.load_images(os.fspath(calibration), channels, preset, calibration_images)
+    dense, images = _model_and_images(model, calibration, calibration_images, preset)
     repaired, report = _native.prune(
         dense, images, 0.0 if sparsity is None else float(sparsity), macs, pattern, criterion, allocation,
         None if repair == "none" else repair, steps, seed, list(ignore), score, progress,
     )
     return Result(dense, repaired, json.loads(report))
+
+
+def _model_and_images(model, calibration, count, preset):
+    """A module is exported with the calibration images as its example; other models tell how many channels these have."""
+    if not isinstance(calibration, (str, os.PathLike)):
+        images = as_images(calibration, count)
+        return as_model(model, images), images
+    dense = None if is_module(model) else as_model(model, None)
+    channels = input_channels(model) if dense is None else (dense.image or [3])[0]
+    images = _native.load_images(os.fspath(calibration), channels, preset, count)
+    return dense or as_model(model, images), images
 
 
 class Session:
@@ -253,9 +259,10 @@ def compress(
     folder = pathlib.Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     is_path = isinstance(calibration, (str, os.PathLike))
-    images = None if is_path else as_images(calibration, calibration_images)
     source = folder / "dense.onnx"
-    as_model(model, images).save(os.fspath(source))
+    # Of a folder one image is enough here: the example that a module is exported with.
+    dense, images = _model_and_images(model, calibration, 1 if is_path else calibration_images, preset or "imagenet")
+    dense.save(os.fspath(source))
     if not is_path:
         np.save(folder / "calibration.npy", images)
         calibration, preset = folder / "calibration.npy", "raw"
@@ -291,11 +298,16 @@ def _message(text, code):
 
 
 def sweep(recipe=None, output=None, *, jobs=1):
-    """Runs a sweep: ``recipe`` is a dictionary, a path, or ``None`` for the embedded one; ``output`` is its folder."""
+    """Runs a sweep: ``recipe`` is a dictionary, a path, or ``None`` for the embedded one; ``output`` is its folder.
+
+    Among the ``criteria`` of a dictionary may be callables ``score(name, weight)``, as of ``prune``, if it has a single model.
+    Their scores are computed once, of the dense weights, and kept in the folder.
+    """
     folder = pathlib.Path(output or tempfile.mkdtemp(prefix="resprout-"))
     arguments = ["sweep"]
     if isinstance(recipe, dict):
         folder.mkdir(parents=True, exist_ok=True)
+        recipe = {**recipe, "criteria": _score_files(recipe, folder)} if "criteria" in recipe else recipe
         path = folder / "given.yaml"
         path.write_text(json.dumps(recipe))
         arguments.append(path)
@@ -303,6 +315,21 @@ def sweep(recipe=None, output=None, *, jobs=1):
         arguments.append(recipe)
     _command([*arguments, "--output", folder, "--jobs", jobs, "--quiet", "--json", folder / "study.json"])
     return Study(json.loads((folder / "study.json").read_text()), folder)
+
+
+def _score_files(recipe, folder):
+    """The criteria of a recipe, with a file of scores in place of each callable."""
+    criteria = list(recipe["criteria"])
+    for index, criterion in enumerate(criteria):
+        if callable(criterion):
+            if len(recipe.get("models", [])) != 1:
+                raise ValueError("sweep: a callable criterion scores the weights of one model: give a single one")
+            entry = recipe["models"][0]
+            model = read(entry["path"] if isinstance(entry, dict) else entry)
+            file = (folder / f"{getattr(criterion, '__name__', 'criterion')}-{index}.safetensors").resolve()
+            _native.write_scores(model, criterion, os.fspath(file), list(recipe.get("ignore", [])))
+            criteria[index] = f"scores={file}"
+    return criteria
 
 
 def train(recipe, output, *, on_epoch=None, resume=False):

@@ -15,9 +15,20 @@ def as_model(given, images):
         return _native.Model.from_bytes(bytes(given))
     if hasattr(given, "SerializeToString"):
         return _native.Model.from_bytes(given.SerializeToString())
-    if hasattr(given, "state_dict") and hasattr(given, "forward"):
+    if is_module(given):
         return _native.Model.from_bytes(exported(given, images))
     raise ValueError(f"model: a path, bytes, an onnx.ModelProto or a torch.nn.Module is needed, not {type(given).__name__}")
+
+
+def is_module(given):
+    """Whether it is a ``torch.nn.Module``; torch is not imported to find out."""
+    return hasattr(given, "state_dict") and hasattr(given, "forward")
+
+
+def input_channels(module):
+    """The channels of a module's images, by its first convolution; 3 without one."""
+    weights = (parameter.shape for parameter in module.parameters() if parameter.ndim == 4)
+    return next((shape[1] for shape in weights), 3)
 
 
 def exported(module, images):

@@ -49,6 +49,29 @@ pub fn write_tensors(tensors: &[(String, Tensor)], path: &Path) -> Result<()> {
     atomic::write(path, &pack(&tensors, None).map_err(|e| e.at(path.display()))?)
 }
 
+/// Writes 64-bit numbers of no model: name, shape and values.
+pub fn write_numbers(tensors: &[(String, Vec<usize>, Vec<f64>)], path: &Path) -> Result<()> {
+    let packed = |(name, shape, values): &'_ (String, Vec<usize>, Vec<f64>)| {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Packed { name: name.clone(), dtype: Dtype::F64, shape: shape.clone(), bytes: Box::new(move || bytes.clone()) }
+    };
+    let tensors: Vec<Packed> = tensors.iter().map(packed).collect();
+    atomic::write(path, &pack(&tensors, None).map_err(|e| e.at(path.display()))?)
+}
+
+/// The tensors of a file with 32-bit or 64-bit floats, by name.
+pub fn decode_numbers(bytes: &[u8]) -> Result<HashMap<String, Vec<f64>>> {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| Error::format(format!("not a safetensors file: {e}")))?;
+    let numbers = |(name, view): (&str, TensorView)| {
+        let values = match view.dtype() {
+            Dtype::F64 => view.data().as_chunks::<8>().0.iter().map(|&chunk| f64::from_le_bytes(chunk)).collect(),
+            _ => floats(&view).map_err(|e| e.at(format!("tensor {name:?}")))?.into_iter().map(f64::from).collect(),
+        };
+        Ok((name.to_string(), values))
+    };
+    file.iter().map(numbers).collect()
+}
+
 /// As [`decode_into`], for a file of [`encode_with`]. Also returns the extra tensors, whose names end in `suffix`, by the
 /// rest of the name, and the text.
 #[allow(clippy::type_complexity)]

@@ -1,5 +1,6 @@
 //! Criteria: how much each weight matters. Higher scores are kept.
 
+mod given;
 mod magnitude;
 mod obs;
 mod random;
@@ -16,6 +17,8 @@ use crate::tensor::Tensor;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+pub(crate) use given::Given;
+pub use given::{GIVEN, pinned};
 pub use magnitude::Magnitude;
 pub use rms::Rms;
 pub use table::CRITERIA;

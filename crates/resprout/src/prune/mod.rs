@@ -243,10 +243,10 @@ fn score(
         Ok(LayerScore::ByWeights { criterion: criterion.clone(), weights: weights.clone(), layer: layer.clone(), index })
     };
     let scores: Vec<LayerScore> = layers.iter().enumerate().map(by_weights).collect::<Result<_>>()?;
-    if options.own.criterion.is_none() {
+    if !options.has_foreign_scores() {
         return Ok(scores);
     }
-    // A criterion of the caller is not trusted: its scores are computed once and checked.
+    // Scores from outside are not trusted: they are computed once and checked.
     let held = |(layer, score): (&Prunable, &LayerScore)| {
         let scores = score.scores().into_owned();
         check_scores(layer, &scores)?;

@@ -1,7 +1,7 @@
 //! Options and results of pruning.
 
 use crate::allocation::{ALLOCATIONS, Allocation};
-use crate::criteria::{CRITERIA, Criterion};
+use crate::criteria::{CRITERIA, Criterion, GIVEN, Given};
 use crate::error::{Error, Result};
 use crate::model::{LeftDense, Prunable, PrunableRule};
 use crate::structure::Pattern;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub struct PruneOptions {
     /// Share of the prunable weights to remove, in `[0, 1)`.
     pub sparsity: f64,
-    /// A row of [`CRITERIA`] with options.
+    /// A row of [`CRITERIA`] with options, or [`GIVEN`] and the file of scores.
     pub criterion: String,
     /// A row of [`ALLOCATIONS`] with options.
     pub allocation: String,
@@ -82,9 +82,17 @@ impl PruneOptions {
         self.build_allocation().map(drop)
     }
 
+    /// Whether scores come from outside of this library, so that they are checked.
+    pub(super) fn has_foreign_scores(&self) -> bool {
+        self.own.criterion.is_some() || self.criterion.starts_with(GIVEN)
+    }
+
     pub(super) fn build_criterion(&self) -> Result<Arc<dyn Criterion>> {
         if let Some(own) = &self.own.criterion {
             return Ok(own.clone());
+        }
+        if let Some(given) = Given::read(&self.criterion)? {
+            return Ok(Arc::new(given));
         }
         let (entry, options) = table::find(CRITERIA, "criterion", &self.criterion)?;
         Ok((entry.build)(&options, self.seed)?.into())

@@ -2,6 +2,7 @@
 
 use crate::args::{CalibrationCount, Format, ImageArgs, NetworkArgs, PruneArgs};
 use crate::commands::{check_json_target, check_writable, format_of};
+use resprout::criteria::{GIVEN, pinned};
 use resprout::model::PrunableRule;
 use resprout::prune::channel;
 use resprout::prune::{PruneOptions, check_sparsity};
@@ -189,7 +190,15 @@ fn prune_options(args: &PruneArgs) -> Result<PruneOptions> {
     if let (Pattern::Nm { .. }, Some(allocation)) = (pattern, &args.allocation) {
         return wrong(format!("--allocation {allocation}: --pattern {} keeps the same in every layer; see mixed", args.pattern));
     }
-    let (criterion, allocation) = pattern.default_methods();
+    let (default, allocation) = pattern.default_methods();
+    let criterion = match &args.scores {
+        Some(file) if pattern == Pattern::Channel => {
+            let message = format!("--scores {}: are of single weights, not of channels", file.display());
+            return Err(Error::new(ErrorKind::Option, message));
+        }
+        Some(file) => pinned(&format!("{GIVEN}{}", file.display()))?,
+        None => args.criterion.clone().unwrap_or_else(|| default.into()),
+    };
     let layer = |text: &String| {
         let wrong = || Error::new(ErrorKind::Option, format!("--layer {text:?}: NAME=SPARSITY is needed"));
         let (name, sparsity) = text.rsplit_once('=').ok_or_else(wrong)?;
@@ -197,7 +206,7 @@ fn prune_options(args: &PruneArgs) -> Result<PruneOptions> {
     };
     Ok(PruneOptions {
         sparsity,
-        criterion: args.criterion.clone().unwrap_or_else(|| criterion.into()),
+        criterion,
         allocation: args.allocation.clone().unwrap_or_else(|| allocation.into()),
         rule: PrunableRule { ignore: args.ignore.clone(), include_grouped: args.include_grouped },
         layers: args.layer.iter().map(layer).collect::<Result<_>>()?,

@@ -3,6 +3,7 @@
 use crate::args::{ImageArgs, NetworkArgs};
 use crate::commands::{images, read_computable};
 use crate::embedded;
+use resprout::criteria::pinned;
 use resprout::data::{ImageSet, LabelSource, Preprocess};
 use resprout::eval::sha256;
 use resprout::formats::onnx;
@@ -158,7 +159,10 @@ impl StudyRecipe {
                 check_keys(model, &Entry::default(), " of a model")?;
             }
         }
-        let recipe: StudyRecipe = serde_json::from_value(value).map_err(|e| option(e.to_string()))?;
+        let mut recipe: StudyRecipe = serde_json::from_value(value).map_err(|e| option(e.to_string()))?;
+        for criterion in &mut recipe.grid.criteria {
+            *criterion = pinned(criterion)?;
+        }
         recipe.check()?;
         Ok(recipe)
     }
