@@ -3,7 +3,7 @@
 //! A network runs a few images at a time, and zeros fill up a last batch. Both would change the result of a network that
 //! mixes images.
 
-use crate::ops::Compute;
+use crate::ops::{Compute, Images};
 use crate::tensor::Tensor;
 
 /// An element at `index` along `axis` belongs to image `index / each`, modulo the number of images.
@@ -43,11 +43,30 @@ pub(super) fn result_axis(compute: &Compute, operands: &[Operand], out: &[usize]
         Compute::MatMul => matmul(operands, out),
         Compute::Binary { .. } => aligned(operands, out.len(), |_| true),
         Compute::Concat(joined) => aligned(operands, out.len(), |axis| axis != *joined),
+        Compute::General(general) => match &general.images {
+            Images::Aligned(mixed) => aligned(operands, out.len(), |axis| !mixed.contains(&axis)),
+            Images::First => all_first(operands, out, count),
+            Images::Axes(places) => {
+                let (Operand::Computed(_, Some(images)), rest) = operands.split_first()? else { return None };
+                let alone = rest.iter().all(|operand| matches!(operand, Operand::Constant(_)));
+                let axis = places.get(images.axis).copied().flatten().filter(|_| alone)?;
+                Some(ImageAxis { axis, ..*images })
+            }
+        },
         _ => {
             let Operand::Computed(shape, Some(images)) = operands.first()? else { return None };
             moved_axis(compute, shape, *images, out, count)
         }
     }
+}
+
+/// The first axis, if all operands have the images there, each with one entry. Constants must be the same for all images.
+fn all_first(operands: &[Operand], out: &[usize], count: usize) -> Option<ImageAxis> {
+    let first = |operand: &Operand| match operand {
+        Operand::Computed(_, images) => *images == Some(ImageAxis::FIRST),
+        Operand::Constant(tensor) => tensor.shape.first() != Some(&count) || uniform(tensor, 0),
+    };
+    (out.first() == Some(&count) && operands.iter().all(first)).then_some(ImageAxis::FIRST)
 }
 
 fn moved_axis(compute: &Compute, shape: &[usize], images: ImageAxis, out: &[usize], count: usize) -> Option<ImageAxis> {
@@ -78,7 +97,7 @@ fn moved_axis(compute: &Compute, shape: &[usize], images: ImageAxis, out: &[usiz
         Compute::Gather(at, _) if *at == axis => None,
         Compute::Gather(at, _) => to(if *at < axis { axis + out.len() - shape.len() } else { axis }),
         Compute::Expand => to(axis + out.len() - shape.len()).filter(|to| out[to.axis] == shape[axis]),
-        Compute::MatMul | Compute::Binary { .. } | Compute::Concat(_) => None,
+        Compute::MatMul | Compute::Binary { .. } | Compute::Concat(_) | Compute::General(_) => None,
     }
 }
 
