@@ -123,6 +123,9 @@ fn aligned(operands: &[Operand], rank: usize, fits: impl Fn(usize) -> bool) -> O
 fn matmul(operands: &[Operand], out: &[usize]) -> Option<ImageAxis> {
     let rank = out.len();
     let [left, right] = operands else { return None };
+    if left.shape().len() < 2 || right.shape().len() < 2 {
+        return None;
+    }
     match aligned(operands, rank, |axis| axis + 2 < rank) {
         Some(images) => Some(images),
         // Images are rows on the left or columns on the right, and the other side is a constant.
@@ -136,7 +139,6 @@ fn matmul(operands: &[Operand], out: &[usize]) -> Option<ImageAxis> {
             _ => None,
         },
     }
-    .filter(|_| left.shape().len() > 1 && right.shape().len() > 1)
 }
 
 /// Whether a tensor does not change along an axis.

@@ -253,7 +253,7 @@ impl<'a> Planner<'a> {
             input_shape: input_shape.to_vec(),
             result_shapes,
             continues: false,
-            mixer: (!independent).then(|| self.mixer.unwrap_or(self.model.graph.layers.len() - 1)),
+            mixer: if independent { None } else { self.mixer.or(self.model.graph.layers.len().checked_sub(1)) },
             results,
             slot_count,
         })

@@ -17,6 +17,8 @@ pub struct Attention {
     heads: Option<[usize; 2]>,
     scale: Option<f32>,
     softcap: f32,
+    /// How many keys a query sees in front of its own place and behind it; all if negative.
+    window: [i64; 2],
 }
 
 /// Batch, heads, length and width of a value, and whether its heads lie behind each other within the last axis.
@@ -66,6 +68,7 @@ impl Attention {
             heads: count("q_num_heads")?.zip(count("kv_num_heads")?).map(|(q, kv)| [q, kv]),
             scale: a.optional_float("scale")?,
             softcap: a.float("softcap", 0.0)?,
+            window: [a.int("left_window_size", -1)?, a.int("right_window_size", -1)?],
         })
     }
 
@@ -129,12 +132,19 @@ impl Attention {
                 Some(added) if !truth => *score += added,
                 _ => {}
             }
-            if self.causal && i % keys > i / keys {
+            let ahead = (i % keys) as i64 - (i / keys) as i64;
+            let [left, right] = self.window;
+            if (self.causal && ahead > 0) || (left >= 0 && -ahead > left) || (right >= 0 && ahead > right) {
                 *score = f32::NEG_INFINITY;
             }
         }
         for row in scores.chunks_exact_mut(keys.max(1)) {
             let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            // A query that sees no key has no weights.
+            if largest == f32::NEG_INFINITY {
+                row.fill(0.0);
+                continue;
+            }
             let sum: f64 = row.iter().map(|v| f64::from(v - largest).exp()).sum();
             row.iter_mut().for_each(|v| *v = (f64::from(*v - largest).exp() / sum) as f32);
         }

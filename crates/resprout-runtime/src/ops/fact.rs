@@ -59,7 +59,7 @@ pub(super) fn constant_f32<'a>(inputs: &'a [Option<Fact>], index: usize, what: &
 
 /// An input that must be a constant, shared with the model.
 pub(super) fn constant(inputs: &[Option<Fact>], index: usize) -> Result<Arc<Value>> {
-    operand(inputs, index)?.value.clone().ok_or_else(|| Error::unsupported("a weight that is computed"))
+    operand(inputs, index)?.value.clone().ok_or_else(|| Error::unsupported(format!("input {index} is computed, not a constant")))
 }
 
 /// A constant of floats, if the input is there.

@@ -35,6 +35,8 @@ pub enum RearrangeOp {
     SpaceToDepth {
         /// Side of a block.
         block: usize,
+        /// Whether channels come before blocks rather than behind them.
+        channels_first: bool,
     },
     /// One triangle of each matrix; zeros in the other.
     Trilu {
@@ -97,7 +99,7 @@ impl RearrangeOp {
             "DepthToSpace" => {
                 RearrangeOp::DepthToSpace { block: block()?, channels_first: a.text("mode")?.as_deref() == Some("CRD") }
             }
-            "SpaceToDepth" => RearrangeOp::SpaceToDepth { block: block()? },
+            "SpaceToDepth" => RearrangeOp::SpaceToDepth { block: block()?, channels_first: a.text("mode")?.as_deref() == Some("CRD") },
             "Trilu" => RearrangeOp::Trilu { upper: a.flag("upper", true)? },
             "CumSum" => RearrangeOp::CumSum { exclusive: a.flag("exclusive", false)?, reverse: a.flag("reverse", false)? },
             "CenterCropPad" => RearrangeOp::CenterCropPad { axes: a.ints("axes")? },
@@ -151,7 +153,7 @@ impl RearrangeOp {
         let shape = operand(inputs, 0)?.shape.clone();
         match *self {
             RearrangeOp::DepthToSpace { block, channels_first } => depth_to_space(&shape, block, channels_first),
-            RearrangeOp::SpaceToDepth { block } => space_to_depth(&shape, block),
+            RearrangeOp::SpaceToDepth { block, channels_first } => space_to_depth(&shape, block, channels_first),
             RearrangeOp::Trilu { upper } => trilu(inputs, shape, upper),
             RearrangeOp::CumSum { exclusive, reverse } => cumulative(inputs, shape, exclusive, reverse),
             RearrangeOp::TopK { axis, k, largest, output } => top_k(inputs, shape, axis, k, largest, output),
@@ -244,14 +246,15 @@ fn depth_to_space(shape: &[usize], b: usize, channels_first: bool) -> Result<Res
     }
 }
 
-fn space_to_depth(shape: &[usize], b: usize) -> Result<Resolved> {
+fn space_to_depth(shape: &[usize], b: usize, channels_first: bool) -> Result<Resolved> {
     let wrong = || Error::data(format!("shape {shape:?} in blocks of {b}"));
     let &[n, c, height, width] = shape else { return Err(wrong()) };
     if !height.is_multiple_of(b) || !width.is_multiple_of(b) {
         return Err(wrong());
     }
     let (h, w) = (height / b, width / b);
-    permuted(vec![n, c, h, b, w, b], vec![0, 3, 5, 1, 2, 4], vec![n, c * b * b, h, w])
+    let perm = if channels_first { vec![0, 1, 3, 5, 2, 4] } else { vec![0, 3, 5, 1, 2, 4] };
+    permuted(vec![n, c, h, b, w, b], perm, vec![n, c * b * b, h, w])
 }
 
 fn trilu(inputs: &[Option<Fact>], shape: Vec<usize>, upper: bool) -> Result<Resolved> {

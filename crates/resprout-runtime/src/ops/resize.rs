@@ -221,7 +221,7 @@ impl ResizeAttributes {
         let narrow = if self.antialias { scale.min(1.0) } else { 1.0 };
         match self.mode {
             Mode::Nearest => vec![(self.rounding.round(x, scale).clamp(0.0, last) as usize, 1.0)],
-            Mode::Linear if narrow < 1.0 => spread(x, dim, narrow, 1.0, true, |d| (1.0 - d).max(0.0)),
+            Mode::Linear if narrow < 1.0 => spread(x, dim, narrow, 1.0, self.exclude_outside, |d| (1.0 - d).max(0.0)),
             Mode::Linear => {
                 let x = x.clamp(0.0, last);
                 let low = x.floor();
@@ -232,7 +232,7 @@ impl ResizeAttributes {
             Mode::Cubic(a) => {
                 let kernel = |d: f64| cubic_weights(d.fract(), f64::from(a))[if d < 1.0 { 1 } else { 0 }];
                 let kernel = |d: f64| if d < 2.0 { kernel(d) } else { 0.0 };
-                spread(x, dim, narrow, 2.0, self.exclude_outside || narrow < 1.0, kernel)
+                spread(x, dim, narrow, 2.0, self.exclude_outside, kernel)
             }
         }
     }

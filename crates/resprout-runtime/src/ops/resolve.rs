@@ -8,7 +8,7 @@ use super::general::{General, Images};
 use super::pool::Pool;
 use super::reduce::Softmax;
 use super::remap::Remap;
-use super::{BinaryOp, NarrowType, Op, UnaryOp, axis_index, einsum, index, layout, matrix, reduce};
+use super::{BinaryOp, NarrowType, Op, UnaryOp, VolumeConv, axis_index, einsum, index, layout, matrix, reduce};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, Value, element_count, value_count};
 use resprout_kernels::{Activation, PackedLinear};
@@ -53,6 +53,10 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
     let activation = fused.activation;
     let first = operand(inputs, 0)?;
     let shape = &first.shape;
+    if let (Op::Conv(_) | Op::ConvTranspose(_), true) = (op, shape.len() > 4) {
+        // Without attributes, only the shapes tell how many axes there are.
+        return VolumeConv::plain(op).map_or_else(|| Err(Error::data("a convolution of volumes")), |volume| volume.resolve(inputs));
+    }
     let plain = |shape: Vec<usize>, compute: Compute| Ok(Resolved { shape, compute, macs: 0 });
     match op {
         Op::Conv(attributes) => {
@@ -82,7 +86,10 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
         Op::Unary(op) => plain(shape.clone(), Compute::Unary(*op)),
         Op::Clip { bounds } => {
             let bound = |index: usize, default: f32| -> Result<f32> {
-                let input = optional_f32(inputs, index + 1)?.and_then(|t| t.data.first().copied());
+                let input = match inputs.get(index + 1).and_then(Option::as_ref) {
+                    None => None,
+                    Some(_) => constant(inputs, index + 1)?.to_f32()?.data.first().copied(),
+                };
                 Ok(input.or(bounds[index]).unwrap_or(default))
             };
             let (low, high) = (bound(0, f32::NEG_INFINITY)?, bound(1, f32::INFINITY)?);

@@ -116,6 +116,8 @@ pub enum MathOp {
     Not,
     IsNaN,
     IsInf,
+    IsPositiveInf,
+    IsNegativeInf,
 }
 
 /// The type of a Cast's result.
@@ -181,7 +183,12 @@ impl UnaryOp {
             "Softplus" => UnaryOp::Softplus,
             "Softsign" => UnaryOp::Softsign,
             "Shrink" => UnaryOp::Shrink { lambda: a.float("lambd", 0.5)?, bias: a.float("bias", 0.0)? },
-            "IsInf" if !(a.flag("detect_positive", true)? && a.flag("detect_negative", true)?) => return Ok(None),
+            "IsInf" => UnaryOp::Math(match (a.flag("detect_positive", true)?, a.flag("detect_negative", true)?) {
+                (true, true) => MathOp::IsInf,
+                (true, false) => MathOp::IsPositiveInf,
+                (false, true) => MathOp::IsNegativeInf,
+                (false, false) => return Ok(None),
+            }),
             _ => return Ok(MATH.iter().find(|row| row.0 == kind).map(|row| UnaryOp::Math(row.1))),
         }))
     }
@@ -205,7 +212,7 @@ impl UnaryOp {
             UnaryOp::Softplus => "Softplus",
             UnaryOp::Softsign => "Softsign",
             UnaryOp::Shrink { .. } => "Shrink",
-            UnaryOp::Math(op) => MATH.iter().find(|row| row.1 == op).map_or("", |row| row.0),
+            UnaryOp::Math(op) => MATH.iter().find(|row| row.1 == op).map_or("IsInf", |row| row.0),
             UnaryOp::Narrow(_) => "Cast",
         }
     }
@@ -213,7 +220,8 @@ impl UnaryOp {
     /// Whether the result is an integer or a truth value, for an argument that is one or not.
     pub(super) fn is_integer(self, argument: bool) -> bool {
         match self {
-            UnaryOp::Math(MathOp::Not | MathOp::IsNaN | MathOp::IsInf) => true,
+            UnaryOp::Math(MathOp::Not | MathOp::IsNaN) => true,
+            UnaryOp::Math(MathOp::IsInf | MathOp::IsPositiveInf | MathOp::IsNegativeInf) => true,
             UnaryOp::Narrow(to) => matches!(to, NarrowType::Integer | NarrowType::Truth),
             _ => argument,
         }
@@ -301,6 +309,8 @@ impl MathOp {
             MathOp::Not => each(data, |x| truth(x == 0.0)),
             MathOp::IsNaN => each(data, |x| truth(x.is_nan())),
             MathOp::IsInf => each(data, |x| truth(x.is_infinite())),
+            MathOp::IsPositiveInf => each(data, |x| truth(x == f32::INFINITY)),
+            MathOp::IsNegativeInf => each(data, |x| truth(x == f32::NEG_INFINITY)),
         }
     }
 }

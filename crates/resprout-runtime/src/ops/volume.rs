@@ -6,7 +6,8 @@ use super::conv::groups;
 use super::fact::{Fact, bias_of, constant_f32, operand, optional_f32};
 use super::general::{General, Images};
 use super::resolve::Resolved;
-use super::{Attributes, attributes::LARGEST_WINDOW};
+use super::attributes::{LARGEST_WINDOW, Padding};
+use super::{Attributes, Op};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, element_count, strides};
 use rayon::prelude::*;
@@ -155,6 +156,24 @@ pub struct VolumeConv {
 impl VolumeConv {
     pub(super) fn parse(a: &Attributes, transposed: bool) -> Result<VolumeConv> {
         Ok(VolumeConv { attributes: WindowAttributes::parse(a)?, groups: groups(a)?, transposed })
+    }
+
+    /// A convolution whose attributes do not say how many axes it has, so that all lists are those of single steps.
+    pub(super) fn plain(op: &Op) -> Option<VolumeConv> {
+        let (groups, padding, transposed) = match op {
+            Op::Conv(a) => (a.groups, &a.padding, false),
+            Op::ConvTranspose(a) => (a.groups(), a.padding(), true),
+            _ => return None,
+        };
+        let auto = match padding {
+            Padding::Fixed(_) => Auto::Given,
+            Padding::Same { extra_first } => Auto::Same { extra_first: *extra_first },
+        };
+        let none = Vec::new;
+        let (stride, dilation, pads, output_padding) = (none(), none(), none(), none());
+        let attributes =
+            WindowAttributes { kernel: None, stride, dilation, pads, output_padding, output_shape: None, auto, ceil_mode: false };
+        Some(VolumeConv { attributes, groups, transposed })
     }
 
     pub(super) fn resolve(&self, inputs: &[Option<Fact>]) -> Result<Resolved> {

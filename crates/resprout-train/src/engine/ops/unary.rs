@@ -46,7 +46,7 @@ pub(in crate::engine) fn reads(op: UnaryOp) -> (bool, bool) {
 /// Whether a function is constant but for its steps.
 fn is_step(op: MathOp) -> bool {
     use MathOp::*;
-    matches!(op, Floor | Ceil | Round | Sign | Not | IsNaN | IsInf)
+    matches!(op, Floor | Ceil | Round | Sign | Not | IsNaN | IsInf | IsPositiveInf | IsNegativeInf)
 }
 
 pub(in crate::engine) fn forward(op: UnaryOp, x: &[f32], out: &mut [f32]) {
@@ -151,7 +151,8 @@ fn math_slope(op: MathOp, seen: f32) -> f32 {
         MathOp::Acosh => 1.0 / (seen * seen - 1.0).sqrt(),
         MathOp::Atanh => 1.0 / (1.0 - seen * seen),
         MathOp::Neg => -1.0,
-        MathOp::Floor | MathOp::Ceil | MathOp::Round | MathOp::Sign | MathOp::Not | MathOp::IsNaN | MathOp::IsInf => 0.0,
+        MathOp::Floor | MathOp::Ceil | MathOp::Round | MathOp::Sign | MathOp::Not => 0.0,
+        MathOp::IsNaN | MathOp::IsInf | MathOp::IsPositiveInf | MathOp::IsNegativeInf => 0.0,
     }
 }
 
