@@ -45,7 +45,7 @@ pub(super) fn result_axis(compute: &Compute, operands: &[Operand], out: &[usize]
         Compute::Concat(joined) => aligned(operands, out.len(), |axis| axis != *joined),
         Compute::General(general) => match &general.images {
             Images::Aligned(mixed) => aligned(operands, out.len(), |axis| !mixed.contains(&axis)),
-            Images::First => all_first(operands, out, count),
+            Images::First(without) => all_first(operands, without, out, count),
             Images::Axes(places) => {
                 let (Operand::Computed(_, Some(images)), rest) = operands.split_first()? else { return None };
                 let alone = rest.iter().all(|operand| matches!(operand, Operand::Constant(_)));
@@ -60,13 +60,14 @@ pub(super) fn result_axis(compute: &Compute, operands: &[Operand], out: &[usize]
     }
 }
 
-/// The first axis, if all operands have the images there, each with one entry. Constants must be the same for all images.
-fn all_first(operands: &[Operand], out: &[usize], count: usize) -> Option<ImageAxis> {
-    let first = |operand: &Operand| match operand {
-        Operand::Computed(_, images) => *images == Some(ImageAxis::FIRST),
-        Operand::Constant(tensor) => tensor.shape.first() != Some(&count) || uniform(tensor, 0),
+/// The first axis, if all operands have the images there, each with one entry. Constants must be the same for all images, and
+/// operands `without` images constants.
+fn all_first(operands: &[Operand], without: &[usize], out: &[usize], count: usize) -> Option<ImageAxis> {
+    let first = |(index, operand): (usize, &Operand)| match operand {
+        Operand::Computed(_, images) => *images == Some(ImageAxis::FIRST) && !without.contains(&index),
+        Operand::Constant(tensor) => without.contains(&index) || tensor.shape.is_empty() || uniform(tensor, 0),
     };
-    (out.first() == Some(&count) && operands.iter().all(first)).then_some(ImageAxis::FIRST)
+    (out.first() == Some(&count) && operands.iter().enumerate().all(first)).then_some(ImageAxis::FIRST)
 }
 
 fn moved_axis(compute: &Compute, shape: &[usize], images: ImageAxis, out: &[usize], count: usize) -> Option<ImageAxis> {
@@ -94,11 +95,24 @@ fn moved_axis(compute: &Compute, shape: &[usize], images: ImageAxis, out: &[usiz
             Some(ImageAxis { axis, each: inner / inside(out, axis) })
         }
         Compute::Transpose(perm) => to(perm.iter().position(|&from| from == axis)?),
-        Compute::Gather(at, _) if *at == axis => None,
+        Compute::Gather(at, indices) if *at == axis => gathered(indices, images, &out[axis..=axis + out.len() - shape.len()], count),
         Compute::Gather(at, _) => to(if *at < axis { axis + out.len() - shape.len() } else { axis }),
         Compute::Expand => to(axis + out.len() - shape.len()).filter(|to| out[to.axis] == shape[axis]),
         Compute::MatMul | Compute::Binary { .. } | Compute::Concat(_) | Compute::General(_) => None,
     }
+}
+
+/// The axis of the images among those of indices of `shape`, which pick elements along the images' axis. Exporters write a view
+/// of all images as indices into their elements, one image behind the other.
+fn gathered(indices: &[usize], images: ImageAxis, shape: &[usize], count: usize) -> Option<ImageAxis> {
+    let holds = |&axis: &usize| {
+        let (step, each) = (inside(shape, axis), shape[axis] / count.max(1));
+        let image = |place: usize| place / step % shape[axis] / each;
+        let whole = images.each > 0 && each > 0 && shape[axis].is_multiple_of(count) && indices.len() >= count * images.each;
+        whole && indices.iter().enumerate().all(|(place, index)| index / images.each % count == image(place))
+    };
+    let axis = (0..shape.len()).find(holds)?;
+    Some(ImageAxis { axis: images.axis + axis, each: shape[axis] / count.max(1) })
 }
 
 /// The common image axis of operands that are broadcast to `rank` axes. Constants must be the same for all images.

@@ -90,8 +90,13 @@ pub(super) fn einsum(text: &str, inputs: &[Option<Fact>]) -> Result<Resolved> {
         })
         .collect();
     let count: usize = inner.iter().product();
-    let first = |letters: &Vec<char>| letters.first() == equation.output.first();
-    let images = if equation.operands.iter().all(first) { Images::First } else { Images::Axes(vec![None; shapes[0].len()]) };
+    // Images are along the first axis of every operand that has the letter.
+    let letter = equation.output.first().copied();
+    let without = |operand: &usize| letter.is_none_or(|letter| !equation.operands[*operand].contains(&letter));
+    let without: Vec<usize> = (0..shapes.len()).filter(without).collect();
+    let first = |(operand, letters): (usize, &Vec<char>)| without.contains(&operand) || letters.first().copied() == letter;
+    let all_first = equation.operands.iter().enumerate().all(first);
+    let images = if all_first { Images::First(without) } else { Images::Axes(vec![None; shapes[0].len()]) };
     let run = move |inputs: &[&Tensor], out: &mut Tensor, _: resprout_kernels::Isa| {
         for (place, target) in out.data.iter_mut().enumerate() {
             let product = |i: usize| {

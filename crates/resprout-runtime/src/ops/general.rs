@@ -9,8 +9,8 @@ use resprout_kernels::Isa;
 pub(crate) enum Images {
     /// All operands are broadcast, and elements stay at their index but along some axes of the result.
     Aligned(Vec<usize>),
-    /// Operands and result have their images along the first axis.
-    First,
+    /// Result and operands have their images along the first axis, but for the operands listed here.
+    First(Vec<usize>),
     /// Where each axis of the first operand lies in the result; `None` where its elements are mixed.
     Axes(Vec<Option<usize>>),
 }

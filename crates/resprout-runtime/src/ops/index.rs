@@ -210,7 +210,9 @@ fn gather_nd(shape: Vec<usize>, indices: Vec<usize>, batch: i64) -> Result<Resol
             }
         }
     };
-    let images = if batch > 0 { Images::First } else { Images::beside(shape.len(), &[0]) };
+    // Slices lie behind the indices.
+    let place = |axis: usize| axis.checked_sub(depth).map(|axis| axis + indices.len() - 1);
+    let images = if batch > 0 { Images::First(Vec::new()) } else { Images::Axes((0..shape.len()).map(place).collect()) };
     Ok(General::new(2, images, run).shaped(out))
 }
 

@@ -12,6 +12,8 @@ mod einsum;
 mod fact;
 mod fold;
 mod general;
+#[cfg(test)]
+mod hostile;
 mod index;
 mod layout;
 mod matrix;

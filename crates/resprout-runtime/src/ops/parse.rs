@@ -53,6 +53,9 @@ fn several_outputs(kind: &str, a: &Attributes) -> Result<Option<Op>> {
     if let Some(op) = Recurrent::parse(kind, a)? {
         return Ok(Some(Op::Recurrent(op)));
     }
+    if kind == "Attention" && a.output < 4 {
+        return Ok(Some(Op::Attention(Attention::parse(a)?)));
+    }
     let counted = kind == "MaxPool" && a.output == 1;
     if counted || kind == "LpPool" {
         return Ok(WindowPool::parse(kind, a)?.map(Op::WindowPool));
@@ -95,7 +98,6 @@ fn products(kind: &str, a: &Attributes) -> Result<Option<Op>> {
         },
         "MatMul" => Op::MatMul,
         "Einsum" => Op::Einsum(a.text("equation")?.ok_or_else(|| Error::format("an Einsum without an equation"))?),
-        "Attention" => Op::Attention(Attention::parse(a)?),
         "RotaryEmbedding" => Op::Rotary(RotaryEmbedding::parse(a)?),
         "BatchNormalization" if a.flag("training_mode", false)? || !a.flag("spatial", true)? => {
             return Err(Error::unsupported("BatchNormalization in training mode or without spatial"));

@@ -202,7 +202,7 @@ fn grid_sample(inputs: &[Option<Fact>], mode: SampleMode, outside: Outside, alig
             }
         }
     };
-    Ok(General::new(2, Images::First, run).shaped(out))
+    Ok(General::new(2, Images::First(Vec::new()), run).shaped(out))
 }
 
 fn affine_grid(inputs: &[Option<Fact>], align_corners: bool) -> Result<Resolved> {
