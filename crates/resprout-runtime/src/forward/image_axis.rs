@@ -46,6 +46,7 @@ pub(super) fn result_axis(compute: &Compute, operands: &[Operand], out: &[usize]
         Compute::General(general) => match &general.images {
             Images::Aligned(mixed) => aligned(operands, out.len(), |axis| !mixed.contains(&axis)),
             Images::First(without) => all_first(operands, without, out, count),
+            Images::Matched(places) => matched(operands, places),
             Images::Axes(places) => {
                 let (Operand::Computed(_, Some(images)), rest) = operands.split_first()? else { return None };
                 let alone = rest.iter().all(|operand| matches!(operand, Operand::Constant(_)));
@@ -58,6 +59,27 @@ pub(super) fn result_axis(compute: &Compute, operands: &[Operand], out: &[usize]
             moved_axis(compute, shape, *images, out, count)
         }
     }
+}
+
+/// The axis to which every computed operand brings the images. Constants must be the same for all images.
+fn matched(operands: &[Operand], places: &[Vec<Option<usize>>]) -> Option<ImageAxis> {
+    let mut found: Option<ImageAxis> = None;
+    for (operand, places) in operands.iter().zip(places) {
+        if let Operand::Computed(_, images) = operand {
+            let images = (*images)?;
+            let to = ImageAxis { axis: places.get(images.axis).copied().flatten()?, ..images };
+            found.is_none_or(|found| found == to).then_some(())?;
+            found = Some(to);
+        }
+    }
+    let found = found?;
+    let same = |(operand, places): (&Operand, &Vec<Option<usize>>)| match operand {
+        Operand::Constant(tensor) => {
+            places.iter().position(|place| *place == Some(found.axis)).is_none_or(|axis| uniform(tensor, axis))
+        }
+        Operand::Computed(..) => true,
+    };
+    operands.iter().zip(places).all(same).then_some(found)
 }
 
 /// The first axis, if all operands have the images there, each with one entry. Constants must be the same for all images, and
@@ -95,7 +117,9 @@ fn moved_axis(compute: &Compute, shape: &[usize], images: ImageAxis, out: &[usiz
             Some(ImageAxis { axis, each: inner / inside(out, axis) })
         }
         Compute::Transpose(perm) => to(perm.iter().position(|&from| from == axis)?),
-        Compute::Gather(at, indices) if *at == axis => gathered(indices, images, &out[axis..=axis + out.len() - shape.len()], count),
+        Compute::Gather(at, indices) if *at == axis => {
+            gathered(indices, images, &out[axis..=axis + out.len() - shape.len()], count)
+        }
         Compute::Gather(at, _) => to(if *at < axis { axis + out.len() - shape.len() } else { axis }),
         Compute::Expand => to(axis + out.len() - shape.len()).filter(|to| out[to.axis] == shape[axis]),
         Compute::MatMul | Compute::Binary { .. } | Compute::Concat(_) | Compute::General(_) => None,

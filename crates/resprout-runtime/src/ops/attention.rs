@@ -133,7 +133,18 @@ impl Attention {
             return Err(Error::data(format!("a mask of shape {mask_shape:?} for {:?}", grid(past + k.length))));
         }
         let [mask, past_keys, past_values, lengths] = [3, 4, 5, 6].map(|index| position(inputs, index));
-        Ok(Operands { q, k, v, past, mask, past_keys, past_values, lengths, mask_shape, truth: fact(3).is_some_and(|m| m.integer) })
+        Ok(Operands {
+            q,
+            k,
+            v,
+            past,
+            mask,
+            past_keys,
+            past_values,
+            lengths,
+            mask_shape,
+            truth: fact(3).is_some_and(|m| m.integer),
+        })
     }
 
     pub(super) fn resolve(&self, inputs: &[Option<Fact>]) -> Result<Resolved> {

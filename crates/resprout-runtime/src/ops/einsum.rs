@@ -26,8 +26,11 @@ impl Equation {
         let free = |term: &str, shape: &[usize]| shape.len().saturating_sub(term.replace("...", "").chars().count());
         let most = terms.iter().zip(shapes).filter(|(term, _)| term.contains("...")).map(|(term, shape)| free(term, shape)).max();
         // The axes of an ellipsis align at the last one.
-        let dots = |count: usize| (most.unwrap_or(0) - count..most.unwrap_or(0)).filter_map(|i| char::from_digit(i as u32, 10));
-        let letters = |term: &str, count: usize| term.replace("...", &dots(count).collect::<String>()).chars().collect::<Vec<char>>();
+        let dots = |count: usize| {
+            (most.unwrap_or(0).saturating_sub(count)..most.unwrap_or(0)).filter_map(|i| char::from_digit(i as u32, 10))
+        };
+        let letters =
+            |term: &str, count: usize| term.replace("...", &dots(count).collect::<String>()).chars().collect::<Vec<char>>();
         let operands: Vec<Vec<char>> = terms.iter().zip(shapes).map(|(term, shape)| letters(term, free(term, shape))).collect();
         let mut lengths: BTreeMap<char, usize> = BTreeMap::new();
         for (letters, shape) in operands.iter().zip(shapes) {

@@ -233,12 +233,12 @@ mod tests {
         assert_eq!(folded(&Op::Unary(UnaryOp::Math(MathOp::Floor)), &[floats(&[-1.5])]), floats(&[-2.0]));
         assert_eq!(folded(&Op::Binary(BinaryOp::Max), &[ints(&[1, 5]), ints(&[3])]), ints(&[3, 5]));
         assert_eq!(folded(&Op::Binary(BinaryOp::Min), &[floats(&[1.0, 5.0]), floats(&[3.0])]), floats(&[1.0, 3.0]));
-        assert_eq!(folded(&Op::Shape { start: 0, end: None }, &[rows.clone()]), ints(&[2, 2]));
+        assert_eq!(folded(&Op::Shape { start: 0, end: None }, std::slice::from_ref(&rows)), ints(&[2, 2]));
         assert_eq!(folded(&Op::Size, &[rows]), Value::I64(Array::new(vec![], vec![4])));
         let (truth, seven) = (ints(&[0, 1, 0]), ints(&[7]));
         let equal = Op::Binary(BinaryOp::Compare(Comparison::Equal));
         assert_eq!(folded(&equal, &[ints(&[1, -1, 3]), ints(&[-1])]), truth);
-        assert_eq!(folded(&Op::Unary(UnaryOp::Math(MathOp::Not)), &[truth.clone()]), ints(&[1, 0, 1]));
+        assert_eq!(folded(&Op::Unary(UnaryOp::Math(MathOp::Not)), std::slice::from_ref(&truth)), ints(&[1, 0, 1]));
         assert_eq!(folded(&Op::Where, &[truth.clone(), seven, ints(&[1, 2, 3])]), ints(&[1, 7, 3]));
         assert_eq!(folded(&Op::Where, &[truth, floats(&[0.5]), floats(&[1.0])]), floats(&[1.0, 0.5, 1.0]));
     }
@@ -258,7 +258,7 @@ mod tests {
         let matrix = Value::I64(Array::new(vec![2, 3], vec![1, 2, 3, 4, 5, 6]));
         let over = |axes: Option<Vec<i64>>, keep_dims| {
             let op = Op::Reduce { reducer: Reducer::Prod, axes, keep_dims, noop_with_empty_axes: false };
-            folded(&op, &[matrix.clone()])
+            folded(&op, std::slice::from_ref(&matrix))
         };
         assert_eq!(over(None, false), Value::I64(Array::new(vec![], vec![720])));
         assert_eq!(over(Some(vec![0]), false), ints(&[4, 10, 18]));

@@ -11,6 +11,8 @@ pub(crate) enum Images {
     Aligned(Vec<usize>),
     /// Result and operands have their images along the first axis, but for the operands listed here.
     First(Vec<usize>),
+    /// Where each axis of each operand lies in the result; `None` where its elements are mixed.
+    Matched(Vec<Vec<Option<usize>>>),
     /// Where each axis of the first operand lies in the result; `None` where its elements are mixed.
     Axes(Vec<Option<usize>>),
 }

@@ -15,8 +15,24 @@ const KINDS: &str = "Conv ConvTranspose Gemm MatMul Einsum BatchNormalization LS
     DequantizeLinear Cast CastLike Range ConstantOfShape Shape Size";
 
 const NUMBERS: [&str; 18] = [
-    "axis", "group", "blocksize", "keepdims", "num_groups", "hidden_size", "size", "p", "q_num_heads", "kv_num_heads", "block_size",
-    "batch_dims", "ceil_mode", "exclusive", "linear_before_reset", "output_height", "sampling_ratio", "is_causal",
+    "axis",
+    "group",
+    "blocksize",
+    "keepdims",
+    "num_groups",
+    "hidden_size",
+    "size",
+    "p",
+    "q_num_heads",
+    "kv_num_heads",
+    "block_size",
+    "batch_dims",
+    "ceil_mode",
+    "exclusive",
+    "linear_before_reset",
+    "output_height",
+    "sampling_ratio",
+    "is_causal",
 ];
 const LISTS: [&str; 11] =
     ["axes", "pads", "strides", "dilations", "kernel_shape", "perm", "split", "output_shape", "output_padding", "starts", "ends"];

@@ -81,9 +81,7 @@ impl IndexOp {
         Ok(Some(match kind {
             "GatherElements" => IndexOp::GatherElements { axis: a.int("axis", 0)? },
             "GatherND" => IndexOp::GatherNd { batch: a.int("batch_dims", 0)? },
-            "ScatterElements" | "Scatter" => {
-                IndexOp::ScatterElements { axis: a.int("axis", 0)?, update: Update::parse(a)? }
-            }
+            "ScatterElements" | "Scatter" => IndexOp::ScatterElements { axis: a.int("axis", 0)?, update: Update::parse(a)? },
             "ScatterND" => IndexOp::ScatterNd { update: Update::parse(a)? },
             "OneHot" => IndexOp::OneHot { axis: a.int("axis", -1)? },
             _ => return Ok(None),
@@ -126,7 +124,7 @@ impl IndexOp {
                 Ok(General::new(3, Images::Aligned(vec![axis]), run).shaped(shape))
             }
             IndexOp::GatherNd { batch } => gather_nd(shape, indices, batch),
-            IndexOp::ScatterNd { update } => scatter_nd(shape, indices, &operand(inputs, 2)?.shape, update),
+            IndexOp::ScatterNd { update } => scatter_nd(inputs, shape, &indices, update),
             IndexOp::OneHot { axis } => one_hot(inputs, shape, axis),
         }
     }
@@ -216,11 +214,13 @@ fn gather_nd(shape: Vec<usize>, indices: Vec<usize>, batch: i64) -> Result<Resol
     Ok(General::new(2, images, run).shaped(out))
 }
 
-fn scatter_nd(shape: Vec<usize>, indices: Vec<usize>, updates: &[usize], update: Update) -> Result<Resolved> {
-    let depth = indices.last().copied().unwrap_or(0);
-    let fits = depth > 0 && depth <= shape.len() && updates == [&indices[..indices.len() - 1], &shape[depth..]].concat();
+fn scatter_nd(inputs: &[Option<Fact>], shape: Vec<usize>, indices: &[usize], update: Update) -> Result<Resolved> {
+    let (depth, updates) = (indices.last().copied().unwrap_or(0), &operand(inputs, 2)?.shape);
+    let fits = depth > 0 && depth <= shape.len() && *updates == [&indices[..indices.len() - 1], &shape[depth..]].concat();
     if !fits {
-        return Err(Error::data(format!("indices of shape {indices:?} and updates of {updates:?} for values of shape {shape:?}")));
+        return Err(Error::data(format!(
+            "indices of shape {indices:?} and updates of {updates:?} for values of shape {shape:?}"
+        )));
     }
     let inner: usize = shape[depth..].iter().product();
     let (dims, steps) = (shape[..depth].to_vec(), strides(&shape));
@@ -231,8 +231,14 @@ fn scatter_nd(shape: Vec<usize>, indices: Vec<usize>, updates: &[usize], update:
             out.data[at..at + inner].iter_mut().zip(new).for_each(|(old, &new)| *old = update.apply(*old, new));
         }
     };
-    let mixed: Vec<usize> = (0..depth).collect();
-    Ok(General::new(3, Images::beside(shape.len(), &mixed), run).shaped(shape))
+    // Exporters write a whole axis as the indices of all its elements; then nothing is mixed.
+    let value = operand(inputs, 1)?.value.as_ref().and_then(|value| value.as_i64());
+    let whole = depth == 1 && value.is_some_and(|value| value.data.iter().copied().eq(0..shape[0] as i64));
+    let kept = |axis: usize| (whole || axis >= depth).then_some(axis);
+    let own = (0..shape.len()).map(kept).collect();
+    let behind = |axis: usize| (axis + depth).checked_sub(indices.len() - 1).and_then(kept);
+    let images = Images::Matched(vec![own, vec![None; indices.len()], (0..updates.len()).map(behind).collect()]);
+    Ok(General::new(3, images, run).shaped(shape))
 }
 
 fn one_hot(inputs: &[Option<Fact>], shape: Vec<usize>, axis: i64) -> Result<Resolved> {

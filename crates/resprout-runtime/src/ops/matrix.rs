@@ -65,7 +65,12 @@ pub(super) fn matmul(a: &Tensor, b: &Tensor, out: &mut Tensor, isa: Isa) {
 }
 
 /// `alpha * A' * B' + beta * C` of computed matrices.
-pub(super) fn gemm(count: usize, [alpha, beta]: [f32; 2], [trans_a, trans_b]: [bool; 2], [rows, k, outputs]: [usize; 3]) -> General {
+pub(super) fn gemm(
+    count: usize,
+    [alpha, beta]: [f32; 2],
+    [trans_a, trans_b]: [bool; 2],
+    [rows, k, outputs]: [usize; 3],
+) -> General {
     let run = move |inputs: &[&Tensor], out: &mut Tensor, isa: Isa| {
         let left = if trans_a { transposed(&inputs[0].data, k, rows) } else { inputs[0].data.clone() };
         let mut right = if trans_b { inputs[1].data.clone() } else { transposed(&inputs[1].data, k, outputs) };

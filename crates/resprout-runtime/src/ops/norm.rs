@@ -28,6 +28,11 @@ pub enum NormOp {
         /// Added to the mean square.
         epsilon: f32,
     },
+    /// Over the pixels of each channel in all images: a BatchNormalization in training mode.
+    Batch {
+        /// Added to the variance.
+        epsilon: f32,
+    },
     /// Over the pixels of each channel.
     Instance {
         /// Added to the variance.
@@ -78,6 +83,7 @@ impl NormOp {
             }
             _ if a.output > 0 => return Ok(None),
             "RMSNormalization" => NormOp::RootMeanSquare { axis: a.int("axis", -1)?, epsilon: epsilon()? },
+            "BatchNormalization" if a.flag("training_mode", false)? => NormOp::Batch { epsilon: epsilon()? },
             "InstanceNormalization" => NormOp::Instance { epsilon: epsilon()? },
             "GroupNormalization" => NormOp::Group { groups: positive("num_groups")?, epsilon: epsilon()? },
             "MeanVarianceNormalization" => NormOp::MeanVariance { axes: a.ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]) },
@@ -97,6 +103,7 @@ impl NormOp {
         match self {
             NormOp::Layer { .. } => "LayerNormalization",
             NormOp::RootMeanSquare { .. } => "RMSNormalization",
+            NormOp::Batch { .. } => "BatchNormalization",
             NormOp::Instance { .. } => "InstanceNormalization",
             NormOp::Group { .. } => "GroupNormalization",
             NormOp::MeanVariance { .. } => "MeanVarianceNormalization",
@@ -110,12 +117,13 @@ impl NormOp {
         match *self {
             NormOp::Layer { axis, epsilon, output } => trailing(inputs, axis, epsilon, output, true),
             NormOp::RootMeanSquare { axis, epsilon } => trailing(inputs, axis, epsilon, 0, false),
+            NormOp::Batch { epsilon } => batch(inputs, epsilon),
             NormOp::Instance { epsilon } => grouped(inputs, usize::MAX, epsilon),
             NormOp::Group { groups, epsilon } => grouped(inputs, groups, epsilon),
             NormOp::MeanVariance { ref axes } => {
                 let (axes, _) = reduce_shape(&shape, Some(axes), true)?;
                 let images = Images::beside(shape.len(), &axes);
-                Ok(General::of_one(images, move |input, out| mean_variance(input, &axes, out)).shaped(shape))
+                Ok(General::of_one(images, move |input, out| mean_variance(input, &axes, 1e-9, out)).shaped(shape))
             }
             NormOp::LocalResponse { alpha, beta, bias, size } => {
                 if shape.len() < 2 {
@@ -225,7 +233,30 @@ fn grouped(inputs: &[Option<Fact>], groups: usize, epsilon: f32) -> Result<Resol
     Ok(General::new(3, Images::beside(shape.len(), &mixed), run).shaped(shape))
 }
 
-fn mean_variance(input: &Tensor, axes: &[usize], out: &mut Tensor) {
+/// Normalises each channel over all images.
+fn batch(inputs: &[Option<Fact>], epsilon: f32) -> Result<Resolved> {
+    let shape = operand(inputs, 0)?.shape.clone();
+    let channels = *shape.get(1).ok_or_else(|| Error::data(format!("channels of shape {shape:?}")))?;
+    for index in [1, 2] {
+        let count = element_count(&operand(inputs, index)?.shape)?;
+        if count != channels {
+            return Err(Error::data(format!("{count} factors or summands for {channels} channels")));
+        }
+    }
+    let axes: Vec<usize> = (0..shape.len()).filter(|&axis| axis != 1).collect();
+    let plane: usize = shape[2..].iter().product();
+    let run = move |inputs: &[&Tensor], out: &mut Tensor, _| {
+        mean_variance(inputs[0], &axes, epsilon, out);
+        for (index, values) in out.data.chunks_exact_mut(plane.max(1)).enumerate() {
+            let (scale, shift) = (inputs[1].data[index % channels], inputs[2].data[index % channels]);
+            values.iter_mut().for_each(|v| *v = *v * scale + shift);
+        }
+    };
+    let images = Images::Axes(vec![None; shape.len()]);
+    Ok(General::new(3, images, run).shaped(shape))
+}
+
+fn mean_variance(input: &Tensor, axes: &[usize], epsilon: f32, out: &mut Tensor) {
     // The axes to normalise go to the end, and back afterwards.
     let rank = input.shape.len();
     let kept = (0..rank).filter(|axis| !axes.contains(axis));
@@ -235,7 +266,7 @@ fn mean_variance(input: &Tensor, axes: &[usize], out: &mut Tensor) {
     layout::transpose(input, &perm, &mut moved);
     let inner: usize = axes.iter().map(|&axis| input.shape[axis]).product();
     for row in moved.data.chunks_exact_mut(inner.max(1)) {
-        let (mean, inverse) = statistics(row, 1e-9, true);
+        let (mean, inverse) = statistics(row, epsilon, true);
         row.iter_mut().for_each(|v| *v = ((f64::from(*v) - mean) * inverse) as f32);
     }
     let back: Vec<usize> = (0..rank).filter_map(|axis| perm.iter().position(|&from| from == axis)).collect();

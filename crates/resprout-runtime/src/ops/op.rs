@@ -1,8 +1,8 @@
 //! The operations that a layer can have.
 
 use super::{
-    ArgExtreme, Attention, BinaryOp, ConvAttributes, ConvTransposeAttributes, IndexOp, NormOp, PadMode, PoolAttributes, QuantizeOp,
-    RearrangeOp, Recurrent, Reducer, ResizeAttributes, RotaryEmbedding, SampleOp, UnaryOp, VolumeConv, WindowPool,
+    ArgExtreme, Attention, BinaryOp, ConvAttributes, ConvTransposeAttributes, IndexOp, NormOp, PadMode, PoolAttributes,
+    QuantizeOp, RearrangeOp, Recurrent, Reducer, ResizeAttributes, RotaryEmbedding, SampleOp, UnaryOp, VolumeConv, WindowPool,
 };
 use crate::tensor::Value;
 use std::sync::Arc;

@@ -3,8 +3,8 @@
 use super::conv::groups;
 use super::{
     ArgExtreme, Attention, Attributes, BinaryOp, ConvAttributes, ConvTransposeAttributes, IndexOp, NormOp, Op, PadMode,
-    PoolAttributes, QuantizeOp, RearrangeOp, Recurrent, Reducer, ResizeAttributes, RotaryEmbedding, SampleOp, UnaryOp, VolumeConv,
-    WindowPool,
+    PoolAttributes, QuantizeOp, RearrangeOp, Recurrent, Reducer, ResizeAttributes, RotaryEmbedding, SampleOp, UnaryOp,
+    VolumeConv, WindowPool,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -99,8 +99,8 @@ fn products(kind: &str, a: &Attributes) -> Result<Option<Op>> {
         "MatMul" => Op::MatMul,
         "Einsum" => Op::Einsum(a.text("equation")?.ok_or_else(|| Error::format("an Einsum without an equation"))?),
         "RotaryEmbedding" => Op::Rotary(RotaryEmbedding::parse(a)?),
-        "BatchNormalization" if a.flag("training_mode", false)? || !a.flag("spatial", true)? => {
-            return Err(Error::unsupported("BatchNormalization in training mode or without spatial"));
+        "BatchNormalization" if !a.flag("spatial", true)? => {
+            return Err(Error::unsupported("BatchNormalization without spatial"));
         }
         "BatchNormalization" => Op::BatchNorm { epsilon: a.float("epsilon", 1e-5)? },
         "Softmax" | "LogSoftmax" => {

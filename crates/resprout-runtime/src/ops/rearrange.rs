@@ -82,12 +82,9 @@ impl RearrangeOp {
             usize::try_from(size).ok().filter(|&n| n > 0).ok_or_else(|| Error::format(format!("blocksize {size}")))
         };
         Ok(Some(match kind {
-            "Split" => RearrangeOp::Split {
-                axis: a.int("axis", 0)?,
-                sizes: a.ints("split")?,
-                parts: a.outputs,
-                output: a.output,
-            },
+            "Split" => {
+                RearrangeOp::Split { axis: a.int("axis", 0)?, sizes: a.ints("split")?, parts: a.outputs, output: a.output }
+            }
             "TopK" if a.output < 2 => RearrangeOp::TopK {
                 axis: a.int("axis", -1)?,
                 k: a.optional_int("k")?,
@@ -99,13 +96,13 @@ impl RearrangeOp {
             "DepthToSpace" => {
                 RearrangeOp::DepthToSpace { block: block()?, channels_first: a.text("mode")?.as_deref() == Some("CRD") }
             }
-            "SpaceToDepth" => RearrangeOp::SpaceToDepth { block: block()?, channels_first: a.text("mode")?.as_deref() == Some("CRD") },
+            "SpaceToDepth" => {
+                RearrangeOp::SpaceToDepth { block: block()?, channels_first: a.text("mode")?.as_deref() == Some("CRD") }
+            }
             "Trilu" => RearrangeOp::Trilu { upper: a.flag("upper", true)? },
             "CumSum" => RearrangeOp::CumSum { exclusive: a.flag("exclusive", false)?, reverse: a.flag("reverse", false)? },
             "CenterCropPad" => RearrangeOp::CenterCropPad { axes: a.ints("axes")? },
-            "ReverseSequence" => {
-                RearrangeOp::ReverseSequence { batch: a.int("batch_axis", 1)?, time: a.int("time_axis", 0)? }
-            }
+            "ReverseSequence" => RearrangeOp::ReverseSequence { batch: a.int("batch_axis", 1)?, time: a.int("time_axis", 0)? },
             _ => return Ok(None),
         }))
     }
@@ -132,11 +129,10 @@ impl RearrangeOp {
             Err(e) => return Some(Err(e)),
         };
         match self {
-            RearrangeOp::Split { axis, sizes, parts, output } => {
-                Some(split_range(inputs, *axis, sizes.as_deref(), *parts, *output).and_then(|(axis, first, end)| {
-                    Remap::slice(shape, &[first as i64], &[end as i64], &[axis as i64], &[1])
-                }))
-            }
+            RearrangeOp::Split { axis, sizes, parts, output } => Some(
+                split_range(inputs, *axis, sizes.as_deref(), *parts, *output)
+                    .and_then(|(axis, first, end)| Remap::slice(shape, &[first as i64], &[end as i64], &[axis as i64], &[1])),
+            ),
             RearrangeOp::Tile => Some(tile(shape, inputs)),
             RearrangeOp::CenterCropPad { axes } => Some(center(shape, inputs, axes.as_deref())),
             _ => None,

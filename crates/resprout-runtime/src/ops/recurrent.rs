@@ -66,7 +66,8 @@ impl Recurrent {
             Some(other) => return Err(Error::format(format!("direction {other:?}"))),
         };
         let hidden = a.int("hidden_size", 0)?;
-        let hidden = usize::try_from(hidden).ok().filter(|&n| n > 0).ok_or_else(|| Error::format(format!("hidden_size {hidden}")))?;
+        let hidden =
+            usize::try_from(hidden).ok().filter(|&n| n > 0).ok_or_else(|| Error::format(format!("hidden_size {hidden}")))?;
         let activations = functions(cell, directions.len(), a)?;
         Ok(Some(Recurrent {
             cell,
@@ -93,7 +94,8 @@ impl Recurrent {
     pub(super) fn resolve(&self, inputs: &[Option<Fact>]) -> Result<Resolved> {
         let x = operand(inputs, 0)?.shape.clone();
         let (directions, hidden, gates) = (self.directions.len(), self.hidden, self.cell.gates());
-        let wrong = |what: &str, shape: &[usize]| Error::data(format!("{what} of shape {shape:?} for {hidden} hidden units of {x:?}"));
+        let wrong =
+            |what: &str, shape: &[usize]| Error::data(format!("{what} of shape {shape:?} for {hidden} hidden units of {x:?}"));
         let &[first, second, width] = &x[..] else { return Err(wrong("a sequence", &x)) };
         let (steps, batch) = if self.batch_first { (second, first) } else { (first, second) };
         let expected = |index: usize, what: &str, shape: &[usize]| match inputs.get(index).and_then(Option::as_ref) {
@@ -132,9 +134,9 @@ impl Recurrent {
 }
 
 fn functions(cell: Cell, directions: usize, a: &Attributes) -> Result<Vec<UnaryOp>> {
-    let names = a.texts("activations")?.unwrap_or_else(|| {
-        (0..directions).flat_map(|_| cell.functions().iter().map(|name| name.to_string())).collect()
-    });
+    let names = a
+        .texts("activations")?
+        .unwrap_or_else(|| (0..directions).flat_map(|_| cell.functions().iter().map(|name| name.to_string())).collect());
     let (alphas, betas) = (a.floats("activation_alpha")?.unwrap_or_default(), a.floats("activation_beta")?.unwrap_or_default());
     if names.len() != directions * cell.functions().len() {
         return Err(Error::format(format!("activations {names:?} for {directions} directions")));

@@ -219,7 +219,6 @@ pub(super) fn mean_of(
     Ok((if axes.is_empty() { Compute::Reshape } else { Compute::Mean(axes) }, out))
 }
 
-
 /// The axes to reduce, sorted, and the output's shape.
 pub(super) fn reduce_shape(shape: &[usize], axes: Option<&[i64]>, keep_dims: bool) -> Result<(Vec<usize>, Vec<usize>)> {
     let mut reduced: Vec<usize> = match axes {

@@ -303,7 +303,9 @@ fn resize_axis(input: &Tensor, axis: usize, taps: &[Vec<Tap>], outside: f32) -> 
                 [] => data.extend(std::iter::repeat_n(outside, inner)),
                 [(at, 1.0)] => data.extend_from_slice(row(at)),
                 [(low, a), (high, b)] => data.extend(row(low).iter().zip(row(high)).map(|(x, y)| x * a + y * b)),
-                _ => data.extend((0..inner).map(|i| taps.iter().map(|&(at, weight)| block[at * inner + i] * weight).sum::<f32>())),
+                _ => {
+                    data.extend((0..inner).map(|i| taps.iter().map(|&(at, weight)| block[at * inner + i] * weight).sum::<f32>()))
+                }
             }
         }
     }

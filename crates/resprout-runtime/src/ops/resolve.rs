@@ -55,7 +55,8 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
     let shape = &first.shape;
     if let (Op::Conv(_) | Op::ConvTranspose(_), true) = (op, shape.len() > 4) {
         // Without attributes, only the shapes tell how many axes there are.
-        return VolumeConv::plain(op).map_or_else(|| Err(Error::data("a convolution of volumes")), |volume| volume.resolve(inputs));
+        return VolumeConv::plain(op)
+            .map_or_else(|| Err(Error::data("a convolution of volumes")), |volume| volume.resolve(inputs));
     }
     let plain = |shape: Vec<usize>, compute: Compute| Ok(Resolved { shape, compute, macs: 0 });
     match op {
@@ -191,7 +192,9 @@ fn resolve_family(op: &Op, inputs: &[Option<Fact>]) -> Result<Resolved> {
         Op::Shape { .. } | Op::Size | Op::ConstantOfShape { .. } | Op::Range => {
             Err(Error::unsupported("a shape that depends on the image's content"))
         }
-        _ if op.is_dynamic() => Err(Error::unsupported(format!("{} has a result whose shape depends on the image's content", op.name()))),
+        _ if op.is_dynamic() => {
+            Err(Error::unsupported(format!("{} has a result whose shape depends on the image's content", op.name())))
+        }
         _ => Err(Error::unsupported(format!("{} is not among the supported operations", op.name()))),
     }
 }
@@ -250,7 +253,10 @@ fn select(inputs: &[Option<Fact>]) -> Result<Resolved> {
         };
         let (condition, a) = (whole(inputs[0]), whole(inputs[1]));
         super::binary::expand(inputs[2], out);
-        out.data.iter_mut().zip(condition.iter().zip(&a)).for_each(|(out, (&holds, &a))| *out = if holds != 0.0 { a } else { *out });
+        out.data
+            .iter_mut()
+            .zip(condition.iter().zip(&a))
+            .for_each(|(out, (&holds, &a))| *out = if holds != 0.0 { a } else { *out });
     };
     Ok(General::new(3, Images::Aligned(Vec::new()), run).shaped(out))
 }

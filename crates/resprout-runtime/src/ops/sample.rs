@@ -220,7 +220,11 @@ fn affine_grid(inputs: &[Option<Fact>], align_corners: bool) -> Result<Resolved>
             // The first number is the one of the last axis.
             let coordinate = |axis: usize| {
                 let (at, dim) = ((place / steps[axis] % image[axis]) as f64, image[axis] as f64);
-                if align_corners { if dim > 1.0 { 2.0 * at / (dim - 1.0) - 1.0 } else { 0.0 } } else { (2.0 * at + 1.0) / dim - 1.0 }
+                if align_corners {
+                    if dim > 1.0 { 2.0 * at / (dim - 1.0) - 1.0 } else { 0.0 }
+                } else {
+                    (2.0 * at + 1.0) / dim - 1.0
+                }
             };
             for (row, target) in target.iter_mut().enumerate() {
                 let numbers = &map[row * (axes + 1)..][..=axes];

@@ -2,11 +2,11 @@
 //!
 //! Written for correctness. Images go through the kernels instead.
 
+use super::attributes::{LARGEST_WINDOW, Padding};
 use super::conv::groups;
 use super::fact::{Fact, bias_of, constant_f32, operand, optional_f32};
 use super::general::{General, Images};
 use super::resolve::Resolved;
-use super::attributes::{LARGEST_WINDOW, Padding};
 use super::{Attributes, Op};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, element_count, strides};
@@ -70,9 +70,9 @@ impl WindowAttributes {
                 if extra_first { [large, small] } else { [small, large] }
             }
         };
-        let free = (size + before + behind)
-            .checked_sub(extent)
-            .ok_or_else(|| Error::data(format!("a window of {extent} does not fit the padded input of {}", size + before + behind)))?;
+        let free = (size + before + behind).checked_sub(extent).ok_or_else(|| {
+            Error::data(format!("a window of {extent} does not fit the padded input of {}", size + before + behind))
+        })?;
         let mut count = if self.ceil_mode { free.div_ceil(stride) } else { free / stride } + 1;
         // A window that starts in the padding behind the image has no pixel.
         if self.ceil_mode && (count - 1) * stride >= size + before {
@@ -105,7 +105,8 @@ impl Windows {
         if image.len() != kernel.len() || lists.iter().any(|&axes| axes != 0 && axes != image.len()) || kernel.contains(&0) {
             return Err(Error::data(format!("windows of {kernel:?} on an image of {image:?}")));
         }
-        let axes: Vec<[usize; 3]> = (0..image.len()).map(|axis| a.axis(axis, image[axis], kernel[axis])).collect::<Result<_>>()?;
+        let axes: Vec<[usize; 3]> =
+            (0..image.len()).map(|axis| a.axis(axis, image[axis], kernel[axis])).collect::<Result<_>>()?;
         let out: Vec<usize> = axes.iter().map(|axis| axis[2]).collect();
         Windows::at(a, image, kernel, &axes, out)
     }
@@ -350,7 +351,8 @@ impl WindowPool {
         let run = move |input: &Tensor, out: &mut Tensor| {
             let plane: usize = input.shape[2..].iter().product();
             let places = windows.taps.len().max(1);
-            for (index, (out, values)) in out.data.chunks_exact_mut(places).zip(input.data.chunks_exact(plane.max(1))).enumerate() {
+            for (index, (out, values)) in out.data.chunks_exact_mut(places).zip(input.data.chunks_exact(plane.max(1))).enumerate()
+            {
                 for (place, (out, taps)) in out.iter_mut().zip(&windows.taps).enumerate() {
                     *out = kind.of(values, taps, windows.covered[place], &input.shape, index * plane);
                 }
@@ -365,7 +367,10 @@ impl PoolKind {
     fn of(self, values: &[f32], taps: &[(usize, usize)], covered: usize, shape: &[usize], first: usize) -> f32 {
         let inside = || taps.iter().map(|&(_, at)| f64::from(values[at]));
         match self {
-            PoolKind::Max => taps.iter().map(|&(_, at)| values[at]).fold(f32::NEG_INFINITY, |best, v| if v > best || v.is_nan() { v } else { best }),
+            PoolKind::Max => taps
+                .iter()
+                .map(|&(_, at)| values[at])
+                .fold(f32::NEG_INFINITY, |best, v| if v > best || v.is_nan() { v } else { best }),
             PoolKind::MaxIndex { columns_first } => {
                 let best = taps.iter().map(|&(_, at)| at).reduce(|best, at| if values[at] > values[best] { at } else { best });
                 let at = best.unwrap_or(0);

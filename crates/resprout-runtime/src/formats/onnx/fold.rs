@@ -1,12 +1,12 @@
 //! Folds weights that are computed from constants: weight normalisation and standardisation, masks, quantised weights.
 
 use super::order::captured;
-use super::proto::{AttributeProto, GraphProto, NodeProto};
+use super::proto::{GraphProto, NodeProto};
 use super::source::FileTensors;
 use super::tensors::widened;
 use crate::model::{Layer, ParamTable};
 use crate::ops::{Fact, Op, fold};
-use crate::tensor::{Tensor, Value};
+use crate::tensor::Value;
 use resprout_kernels::Isa;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,8 +15,6 @@ use std::sync::Arc;
 pub(super) struct Constants<'l> {
     layers: &'l [Layer],
     params: &'l ParamTable,
-    /// The node of each layer, by the layer's name.
-    nodes: &'l HashMap<String, usize>,
     tensors: FileTensors<'l>,
     /// The layer that writes each value.
     writers: HashMap<&'l str, usize>,
@@ -27,11 +25,10 @@ impl<'l> Constants<'l> {
     pub fn new(
         layers: &'l [Layer],
         params: &'l ParamTable,
-        nodes: &'l HashMap<String, usize>,
         tensors: FileTensors<'l>,
         writers: HashMap<&'l str, usize>,
     ) -> Constants<'l> {
-        Constants { layers, params, nodes, tensors, writers, known: HashMap::new() }
+        Constants { layers, params, tensors, writers, known: HashMap::new() }
     }
 
     /// The weights that are computed from constants, each once, in the order of the layers that read them.
@@ -61,7 +58,7 @@ impl<'l> Constants<'l> {
         let layer = &self.layers[writer];
         let first = layer.outputs.first().is_some_and(|output| output == name);
         let facts = if first && depth < MAX_DEPTH { self.facts(layer, depth) } else { None };
-        let value = facts.and_then(|facts| self.compute(layer, &facts)).map(Arc::new);
+        let value = facts.and_then(|facts| fold(&layer.op, &facts, Isa::best()).ok()?).map(Arc::new);
         self.known.insert(name.to_string(), value.clone());
         value
     }
@@ -72,58 +69,18 @@ impl<'l> Constants<'l> {
     }
 
     fn facts(&mut self, layer: &Layer, depth: usize) -> Option<Vec<Option<Fact>>> {
-        let others = layer.outputs.len() > 1 && !matches!(&layer.op, Op::Unknown(name) if name.starts_with(NORM));
-        (!layer.inputs.is_empty() && !others).then_some(())?;
+        let known = !layer.inputs.is_empty() && !matches!(layer.op, Op::Unknown(_));
+        known.then_some(())?;
         let fact = |name: &String| match name.is_empty() {
             true => Some(None),
             false => self.value(name, depth + 1).map(|value| Some(Fact::constant(value))),
         };
         layer.inputs.iter().map(fact).collect()
     }
-
-    fn compute(&self, layer: &Layer, facts: &[Option<Fact>]) -> Option<Value> {
-        match &layer.op {
-            Op::Unknown(name) => {
-                let node = self.tensors.graph.node.get(*self.nodes.get(&layer.name)?)?;
-                if name.starts_with(NORM) { normalised(node, facts) } else { None }
-            }
-            op => fold(op, facts, Isa::best()).ok()?,
-        }
-    }
-}
-
-/// How the name of an unsupported BatchNormalization begins.
-const NORM: &str = "BatchNormalization";
-
-fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
-    node.attribute.iter().find(|attribute| attribute.name == name)
 }
 
 /// The longest chain of operations that is followed. The arithmetic of real weights is shorter.
 const MAX_DEPTH: usize = 200;
-
-/// A BatchNormalization in training mode, by mean and variance of its own input.
-fn normalised(node: &NodeProto, facts: &[Option<Fact>]) -> Option<Value> {
-    let number = |index: usize| facts.get(index)?.as_ref()?.value.as_ref()?.as_f32();
-    let (x, scale, shift) = (number(0)?, number(1)?, number(2)?);
-    let attribute = |name: &str| attribute(node, name);
-    attribute("training_mode").filter(|mode| mode.i == 1)?;
-    let epsilon = f64::from(attribute("epsilon").map_or(1e-5, |epsilon| epsilon.f));
-    let &channels = x.shape.get(1).filter(|&&channels| channels > 0 && channels == scale.len() && channels == shift.len())?;
-    let inner = x.shape[2..].iter().product::<usize>().max(1);
-    let channel = |index: usize| index / inner % channels;
-    let count = (x.len() / channels).max(1) as f64;
-    let mut mean = vec![0.0f64; channels];
-    x.data.iter().enumerate().for_each(|(index, &v)| mean[channel(index)] += f64::from(v) / count);
-    let mut variance = vec![0.0f64; channels];
-    x.data.iter().enumerate().for_each(|(i, &v)| variance[channel(i)] += (f64::from(v) - mean[channel(i)]).powi(2) / count);
-    let of = |(index, &v): (usize, &f32)| {
-        let c = channel(index);
-        let unit = (f64::from(v) - mean[c]) / (variance[c] + epsilon).sqrt();
-        (unit * f64::from(scale.data[c]) + f64::from(shift.data[c])) as f32
-    };
-    Some(Value::F32(Tensor::new(x.shape.clone(), x.data.iter().enumerate().map(of).collect())))
-}
 
 /// Nodes and initializers that nothing but these values needs.
 pub(super) fn unneeded(graph: &GraphProto, computed: &[String]) -> (HashSet<usize>, HashSet<usize>) {

@@ -126,7 +126,8 @@ pub(super) fn read_tensor(tensor: &TensorProto, outside: Option<&Bytes>) -> Resu
                 return Err(Error::format(format!("shape {shape:?} needs {needed} bytes, the file holds {}", raw.len())));
             }
             let name = data_type::name(other);
-            let data = narrow(tensor, outside, count)?.map_or(ParamData::Opaque(name), |value| ParamData::Narrow(name, Arc::new(value)));
+            let data =
+                narrow(tensor, outside, count)?.map_or(ParamData::Opaque(name), |value| ParamData::Narrow(name, Arc::new(value)));
             return Ok(Param { shape, data });
         }
     };

@@ -135,7 +135,13 @@ fn math_slope(op: MathOp, seen: f32) -> f32 {
         MathOp::Sqrt => 0.5 / seen,
         MathOp::Exp => seen,
         MathOp::Tanh => 1.0 - seen * seen,
-        MathOp::Abs => if seen == 0.0 { 0.0 } else { seen.signum() },
+        MathOp::Abs => {
+            if seen == 0.0 {
+                0.0
+            } else {
+                seen.signum()
+            }
+        }
         MathOp::Reciprocal => -1.0 / (seen * seen),
         MathOp::Log => 1.0 / seen,
         MathOp::Erf => std::f32::consts::FRAC_2_SQRT_PI * (-seen * seen).exp(),

@@ -211,7 +211,8 @@ fn operations_that_mix_channels_with_another_axis_freeze_them() {
 #[test]
 fn parts_of_channels_stay_equal() {
     let mut builder = GraphBuilder::default();
-    for (name, shape) in [("a.weight", vec![8, 3, 1, 1]), ("b.weight", vec![5, 4, 3, 3]), ("scale", vec![8]), ("shift", vec![8])] {
+    for (name, shape) in [("a.weight", vec![8, 3, 1, 1]), ("b.weight", vec![5, 4, 3, 3]), ("scale", vec![8]), ("shift", vec![8])]
+    {
         builder.tensor(name, &numbers(&shape));
     }
     builder.tensor("fc.weight", &numbers(&[3, 5]));
