@@ -113,6 +113,9 @@ class Graph:
             return None
         if result.dtype == np.float32 and not (np.isfinite(result).all() and np.abs(result).max() < 1e4):
             return None
+        # A difference of nearly equal values is rounding errors.
+        if op in ("Add", "Sub") and np.abs(result).max() < 1e-3 * max(np.abs(v).max() for v in feeds.values()):
+            return None
         self.nodes.append(node)
         self.values.update(zip(names, results))
         self.read.update(inputs)
@@ -351,6 +354,8 @@ class Graph:
         way = self.pick("LayerNormalization", "LayerNormalization", "InstanceNormalization", "LpNormalization", "LRN", "GroupNormalization", "RMSNormalization")
         if way == "LayerNormalization" or way == "RMSNormalization":
             axis = self.upto(1, len(shape) - 1)
+            if np.prod(shape[axis:]) == 1:
+                return None
             parts = [self.constant(self.weights(*shape[axis:])) for _ in range(1 if way[0] == "R" else self.upto(1, 2))]
             return self.add(way, [x, *parts], axis=self.pick(axis, axis - len(shape)), epsilon=1e-2)
         if way == "LpNormalization":
@@ -358,6 +363,8 @@ class Graph:
         if way == "LRN":
             return len(shape) == 4 and self.add(way, [x], size=self.upto(1, 4), alpha=0.3, beta=0.6, bias=1.2) or None
         groups = self.pick(*[g for g in (1, 2, 3, shape[1]) if shape[1] % g == 0])
+        if way == "InstanceNormalization" and np.prod(shape[2:]) == 1:
+            return None  # One pixel minus itself.
         parts = [self.constant(self.weights(shape[1])) for _ in range(2)]
         more = {"num_groups": groups} if way == "GroupNormalization" else {}
         return self.add(way, [x, *parts], epsilon=1e-2, **more)
