@@ -217,7 +217,8 @@ impl Attention {
             return;
         }
         let keys = all.keys();
-        let length = all.lengths.map(|at| inputs[at].data[batch] as i64);
+        // No sequence is longer, and no sum below overflows.
+        let length = all.lengths.map(|at| inputs[at].data[batch].clamp(-1e9, 1e9) as i64);
         let before = length.map_or(all.past as i64, |length| length - all.q.length as i64);
         let [left, right] = self.window;
         for (i, score) in scores.iter_mut().enumerate() {
@@ -289,7 +290,7 @@ impl RotaryEmbedding {
             Some(_) => table.len() == 2 && operand(inputs, 3)?.shape == [x.batch, x.length],
             None => *table == [x.batch, x.length, half],
         };
-        let wide = turned <= x.width && table.last() == Some(&half) && half > 0;
+        let wide = turned <= x.width && table.last() == Some(&half) && !table.contains(&0);
         if !rows || !wide || operand(inputs, 2)?.shape != *table {
             return Err(Error::data(format!("angles of shape {table:?} for values of shape {shape:?}")));
         }

@@ -78,6 +78,9 @@ pub(super) fn einsum(text: &str, inputs: &[Option<Fact>]) -> Result<Resolved> {
     let summed: Vec<char> = equation.lengths.keys().filter(|letter| !equation.output.contains(letter)).copied().collect();
     let (out, inner) = (dims(&equation.output), dims(&summed));
     value_count(&out)?;
+    if element_count(&inner)? > 1 << 28 {
+        return Err(Error::unsupported(format!("an Einsum that adds {inner:?} products")));
+    }
     let macs = (element_count(&out)? as u64).saturating_mul(element_count(&inner)? as u64);
     let offsets = |dims: &[usize], steps: &[usize]| -> Vec<usize> {
         let mut all = vec![0];

@@ -80,6 +80,9 @@ impl QuantizeOp {
             }
         };
         let zero = position(inputs, 2);
+        if zero.is_some() && operand(inputs, 2)?.shape.iter().product::<usize>() != scales {
+            return Err(wrong());
+        }
         let (quantise, [low, high]) = (self.quantise, self.range);
         let blocked = scale.len() > 1 && scales > 1;
         let run = move |inputs: &[&Tensor], out: &mut Tensor, _: Isa| {

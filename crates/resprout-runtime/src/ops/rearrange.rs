@@ -195,7 +195,7 @@ fn tile(shape: &[usize], inputs: &[Option<Fact>]) -> Result<Remap> {
     let counts = counts.ok_or_else(|| Error::data(format!("shape {shape:?} repeated {repeats:?} times")))?;
     let lengths: Option<Vec<usize>> = shape.iter().zip(&counts).map(|(dim, count)| dim.checked_mul(*count)).collect();
     crate::tensor::value_count(&lengths.ok_or_else(|| Error::data(format!("shape {shape:?} repeated {repeats:?} times")))?)?;
-    let map = |(&dim, &count): (&usize, &usize)| (0..count).flat_map(|_| 0..dim).collect();
+    let map = |(&dim, &count): (&usize, &usize)| (0..dim * count).map(|at| at % dim).collect();
     Ok(Remap::of_sources(shape.iter().zip(&counts).map(map).collect()))
 }
 
@@ -248,9 +248,9 @@ fn space_to_depth(shape: &[usize], b: usize, channels_first: bool) -> Result<Res
     if !height.is_multiple_of(b) || !width.is_multiple_of(b) {
         return Err(wrong());
     }
-    let (h, w) = (height / b, width / b);
+    let (h, w, squared) = (height / b, width / b, b.checked_mul(b).ok_or_else(wrong)?);
     let perm = if channels_first { vec![0, 1, 3, 5, 2, 4] } else { vec![0, 3, 5, 1, 2, 4] };
-    permuted(vec![n, c, h, b, w, b], perm, vec![n, c * b * b, h, w])
+    permuted(vec![n, c, h, b, w, b], perm, vec![n, squared.checked_mul(c).ok_or_else(wrong)?, h, w])
 }
 
 fn trilu(inputs: &[Option<Fact>], shape: Vec<usize>, upper: bool) -> Result<Resolved> {

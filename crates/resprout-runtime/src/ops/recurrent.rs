@@ -66,8 +66,10 @@ impl Recurrent {
             Some(other) => return Err(Error::format(format!("direction {other:?}"))),
         };
         let hidden = a.int("hidden_size", 0)?;
-        let hidden =
-            usize::try_from(hidden).ok().filter(|&n| n > 0).ok_or_else(|| Error::format(format!("hidden_size {hidden}")))?;
+        let hidden = usize::try_from(hidden)
+            .ok()
+            .filter(|&n| (1..1 << 24).contains(&n))
+            .ok_or_else(|| Error::format(format!("hidden_size {hidden}")))?;
         let activations = functions(cell, directions.len(), a)?;
         Ok(Some(Recurrent {
             cell,
@@ -210,7 +212,7 @@ impl Layer<'_> {
     }
 
     fn activate(&self, direction: usize, function: usize, x: f32) -> f32 {
-        let x = self.own.clip.map_or(x, |clip| x.clamp(-clip.abs(), clip.abs()));
+        let x = self.own.clip.map_or(x, |clip| x.max(-clip.abs()).min(clip.abs()));
         self.own.activations[direction * self.own.cell.functions().len() + function].of(x)
     }
 

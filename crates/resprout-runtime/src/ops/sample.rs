@@ -49,6 +49,9 @@ pub enum Outside {
     Reflection,
 }
 
+/// The most samples along a side of a cell.
+const MOST_SAMPLES: usize = 1024;
+
 /// Attributes of RoiAlign.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RoiAlign {
@@ -91,6 +94,9 @@ impl SampleOp {
                 let max = a.text("mode")?.as_deref() == Some("max");
                 let size = [positive("output_height", 1)?, positive("output_width", 1)?];
                 let (samples, scale) = (positive("sampling_ratio", 0)?, a.float("spatial_scale", 1.0)?);
+                if samples > MOST_SAMPLES {
+                    return Err(Error::format(format!("sampling_ratio {samples}")));
+                }
                 SampleOp::Roi(RoiAlign { half_pixel, max, size, samples, scale })
             }
             _ => return Ok(None),
@@ -269,7 +275,8 @@ impl RoiAlign {
         let end = [place(corners[3]), place(corners[2])];
         let least = if self.half_pixel { f64::NEG_INFINITY } else { 1.0 };
         let bin = [0, 1].map(|axis| (end[axis] - start[axis]).max(least) / self.size[axis] as f64);
-        let samples = bin.map(|size| if self.samples > 0 { self.samples } else { size.ceil().clamp(1.0, 1024.0) as usize });
+        let samples =
+            bin.map(|size| if self.samples > 0 { self.samples } else { size.ceil().clamp(1.0, MOST_SAMPLES as f64) as usize });
         let bins = self.size[0] * self.size[1];
         for (i, target) in target.iter_mut().enumerate() {
             let (channel, cell) = (i / bins, [i % bins / self.size[1], i % self.size[1]]);
