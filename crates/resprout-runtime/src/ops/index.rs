@@ -248,6 +248,7 @@ fn one_hot(inputs: &[Option<Fact>], shape: Vec<usize>, axis: i64) -> Result<Reso
     });
     let depth = number.and_then(|n| usize::try_from(n).ok()).ok_or_else(|| Error::unsupported("a depth that is computed"))?;
     let axis = axis_index(axis, shape.len() + 1)?;
+    operand(inputs, 2)?;
     let out = [&shape[..axis], &[depth], &shape[axis..]].concat();
     element_count(&out)?;
     let inner: usize = shape[axis..].iter().product();
