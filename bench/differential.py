@@ -24,6 +24,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 TOLERANCE = 1e-5
 LARGEST = 20_000
+# The newest that ONNX Runtime has kernels for.
+LAST_OPSET = 23
 # Of the golden seeds, those that are refused here.
 REFUSED = {100035, 100036}
 onnxruntime.set_default_logger_severity(4)
@@ -43,7 +45,7 @@ class Graph:
     def __init__(self, seed, small=False):
         self.random = random = np.random.default_rng(seed)
         self.small = small
-        self.opset = int(random.choice([7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21]))
+        self.opset = int(random.choice(range(7, 22 if small else LAST_OPSET + 1)))
         self.nodes, self.constants, self.values, self.read = [], {}, {}, set()
         rank = int(random.choice([4, 4, 4, 4, 3, 3, 2, 5]))
         side = 5 if small else 11
@@ -87,15 +89,19 @@ class Graph:
     def add(self, op, inputs, outputs=1, **attributes):
         """Adds a node if ONNX Runtime takes it and its result is a sound one; returns its name or None."""
         name = f"y{len(self.nodes)}"
-        node = helper.make_node(op, inputs, [name], name=f"{op}_{len(self.nodes)}", **attributes)
+        names = [name] + [f"{name}_{i}" for i in range(1, outputs)]
+        node = helper.make_node(op, inputs, names, name=f"{op}_{len(self.nodes)}", **attributes)
         feeds = {n: self.values[n] for n in inputs if n in self.values}
         infos = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in feeds.items()]
         used = [numpy_helper.from_array(self.constants[n], n) for n in inputs if n in self.constants]
         kind = TensorProto.FLOAT
         for kind in (TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL):
-            graph = helper.make_graph([node], "g", infos, [helper.make_tensor_value_info(name, kind, None)], used)
+            # A second output is of the same kind, but for indices.
+            kinds = [kind] * outputs if op != "TopK" else [kind, TensorProto.INT64]
+            graph = helper.make_graph([node], "g", infos, [helper.make_tensor_value_info(n, k, None) for n, k in zip(names, kinds)], used)
             try:
-                result = session(self.proto(graph)).run(None, feeds)[0]
+                results = session(self.proto(graph)).run(None, feeds)
+                result = results[0]
                 break
             except Exception as e:
                 if "Type Error" in str(e) or "type" in str(e).lower() and kind != TensorProto.BOOL:
@@ -107,8 +113,12 @@ class Graph:
             return None
         if result.dtype == np.float32 and not (np.isfinite(result).all() and np.abs(result).max() < 1e4):
             return None
+        # A difference of nearly equal values is rounding errors, for every image.
+        least = np.abs(result).reshape(len(result) if result.ndim else 1, -1).max(1).min()
+        if op in ("Add", "Sub") and least < 1e-3 * max(np.abs(v).max() for v in feeds.values()):
+            return None
         self.nodes.append(node)
-        self.values[name] = result
+        self.values.update(zip(names, results))
         self.read.update(inputs)
         return name
 
@@ -208,7 +218,7 @@ class Graph:
         if x is None or self.opset < 10:
             return None
         array = self.values[x]
-        mode = self.pick("nearest", "linear")
+        mode = self.pick("nearest", "linear", *(["cubic"] if array.ndim == 4 and self.opset >= 11 and not self.small else []))
         factor = lambda: np.float32(self.pick(1, 2, 0.5, 1.5, self.upto(1, 9) / self.upto(1, 9), self.random.uniform(0.4, 2.5)))
         scales = np.array([1, 1] + [factor() for _ in range(array.ndim - 2)], np.float32)
         if mode == "linear" and array.ndim == 3:
@@ -301,6 +311,8 @@ class Graph:
     def activation(self, x=None):
         x = x or self.value()
         op = self.pick("Relu", "Relu", "LeakyRelu", "Clip", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Neg", "Identity", "Dropout", "Sqrt")
+        if not self.small and self.chance(0.4):
+            return self.function(x)
         if op == "HardSwish" and self.opset < 14:
             op = "Relu"
         if op == "Clip":
@@ -314,6 +326,166 @@ class Graph:
             return y and self.add("Sqrt", [y])
         attributes = {"alpha": 0.3} if op in ("LeakyRelu", "HardSigmoid") and self.chance(0.5) else {}
         return self.add(op, [x], **attributes)
+
+    def function(self, x):
+        """Functions that are not among the usual activations; where they are steep or jump, a last bit would decide."""
+        ops = ["Elu", "Selu", "Softplus", "Softsign", "Tanh", "Abs", "Sin", "Cos", "Exp", "Celu", "PRelu", "Pow"]
+        ops += ["Erf", "Sinh", "Cosh", "Asinh"] * (self.opset >= 9) + ["Mish"] * (self.opset >= 18) + ["Gelu"] * 4 * (self.opset >= 20)
+        op = self.pick(*ops)
+        if op in ("Exp", "Sinh", "Cosh", "Pow"):
+            x = self.add("Tanh", [x])
+        if x is None:
+            return None
+        if op == "PRelu":
+            shape = self.values[x].shape
+            slope = self.weights(*([shape[1]] + [1] * (len(shape) - 2) if len(shape) > 1 else [1]))
+            return self.add(op, [x, self.constant(slope)])
+        if op == "Pow":
+            return self.add(op, [x, self.constant(np.float32(self.pick(2, 3)))])
+        if op == "Gelu" and self.chance(0.5):
+            return self.add(op, [x], approximate="tanh")
+        return self.add(op, [x], **({"alpha": 0.7} if op in ("Elu", "Celu") and self.chance(0.5) else {}))
+
+    def norm(self):
+        """Normalisations by the image's own statistics."""
+        x = self.value(lambda v: v.ndim >= 3)
+        if x is None:
+            return None
+        shape = self.values[x].shape
+        way = self.pick("LayerNormalization", "LayerNormalization", "InstanceNormalization", "LpNormalization", "LRN", "GroupNormalization", "RMSNormalization")
+        if way == "LayerNormalization" or way == "RMSNormalization":
+            axis = self.upto(1, len(shape) - 1)
+            if np.prod(shape[axis:]) == 1:
+                return None
+            parts = [self.constant(self.weights(*shape[axis:])) for _ in range(1 if way[0] == "R" else self.upto(1, 2))]
+            return self.add(way, [x, *parts], axis=self.pick(axis, axis - len(shape)), epsilon=1e-2)
+        if way == "LpNormalization":
+            return self.add(way, [x], axis=self.upto(1, len(shape) - 1), p=self.upto(1, 2))
+        if way == "LRN":
+            return len(shape) == 4 and self.add(way, [x], size=self.upto(1, 4), alpha=0.3, beta=0.6, bias=1.2) or None
+        groups = self.pick(*[g for g in (1, 2, 3, shape[1]) if shape[1] % g == 0])
+        if way == "InstanceNormalization" and np.prod(shape[2:]) == 1:
+            return None  # One pixel minus itself.
+        parts = [self.constant(self.weights(shape[1])) for _ in range(2)]
+        more = {"num_groups": groups} if way == "GroupNormalization" else {}
+        return self.add(way, [x, *parts], epsilon=1e-2, **more)
+
+    def reduce(self):
+        x = self.value(lambda v: v.ndim >= 2)
+        rank = self.values[x].ndim
+        op = self.pick("Sum", "Max", "Min", "L1", "L2", "SumSquare", "LogSumExp")
+        axes = sorted(int(a) for a in self.random.permutation(np.arange(1, rank))[: self.upto(1, rank - 1)])
+        return self.with_axes("Reduce" + op, x, axes, 13 if op == "Sum" else 18, keepdims=self.pick(0, 1))
+
+    def split(self):
+        x = self.value(lambda v: v.ndim >= 2 and max(v.shape[1:]) > 1)
+        if x is None or self.opset < 13:
+            return None
+        shape = self.values[x].shape
+        axis = self.pick(*[a for a in range(1, len(shape)) if shape[a] > 1])
+        first = self.upto(1, shape[axis] - 1)
+        inputs = [x, self.ints(first, shape[axis] - first)]
+        y = self.add("Split", inputs, outputs=2, axis=self.pick(axis, axis - len(shape)))
+        if y and 2 * first == shape[axis] and self.chance(0.6):
+            return self.add("Mul", [y, y + "_1"])
+        return y and self.chance(0.5) and self.add("Concat", [y + "_1", y], axis=axis) or y
+
+    def rearrange(self):
+        x = self.value(lambda v: v.ndim == 4)
+        if x is None:
+            return None
+        shape = self.values[x].shape
+        op = self.pick("DepthToSpace", "SpaceToDepth", "Tile", "CumSum", "Trilu", "TopK", "Upsample")
+        if op in ("DepthToSpace", "SpaceToDepth"):
+            mode = {"mode": "CRD"} if op[0] == "D" and self.opset >= 11 and self.chance(0.5) else {}
+            return self.add(op, [x], blocksize=2, **mode)
+        if op == "Tile":
+            return self.add(op, [x, self.ints(1, *[self.upto(1, 2) for _ in shape[1:]])])
+        if op == "CumSum":
+            axis = self.constant(np.int64(self.upto(1, 3)))
+            return self.add(op, [x, axis], exclusive=self.pick(0, 1), reverse=self.pick(0, 1))
+        if op == "Trilu":
+            return self.add(op, [x, self.constant(np.int64(self.upto(-2, 2)))], upper=self.pick(0, 1))
+        if op == "Upsample":
+            return self.add(op, [x, self.constant(np.array([1, 1, 2, 3], np.float32))], mode=self.pick("nearest", "linear")) if self.opset == 9 else None
+        axis = self.upto(1, 3)
+        y = self.add(op, [x, self.ints(self.upto(1, shape[axis]))], outputs=2, axis=axis, largest=self.pick(0, 1)) if self.opset >= 11 else None
+        if y and self.chance(0.5):
+            places = self.add("Cast", [y + "_1"], to=TensorProto.FLOAT)
+            return places and self.add("Add", [y, places])
+        return y
+
+    def choose(self):
+        """Comparisons with a number that no value is near, and what is chosen by them."""
+        x = self.value()
+        array = np.sort(self.values[x].ravel())
+        if self.opset < 11 or array.size < 2:
+            return None
+        gaps = np.diff(array)
+        at = int(gaps.argmax())
+        limit = self.constant(np.float32((array[at] + array[at + 1]) / 2))
+        holds = self.add(self.pick("Less", "Greater"), [x, limit])
+        if holds and self.chance(0.4):
+            holds = self.add("Not", [holds])
+        if holds and self.chance(0.5):
+            number = self.add("Cast", [holds], to=TensorProto.FLOAT)
+            return number and self.add("Mul", [x, number])
+        return holds and self.add("Where", [holds, x, self.constant(np.float32(0.3))])
+
+    def equation(self):
+        x = self.value(lambda v: v.ndim in (3, 4))
+        if x is None or self.opset < 12:
+            return None
+        letters = "nabc"[: self.values[x].ndim]
+        last = letters[-1]
+        if self.chance(0.5):
+            out = [c for c in letters if c != last]
+            order = "".join(self.random.permutation(out[1:])) if len(out) > 1 else ""
+            weight = self.constant(self.weights(self.values[x].shape[-1], 3, scale=0.4))
+            return self.add("Einsum", [x, weight], equation=f"{letters},{last}z->n{order}z")
+        other = letters[:-2] + "z" + last
+        return self.add("Einsum", [x, x], equation=f"{letters},{other}->{letters[:-1]}z")
+
+    def recurrent(self):
+        x = self.value(lambda v: v.ndim == 3)
+        if x is None or self.opset < 14:
+            return None
+        width, hidden = self.values[x].shape[2], self.upto(1, 4)
+        cell, gates = self.pick(("LSTM", 4), ("GRU", 3), ("RNN", 1))
+        direction = self.pick("forward", "reverse", "bidirectional")
+        both = 2 if direction == "bidirectional" else 1
+        turned = self.add("Transpose", [x], perm=[1, 0, 2])
+        parts = [self.weights(both, gates * hidden, width, scale=0.5), self.weights(both, gates * hidden, hidden, scale=0.5)]
+        if self.chance(0.6):
+            parts.append(self.weights(both, 2 * gates * hidden, scale=0.5))
+        more = {"linear_before_reset": self.pick(0, 1)} if cell == "GRU" else {}
+        y = turned and self.add(cell, [turned, *[self.constant(p) for p in parts]], hidden_size=hidden, direction=direction, **more)
+        return y and self.add("Transpose", [y], perm=[2, 0, 1, 3])
+
+    def volume(self):
+        x = self.value(lambda v: v.ndim == 5)
+        if x is None:
+            return None
+        channels = self.values[x].shape[1]
+        kernel = [self.upto(1, 3) for _ in range(3)]
+        pads = [self.upto(0, k - 1) for k in kernel * 2]
+        if self.chance(0.4):
+            return self.add(self.pick("MaxPool", "AveragePool"), [x], kernel_shape=kernel, pads=pads, strides=[self.upto(1, 2) for _ in range(3)])
+        groups = self.pick(*[g for g in (1, 1, 2, channels) if channels % g == 0])
+        outputs = groups * self.upto(1, 3)
+        weight = self.weights(outputs, channels // groups, *kernel, scale=(channels * np.prod(kernel)) ** -0.5)
+        return self.add("Conv", [x, self.constant(weight)], group=groups, pads=pads, kernel_shape=kernel)
+
+    def sample(self):
+        x = self.value(lambda v: v.ndim == 4 and v.shape[1] >= 2)
+        if x is None or self.opset < 16:
+            return None
+        part = self.add("Slice", [x, self.ints(0), self.ints(2), self.ints(1)])
+        small = part and self.add("Sin", [part])
+        grid = small and self.add("Transpose", [small], perm=[0, 2, 3, 1])
+        # Cubic and nearest sampling turn a last bit into another pixel.
+        mode = "bilinear" if self.opset < 20 else "linear"
+        return grid and self.add("GridSample", [x, grid], mode=mode, padding_mode=self.pick("zeros", "border", "reflection"), align_corners=self.pick(0, 1))
 
     def batch_norm(self, x=None):
         x = x or self.value(lambda v: v.ndim >= 2)
@@ -513,12 +685,17 @@ WAYS_TO_GO = [
     (Graph.softmax, 1), (Graph.mean, 2), (Graph.flat, 1), (Graph.reshape, 1), (Graph.transpose, 1), (Graph.squeeze, 1),
     (Graph.gather, 1), (Graph.expand, 1), (Graph.chain, 1), (Graph.arithmetic, 1),
 ]  # fmt: skip
+# Not in small graphs, so that those of the golden file stay as they are.
+MORE_WAYS = [
+    (Graph.norm, 3), (Graph.reduce, 2), (Graph.split, 2), (Graph.rearrange, 2), (Graph.choose, 1), (Graph.equation, 1),
+    (Graph.recurrent, 1), (Graph.volume, 4), (Graph.sample, 1),
+]  # fmt: skip
 
 
 def make(seed, small=False):
     """A model, its input, and ONNX Runtime's outputs for the batch and for the first image; None where there is nothing."""
     graph = Graph(seed, small)
-    steps, weights = zip(*WAYS_TO_GO)
+    steps, weights = zip(*WAYS_TO_GO, *([] if small else MORE_WAYS))
     chosen = graph.random.choice(len(steps), graph.upto(1, 4 if small else 9), p=np.array(weights) / sum(weights))
     for index in chosen:
         steps[index](graph)

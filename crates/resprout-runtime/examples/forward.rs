@@ -1,6 +1,6 @@
 //! Runs every model of a folder in every mode, for comparisons with other engines.
 //!
-//! `forward DIR` reads each `NAME.onnx` and its input `NAME.npy` (32-bit floats). It writes the outputs as
+//! `forward DIR [MODE,..]` reads each `NAME.onnx` and its input `NAME.npy` (32-bit floats). It writes the outputs as
 //! `NAME.MODE.OUTPUT.npy` and prints a line `NAME MODE ok` or `NAME MODE refused REASON`, separated by tabs. Modes that end in
 //! `1` run the first image only.
 
@@ -42,6 +42,8 @@ fn session(model: &Model, images: &Tensor) -> resprout_runtime::Result<Vec<Tenso
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = PathBuf::from(std::env::args().nth(1).ok_or("forward DIR")?);
+    let wanted = std::env::args().nth(2);
+    let is_wanted = |mode: &str| wanted.as_ref().is_none_or(|wanted| wanted.split(',').any(|name| name == mode));
     let mut names: Vec<PathBuf> = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     names.retain(|path| path.extension().is_some_and(|extension| extension == "onnx"));
     names.sort();
@@ -49,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let images = read_npy(&path.with_extension("npy"))?;
         let model = resprout_runtime::formats::onnx::read(&path);
-        for (mode, run) in MODES {
+        for (mode, run) in MODES.iter().filter(|(mode, _)| is_wanted(mode)) {
             let all =
                 || model.as_ref().map_err(|e| e.to_string()).and_then(|model| run(model, &images).map_err(|e| e.to_string()));
             match catch_unwind(AssertUnwindSafe(all)) {

@@ -1,6 +1,7 @@
 //! Dense arrays with a shape, row-major.
 
 use crate::error::{Error, Result};
+use std::borrow::Cow;
 
 /// A row-major array.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -107,6 +108,23 @@ impl Value {
         match self {
             Value::F32(array) => Some(array),
             Value::I64(_) => None,
+        }
+    }
+
+    /// The elements as floats. An integer that no float holds exactly is an error.
+    pub(crate) fn to_f32(&self) -> Result<Cow<'_, Tensor>> {
+        let narrow = |&v: &i64| {
+            let float = v as f32;
+            // The largest integer becomes a float that is one larger.
+            (float as i128 == i128::from(v)).then_some(float)
+        };
+        match self {
+            Value::F32(array) => Ok(Cow::Borrowed(array)),
+            Value::I64(array) => {
+                let data: Option<Vec<f32>> = array.data.iter().map(narrow).collect();
+                let data = data.ok_or_else(|| Error::unsupported("an integer that 32-bit floats do not hold exactly"))?;
+                Ok(Cow::Owned(Tensor::new(array.shape.clone(), data)))
+            }
         }
     }
 

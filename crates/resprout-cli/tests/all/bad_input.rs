@@ -105,13 +105,13 @@ fn a_weight_without_elements() {
 #[test]
 fn an_operation_that_is_not_supported_stops_the_forward_but_not_pruning() {
     let scratch = Scratch::new();
-    let nodes = [node("Conv", &["x", "w"], "c"), node("Einsum", &["c"], "y")];
+    let nodes = [node("Conv", &["x", "w"], "c"), node("DeformConv", &["c"], "y")];
     let weight = tensor("w", &[1, 3, 1, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     scratch.file("odd.onnx", &model(&nodes, &[weight]));
     scratch.ok(&["prune", "odd.onnx", "-o", "fine.onnx", "--sparsity", "0.5", "--allocation", "global"]);
     scratch.file("images/a.png", &png(8, 8));
     let more = ["--repair", "bn", "--calibration", "images", "--preset", "raw", "--allocation", "global"];
-    refuses(&scratch, 1, "odd.onnx", &more, &["layer \"einsum\" (Einsum)", "not among the supported operations"]);
+    refuses(&scratch, 1, "odd.onnx", &more, &["layer \"deformconv\" (DeformConv)", "not among the supported operations"]);
 }
 
 #[test]

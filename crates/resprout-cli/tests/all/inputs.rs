@@ -144,10 +144,10 @@ fn image_file(scratch: &Scratch, name: &str) {
 #[test]
 fn every_missing_operation_is_named_with_the_file_by_every_command() {
     let scratch = Scratch::new();
-    let mut second = node("Einsum", &["e"], "f");
+    let mut second = node("DeformConv", &["e"], "f");
     // Another name than the first one's.
     second.extend(field(3, b"another"));
-    let nodes = [node("Conv", &["x", "w"], "c"), node("Einsum", &["c"], "e"), second, node("TopK", &["f"], "y")];
+    let nodes = [node("Conv", &["x", "w"], "c"), node("DeformConv", &["c"], "e"), second, node("Det", &["f"], "y")];
     scratch.file("odd.onnx", &typed(1, &nodes, &[weight()]));
     for class in ["p/a.png", "p/b.png", "q/a.png", "q/b.png"] {
         image_file(&scratch, &format!("images/{class}"));
@@ -169,7 +169,7 @@ fn every_missing_operation_is_named_with_the_file_by_every_command() {
         let output = scratch.run(command);
         let message = crate::util::text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{command:?}: {message}");
-        for part in ["odd.onnx", "layer \"einsum\" (Einsum) and 1 more", "layer \"topk\" (TopK)", "repair none"] {
+        for part in ["odd.onnx", "layer \"deformconv\" (DeformConv) and 1 more", "layer \"det\" (Det)", "repair none"] {
             assert!(message.contains(part), "{command:?}: {message:?} does not say {part:?}");
         }
         assert!(!scratch.path("out.onnx").exists(), "{command:?}");

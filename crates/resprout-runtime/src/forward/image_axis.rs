@@ -3,7 +3,7 @@
 //! A network runs a few images at a time, and zeros fill up a last batch. Both would change the result of a network that
 //! mixes images.
 
-use crate::ops::Compute;
+use crate::ops::{Compute, Images};
 use crate::tensor::Tensor;
 
 /// An element at `index` along `axis` belongs to image `index / each`, modulo the number of images.
@@ -43,11 +43,53 @@ pub(super) fn result_axis(compute: &Compute, operands: &[Operand], out: &[usize]
         Compute::MatMul => matmul(operands, out),
         Compute::Binary { .. } => aligned(operands, out.len(), |_| true),
         Compute::Concat(joined) => aligned(operands, out.len(), |axis| axis != *joined),
+        Compute::General(general) => match &general.images {
+            Images::Aligned(mixed) => aligned(operands, out.len(), |axis| !mixed.contains(&axis)),
+            Images::First(without) => all_first(operands, without, out, count),
+            Images::Matched(places) => matched(operands, places),
+            Images::Axes(places) => {
+                let (Operand::Computed(_, Some(images)), rest) = operands.split_first()? else { return None };
+                let alone = rest.iter().all(|operand| matches!(operand, Operand::Constant(_)));
+                let axis = places.get(images.axis).copied().flatten().filter(|_| alone)?;
+                Some(ImageAxis { axis, ..*images })
+            }
+        },
         _ => {
             let Operand::Computed(shape, Some(images)) = operands.first()? else { return None };
             moved_axis(compute, shape, *images, out, count)
         }
     }
+}
+
+/// The axis to which every computed operand brings the images. Constants must be the same for all images.
+fn matched(operands: &[Operand], places: &[Vec<Option<usize>>]) -> Option<ImageAxis> {
+    let mut found: Option<ImageAxis> = None;
+    for (operand, places) in operands.iter().zip(places) {
+        if let Operand::Computed(_, images) = operand {
+            let images = (*images)?;
+            let to = ImageAxis { axis: places.get(images.axis).copied().flatten()?, ..images };
+            found.is_none_or(|found| found == to).then_some(())?;
+            found = Some(to);
+        }
+    }
+    let found = found?;
+    let same = |(operand, places): (&Operand, &Vec<Option<usize>>)| match operand {
+        Operand::Constant(tensor) => {
+            places.iter().position(|place| *place == Some(found.axis)).is_none_or(|axis| uniform(tensor, axis))
+        }
+        Operand::Computed(..) => true,
+    };
+    operands.iter().zip(places).all(same).then_some(found)
+}
+
+/// The first axis, if all operands have the images there, each with one entry. Constants must be the same for all images, and
+/// operands `without` images constants.
+fn all_first(operands: &[Operand], without: &[usize], out: &[usize], count: usize) -> Option<ImageAxis> {
+    let first = |(index, operand): (usize, &Operand)| match operand {
+        Operand::Computed(_, images) => *images == Some(ImageAxis::FIRST) && !without.contains(&index),
+        Operand::Constant(tensor) => without.contains(&index) || tensor.shape.is_empty() || uniform(tensor, 0),
+    };
+    (out.first() == Some(&count) && operands.iter().enumerate().all(first)).then_some(ImageAxis::FIRST)
 }
 
 fn moved_axis(compute: &Compute, shape: &[usize], images: ImageAxis, out: &[usize], count: usize) -> Option<ImageAxis> {
@@ -75,11 +117,26 @@ fn moved_axis(compute: &Compute, shape: &[usize], images: ImageAxis, out: &[usiz
             Some(ImageAxis { axis, each: inner / inside(out, axis) })
         }
         Compute::Transpose(perm) => to(perm.iter().position(|&from| from == axis)?),
-        Compute::Gather(at, _) if *at == axis => None,
+        Compute::Gather(at, indices) if *at == axis => {
+            gathered(indices, images, &out[axis..=axis + out.len() - shape.len()], count)
+        }
         Compute::Gather(at, _) => to(if *at < axis { axis + out.len() - shape.len() } else { axis }),
         Compute::Expand => to(axis + out.len() - shape.len()).filter(|to| out[to.axis] == shape[axis]),
-        Compute::MatMul | Compute::Binary { .. } | Compute::Concat(_) => None,
+        Compute::MatMul | Compute::Binary { .. } | Compute::Concat(_) | Compute::General(_) => None,
     }
+}
+
+/// The axis of the images among those of indices of `shape`, which pick elements along the images' axis. Exporters write a view
+/// of all images as indices into their elements, one image behind the other.
+fn gathered(indices: &[usize], images: ImageAxis, shape: &[usize], count: usize) -> Option<ImageAxis> {
+    let holds = |&axis: &usize| {
+        let (step, each) = (inside(shape, axis), shape[axis] / count.max(1));
+        let image = |place: usize| place / step % shape[axis] / each;
+        let whole = images.each > 0 && each > 0 && shape[axis].is_multiple_of(count) && indices.len() >= count * images.each;
+        whole && indices.iter().enumerate().all(|(place, index)| index / images.each % count == image(place))
+    };
+    let axis = (0..shape.len()).find(holds)?;
+    Some(ImageAxis { axis: images.axis + axis, each: shape[axis] / count.max(1) })
 }
 
 /// The common image axis of operands that are broadcast to `rank` axes. Constants must be the same for all images.
@@ -104,6 +161,9 @@ fn aligned(operands: &[Operand], rank: usize, fits: impl Fn(usize) -> bool) -> O
 fn matmul(operands: &[Operand], out: &[usize]) -> Option<ImageAxis> {
     let rank = out.len();
     let [left, right] = operands else { return None };
+    if left.shape().len() < 2 || right.shape().len() < 2 {
+        return None;
+    }
     match aligned(operands, rank, |axis| axis + 2 < rank) {
         Some(images) => Some(images),
         // Images are rows on the left or columns on the right, and the other side is a constant.
@@ -117,7 +177,6 @@ fn matmul(operands: &[Operand], out: &[usize]) -> Option<ImageAxis> {
             _ => None,
         },
     }
-    .filter(|_| left.shape().len() > 1 && right.shape().len() > 1)
 }
 
 /// Whether a tensor does not change along an axis.

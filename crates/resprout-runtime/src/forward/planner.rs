@@ -6,8 +6,8 @@ use super::step::{BatchNormStep, Operand, Step};
 use super::support::{check_supported, needed_values};
 use crate::error::{Error, Result};
 use crate::model::{Dim, Layer, Layout, Model};
-use crate::ops::{BinaryOp, Compute, Fact, Fused, Op, Resolved, batch_norm_affine, fold, resolve};
-use crate::tensor::value_count;
+use crate::ops::{BinaryOp, Compute, Fact, Fused, Op, Resolved, batch_norm_affine, fold, is_integer, resolve};
+use crate::tensor::{Value, value_count};
 use resprout_kernels::{Activation, Isa};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -67,7 +67,7 @@ impl<'a> Planner<'a> {
         let mut readers = model.graph.reader_counts();
         options.taps.iter().for_each(|tap| *readers.entry(tap).or_insert(0) += 1);
         let mut facts: HashMap<&str, Fact> = HashMap::new();
-        let constants = model.params.iter().filter_map(|(name, param)| Some((name, Fact::constant(param.value()?.clone()))));
+        let constants = model.params.iter().filter_map(|(name, param)| Some((name, Fact::constant(param.numbers()?.clone()))));
         facts.extend(constants);
         facts.insert(&input.name, Fact::of_shape(input_shape.to_vec()));
         let slots = HashMap::from([(input.name.as_str(), 0)]);
@@ -103,7 +103,8 @@ impl<'a> Planner<'a> {
         }
         self.image_axes.push(image_axis);
         self.slots.insert(output, slot);
-        self.facts.insert(output, Fact::of_shape(resolved.shape.clone()));
+        let integer = is_integer(&layer.op, &inputs);
+        self.facts.insert(output, Fact::of_shape(resolved.shape.clone()).with_integers(integer));
         self.steps.push(Step {
             layer: index,
             batch_norm: batch_norm_step(layer, fused.activation),
@@ -137,8 +138,8 @@ impl<'a> Planner<'a> {
             .map(|name| {
                 match (self.slots.get(name.as_str()), self.facts.get(name.as_str()).and_then(|fact| fact.value.clone())) {
                     (Some(&slot), _) => Ok(Operand::Slot(slot)),
-                    (None, Some(value)) if value.as_f32().is_some() => Ok(Operand::Constant(value)),
-                    _ => Err(Error::unsupported(format!("operand {name:?} is not a tensor of numbers"))),
+                    (None, Some(value)) => constant_operand(value).map_err(|e| e.at(format!("operand {name:?}"))),
+                    (None, None) => Err(Error::unsupported(format!("operand {name:?} is not a tensor of numbers"))),
                 }
             })
             .collect()
@@ -233,8 +234,8 @@ impl<'a> Planner<'a> {
             result_shapes.push(fact.shape.clone());
             results.push(match (self.slots.get(name.as_str()), &fact.value) {
                 (Some(&slot), _) => Operand::Slot(slot),
-                (None, Some(value)) if value.as_f32().is_some() => Operand::Constant(value.clone()),
-                _ => return Err(Error::unsupported(format!("output {name:?} is not a tensor of numbers"))),
+                (None, Some(value)) => constant_operand(value.clone()).map_err(|e| e.at(format!("output {name:?}")))?,
+                (None, None) => return Err(Error::unsupported(format!("output {name:?} is not a tensor of numbers"))),
             });
         }
         let kept =
@@ -252,10 +253,18 @@ impl<'a> Planner<'a> {
             input_shape: input_shape.to_vec(),
             result_shapes,
             continues: false,
-            mixer: (!independent).then(|| self.mixer.unwrap_or(self.model.graph.layers.len() - 1)),
+            mixer: if independent { None } else { self.mixer.or(self.model.graph.layers.len().checked_sub(1)) },
             results,
             slot_count,
         })
+    }
+}
+
+/// A constant of floats, or of integers that floats hold.
+fn constant_operand(value: Arc<Value>) -> Result<Operand> {
+    match value.as_f32() {
+        Some(_) => Ok(Operand::Constant(value)),
+        None => Ok(Operand::Constant(Arc::new(Value::F32(value.to_f32()?.into_owned())))),
     }
 }
 

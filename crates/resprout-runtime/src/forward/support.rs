@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 /// Versions of the standard operator set whose rules are implemented.
-const OPSETS: RangeInclusive<i64> = 7..=21;
+const OPSETS: RangeInclusive<i64> = 7..=28;
 
 /// What is possible with a network that cannot be computed.
 const ALTERNATIVE: &str = "pruning without images (repair none) works";
@@ -26,7 +26,10 @@ pub fn check_supported(model: &Model) -> Result<()> {
     model.check_input_type()?;
     let needed = needed_values(model, &[]);
     let needs = |layer: &Layer| layer.outputs.iter().any(|output| needed.contains(output.as_str()));
-    let missing = |layer: &Layer| needs(layer) && matches!(layer.op, Op::Unknown(_) | Op::OpaqueConv { .. } | Op::OpaqueConstant);
+    let dynamic = |layer: &Layer| needs(layer) && layer.op.is_dynamic();
+    check_operations(model, dynamic, "the shape of the result depends on the image's content, or a graph of its own runs")?;
+    let opaque = |op: &Op| matches!(op, Op::Unknown(_) | Op::OpaqueConv { volume: None, .. } | Op::OpaqueConstant);
+    let missing = |layer: &Layer| needs(layer) && opaque(&layer.op);
     check_operations(model, missing, "not among the supported operations")
 }
 

@@ -5,7 +5,7 @@
 //! a lower bound.
 
 use super::{Layer, Model, Prunable};
-use crate::ops::Op;
+use crate::ops::{NormOp, Op};
 use std::collections::HashMap;
 
 /// Which channels are alive; `None` if it is unknown.
@@ -225,6 +225,9 @@ fn keeps_channels(op: &Op) -> bool {
             | Op::MaxPool(_)
             | Op::AveragePool(_)
             | Op::GlobalAveragePool
+            | Op::GlobalPool { .. }
+            | Op::WindowPool(_)
+            | Op::Norm(NormOp::Instance { .. })
             | Op::Flatten { axis: 1 }
             | Op::Identity
             | Op::Resize(_)

@@ -9,6 +9,8 @@ use std::sync::Arc;
 pub enum ParamData {
     /// A value that the forward can use. Clones of a model share it.
     Value(Arc<Value>),
+    /// A type that is computed with as another one, by its name, and the numbers in that one. It is not changed.
+    Narrow(&'static str, Arc<Value>),
     /// A type that is not read, by its name.
     Opaque(&'static str),
 }
@@ -43,14 +45,22 @@ impl Param {
         match &self.data {
             ParamData::Value(value) if value.as_f32().is_some() => "float32",
             ParamData::Value(_) => "integers",
-            ParamData::Opaque(name) => name,
+            ParamData::Narrow(name, _) | ParamData::Opaque(name) => name,
         }
     }
 
-    /// The value, unless it is opaque.
+    /// The value, unless its type is another one.
     pub fn value(&self) -> Option<&Arc<Value>> {
         match &self.data {
             ParamData::Value(value) => Some(value),
+            ParamData::Narrow(..) | ParamData::Opaque(_) => None,
+        }
+    }
+
+    /// What the forward computes with, unless it is opaque.
+    pub fn numbers(&self) -> Option<&Arc<Value>> {
+        match &self.data {
+            ParamData::Value(value) | ParamData::Narrow(_, value) => Some(value),
             ParamData::Opaque(_) => None,
         }
     }
@@ -110,7 +120,7 @@ impl ParamTable {
                 Value::F32(tensor) => Some(tensor),
                 Value::I64(_) => None,
             },
-            ParamData::Opaque(_) => None,
+            ParamData::Narrow(..) | ParamData::Opaque(_) => None,
         }
     }
 

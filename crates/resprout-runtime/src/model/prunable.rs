@@ -273,7 +273,9 @@ impl<'m> Finder<'m> {
 /// Whether a product can have these numbers as weights. Integers of 32 or 64 bits are indices and shapes.
 fn is_floating(param: &Param) -> bool {
     match &param.data {
-        ParamData::Opaque(kind) => ["float16", "bfloat16", "float64", "int8", "uint8"].contains(kind),
+        ParamData::Narrow(kind, _) | ParamData::Opaque(kind) => {
+            ["float16", "bfloat16", "float64", "int8", "uint8"].contains(kind)
+        }
         ParamData::Value(value) => value.as_f32().is_some(),
     }
 }

@@ -18,6 +18,8 @@ pub enum Attribute {
     Floats(Vec<f32>),
     /// Integers.
     Ints(Vec<i64>),
+    /// Several texts.
+    Texts(Vec<String>),
     /// A tensor.
     Tensor(Arc<Value>),
 }
@@ -27,13 +29,17 @@ pub enum Attribute {
 pub struct Attributes {
     /// Version of the standard operator set.
     pub opset: i64,
+    /// Which of the node's outputs is meant.
+    pub output: usize,
+    /// How many outputs the node has.
+    pub outputs: usize,
     values: HashMap<String, Attribute>,
 }
 
 impl Attributes {
     /// No attributes.
     pub fn new(opset: i64) -> Attributes {
-        Attributes { opset, values: HashMap::new() }
+        Attributes { opset, output: 0, outputs: 1, values: HashMap::new() }
     }
 
     /// Adds one.
@@ -82,6 +88,20 @@ impl Attributes {
     pub(crate) fn text(&self, name: &str) -> Result<Option<String>> {
         self.read(name, "a text", |value| match value {
             Attribute::Text(text) => Some(text.clone()),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn floats(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        self.read(name, "a list of numbers", |value| match value {
+            Attribute::Floats(numbers) => Some(numbers.clone()),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn texts(&self, name: &str) -> Result<Option<Vec<String>>> {
+        self.read(name, "a list of texts", |value| match value {
+            Attribute::Texts(texts) => Some(texts.clone()),
             _ => None,
         })
     }
@@ -143,7 +163,7 @@ impl Attributes {
 }
 
 /// Larger kernels, strides and pads are refused: a hostile file could make the arithmetic overflow.
-const LARGEST_WINDOW: usize = 1 << 16;
+pub(super) const LARGEST_WINDOW: usize = 1 << 16;
 
 /// Positive numbers for height and width. A single number is the width, and the height is 1.
 pub(crate) fn window_pair(name: &str, numbers: &[i64]) -> Result<[usize; 2]> {

@@ -1,9 +1,10 @@
 //! Two operands with broadcasting.
 
+use super::unary::truth;
 use crate::error::{Error, Result};
 use crate::tensor::{Array, strides};
 
-/// An arithmetic operation.
+/// An operation on two operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BinaryOp {
     /// `a + b`
@@ -18,30 +19,83 @@ pub enum BinaryOp {
     Max,
     /// The smaller one; NaN if one of them is NaN.
     Min,
+    /// `a` to the power of `b`
+    Pow,
+    /// `a < 0 ? a * b : a`
+    PRelu,
+    /// The sum, by the number of operands.
+    Mean,
+    /// The remainder of a division.
+    Mod {
+        /// Whether it has the dividend's sign rather than the divisor's.
+        like_dividend: bool,
+    },
+    /// 1 if the comparison holds, 0 if not.
+    Compare(Comparison),
 }
 
+/// A comparison, or an operation on truth values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is named after its relation")]
+pub enum Comparison {
+    Equal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    And,
+    Or,
+    Xor,
+}
+
+/// All operations but Mod by their name in ONNX.
+const NAMES: [(&str, BinaryOp); 17] = [
+    ("Add", BinaryOp::Add),
+    ("Sub", BinaryOp::Sub),
+    ("Mul", BinaryOp::Mul),
+    ("Div", BinaryOp::Div),
+    ("Max", BinaryOp::Max),
+    ("Min", BinaryOp::Min),
+    ("Pow", BinaryOp::Pow),
+    ("PRelu", BinaryOp::PRelu),
+    ("Mean", BinaryOp::Mean),
+    ("Equal", BinaryOp::Compare(Comparison::Equal)),
+    ("Less", BinaryOp::Compare(Comparison::Less)),
+    ("LessOrEqual", BinaryOp::Compare(Comparison::LessOrEqual)),
+    ("Greater", BinaryOp::Compare(Comparison::Greater)),
+    ("GreaterOrEqual", BinaryOp::Compare(Comparison::GreaterOrEqual)),
+    ("And", BinaryOp::Compare(Comparison::And)),
+    ("Or", BinaryOp::Compare(Comparison::Or)),
+    ("Xor", BinaryOp::Compare(Comparison::Xor)),
+];
+
 impl BinaryOp {
+    /// The operation of that name in ONNX.
+    pub(super) fn named(name: &str) -> Option<BinaryOp> {
+        match name {
+            "Sum" => Some(BinaryOp::Add),
+            _ => NAMES.iter().find(|row| row.0 == name).map(|row| row.1),
+        }
+    }
+
     /// The operation's name in ONNX.
     pub fn name(self) -> &'static str {
-        match self {
-            BinaryOp::Add => "Add",
-            BinaryOp::Sub => "Sub",
-            BinaryOp::Mul => "Mul",
-            BinaryOp::Div => "Div",
-            BinaryOp::Max => "Max",
-            BinaryOp::Min => "Min",
-        }
+        NAMES.iter().find(|row| row.1 == self).map_or("Mod", |row| row.0)
     }
 
     /// Computes into `out`, which has the broadcast shape.
     pub fn run_f32(self, a: &Array<f32>, b: &Array<f32>, out: &mut Array<f32>) {
         match self {
-            BinaryOp::Add => broadcast(a, b, out, |x, y| x + y),
+            BinaryOp::Add | BinaryOp::Mean => broadcast(a, b, out, |x, y| x + y),
             BinaryOp::Sub => broadcast(a, b, out, |x, y| x - y),
             BinaryOp::Mul => broadcast(a, b, out, |x, y| x * y),
             BinaryOp::Div => broadcast(a, b, out, |x, y| x / y),
             BinaryOp::Max => broadcast(a, b, out, larger),
             BinaryOp::Min => broadcast(a, b, out, smaller),
+            BinaryOp::Pow => broadcast(a, b, out, power),
+            BinaryOp::PRelu => broadcast(a, b, out, |x, y| if x < 0.0 { x * y } else { x }),
+            BinaryOp::Mod { like_dividend } => broadcast(a, b, out, |x, y| remainder(x, y, like_dividend)),
+            BinaryOp::Compare(op) => broadcast(a, b, out, |x, y| truth(op.holds(x, y, 0.0))),
         }
     }
 
@@ -49,31 +103,57 @@ impl BinaryOp {
     pub fn run_in_place(self, a: &mut [f32], b: &[f32]) {
         let pairs = a.iter_mut().zip(b);
         match self {
-            BinaryOp::Add => pairs.for_each(|(x, y)| *x += y),
+            BinaryOp::Add | BinaryOp::Mean => pairs.for_each(|(x, y)| *x += y),
             BinaryOp::Sub => pairs.for_each(|(x, y)| *x -= y),
             BinaryOp::Mul => pairs.for_each(|(x, y)| *x *= y),
             BinaryOp::Div => pairs.for_each(|(x, y)| *x /= y),
             BinaryOp::Max => pairs.for_each(|(x, y)| *x = larger(*x, *y)),
             BinaryOp::Min => pairs.for_each(|(x, y)| *x = smaller(*x, *y)),
+            BinaryOp::Pow => pairs.for_each(|(x, y)| *x = power(*x, *y)),
+            BinaryOp::PRelu => pairs.for_each(|(x, y)| *x = if *x < 0.0 { *x * y } else { *x }),
+            BinaryOp::Mod { like_dividend } => pairs.for_each(|(x, y)| *x = remainder(*x, *y, like_dividend)),
+            BinaryOp::Compare(op) => pairs.for_each(|(x, y)| *x = truth(op.holds(*x, *y, 0.0))),
         }
     }
 
     /// The same for integers. Division by zero is an error, overflow wraps.
     pub fn run_i64(self, a: &Array<i64>, b: &Array<i64>) -> Result<Array<i64>> {
-        if self == BinaryOp::Div && b.data.contains(&0) {
+        if matches!(self, BinaryOp::Div | BinaryOp::Mod { .. }) && b.data.contains(&0) {
             return Err(Error::data("a shape computation divides by zero"));
         }
         let shape = broadcast_shape(&a.shape, &b.shape)?;
         let mut out = Array { data: vec![0; crate::tensor::value_count(&shape)?], shape };
         broadcast(a, b, &mut out, |x: i64, y: i64| match self {
-            BinaryOp::Add => x.wrapping_add(y),
+            BinaryOp::Add | BinaryOp::Mean => x.wrapping_add(y),
             BinaryOp::Sub => x.wrapping_sub(y),
             BinaryOp::Mul => x.wrapping_mul(y),
             BinaryOp::Div => x.wrapping_div(y),
             BinaryOp::Max => x.max(y),
             BinaryOp::Min => x.min(y),
+            BinaryOp::Pow => u32::try_from(y).map_or_else(|_| (x as f64).powf(y as f64) as i64, |y| x.wrapping_pow(y)),
+            BinaryOp::PRelu => x.min(0).wrapping_mul(y).wrapping_add(x.max(0)),
+            BinaryOp::Mod { like_dividend } => {
+                let rest = x.wrapping_rem(y);
+                if !like_dividend && rest != 0 && (rest < 0) != (y < 0) { rest + y } else { rest }
+            }
+            BinaryOp::Compare(op) => i64::from(op.holds(x, y, 0)),
         });
         Ok(out)
+    }
+}
+
+impl Comparison {
+    fn holds<T: PartialOrd + Copy>(self, x: T, y: T, zero: T) -> bool {
+        match self {
+            Comparison::Equal => x == y,
+            Comparison::Less => x < y,
+            Comparison::LessOrEqual => x <= y,
+            Comparison::Greater => x > y,
+            Comparison::GreaterOrEqual => x >= y,
+            Comparison::And => x != zero && y != zero,
+            Comparison::Or => x != zero || y != zero,
+            Comparison::Xor => (x != zero) != (y != zero),
+        }
     }
 }
 
@@ -83,6 +163,15 @@ fn larger(x: f32, y: f32) -> f32 {
 
 fn smaller(x: f32, y: f32) -> f32 {
     if x < y || x.is_nan() { x } else { y }
+}
+
+fn power(x: f32, y: f32) -> f32 {
+    if y == 2.0 { x * x } else { x.powf(y) }
+}
+
+fn remainder(x: f32, y: f32, like_dividend: bool) -> f32 {
+    let rest = x % y;
+    if !like_dividend && rest != 0.0 && (rest < 0.0) != (y < 0.0) { rest + y } else { rest }
 }
 
 /// The shape to which two operands are broadcast, by NumPy's rules.
@@ -181,5 +270,22 @@ mod tests {
         assert!(BinaryOp::Div.run_i64(&one(1), &one(0)).is_err());
         assert_eq!(BinaryOp::Div.run_i64(&one(i64::MIN), &one(-1)).unwrap().data, [i64::MIN]);
         assert_eq!(BinaryOp::Div.run_i64(&one(-7), &one(2)).unwrap().data, [-3], "truncates towards zero");
+        assert!(BinaryOp::Mod { like_dividend: false }.run_i64(&one(1), &one(0)).is_err());
+    }
+
+    #[test]
+    fn remainders_have_a_sign() {
+        let (a, b) = (Array::vector(vec![-7, 7, -7]), Array::vector(vec![3, -3, -3]));
+        let rest = |like_dividend| BinaryOp::Mod { like_dividend }.run_i64(&a, &b).unwrap().data;
+        assert_eq!(rest(false), [2, -2, -1]);
+        assert_eq!(rest(true), [-1, 1, -1]);
+        assert_eq!((remainder(-7.0, 3.0, false), remainder(-7.0, 3.0, true)), (2.0, -1.0));
+    }
+
+    #[test]
+    fn every_operation_has_the_name_it_is_read_by() {
+        for (name, op) in NAMES {
+            assert_eq!((BinaryOp::named(name), op.name()), (Some(op), name));
+        }
     }
 }

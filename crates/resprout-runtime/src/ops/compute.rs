@@ -2,6 +2,7 @@
 
 use super::binary::expand;
 use super::conv::{Conv, ConvTranspose};
+use super::general::General;
 use super::pool::Pool;
 use super::reduce::Softmax;
 use super::remap::Remap;
@@ -63,6 +64,8 @@ pub enum Compute {
     Gather(usize, Vec<usize>),
     /// Repeated along axes. Reads only its first input.
     Expand,
+    /// Any other function of the operands.
+    General(General),
 }
 
 impl Compute {
@@ -70,6 +73,7 @@ impl Compute {
     pub fn operand_count(&self, inputs: usize) -> usize {
         match self {
             Compute::MatMul | Compute::Binary { .. } | Compute::Concat(_) => inputs,
+            Compute::General(general) => general.operands.min(inputs),
             _ => 1,
         }
     }
@@ -96,16 +100,7 @@ impl Compute {
             }
             Compute::MatMul => matrix::matmul(input, inputs[1], out, isa),
             Compute::Binary { op, activation } => {
-                match inputs {
-                    [a, b, rest @ ..] => {
-                        op.run_f32(a, b, out);
-                        for other in rest {
-                            let left = out.clone();
-                            op.run_f32(&left, other, out);
-                        }
-                    }
-                    _ => out.data.copy_from_slice(&input.data),
-                }
+                chain(*op, inputs, out);
                 activation.apply_to(&mut out.data);
             }
             Compute::Concat(axis) => layout::concat(inputs, *axis, out),
@@ -116,6 +111,7 @@ impl Compute {
             Compute::Transpose(perm) => layout::transpose(input, perm, out),
             Compute::Gather(axis, indices) => layout::gather(input, *axis, indices, out),
             Compute::Expand => expand(input, out),
+            Compute::General(general) => general.run(inputs, out, isa),
             Compute::Affine { .. } | Compute::Unary(_) | Compute::Softmax(_) | Compute::Reshape => {
                 out.data.copy_from_slice(&input.data);
                 self.run_in_place(out, &[]);
@@ -138,10 +134,34 @@ impl Compute {
                         op.run_f32(&left, other, tensor);
                     }
                 }
+                divide_mean(*op, others.len() + 1, tensor);
                 activation.apply_to(&mut tensor.data);
             }
             _ => {}
         }
+    }
+}
+
+/// All operands, one after the other, into the broadcast shape.
+fn chain(op: BinaryOp, inputs: &[&Tensor], out: &mut Tensor) {
+    match inputs {
+        [a, b] => op.run_f32(a, b, out),
+        [a, rest @ ..] => {
+            // The first operands may be smaller than the result.
+            expand(a, out);
+            for other in rest {
+                let left = out.clone();
+                op.run_f32(&left, other, out);
+            }
+        }
+        [] => {}
+    }
+    divide_mean(op, inputs.len(), out);
+}
+
+fn divide_mean(op: BinaryOp, count: usize, sum: &mut Tensor) {
+    if op == BinaryOp::Mean {
+        sum.data.iter_mut().for_each(|v| *v /= count as f32);
     }
 }
 

@@ -185,6 +185,10 @@ impl ConvTransposeAttributes {
         self.conv.groups
     }
 
+    pub(super) fn padding(&self) -> &Padding {
+        &self.conv.padding
+    }
+
     pub(super) fn parse(a: &Attributes) -> Result<ConvTransposeAttributes> {
         let conv = ConvAttributes::parse("ConvTranspose", a)?;
         if a.ints("output_shape")?.is_some() {

@@ -11,23 +11,42 @@ pub struct Fact {
     pub shape: Vec<usize>,
     /// Its elements, if they do not depend on the input's.
     pub value: Option<Arc<Value>>,
+    /// Whether the elements are integers or truth values. Computed ones are held as floats, exact up to 2^24.
+    pub integer: bool,
 }
 
 impl Fact {
     /// A value that depends on the input.
     pub fn of_shape(shape: Vec<usize>) -> Fact {
-        Fact { shape, value: None }
+        Fact { shape, value: None, integer: false }
+    }
+
+    /// The same for elements that are integers, or not.
+    #[must_use]
+    pub fn with_integers(self, integer: bool) -> Fact {
+        Fact { integer, ..self }
     }
 
     /// A constant.
     pub fn constant(value: Arc<Value>) -> Fact {
-        Fact { shape: value.shape().to_vec(), value: Some(value) }
+        Fact { shape: value.shape().to_vec(), integer: value.as_i64().is_some(), value: Some(value) }
     }
 }
 
 /// The fact of an input that must be there.
 pub(super) fn operand(inputs: &[Option<Fact>], index: usize) -> Result<&Fact> {
     inputs.get(index).and_then(Option::as_ref).ok_or_else(|| Error::data(format!("input {index} is missing")))
+}
+
+/// The shapes of all inputs that are there.
+pub(super) fn shapes(inputs: &[Option<Fact>]) -> Vec<&[usize]> {
+    inputs.iter().flatten().map(|fact| &fact.shape[..]).collect()
+}
+
+/// Where the `index`-th input is among those that are there.
+pub(super) fn position(inputs: &[Option<Fact>], index: usize) -> Option<usize> {
+    inputs.get(index)?.as_ref()?;
+    Some(inputs[..index].iter().flatten().count())
 }
 
 /// An input that must be a constant of floats.
@@ -40,7 +59,7 @@ pub(super) fn constant_f32<'a>(inputs: &'a [Option<Fact>], index: usize, what: &
 
 /// An input that must be a constant, shared with the model.
 pub(super) fn constant(inputs: &[Option<Fact>], index: usize) -> Result<Arc<Value>> {
-    operand(inputs, index)?.value.clone().ok_or_else(|| Error::unsupported("a weight that is computed"))
+    operand(inputs, index)?.value.clone().ok_or_else(|| Error::unsupported(format!("input {index} is computed, not a constant")))
 }
 
 /// A constant of floats, if the input is there.

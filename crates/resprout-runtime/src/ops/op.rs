@@ -1,6 +1,9 @@
 //! The operations that a layer can have.
 
-use super::{BinaryOp, ConstantOp, ConvAttributes, ConvTransposeAttributes, PadMode, PoolAttributes, ResizeAttributes, UnaryOp};
+use super::{
+    ArgExtreme, Attention, BinaryOp, ConvAttributes, ConvTransposeAttributes, IndexOp, NormOp, PadMode, PoolAttributes,
+    QuantizeOp, RearrangeOp, Recurrent, Reducer, ResizeAttributes, RotaryEmbedding, SampleOp, UnaryOp, VolumeConv, WindowPool,
+};
 use crate::tensor::Value;
 use std::sync::Arc;
 
@@ -11,10 +14,12 @@ pub enum Op {
     Conv(ConvAttributes),
     /// Its transpose.
     ConvTranspose(ConvTransposeAttributes),
-    /// A convolution of another kind. It cannot be computed, but its weight can be pruned.
+    /// A convolution of another kind. Its weight can be pruned.
     OpaqueConv {
         /// Its name, for messages.
         name: String,
+        /// How it is computed, if it can be.
+        volume: Option<VolumeConv>,
         /// Channel groups.
         groups: usize,
         /// Whether it is a transpose.
@@ -45,8 +50,10 @@ pub enum Op {
         /// Lower and upper attribute.
         bounds: [Option<f32>; 2],
     },
-    /// Two operands with broadcasting; `Sum` is a chain of `Add`.
+    /// Operands with broadcasting; `Sum` is a chain of `Add`.
     Binary(BinaryOp),
+    /// The second operand where the first is true, the third elsewhere.
+    Where,
     /// Joins along an axis.
     Concat {
         /// May be negative.
@@ -79,6 +86,30 @@ pub enum Op {
         /// Whether no axes means none rather than all.
         noop_with_empty_axes: bool,
     },
+    /// Another reduction over axes.
+    Reduce {
+        /// What becomes of the elements.
+        reducer: Reducer,
+        /// Attribute before opset 18, of ReduceSum before 13.
+        axes: Option<Vec<i64>>,
+        /// Whether reduced axes stay with length 1.
+        keep_dims: bool,
+        /// Whether no axes means none rather than all.
+        noop_with_empty_axes: bool,
+    },
+    /// A reduction over all spatial axes.
+    GlobalPool {
+        /// The operation's name.
+        name: &'static str,
+        /// What becomes of the pixels.
+        reducer: Reducer,
+    },
+    /// The index of the largest or smallest element.
+    Arg(ArgExtreme),
+    /// Pooling of another kind than the plain ones.
+    WindowPool(WindowPool),
+    /// A normalisation whose statistics depend on the image.
+    Norm(NormOp),
     /// To a matrix.
     Flatten {
         /// First axis of the second dimension.
@@ -145,8 +176,26 @@ pub enum Op {
     CastLike,
     /// Repeats along axes of length 1, to a shape given as input.
     Expand,
-    /// An operation that is computed from constants and shapes only.
-    Constant(ConstantOp),
+    /// Elements by indices.
+    Index(IndexOp),
+    /// Elements in another order.
+    Rearrange(RearrangeOp),
+    /// Pixels at computed places.
+    Sample(SampleOp),
+    /// A recurrent layer.
+    Recurrent(Recurrent),
+    /// Attention over a sequence.
+    Attention(Attention),
+    /// Rotary positions.
+    Rotary(RotaryEmbedding),
+    /// Sums of products by an equation.
+    Einsum(String),
+    /// To or from quantised numbers.
+    Quantize(QuantizeOp),
+    /// The numbers from a start to a limit, by steps.
+    Range,
+    /// The number of elements.
+    Size,
     /// Anything else. It stays in a written file and is an error in the forward.
     Unknown(String),
 }
@@ -173,6 +222,7 @@ impl Op {
             Op::Unary(op) => op.name(),
             Op::Clip { .. } => "Clip",
             Op::Binary(op) => op.name(),
+            Op::Where => "Where",
             Op::Concat { .. } => "Concat",
             Op::Slice { .. } => "Slice",
             Op::Pad { .. } => "Pad",
@@ -180,6 +230,12 @@ impl Op {
             Op::AveragePool(_) => "AveragePool",
             Op::GlobalAveragePool => "GlobalAveragePool",
             Op::ReduceMean { .. } => "ReduceMean",
+            Op::Reduce { reducer, .. } => reducer.name(),
+            Op::GlobalPool { name, .. } => name,
+            Op::Arg(ArgExtreme { smallest: true, .. }) => "ArgMin",
+            Op::Arg(_) => "ArgMax",
+            Op::WindowPool(pool) => pool.name(),
+            Op::Norm(op) => op.name(),
             Op::Flatten { .. } => "Flatten",
             Op::Reshape { .. } => "Reshape",
             Op::Transpose { .. } => "Transpose",
@@ -196,7 +252,16 @@ impl Op {
             Op::Cast { .. } => "Cast",
             Op::CastLike => "CastLike",
             Op::Expand => "Expand",
-            Op::Constant(op) => op.name(),
+            Op::Index(op) => op.name(),
+            Op::Rearrange(op) => op.name(),
+            Op::Sample(op) => op.name(),
+            Op::Recurrent(op) => op.name(),
+            Op::Attention(_) => "Attention",
+            Op::Rotary(_) => "RotaryEmbedding",
+            Op::Einsum(_) => "Einsum",
+            Op::Quantize(op) => op.name(),
+            Op::Range => "Range",
+            Op::Size => "Size",
             Op::Unknown(name) => name,
         }
     }

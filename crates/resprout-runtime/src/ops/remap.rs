@@ -15,6 +15,11 @@ pub struct Remap {
 }
 
 impl Remap {
+    /// For each axis, the input index that each output index reads.
+    pub(super) fn of_sources(axes: Vec<Vec<usize>>) -> Remap {
+        Remap { axes }
+    }
+
     pub(super) fn shape(&self) -> Vec<usize> {
         self.axes.iter().map(Vec::len).collect()
     }

@@ -4,14 +4,14 @@ use super::binary::broadcast_shape;
 use super::compute::Compute;
 use super::conv::{Conv, ConvTranspose, Weight};
 use super::fact::{Fact, axes_of, bias_of, constant, constant_f32, operand, optional_f32, optional_i64, required_i64};
+use super::general::{General, Images};
 use super::pool::Pool;
 use super::reduce::Softmax;
 use super::remap::Remap;
-use super::{Op, UnaryOp, axis_index, layout, matrix, reduce};
+use super::{BinaryOp, NarrowType, Op, UnaryOp, VolumeConv, axis_index, einsum, index, layout, matrix, reduce};
 use crate::error::{Error, Result};
-use crate::tensor::{Tensor, Value, element_count};
+use crate::tensor::{Tensor, Value, element_count, value_count};
 use resprout_kernels::{Activation, PackedLinear};
-use std::borrow::Cow;
 use std::sync::Arc;
 
 /// An operation for inputs of known shape.
@@ -53,6 +53,11 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
     let activation = fused.activation;
     let first = operand(inputs, 0)?;
     let shape = &first.shape;
+    if let (Op::Conv(_) | Op::ConvTranspose(_), true) = (op, shape.len() > 4) {
+        // Without attributes, only the shapes tell how many axes there are.
+        return VolumeConv::plain(op)
+            .map_or_else(|| Err(Error::data("a convolution of volumes")), |volume| volume.resolve(inputs));
+    }
     let plain = |shape: Vec<usize>, compute: Compute| Ok(Resolved { shape, compute, macs: 0 });
     match op {
         Op::Conv(attributes) => {
@@ -82,7 +87,10 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
         Op::Unary(op) => plain(shape.clone(), Compute::Unary(*op)),
         Op::Clip { bounds } => {
             let bound = |index: usize, default: f32| -> Result<f32> {
-                let input = optional_f32(inputs, index + 1)?.and_then(|t| t.data.first().copied());
+                let input = match inputs.get(index + 1).and_then(Option::as_ref) {
+                    None => None,
+                    Some(_) => constant(inputs, index + 1)?.to_f32()?.data.first().copied(),
+                };
                 Ok(input.or(bounds[index]).unwrap_or(default))
             };
             let (low, high) = (bound(0, f32::NEG_INFINITY)?, bound(1, f32::INFINITY)?);
@@ -92,9 +100,8 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
             let shapes = inputs.iter().flatten().map(|fact| &fact.shape[..]);
             let out = shapes.skip(1).try_fold(shape.clone(), |out, other| broadcast_shape(&out, other))?;
             element_count(&out)?;
-            // Only Sum has more than two operands. The forward adds them one by one into the final shape.
-            if inputs.len() > 2 && inputs.iter().flatten().take(2).all(|fact| fact.shape != out) {
-                return Err(Error::unsupported("Sum of more than two operands of different shapes"));
+            if matches!(op, BinaryOp::Div) && first.integer && inputs.get(1).and_then(Option::as_ref).is_some_and(|b| b.integer) {
+                return Ok(quotient().shaped(out));
             }
             plain(out, Compute::Binary { op: *op, activation })
         }
@@ -118,12 +125,15 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
             plain(out, Compute::Mean(axes))
         }
         Op::ReduceMean { axes, keep_dims, noop_with_empty_axes } => {
-            let axes = axes_of(axes.as_deref(), inputs, 1)?;
-            if axes.as_ref().is_none_or(Vec::is_empty) && *noop_with_empty_axes {
-                return plain(shape.clone(), Compute::Reshape);
-            }
-            let (axes, out) = reduce::reduce_shape(shape, axes.as_deref().filter(|a| !a.is_empty()), *keep_dims)?;
-            plain(out, Compute::Mean(axes))
+            let (compute, out) = reduce::mean_of(inputs, axes.as_deref(), [*keep_dims, *noop_with_empty_axes])?;
+            plain(out, compute)
+        }
+        Op::Reduce { reducer, axes, keep_dims, noop_with_empty_axes } => {
+            reduce::reduction(*reducer, inputs, axes.as_deref(), [*keep_dims, *noop_with_empty_axes])
+        }
+        Op::GlobalPool { reducer, .. } => {
+            let axes: Vec<i64> = (2..shape.len() as i64).collect();
+            reduce::reduction(*reducer, &inputs[..1], Some(&axes), [true, true])
         }
         Op::Softmax { axis, flatten, log } => {
             plain(shape.clone(), Compute::Softmax(Softmax::resolve(shape, *axis, *flatten, *log)?))
@@ -131,45 +141,124 @@ pub fn resolve(op: &Op, inputs: &[Option<Fact>], fused: &Fused) -> Result<Resolv
         Op::Resize(attributes) => {
             let scales = optional_f32(inputs, attributes.scales_input())?.map_or(&[][..], |t| &t.data);
             let sizes = optional_i64(inputs, attributes.scales_input() + 1)?.unwrap_or_default();
-            let resize = attributes.resolve(shape, scales, &sizes)?;
+            let region = if attributes.scales_input() == 2 { optional_f32(inputs, 1)?.map_or(&[][..], |t| &t.data) } else { &[] };
+            let resize = attributes.resolve(shape, scales, &sizes, region)?;
             element_count(&resize.shape())?;
             plain(resize.shape(), Compute::Resize(resize))
         }
         Op::Flatten { .. } | Op::Reshape { .. } | Op::Squeeze { .. } | Op::Unsqueeze { .. } | Op::Identity => {
             plain(renamed_shape(op, inputs)?, Compute::Reshape)
         }
-        Op::Cast { to: 1 } => plain(shape.clone(), Compute::Reshape),
         Op::Transpose { perm } => {
             let perm = layout::permutation(shape.len(), perm.as_deref())?;
             plain(perm.iter().map(|&axis| shape[axis]).collect(), Compute::Transpose(perm))
         }
-        Op::Gather { axis } => {
-            let (axis, indices, out) = gather(*axis, inputs)?;
-            plain(out, Compute::Gather(axis, indices))
-        }
-        Op::Cast { to: to @ (10 | 11 | 16) } => {
-            let name = match to {
-                10 => "float16",
-                11 => "float64",
-                _ => "bfloat16",
-            };
-            Err(Error::unsupported(format!("a Cast to {name}: numbers are computed as 32-bit floats")))
-        }
+        Op::Gather { axis } => match operand(inputs, 1)?.value {
+            None => {
+                let axis = axis_index(*axis, shape.len())?;
+                Ok(index::gather(shape, axis, &operand(inputs, 1)?.shape))
+            }
+            Some(_) => {
+                let (axis, indices, out) = gather(*axis, inputs)?;
+                plain(out, Compute::Gather(axis, indices))
+            }
+        },
+        Op::Cast { to } => plain(shape.clone(), cast(*to, first.integer)?),
         Op::Expand => plain(expand_shape(inputs)?, Compute::Expand),
-        // Every computed value holds 32-bit floats.
-        Op::CastLike if operand(inputs, 1)?.value.as_ref().is_none_or(|like| like.as_f32().is_some()) => {
-            plain(shape.clone(), Compute::Reshape)
+        Op::CastLike => {
+            let to = if operand(inputs, 1)?.integer { INT64 } else { FLOAT };
+            plain(shape.clone(), cast(to, first.integer)?)
         }
-        Op::Cast { .. } | Op::CastLike | Op::Shape { .. } | Op::ConstantOfShape { .. } => {
-            Err(Error::unsupported("integers that depend on the image's content"))
-        }
-        Op::Constant(op) => {
-            Err(Error::unsupported(format!("{} is computed of constants and shapes only, not of the image's content", op.name())))
-        }
-        Op::OpaqueConstant | Op::OpaqueConv { .. } | Op::Unknown(_) => {
-            Err(Error::unsupported(format!("{} is not among the supported operations", op.name())))
-        }
+        Op::Where => select(inputs),
+        _ => resolve_family(op, inputs),
     }
+}
+
+/// Resolves an operation of a family with a file of its own.
+fn resolve_family(op: &Op, inputs: &[Option<Fact>]) -> Result<Resolved> {
+    match op {
+        Op::Arg(op) => op.resolve(inputs),
+        Op::WindowPool(op) => op.resolve(inputs),
+        Op::OpaqueConv { volume: Some(op), .. } => op.resolve(inputs),
+        Op::Norm(op) => op.resolve(inputs),
+        Op::Index(op) => op.resolve(inputs),
+        Op::Rearrange(op) => op.resolve(inputs),
+        Op::Sample(op) => op.resolve(inputs),
+        Op::Recurrent(op) => op.resolve(inputs),
+        Op::Attention(op) => op.resolve(inputs),
+        Op::Rotary(op) => op.resolve(inputs),
+        Op::Quantize(op) => op.resolve(inputs),
+        Op::Einsum(equation) => einsum::einsum(equation, inputs),
+        Op::Shape { .. } | Op::Size | Op::ConstantOfShape { .. } | Op::Range => {
+            Err(Error::unsupported("a shape that depends on the image's content"))
+        }
+        _ if op.is_dynamic() => {
+            Err(Error::unsupported(format!("{} has a result whose shape depends on the image's content", op.name())))
+        }
+        _ => Err(Error::unsupported(format!("{} is not among the supported operations", op.name()))),
+    }
+}
+
+/// Whether an operation's result holds integers or truth values.
+pub fn is_integer(op: &Op, inputs: &[Option<Fact>]) -> bool {
+    let of = |index: usize| inputs.get(index).and_then(Option::as_ref).is_some_and(|fact| fact.integer);
+    match op {
+        Op::Cast { to } => !matches!(to, 1 | 10 | 11 | 16),
+        Op::CastLike | Op::Where => of(1),
+        Op::Binary(BinaryOp::Compare(_)) | Op::Arg(_) | Op::Shape { .. } | Op::Size => true,
+        Op::Unary(op) => op.is_integer(of(0)),
+        Op::Index(super::IndexOp::OneHot { .. }) => of(2),
+        Op::Rearrange(super::RearrangeOp::TopK { output: 1, .. }) => true,
+        Op::Quantize(op) => op.is_integer(),
+        Op::WindowPool(pool) => pool.is_integer(),
+        _ => of(0),
+    }
+}
+
+/// Type codes of ONNX.
+pub(super) const FLOAT: i64 = 1;
+pub(super) const INT64: i64 = 7;
+pub(super) const BOOL: i64 = 9;
+
+/// A Cast of computed numbers, which are held as 32-bit floats.
+fn cast(to: i64, from_integer: bool) -> Result<Compute> {
+    let narrow = match to {
+        FLOAT | 11 => return Ok(Compute::Reshape),
+        10 => NarrowType::Float16,
+        16 => NarrowType::Bfloat16,
+        BOOL => NarrowType::Truth,
+        2..=7 | 12 | 13 if from_integer => return Ok(Compute::Reshape),
+        2..=7 | 12 | 13 => NarrowType::Integer,
+        other => return Err(Error::unsupported(format!("a Cast to type {other}"))),
+    };
+    Ok(Compute::Unary(UnaryOp::Narrow(narrow)))
+}
+
+/// Division of integers, towards zero.
+fn quotient() -> General {
+    General::new(2, Images::Aligned(Vec::new()), |inputs, out, _| {
+        BinaryOp::Div.run_f32(inputs[0], inputs[1], out);
+        out.data.iter_mut().for_each(|v| *v = v.trunc());
+    })
+}
+
+fn select(inputs: &[Option<Fact>]) -> Result<Resolved> {
+    let (condition, a, b) = (operand(inputs, 0)?, operand(inputs, 1)?, operand(inputs, 2)?);
+    let out = broadcast_shape(&broadcast_shape(&condition.shape, &a.shape)?, &b.shape)?;
+    value_count(&out)?;
+    let run = |inputs: &[&Tensor], out: &mut Tensor, _| {
+        let mut whole = |from: &Tensor| {
+            super::binary::expand(from, out);
+            out.data.clone()
+        };
+        let (condition, a) = (whole(inputs[0]), whole(inputs[1]));
+        super::binary::expand(inputs[2], out);
+        out.data
+            .iter_mut()
+            .zip(condition.iter().zip(&a))
+            .for_each(|(out, (&holds, &a))| *out = if holds != 0.0 { a } else { *out });
+    };
+    Ok(General::new(3, Images::Aligned(Vec::new()), run).shaped(out))
 }
 
 /// The output's shape alone. Packs no weights.
@@ -269,22 +358,33 @@ fn gemm_sizes(a: &[usize], b: &[usize], trans_a: bool, trans_b: bool) -> Result<
 }
 
 fn gemm(inputs: &[Option<Fact>], alpha: f32, beta: f32, trans_a: bool, trans_b: bool) -> Result<Resolved> {
-    let a = operand(inputs, 0)?;
-    let weight = constant_f32(inputs, 1, "weight")?;
-    let [rows, k, outputs] = gemm_sizes(&a.shape, &weight.shape, trans_a, trans_b)?;
-    let mut scaled = if trans_b { Cow::from(&weight.data) } else { matrix::transposed(&weight.data, k, outputs).into() };
-    if alpha != 1.0 {
-        scaled.to_mut().iter_mut().for_each(|w| *w *= alpha);
+    let (a, b) = (operand(inputs, 0)?, operand(inputs, 1)?);
+    let [rows, k, outputs] = gemm_sizes(&a.shape, &b.shape, trans_a, trans_b)?;
+    let macs = (rows * k) as u64 * outputs as u64;
+    let bias = inputs.get(2).and_then(Option::as_ref);
+    if let Some(bias) = bias.filter(|bias| broadcast_shape(&bias.shape, &[rows, outputs]).ok() != Some(vec![rows, outputs])) {
+        return Err(Error::data(format!("Gemm with a bias of shape {:?} for {rows} rows of {outputs}", bias.shape)));
     }
-    let bias: Vec<f32> = match optional_f32(inputs, 2)? {
-        None => vec![],
-        Some(c) if c.len() == 1 => vec![c.data[0] * beta; outputs],
-        Some(c) if c.len() == outputs && c.shape.last() == Some(&outputs) => c.data.iter().map(|v| v * beta).collect(),
-        Some(c) => return Err(Error::unsupported(format!("Gemm with a bias of shape {:?}", c.shape))),
+    let constant = |fact: &Fact| fact.value.as_ref().and_then(|v| v.as_f32().cloned());
+    // A bias of one row, or none.
+    let row: Option<Vec<f32>> = match bias {
+        None => Some(vec![]),
+        Some(fact) => constant(fact).and_then(|c| match c.len() {
+            1 => Some(vec![c.data[0] * beta; outputs]),
+            len if len == outputs && c.shape.last() == Some(&outputs) => Some(c.data.iter().map(|v| v * beta).collect()),
+            _ => None,
+        }),
     };
-    let packed = PackedLinear::new(k, outputs, &scaled, &bias, Activation::None);
-    let compute = Compute::Linear { packed, trans_a: trans_a.then_some(k) };
-    Ok(Resolved { shape: vec![rows, outputs], compute, macs: (rows * k) as u64 * outputs as u64 })
+    let compute = match (constant(b), row) {
+        (Some(weight), Some(bias)) => {
+            let mut scaled = if trans_b { weight.data } else { matrix::transposed(&weight.data, k, outputs) };
+            scaled.iter_mut().filter(|_| alpha != 1.0).for_each(|w| *w *= alpha);
+            let packed = PackedLinear::new(k, outputs, &scaled, &bias, Activation::None);
+            Compute::Linear { packed, trans_a: trans_a.then_some(k) }
+        }
+        _ => Compute::General(matrix::gemm(inputs.len().min(3), [alpha, beta], [trans_a, trans_b], [rows, k, outputs])),
+    };
+    Ok(Resolved { shape: vec![rows, outputs], compute, macs })
 }
 
 fn matmul(inputs: &[Option<Fact>]) -> Result<Resolved> {
@@ -292,7 +392,7 @@ fn matmul(inputs: &[Option<Fact>]) -> Result<Resolved> {
     let shape = matrix::matmul_shape(&a.shape, &b.shape)?;
     let macs = element_count(&shape)? as u64 * *a.shape.last().unwrap_or(&0) as u64;
     let compute = match b.value.as_ref().and_then(|v| v.as_f32()) {
-        Some(weight) if weight.shape.len() == 2 && !weight.is_empty() => {
+        Some(weight) if weight.shape.len() == 2 && a.shape.len() > 1 && !weight.is_empty() => {
             let (k, n) = (weight.shape[0], weight.shape[1]);
             let packed = PackedLinear::new(k, n, &matrix::transposed(&weight.data, k, n), &[], Activation::None);
             Compute::Linear { packed, trans_a: None }

@@ -50,17 +50,13 @@ struct Lowering<'a> {
 
 /// Whether there may be an instruction for an operation that depends on the images.
 fn can_be_trained(op: &Op) -> bool {
-    !matches!(
-        op,
-        Op::Unknown(_)
-            | Op::OpaqueConstant
-            | Op::ConvTranspose(_)
-            | Op::Resize(_)
-            | Op::Softmax { .. }
-            | Op::Transpose { .. }
-            | Op::Gather { .. }
-            | Op::ConstantOfShape { .. }
-    )
+    let windows = matches!(op, Op::Conv(_) | Op::MaxPool(_) | Op::AveragePool(_) | Op::GlobalAveragePool | Op::ReduceMean { .. });
+    let products = matches!(op, Op::Gemm { .. } | Op::MatMul | Op::BatchNorm { .. });
+    let elements = matches!(op, Op::Unary(_) | Op::Clip { .. } | Op::Cast { to: 1 })
+        || matches!(op, Op::Binary(BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div));
+    let moves = matches!(op, Op::Concat { .. } | Op::Slice { .. } | Op::Pad { .. } | Op::Flatten { .. } | Op::Reshape { .. });
+    let axes = matches!(op, Op::Squeeze { .. } | Op::Unsqueeze { .. } | Op::Identity | Op::Shape { .. });
+    windows || products || elements || moves || axes
 }
 
 /// Values that depend on the images' content.

@@ -35,15 +35,20 @@ pub struct GraphBuilder {
 impl GraphBuilder {
     /// Adds a node with one output of the same name. Returns the name.
     pub fn node(&mut self, op: &str, name: &str, inputs: &[&str], attributes: &[(&str, Attribute)]) -> String {
+        self.nodes(op, &[name], inputs, attributes);
+        name.to_string()
+    }
+
+    /// Adds a node with several outputs, and the name of the first.
+    pub fn nodes(&mut self, op: &str, outputs: &[&str], inputs: &[&str], attributes: &[(&str, Attribute)]) {
         self.graph.node.push(NodeProto {
             input: inputs.iter().map(|input| input.to_string()).collect(),
-            output: vec![name.to_string()],
-            name: name.to_string(),
+            output: outputs.iter().map(|output| output.to_string()).collect(),
+            name: outputs.first().map_or_else(String::new, |name| name.to_string()),
             op_type: op.to_string(),
             attribute: attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
             ..Default::default()
         });
-        name.to_string()
     }
 
     /// Adds a tensor of floats under a name.

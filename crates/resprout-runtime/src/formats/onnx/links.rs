@@ -231,7 +231,7 @@ impl Linker<'_> {
 
     /// Replaces weights that are computed from constants by their values.
     fn fold(&mut self, linked: &mut Linked) {
-        let found = Constants::new(&self.layers, self.params, self.nodes, self.tensors(), self.writers()).weights();
+        let found = Constants::new(&self.layers, self.params, self.tensors(), self.writers()).weights();
         for (name, value) in found {
             let Some(&writer) = self.writers().get(name.as_str()) else { continue };
             let Some(&node) = self.nodes.get(&self.layers[writer].name) else { continue };

@@ -219,6 +219,9 @@ pub struct Dimension {
 pub mod data_type {
     pub const FLOAT: i32 = 1;
     pub const UINT8: i32 = 2;
+    pub const UINT16: i32 = 4;
+    pub const INT16: i32 = 5;
+    pub const UINT32: i32 = 12;
     pub const INT8: i32 = 3;
     pub const INT32: i32 = 6;
     pub const INT64: i32 = 7;

@@ -202,6 +202,8 @@ impl Reader<'_> {
 
     fn layers(&mut self, graph: &GraphProto) -> Result<Vec<Layer>> {
         let mut names = HashSet::new();
+        let inputs = graph.node.iter().flat_map(|node| node.input.iter().cloned().chain(order::captured(node)));
+        let read: HashSet<String> = inputs.chain(graph.output.iter().map(|output| output.name.clone())).collect();
         let mut layers = Vec::with_capacity(graph.node.len());
         for (index, node) in graph.node.iter().enumerate() {
             let name = unique_name(node, index, &mut names);
@@ -210,13 +212,39 @@ impl Reader<'_> {
                 continue;
             }
             inner_weights(&name, node, &mut self.inner);
-            let op = self.op(node).map_err(|e| e.at(format!("node {name:?} ({})", node.op_type)))?;
-            let inputs = node.input.iter().cloned().chain(order::captured(node)).collect();
-            let layer = Layer { name, op, inputs, outputs: node.output.clone() };
-            for layer in fused::unfused(layer, node)? {
+            for layer in self.layers_of(name, node, &read, &mut names)? {
                 self.nodes.insert(layer.name.clone(), index);
                 layers.push(layer);
             }
+        }
+        Ok(layers)
+    }
+
+    /// The layers of a node: one for each of its outputs that something reads, so that every layer computes one value. An
+    /// operation that is not known stays one layer.
+    fn layers_of(
+        &self,
+        name: String,
+        node: &NodeProto,
+        read: &HashSet<String>,
+        names: &mut HashSet<String>,
+    ) -> Result<Vec<Layer>> {
+        let place = |e: Error| e.at(format!("node {name:?} ({})", node.op_type));
+        let op = self.op(node, 0).map_err(place)?;
+        let inputs: Vec<String> = node.input.iter().cloned().chain(order::captured(node)).collect();
+        let outputs: Vec<usize> = (0..node.output.len()).filter(|&output| read.contains(node.output[output].as_str())).collect();
+        if outputs.is_empty() || matches!(op, Op::Unknown(_)) || !is_standard(node) {
+            let layer = Layer { name, op, inputs, outputs: node.output.clone() };
+            return fused::unfused(layer, node);
+        }
+        let mut layers = Vec::with_capacity(outputs.len());
+        for output in outputs {
+            let mut own = if layers.is_empty() { name.clone() } else { format!("{name}/output{output}") };
+            while !layers.is_empty() && !names.insert(own.clone()) {
+                own.push('_');
+            }
+            let op = self.op(node, output).map_err(place)?;
+            layers.push(Layer { name: own, op, inputs: inputs.clone(), outputs: vec![node.output[output].clone()] });
         }
         Ok(layers)
     }
@@ -246,11 +274,25 @@ impl Reader<'_> {
         }
     }
 
-    fn op(&self, node: &NodeProto) -> Result<Op> {
-        if !is_standard(node) {
-            return fused::op(node, &attributes(node, self.opset)?);
+    /// The operation that computes one of a node's outputs.
+    fn op(&self, node: &NodeProto, output: usize) -> Result<Op> {
+        let mut attributes = attributes(node, self.opset)?;
+        attributes.output = output;
+        attributes.outputs = node.output.len();
+        if node.op_type == "QuantizeLinear" {
+            self.quantised_type(node, &mut attributes);
         }
-        Op::parse(&node.op_type, &attributes(node, self.opset)?)
+        if !is_standard(node) {
+            return fused::op(node, &attributes);
+        }
+        Op::parse(&node.op_type, &attributes)
+    }
+
+    /// Notes the type of the zero point, which is that of the result.
+    fn quantised_type(&self, node: &NodeProto, attributes: &mut Attributes) {
+        let zero = node.input.get(2).and_then(|name| self.params.get(name)).map(Param::type_name);
+        let code = zero.and_then(|zero| (2..6).chain([12, 13]).find(|&code| data_type::name(code) == zero));
+        code.into_iter().for_each(|code| attributes.insert("output_dtype".into(), Attribute::Int(i64::from(code))));
     }
 
     fn inputs(&self, graph: &GraphProto) -> Result<Vec<GraphInput>> {
@@ -337,11 +379,12 @@ fn read_attribute(attribute: &AttributeProto) -> Result<Option<Attribute>> {
         2 => Attribute::Int(attribute.i),
         3 => Attribute::Text(String::from_utf8_lossy(&attribute.s).into_owned()),
         4 => match attribute.t.as_ref().map(|t| read_tensor(t, None)).transpose()? {
-            Some(Param { data: ParamData::Value(value), .. }) => Attribute::Tensor(value),
+            Some(Param { data: ParamData::Value(value) | ParamData::Narrow(_, value), .. }) => Attribute::Tensor(value),
             _ => return Ok(None),
         },
         6 => Attribute::Floats(attribute.floats.clone()),
         7 => Attribute::Ints(attribute.ints.clone()),
+        8 => Attribute::Texts(attribute.strings.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect()),
         _ => return Ok(None),
     }))
 }

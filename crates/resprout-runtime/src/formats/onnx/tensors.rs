@@ -40,7 +40,7 @@ pub(super) fn filled(shape: &[i64], fill: Option<Param>) -> Result<Option<Param>
         return Err(Error::format(format!("a ConstantOfShape of shape {shape:?} is larger than a gigabyte of numbers")));
     }
     let fill = match &fill {
-        Some(Param { data: ParamData::Opaque(_), .. }) => return Ok(None),
+        Some(Param { data: ParamData::Narrow(..) | ParamData::Opaque(_), .. }) => return Ok(None),
         other => other.as_ref().and_then(Param::value),
     };
     Value::filled(shape, fill.map(|value| &**value)).map(|value| Some(Param::from_value(value)))
@@ -125,10 +125,29 @@ pub(super) fn read_tensor(tensor: &TensorProto, outside: Option<&Bytes>) -> Resu
             {
                 return Err(Error::format(format!("shape {shape:?} needs {needed} bytes, the file holds {}", raw.len())));
             }
-            return Ok(Param { shape, data: ParamData::Opaque(data_type::name(other)) });
+            let name = data_type::name(other);
+            let data =
+                narrow(tensor, outside, count)?.map_or(ParamData::Opaque(name), |value| ParamData::Narrow(name, Arc::new(value)));
+            return Ok(Param { shape, data });
         }
     };
     Ok(Param { shape, data: ParamData::Value(Arc::new(data)) })
+}
+
+/// The numbers of another type in one that can be computed with.
+fn narrow(tensor: &TensorProto, outside: Option<&Bytes>, count: usize) -> Result<Option<Value>> {
+    let (shape, raw, small) = (read_dims(&tensor.dims)?, raw(tensor, outside)?, &tensor.int32_data);
+    let wide = |v: &i32| i64::from(*v);
+    let integers = match tensor.data_type {
+        data_type::FLOAT16 | data_type::BFLOAT16 | data_type::DOUBLE => return Ok(widened(tensor, outside)?.map(Value::F32)),
+        data_type::INT8 => numbers(raw, |b: [u8; 1]| i64::from(b[0] as i8), small, wide)?,
+        data_type::UINT8 => numbers(raw, |b: [u8; 1]| i64::from(b[0]), small, wide)?,
+        data_type::INT16 => numbers(raw, |b| i64::from(i16::from_le_bytes(b)), small, wide)?,
+        data_type::UINT16 => numbers(raw, |b| i64::from(u16::from_le_bytes(b)), small, wide)?,
+        data_type::UINT32 => numbers(raw, |b| i64::from(u32::from_le_bytes(b)), small, wide)?,
+        _ => return Ok(None),
+    };
+    ints(&shape, integers, count).map(Some)
 }
 
 /// Converts a tensor of another floating-point or small integer type to 32-bit floats; `None` for other types.

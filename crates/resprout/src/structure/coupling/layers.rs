@@ -2,7 +2,7 @@
 
 use super::{Channels, CouplingBuilder, PadUse, Role};
 use crate::model::Layer;
-use crate::ops::{ConvAttributes, Op, PadMode};
+use crate::ops::{NormOp, Op, PadMode};
 use crate::tensor::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ impl<'m> CouplingBuilder<'m> {
         let computed = |name: &&String| !name.is_empty() && self.model.params.get(name).is_none();
         let labelled = layer.inputs.iter().filter(computed).any(|name| self.values.contains_key(name.as_str()));
         match &layer.op {
-            Op::Conv(attributes) => self.conv(index, layer, attributes),
+            Op::Conv(attributes) => self.conv(index, layer, attributes.groups),
+            Op::OpaqueConv { volume: Some(_), groups: 1, transposed: false, .. } => self.conv(index, layer, 1),
             Op::ConvTranspose(_) => self.transposed(layer),
             Op::Gemm { trans_a: false, trans_b, .. } => self.gemm(layer, usize::from(*trans_b)),
             Op::MatMul => self.matmul(layer),
@@ -26,7 +27,8 @@ impl<'m> CouplingBuilder<'m> {
                 _ => Some(()),
             },
             Op::BatchNorm { .. } => self.batch_norm(layer),
-            Op::MaxPool(_) | Op::AveragePool(_) | Op::GlobalAveragePool => {
+            Op::Norm(NormOp::Instance { .. }) => self.instance_norm(layer),
+            Op::MaxPool(_) | Op::AveragePool(_) | Op::GlobalAveragePool | Op::GlobalPool { .. } | Op::WindowPool(_) => {
                 let x = self.channels(layer)?;
                 (x.axis == 1).then_some(())?;
                 self.set(layer, x)
@@ -34,7 +36,7 @@ impl<'m> CouplingBuilder<'m> {
             Op::Unary(_) | Op::Clip { .. } | Op::Identity | Op::CastLike => self.pass(layer),
             Op::Resize(_) if layer.input(3).is_none() => self.pass(layer),
             Op::Shape { start, end } => self.shape(layer, *start, *end),
-            Op::Binary(_) => self.binary(layer),
+            Op::Binary(_) | Op::Where => self.binary(layer),
             Op::Concat { axis } => self.concat(layer, *axis),
             Op::Pad { mode, attributes } => self.pad(index, layer, mode, attributes.is_some()),
             _ => self.moved(index, layer),
@@ -62,10 +64,22 @@ impl<'m> CouplingBuilder<'m> {
         self.set(layer, x)
     }
 
-    fn conv(&mut self, index: usize, layer: &'m Layer, attributes: &ConvAttributes) -> Option<()> {
+    /// Scale and shift of every channel, by its own statistics.
+    fn instance_norm(&mut self, layer: &'m Layer) -> Option<()> {
+        let x = self.channels(layer)?;
+        (x.axis == 1).then_some(())?;
+        for input in [1, 2] {
+            let name = layer.input(input)?;
+            (self.model.params.f32(name)?.len() == x.labels.len()).then_some(())?;
+            self.cut(layer, name, 0, Role::Channel, &x.labels);
+        }
+        self.set(layer, x)
+    }
+
+    fn conv(&mut self, index: usize, layer: &'m Layer, groups: usize) -> Option<()> {
         let name = layer.input(1)?;
         let weight = self.model.params.f32(name)?;
-        let (&[outputs, group_in, ..], groups) = (&weight.shape[..], attributes.groups) else { return None };
+        let &[outputs, group_in, ..] = &weight.shape[..] else { return None };
         let (width, rank) = (group_in * groups, weight.shape.len());
         let x = self.input(layer, 1, width)?;
         (!x.is_empty() && outputs.is_multiple_of(groups)).then_some(())?;

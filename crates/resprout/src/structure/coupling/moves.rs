@@ -2,7 +2,7 @@
 
 use super::{Channels, CouplingBuilder, ReshapeUse};
 use crate::model::Layer;
-use crate::ops::{Op, axis_index};
+use crate::ops::{Op, RearrangeOp, axis_index};
 
 impl<'m> CouplingBuilder<'m> {
     /// Follows the channels through a layer that moves elements; `None` if it is unsupported.
@@ -13,7 +13,7 @@ impl<'m> CouplingBuilder<'m> {
                 self.set(layer, to)
             }
             Op::Reshape { allow_zero: false } => self.reshape(index, layer),
-            Op::ReduceMean { axes, keep_dims, .. } => {
+            Op::ReduceMean { axes, keep_dims, .. } | Op::Reduce { axes, keep_dims, .. } => {
                 let axes = &axes.clone().or_else(|| self.integers(layer.input(1)))?;
                 self.reduced(layer, axes, *keep_dims)
             }
@@ -43,12 +43,40 @@ impl<'m> CouplingBuilder<'m> {
                 self.beside(layer, &axes)?;
                 self.pass(layer)
             }
+            Op::Rearrange(op) => self.rearranged(layer, op),
             Op::Gather { axis } => {
                 let x = self.channels(layer)?;
                 let at = *self.beside(layer, &[*axis])?.first()?;
                 let more = self.constant(layer.input(1)?)?.shape().len();
                 let axis = if at < x.axis { x.axis + more - 1 } else { x.axis };
                 self.set(layer, Channels { axis, rank: x.rank + more - 1, ..x })
+            }
+            _ => None,
+        }
+    }
+
+    fn rearranged(&mut self, layer: &'m Layer, op: &RearrangeOp) -> Option<()> {
+        match op {
+            RearrangeOp::Split { axis, sizes, parts, output } => {
+                let x = self.channels(layer)?;
+                if axis_index(*axis, x.rank).ok()? != x.axis {
+                    return self.set(layer, x);
+                }
+                // Parts of given sizes would have to be written anew.
+                (sizes.is_none() && layer.input(1).is_none() && x.labels.len().is_multiple_of(*parts)).then_some(())?;
+                let size = x.labels.len() / parts;
+                // All parts keep the same positions, so that they stay equal.
+                (1..*parts).for_each(|part| self.join_all(&x.labels[..size], &x.labels[part * size..][..size]));
+                let labels = x.labels[output * size..][..size].to_vec();
+                self.set(layer, Channels { labels, ..x })
+            }
+            RearrangeOp::CumSum { .. } => {
+                self.beside(layer, &self.integers(layer.input(1))?)?;
+                self.pass(layer)
+            }
+            RearrangeOp::TopK { axis, .. } => {
+                self.beside(layer, &[*axis])?;
+                self.pass(layer)
             }
             _ => None,
         }

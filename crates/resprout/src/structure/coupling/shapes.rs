@@ -37,7 +37,7 @@ pub(super) fn infer(model: &Model) -> HashMap<&str, Vec<usize>> {
 /// The number of layers that do not fit, and all known shapes.
 fn attempt<'m>(model: &'m Model, input: &[usize]) -> (usize, HashMap<&'m str, Vec<usize>>) {
     let mut facts: HashMap<&str, Fact> = HashMap::new();
-    facts.extend(model.params.iter().filter_map(|(name, param)| Some((name, Fact::constant(param.value()?.clone())))));
+    facts.extend(model.params.iter().filter_map(|(name, param)| Some((name, Fact::constant(param.numbers()?.clone())))));
     facts.extend(model.graph.inputs.iter().map(|one| (one.name.as_str(), Fact::of_shape(input.to_vec()))));
     let mut misfits = 0;
     for layer in &model.graph.layers {

@@ -206,3 +206,26 @@ fn operations_that_mix_channels_with_another_axis_freeze_them() {
     let back = model(&[("Transpose", "", &[0, 2, 3, 1]), ("Relu", "", &[]), ("Transpose", "", &[0, 3, 1, 2])]);
     assert_eq!(reason(&Coupling::new(&back, |_| None), "a.weight", Role::Output), None);
 }
+
+/// Parts of channels by a Split, normalised one by one, and joined again.
+#[test]
+fn parts_of_channels_stay_equal() {
+    let mut builder = GraphBuilder::default();
+    for (name, shape) in [("a.weight", vec![8, 3, 1, 1]), ("b.weight", vec![5, 4, 3, 3]), ("scale", vec![8]), ("shift", vec![8])]
+    {
+        builder.tensor(name, &numbers(&shape));
+    }
+    builder.tensor("fc.weight", &numbers(&[3, 5]));
+    let x = builder.node("Conv", "a", &["input", "a.weight"], &[]);
+    let x = builder.node("InstanceNormalization", "norm", &[&x, "scale", "shift"], &[]);
+    builder.nodes("Split", &["left", "right"], &[&x], &[("axis", Attribute::Int(1))]);
+    let x = builder.node("Gelu", "gelu", &["left"], &[]);
+    let x = builder.node("Mul", "gated", &[&x, "right"], &[]);
+    let x = builder.node("Conv", "b", &[&x, "b.weight"], &[]);
+    let x = builder.node("GlobalMaxPool", "pool", &[&x], &[]);
+    let x = builder.node("Flatten", "flat", &[&x], &[]);
+    let x = builder.node("Gemm", "fc", &[&x, "fc.weight"], &[("transB", Attribute::Int(1))]);
+    let model = builder.finish("split", [3, 6, 6], &x, 3).unwrap();
+    let cuts = cut(&model, 0.7);
+    assert!(was_cut(&cuts, "a.weight") && was_cut(&cuts, "scale") && was_cut(&cuts, "b.weight"), "{cuts:?}");
+}
