@@ -93,12 +93,7 @@ pub fn find_beside<'t, B>(table: &'t [Entry<B>], others: &[&str], kind: &str, te
 }
 
 /// As [`find_beside`] in several tables, the first of which that has the name decides.
-pub fn find_among<'t, B>(
-    tables: &[&'t [Entry<B>]],
-    others: &[&str],
-    kind: &str,
-    text: &str,
-) -> Result<(&'t Entry<B>, Options)> {
+pub fn find_among<'t, B>(tables: &[&'t [Entry<B>]], others: &[&str], kind: &str, text: &str) -> Result<(&'t Entry<B>, Options)> {
     let mut parts = text.split(':');
     let name = parts.next().unwrap_or_default();
     let rows = || tables.iter().flat_map(|table| table.iter());

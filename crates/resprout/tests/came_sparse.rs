@@ -47,8 +47,14 @@ fn came(options: &PruneOptions) -> (Model, CameSparse) {
 }
 
 fn sparsified(model: &Model, prune: PruneOptions, repair: &str, steps: usize) -> resprout::Result<Sparsified> {
-    let options =
-        SparsifyOptions { prune, repair: repair.into(), repair_rows: &[], repair_options: RepairOptions::default(), steps, checkpoint: None };
+    let options = SparsifyOptions {
+        prune,
+        repair: repair.into(),
+        repair_rows: &[],
+        repair_options: RepairOptions::default(),
+        steps,
+        checkpoint: None,
+    };
     sparsify(model, &images(64), &options, &Quiet)
 }
 

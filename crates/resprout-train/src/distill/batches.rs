@@ -155,7 +155,11 @@ mod tests {
                     row.reverse();
                 }
                 let base = row[0] - row[0] % 3.0;
-                assert!([[0.0, 0.0, 1.0], [0.0, 1.0, 2.0], [1.0, 2.0, 2.0]].contains(&[row[0] - base, row[1] - base, row[2] - base]));
+                assert!([[0.0, 0.0, 1.0], [0.0, 1.0, 2.0], [1.0, 2.0, 2.0]].contains(&[
+                    row[0] - base,
+                    row[1] - base,
+                    row[2] - base
+                ]));
             }
         }
         assert!((30..70).contains(&mirrored), "{mirrored}");

@@ -5,9 +5,9 @@ mod blocks;
 mod choice;
 mod domain;
 mod pair;
-mod train;
 #[cfg(test)]
 mod tests;
+mod train;
 
 use crate::error::{data, option};
 use batches::Changes;
@@ -40,7 +40,11 @@ const ENTRY: Entry<Build> = Entry {
             default: "network",
         },
         OptionSpec { name: "flip", about: "mirror images left to right: yes, no, or auto (of three channels)", default: "auto" },
-        OptionSpec { name: "shift", about: "the most pixels of a shift, or auto (an eighth of the smaller side)", default: "auto" },
+        OptionSpec {
+            name: "shift",
+            about: "the most pixels of a shift, or auto (an eighth of the smaller side)",
+            default: "auto",
+        },
         OptionSpec { name: "mix", about: "share of images that are mixed with another one, from 0 to 1", default: "0.5" },
         OptionSpec {
             name: "domain",

@@ -110,9 +110,7 @@ impl<'o> Pair<'o> {
         let forward = self.student.forward(&self.parameters, images, Mode::Evaluation);
         let (mut value, logits) = match (self.section.to, self.classes) {
             (Some(_), _) => (0.0, Vec::new()),
-            (None, true) => {
-                loss::distillation(&forward.logits, &target.logits, self.student.classes(), self.options.temperature)
-            }
+            (None, true) => loss::distillation(&forward.logits, &target.logits, self.student.classes(), self.options.temperature),
             (None, false) => loss::squared_error(&forward.logits, &target.logits),
         };
         let (taps, weight) = match (self.options.by_block, self.section.to) {
@@ -147,7 +145,10 @@ impl<'o> Pair<'o> {
     /// The error for a loss that is not finite.
     fn broken(&mut self, images: &[f32], loss: f64, step: usize) -> resprout::Error {
         if let Some(layer) = self.teacher.first_broken_layer(&self.dense, images, Mode::Evaluation) {
-            return data(format!("the dense network's layer {layer:?} computes numbers that are not finite in step {}", step + 1));
+            return data(format!(
+                "the dense network's layer {layer:?} computes numbers that are not finite in step {}",
+                step + 1
+            ));
         }
         let layer = self.student.first_broken_layer(&self.parameters, images, Mode::Evaluation);
         let layer = layer.map_or("the loss alone".into(), |layer| format!("layer {layer:?} first"));

@@ -50,9 +50,11 @@ impl TrainProgram {
     pub(crate) fn trained_parameters(&self) -> HashSet<usize> {
         let mut found = HashSet::new();
         for step in self.steps.iter().take(self.end).filter(|step| self.wanted[step.output]) {
-            found.extend(step.inputs.iter().filter_map(|input| {
-                if let Operand::Parameter(index) = input { Some(*index) } else { None }
-            }));
+            found.extend(step.inputs.iter().filter_map(
+                |input| {
+                    if let Operand::Parameter(index) = input { Some(*index) } else { None }
+                },
+            ));
             match step.instruction {
                 Instruction::Conv(index) => {
                     found.extend([self.convs[index].weight].into_iter().chain(self.convs[index].bias));

@@ -222,14 +222,8 @@ impl Sparsify {
             (prune.allocation, prune.own.allocation) = method.split();
         }
         let (repair_rows, repair_options, steps) = (self.repair_rows, self.repair_options, self.steps);
-        let options = |repair: &str| SparsifyOptions {
-            prune,
-            repair: repair.into(),
-            repair_rows,
-            repair_options,
-            steps,
-            checkpoint: None,
-        };
+        let options =
+            |repair: &str| SparsifyOptions { prune, repair: repair.into(), repair_rows, repair_options, steps, checkpoint: None };
         if let [AnyRepair(Method::Row(row))] = &self.repairs[..]
             && row == AUTO
         {

@@ -5,8 +5,8 @@ use super::network::{layers, left_dense, reach, sparsity};
 use super::table::table;
 use super::warnings::warnings;
 use crate::render::numbers::{bytes, macs, number_estimate, percent, percent_estimate};
-use resprout::eval::Evaluation;
 use resprout::calibrate::Trained;
+use resprout::eval::Evaluation;
 use resprout::repair::Candidate;
 use resprout::report::{RepairReport, Report};
 
