@@ -253,7 +253,7 @@ fn images_without_variance_do_no_harm() {
 fn what_cannot_be_trained_is_named() {
     let mut dense = digits();
     let relu = dense.graph.layers.iter_mut().find(|layer| matches!(layer.op, Op::Unary(UnaryOp::Relu))).unwrap();
-    relu.op = Op::Softmax { axis: 1 };
+    relu.op = Op::Softmax { axis: 1, flatten: false, log: false };
     let error = refused(&dense, QUICK, &images(0..32));
     assert!(error.starts_with("repair distill: ") && error.contains("Softmax") && error.contains("cannot be trained"), "{error}");
 }

@@ -59,10 +59,10 @@ impl<'o> Pair<'o> {
         let bytes = student.bytes() + teacher.bytes();
         if bytes > memory {
             return Err(option(format!(
-                "a batch of {} images takes about {:.1} GB, and the memory limit is {:.1} GB; give fewer as batch",
+                "a batch of {} images takes about {:.0} MB, and the memory limit is {:.0} MB; give fewer as batch",
                 options.batch,
-                bytes as f64 / 1e9,
-                memory as f64 / 1e9
+                bytes as f64 / 1e6,
+                memory as f64 / 1e6
             )));
         }
         let plan = Network::new(dense, image, &PlanOptions::default())?;

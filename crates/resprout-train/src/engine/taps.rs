@@ -80,29 +80,29 @@ impl TrainProgram {
         let slot = self.taps[tap];
         let each: usize = self.shapes[slot].iter().product();
         let count = (self.layout.images * each) as f64;
-        // A copy without lanes that hold no image.
-        let layout = self.layout;
-        let copy = |mut to: Buffer, from: &[f32]| {
-            to.copy_from_slice(from);
-            layout.clear_empty(&mut to, each);
-            to
-        };
-        let target = copy(self.memory.take(target.len()), target);
-        let [sum, squares] = sums(&target);
+        let cleared = (self.layout.last_lanes() < self.layout.lanes).then(|| {
+            let mut copy = self.memory.take(target.len());
+            copy.copy_from_slice(target);
+            self.layout.clear_empty(&mut copy, each);
+            copy
+        });
+        let [sum, squares] = sums(cleared.as_deref().unwrap_or(target));
+        cleared.into_iter().for_each(|copy| self.memory.give(copy));
         let mean = sum / count;
         let variance = squares / count - mean * mean;
         if !(variance > 1e-9 * (squares / count) && variance.is_finite()) {
-            self.memory.give(target);
             return None;
         }
-        let mut gradient = copy(self.memory.take(value.len()), value);
-        gradient.par_chunks_mut(SHARE).zip(target.par_chunks(SHARE)).for_each(|(gradient, target)| {
-            gradient.iter_mut().zip(target).for_each(|(value, target)| *value -= target);
+        let factor = 2.0 * weight / (count * variance);
+        let mut gradient = self.memory.take(value.len());
+        let parts = gradient.par_chunks_mut(SHARE).zip(value.par_chunks(SHARE)).zip(target.par_chunks(SHARE));
+        parts.for_each(|((gradient, value), target)| {
+            let pairs = value.iter().zip(target);
+            gradient.iter_mut().zip(pairs).for_each(|(gradient, (value, target))| *gradient = (value - target) * factor as f32);
         });
-        self.memory.give(target);
-        let error = sums(&gradient)[1] / (count * variance);
-        let factor = (2.0 * weight / (count * variance)) as f32;
-        gradient.par_chunks_mut(SHARE).for_each(|part| part.iter_mut().for_each(|value| *value *= factor));
+        self.layout.clear_empty(&mut gradient, each);
+        // The squares of the differences are those of the gradient, by the factor's.
+        let error = sums(&gradient)[1] / (factor * factor * count * variance);
         Some((error, TapGradient { slot, gradient }))
     }
 
