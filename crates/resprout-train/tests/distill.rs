@@ -265,7 +265,8 @@ fn outputs_without_classes_are_matched_too() {
     let dense = build("lenet-5", &shape, "kaiming-in", 5).unwrap();
     let pictures = gaussian(256, [1, 28, 28], &Preprocess::preset("raw").unwrap(), 1);
     let mut model = pruned(&dense, 0.5);
-    let trained = repair(&mut model, &dense, "distill:steps=150:batch=32:rate=0.0003:shift=0:mix=0", &pictures).unwrap().trained.unwrap();
+    let trained =
+        repair(&mut model, &dense, "distill:steps=150:batch=32:rate=0.0003:shift=0:mix=0", &pictures).unwrap().trained.unwrap();
     assert!(trained.agreement.is_none() && trained.distance[1] < trained.distance[0], "{trained:?}");
 }
 

@@ -146,8 +146,11 @@ fn correlation<'p, I: Iterator<Item = (&'p f32, &'p f32)>>(pairs: impl Fn() -> I
     if norm > 0.0 { cov / norm } else { 1.0 }
 }
 
+/// Numbers of images, and the change of statistics with twice as many.
+type Curve = Vec<(usize, f64)>;
+
 /// The curve, and the distance from running statistics.
-fn curve(dense: &Model, images: &Tensor, progress: &dyn Progress) -> Result<(Vec<(usize, f64)>, Option<f64>)> {
+fn curve(dense: &Model, images: &Tensor, progress: &dyn Progress) -> Result<(Curve, Option<f64>)> {
     let counts: Vec<usize> =
         std::iter::successors(Some(FIRST), |count| Some(count * 2)).take_while(|&c| c <= images.shape[0]).collect();
     let (watcher, running) = (Watcher { counts: counts.clone(), changes: Mutex::default() }, Running::default());
