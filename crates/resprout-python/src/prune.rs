@@ -129,7 +129,7 @@ pub fn prune(
     }
     let failed: Arc<Mutex<Option<PyErr>>> = Arc::default();
     let rule = PrunableRule { ignore, ..PrunableRule::default() };
-    let mut sparsify = Sparsify::new(budget).rule(rule).seed(seed).steps(steps);
+    let mut sparsify = Sparsify::new(budget).rule(rule).seed(seed).steps(steps).repair_rows(resprout_train::REPAIRS);
     if let Some(criterion) = criterion {
         sparsify = sparsify.criterion(criterion);
     }

@@ -16,6 +16,13 @@ pub struct Entry<B> {
     pub build: B,
 }
 
+/// The name: the rest of a row is the same for every one of that name.
+impl<B> std::fmt::Debug for Entry<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
 /// An option of a method.
 #[derive(Debug)]
 pub struct OptionSpec {
@@ -82,10 +89,16 @@ pub fn find<'t, B>(table: &'t [Entry<B>], kind: &str, text: &str) -> Result<(&'t
 
 /// As [`find`]. `others` are known names without a row.
 pub fn find_beside<'t, B>(table: &'t [Entry<B>], others: &[&str], kind: &str, text: &str) -> Result<(&'t Entry<B>, Options)> {
+    find_among(&[table], others, kind, text)
+}
+
+/// As [`find_beside`] in several tables, the first of which that has the name decides.
+pub fn find_among<'t, B>(tables: &[&'t [Entry<B>]], others: &[&str], kind: &str, text: &str) -> Result<(&'t Entry<B>, Options)> {
     let mut parts = text.split(':');
     let name = parts.next().unwrap_or_default();
-    let entry = table.iter().find(|entry| entry.name == name).ok_or_else(|| {
-        let names: Vec<&str> = table.iter().map(|entry| entry.name).chain(others.iter().copied()).collect();
+    let rows = || tables.iter().flat_map(|table| table.iter());
+    let entry = rows().find(|entry| entry.name == name).ok_or_else(|| {
+        let names: Vec<&str> = rows().map(|entry| entry.name).chain(others.iter().copied()).collect();
         unknown(kind, name, &names)
     })?;
     let mut values: Vec<(&'static str, String)> = entry.options.iter().map(|o| (o.name, o.default.to_string())).collect();

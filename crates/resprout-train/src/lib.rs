@@ -36,6 +36,7 @@ pub mod at_init;
 pub mod bench;
 pub mod checkpoint;
 pub mod device;
+pub mod distill;
 mod engine;
 mod error;
 mod gradients;
@@ -48,5 +49,6 @@ pub mod rates;
 pub mod recipe;
 pub mod run;
 
+pub use distill::{Distill, REPAIRS};
 pub use engine::Mode;
 pub use gradients::{Gradients, gradients};

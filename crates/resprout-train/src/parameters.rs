@@ -16,6 +16,8 @@ pub struct Parameter {
     pub value: Vec<f32>,
     /// The optimiser's running sum of gradients, once there is one.
     pub momentum: Option<Vec<f32>>,
+    /// The optimiser's running mean of squared gradients, once there is one.
+    pub squares: Option<Vec<f32>>,
     /// Which weights are kept, if it has a mask.
     pub mask: Option<Vec<bool>>,
 }
@@ -58,6 +60,7 @@ impl Parameters {
                 shape: tensor.shape.clone(),
                 value: map(name, &tensor.data),
                 momentum: None,
+                squares: None,
                 mask: None,
             });
         }
@@ -101,7 +104,7 @@ impl Parameters {
     pub fn load(&mut self, model: &Model) -> Result<()> {
         for parameter in &mut self.trained {
             parameter.value = model.weight(&parameter.name)?.data.clone();
-            parameter.momentum = None;
+            (parameter.momentum, parameter.squares) = (None, None);
         }
         for statistics in &mut self.statistics {
             for (name, value) in statistics.names.iter().zip(&mut statistics.values) {
@@ -137,10 +140,10 @@ impl Parameters {
 }
 
 impl Parameter {
-    /// Sets pruned weights, and their momentum, to zero.
+    /// Sets pruned weights, and what the optimiser keeps of them, to zero.
     pub fn apply_mask(&mut self) {
         let Some(mask) = &self.mask else { return };
-        for values in [Some(&mut self.value), self.momentum.as_mut()].into_iter().flatten() {
+        for values in [Some(&mut self.value), self.momentum.as_mut(), self.squares.as_mut()].into_iter().flatten() {
             values.iter_mut().zip(mask).filter(|(_, kept)| !**kept).for_each(|(value, _)| *value = 0.0);
         }
     }

@@ -1,6 +1,6 @@
 //! The report: all printed results as data. Its JSON form is versioned.
 
-use crate::calibrate::Checkup;
+use crate::calibrate::{Checkup, Trained};
 use crate::data::Preprocess;
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, EvaluationRun, OutputKind};
@@ -118,6 +118,9 @@ pub struct RepairReport {
     /// With a limit on the time: layers that got statistics only in the last step.
     #[serde(default)]
     pub statistics_only: Vec<String>,
+    /// What training has come to in the last step, where a repair trains.
+    #[serde(default)]
+    pub trained: Option<Trained>,
     /// The estimated seconds of the last step's repair.
     #[serde(default)]
     pub expected_seconds: f64,

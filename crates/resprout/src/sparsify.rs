@@ -12,7 +12,7 @@ use crate::formats::{atomic, safetensors};
 use crate::model::{Layer, Model};
 use crate::progress::Progress;
 use crate::prune::{PruneOptions, PruneOutcome, check_present, prune, weights_left};
-use crate::repair::{AUTO, Candidate, Chain, Judge, RepairOptions, RepairOutcome};
+use crate::repair::{AUTO, Candidate, Chain, Judge, RepairOptions, RepairOutcome, Rows};
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -23,8 +23,10 @@ use std::time::Instant;
 pub struct SparsifyOptions {
     /// How it is pruned. The sparsity is that of the last step.
     pub prune: PruneOptions,
-    /// Repairs, as [`Chain::parse`] reads them, or [`AUTO`].
+    /// Repairs, as [`Chain::parse_with`] reads them, or [`AUTO`].
     pub repair: String,
+    /// Repairs of crates above this one, beside [`REPAIRS`](crate::repair::REPAIRS).
+    pub repair_rows: Rows,
     /// How repairs run.
     pub repair_options: RepairOptions,
     /// The number of steps of pruning and repair.
@@ -67,7 +69,7 @@ pub fn sparsify_from(
     check_same_layers(start, dense)?;
     let steps = schedule_of(start, options)?;
     if options.repair != AUTO {
-        let chain = Chain::parse(&options.repair)?;
+        let chain = Chain::parse_with(&options.repair, options.repair_rows)?;
         return in_steps(start, dense, images, &chain, &steps, options, progress);
     }
     let all = images.shape.first().copied().unwrap_or(0);
@@ -81,11 +83,11 @@ pub fn sparsify_from(
     let cache = ActivationCache::new(dense, &seen, options.repair_options.memory, progress)?;
     let dense = Dense::cached(dense, &cache);
     let started = Instant::now();
-    choose(&judge, |text| {
+    choose(&judge, &candidates(options), |text| {
         let mut options = options.clone();
         let left = |seconds: f64| (seconds - started.elapsed().as_secs_f64()).max(0.0);
         options.repair_options.seconds = options.repair_options.seconds.map(left);
-        gradual(start, dense, &seen, &Chain::parse(text)?, &steps, &options, progress)
+        gradual(start, dense, &seen, &Chain::parse_with(text, options.repair_rows)?, &steps, &options, progress)
     })
 }
 
@@ -117,17 +119,26 @@ fn in_steps(
     gradual(start, Dense::cached(dense, &cache), images, chain, steps, options, progress)
 }
 
+/// The chains that [`AUTO`] tries. Repairs of crates above this one take as long as they are given, so they are tried last, behind
+/// the strongest of this crate, and only with a limit on the time.
+fn candidates(options: &SparsifyOptions) -> Vec<String> {
+    let own = Judge::CANDIDATES.map(String::from);
+    let strongest = Judge::CANDIDATES[Judge::CANDIDATES.len() - 1];
+    let rows = options.repair_rows.iter().filter(|_| options.repair_options.seconds.is_some());
+    own.into_iter().chain(rows.map(|row| format!("{strongest},{}", row.name))).collect()
+}
+
 /// Runs every candidate and returns the best.
-fn choose(judge: &Judge, run: impl Fn(&str) -> Result<Sparsified>) -> Result<Sparsified> {
+fn choose(judge: &Judge, texts: &[String], run: impl Fn(&str) -> Result<Sparsified>) -> Result<Sparsified> {
     let (mut candidates, mut results) = (Vec::new(), Vec::new());
-    for text in Judge::CANDIDATES {
+    for text in texts {
         let result = run(text).and_then(|result| Ok((judge.judge(&result.repaired)?, result)));
         let (evaluation, result, error) = match result {
             Ok((evaluation, result)) => (Some(evaluation), Some(result), None),
             Err(error) if error.kind() == ErrorKind::Interrupted || results.is_empty() => return Err(error),
             Err(error) => (None, None, Some(error.to_string())),
         };
-        candidates.push(Candidate { repair: text.into(), evaluation, error, chosen: false });
+        candidates.push(Candidate { repair: text.clone(), evaluation, error, chosen: false });
         results.push(result);
     }
     let best = Judge::choose(&candidates);

@@ -47,8 +47,14 @@ fn came(options: &PruneOptions) -> (Model, CameSparse) {
 }
 
 fn sparsified(model: &Model, prune: PruneOptions, repair: &str, steps: usize) -> resprout::Result<Sparsified> {
-    let options =
-        SparsifyOptions { prune, repair: repair.into(), repair_options: RepairOptions::default(), steps, checkpoint: None };
+    let options = SparsifyOptions {
+        prune,
+        repair: repair.into(),
+        repair_rows: &[],
+        repair_options: RepairOptions::default(),
+        steps,
+        checkpoint: None,
+    };
     sparsify(model, &images(64), &options, &Quiet)
 }
 
@@ -169,6 +175,7 @@ fn repair_alone_approaches_the_dense_network() {
         let options = SparsifyOptions {
             prune: unstructured(0.0, "lamp"),
             repair: repair.into(),
+            repair_rows: &[],
             repair_options: RepairOptions::default(),
             steps: 1,
             checkpoint: None,
@@ -186,6 +193,7 @@ fn repair_alone_approaches_the_dense_network() {
     let options = SparsifyOptions {
         prune: unstructured(0.95, "lamp"),
         repair: "none".into(),
+        repair_rows: &[],
         repair_options: RepairOptions::default(),
         steps: 1,
         checkpoint: None,

@@ -71,6 +71,7 @@ fn one(
         let options = SparsifyOptions {
             prune: prune.clone(),
             repair: repair.into(),
+            repair_rows: &[],
             repair_options: RepairOptions::default(),
             steps: 1,
             checkpoint: None,

@@ -28,7 +28,7 @@ pub fn run(args: &ListArgs) -> anyhow::Result<()> {
         ("patterns", rows(PATTERNS)),
         ("criteria of channels", rows(CHANNEL_CRITERIA)),
         ("allocations of channels", rows(CHANNEL_ALLOCATIONS)),
-        ("repairs", rows(REPAIRS).into_iter().chain([auto()]).collect()),
+        ("repairs", rows(REPAIRS).into_iter().chain(rows(resprout_train::REPAIRS)).chain([auto()]).collect()),
         ("methods", rows(METHODS)),
         ("pruning at initialisation", rows(AT_INIT)),
         ("ablations", rows(ABLATIONS)),

@@ -82,10 +82,10 @@ fn an_output_without_an_axis_of_images_is_refused_by_name() {
 fn indices_that_view_all_images_keep_them_apart() {
     let view = |indices: &[i64]| {
         let mut graph = GraphBuilder::default();
-        let all = graph.whole_numbers("all", &[-1]);
+        let all = graph.integers("all", &[-1]);
         let flat = graph.node("Reshape", "flat", &["input", &all], &[]);
-        let at = graph.whole_numbers("at", indices);
-        let shape = graph.whole_numbers("shape", &[2, 3]);
+        let at = graph.integers("at", indices);
+        let shape = graph.integers("shape", &[2, 3]);
         let at = graph.node("Reshape", "grid", &[&at, &shape], &[]);
         let seen = graph.node("Gather", "seen", &[&flat, &at], &[]);
         let model = graph.finish("test", [3, 1, 1], &seen, 3).unwrap();
@@ -99,7 +99,7 @@ fn indices_that_view_all_images_keep_them_apart() {
 #[test]
 fn the_outputs_of_a_node_are_computed_each_by_a_layer() {
     let mut graph = GraphBuilder::default();
-    let k = graph.whole_numbers("k", &[2]);
+    let k = graph.integers("k", &[2]);
     graph.nodes("TopK", &["values", "places"], &["input", &k], &[("axis", Attribute::Int(1))]);
     graph.nodes("Dropout", &["kept", "mask"], &["values"], &[]);
     let both = graph.node("Concat", "both", &["kept", "places"], &[("axis", Attribute::Int(1))]);

@@ -3,7 +3,7 @@
 use super::forward::{Forward, Numbers, Saved, norm, numbers, planes};
 use super::memory::Memory;
 use super::ops::{add, binary, pool, remap, scale, unary};
-use super::{Instruction, Mode, Operand, Step, TrainProgram};
+use super::{Instruction, Mode, Operand, Step, TapGradient, TrainProgram};
 use crate::parameters::Parameters;
 use resprout::ops::BinaryOp;
 use resprout_kernels::batched::Buffer;
@@ -20,18 +20,39 @@ impl TrainProgram {
         mode: Mode,
         logits: &[f32],
     ) -> Vec<Option<Vec<f32>>> {
+        self.backward_from(parameters, forward, mode, logits, Vec::new())
+    }
+
+    /// As [`backward`](Self::backward), from the gradients of tapped values too. Empty `logits` have none.
+    pub(crate) fn backward_from(
+        &mut self,
+        parameters: &Parameters,
+        forward: Forward,
+        mode: Mode,
+        logits: &[f32],
+        taps: Vec<TapGradient>,
+    ) -> Vec<Option<Vec<f32>>> {
         let Forward { mut values, mut saved, .. } = forward;
         let mut memory = std::mem::take(&mut self.memory);
-        let mut first = memory.take(self.len(self.output));
-        self.layout.pack_gradient(logits, self.classes, &mut first);
         let mut grads = Grads {
             of: self.shapes.iter().map(|_| None).collect(),
             parameters: parameters.trained.iter().map(|_| None).collect(),
             memory: &mut memory,
         };
-        grads.of[self.output] = Some(first);
+        if !logits.is_empty() {
+            let mut first = grads.memory.take(self.len(self.output));
+            self.layout.pack_gradient(logits, self.classes, &mut first);
+            grads.add(self.output, first);
+        }
+        for TapGradient { slot, gradient } in taps {
+            if self.wanted[slot] {
+                grads.add(slot, gradient);
+            } else {
+                grads.memory.give(gradient);
+            }
+        }
         let mut times = self.times.take();
-        for (index, step) in self.steps.iter().enumerate().rev() {
+        for (index, step) in self.steps.iter().take(self.end).enumerate().rev() {
             let start = Instant::now();
             let Some((left, scales)) = saved.pop() else { continue };
             if let Some(mut grad) = grads.of[step.output].take() {

@@ -53,8 +53,8 @@ impl TrainProgram {
     }
 
     /// The layer whose result first holds a NaN or an infinity, if one does.
-    pub(crate) fn first_broken_layer(&mut self, parameters: &Parameters, images: &[f32]) -> Option<String> {
-        let mut pass = Pass { parameters, mode: Mode::Training, hold: Hold::Free, statistics: Vec::new(), exponents: None };
+    pub(crate) fn first_broken_layer(&mut self, parameters: &Parameters, images: &[f32], mode: Mode) -> Option<String> {
+        let mut pass = Pass { parameters, mode, hold: Hold::Free, statistics: Vec::new(), exponents: None };
         let mut broken = None;
         let is_broken = |layer: &str, value: &[f32]| {
             let found = value.iter().any(|value| !value.is_finite());
@@ -67,14 +67,14 @@ impl TrainProgram {
 
     /// Runs all steps, or until `stop` says so of a layer and its value.
     pub(super) fn run(&mut self, pass: &mut Pass, images: &[f32], mut stop: impl FnMut(&str, &[f32]) -> bool) -> Result<Forward> {
-        let TrainProgram { layout, steps, shapes, kept, convs, memory, times, .. } = self;
+        let TrainProgram { layout, steps, shapes, kept, convs, memory, times, end, .. } = self;
         convs.iter_mut().for_each(|conv| conv.load(*layout, pass.parameters));
         let mut values: Vec<Option<Arc<Buffer>>> = shapes.iter().map(|_| None).collect();
         let mut input = memory.take(layout.len(&shapes[0]));
         layout.pack(images, shapes[0].iter().product(), &mut input);
         values[0] = Some(Arc::new(input));
         let mut saved = Vec::with_capacity(steps.len());
-        for (index, step) in steps.iter().enumerate() {
+        for (index, step) in steps.iter().take(*end).enumerate() {
             let start = Instant::now();
             let scales = pass.exponents.as_ref().map(|exponents| exponents.before(step));
             let mut machine = Machine { layout: *layout, shapes, kept, convs, memory, step, scales: scales.as_ref() };

@@ -21,7 +21,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Translates the graph for batches `[count, C, H, W]`. Fails on the first layer that cannot be trained, by name.
-pub(super) fn lower(model: &Model, parameters: &Parameters, shape: &[usize], layout: Layout) -> Result<TrainProgram> {
+/// `taps` are values that can be read after a forward pass.
+pub(super) fn lower(
+    model: &Model,
+    parameters: &Parameters,
+    shape: &[usize],
+    layout: Layout,
+    taps: &[String],
+) -> Result<TrainProgram> {
     let mut lowering = Lowering::new(model, parameters, shape, layout)?;
     for index in 0..model.graph.layers.len() {
         let layer = &model.graph.layers[index];
@@ -29,7 +36,7 @@ pub(super) fn lower(model: &Model, parameters: &Parameters, shape: &[usize], lay
             lowering.layer(layer).map_err(|e| e.at(format!("layer {:?} ({})", layer.name, layer.op.name())))?;
         }
     }
-    lowering.finish()
+    lowering.finish(taps)
 }
 
 /// Translates one layer after the other.
@@ -293,13 +300,19 @@ impl<'a> Lowering<'a> {
         (Instruction::Normalise { gamma, beta, statistics, epsilon, relu: false }, output)
     }
 
-    fn finish(self) -> Result<TrainProgram> {
+    fn finish(self, taps: &[String]) -> Result<TrainProgram> {
         let output = *self.slots.get(self.output).ok_or_else(|| unsupported("the output does not depend on the images"))?;
         let classes: usize = self.shapes[output].iter().product();
+        let tap = |name: &String| {
+            let slot = self.slots.get(name.as_str()).copied();
+            slot.ok_or_else(|| unsupported(format!("the value {name:?} is not computed on its own")))
+        };
         let mut program = TrainProgram {
             layout: self.layout,
             wanted: vec![false; self.shapes.len()],
             kept: vec![false; self.shapes.len()],
+            taps: taps.iter().map(tap).collect::<Result<_>>()?,
+            end: self.steps.len(),
             shapes: self.shapes,
             steps: self.steps,
             convs: self.convs,
@@ -308,16 +321,17 @@ impl<'a> Lowering<'a> {
             memory: Memory::default(),
             times: None,
         };
-        program.find_wanted();
+        program.find_wanted(0);
         program.find_lifetimes();
         Ok(program)
     }
 }
 
 impl TrainProgram {
-    /// Gradients reach back to the first trained parameter.
-    fn find_wanted(&mut self) {
-        for step in &self.steps {
+    /// Gradients reach back to the first trained parameter of the steps from `first` on.
+    pub(super) fn find_wanted(&mut self, first: usize) {
+        self.wanted.fill(false);
+        for step in self.steps.iter().skip(first) {
             let own = matches!(step.instruction, Instruction::Conv(_) | Instruction::Normalise { .. });
             let from = |input: &Operand| match input {
                 Operand::Slot(slot) => self.wanted[*slot],
@@ -330,6 +344,7 @@ impl TrainProgram {
 
     /// What is kept for the backward pass, and after which step a value is not read any more.
     fn find_lifetimes(&mut self) {
+        self.taps.iter().for_each(|&slot| self.kept[slot] = true);
         let mut first_user = HashMap::new();
         for (index, step) in self.steps.iter().enumerate() {
             for slot in read_backward(step) {

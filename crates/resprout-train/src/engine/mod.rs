@@ -14,10 +14,12 @@ mod layout;
 mod lower;
 mod memory;
 mod ops;
+mod taps;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use gates::{Gates, Hold};
+pub(crate) use taps::TapGradient;
 
 use crate::parameters::Parameters;
 use layout::Layout;
@@ -90,6 +92,10 @@ pub struct TrainProgram {
     convs: Vec<Conv>,
     output: usize,
     classes: usize,
+    /// Slots whose values are kept until the loss has read them.
+    taps: Vec<usize>,
+    /// The number of steps that run.
+    end: usize,
     memory: Memory,
     /// Seconds of each step, forward and backward, while they are measured.
     times: Option<Vec<[f64; 2]>>,
@@ -108,7 +114,7 @@ impl TrainProgram {
     /// Translates the graph for batches `[count, C, H, W]`. Fails on the first layer that cannot be trained, by name.
     pub fn new(model: &Model, parameters: &Parameters, shape: &[usize]) -> Result<TrainProgram> {
         let count = shape.first().copied().unwrap_or(0);
-        lower::lower(model, parameters, shape, Layout::of(count))
+        lower::lower(model, parameters, shape, Layout::of(count), &[])
     }
 
     /// The number of classes.

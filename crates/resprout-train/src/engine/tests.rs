@@ -36,7 +36,7 @@ fn vectors_of_images_compute_what_single_images_do() {
         let images: Vec<f32> = (0..19 * image.iter().product::<usize>()).map(|_| random.next_normal() as f32).collect();
         let [one, many] = [1, 16].map(|lanes| {
             let shape = [&[19][..], &image].concat();
-            let mut program = lower(&model, &parameters, &shape, Layout { images: 19, lanes }).unwrap();
+            let mut program = lower(&model, &parameters, &shape, Layout { images: 19, lanes }, &[]).unwrap();
             gradients(&mut program, &parameters, &images, mode)
         });
         let close = |a: &[f32], b: &[f32], what: &str| {

@@ -78,7 +78,7 @@ impl Run<'_> {
         let forward = program.forward(&self.parameters, &batch.images, Mode::Training);
         let (value, gradient) = loss::cross_entropy(&forward.logits, &batch.labels, self.recipe.label_smoothing, 1.0);
         if !value.is_finite() {
-            let layer = program.first_broken_layer(&self.parameters, &batch.images);
+            let layer = program.first_broken_layer(&self.parameters, &batch.images, Mode::Training);
             return Err(self.broken(layer, step, value));
         }
         let hits = hits(&forward.logits, &batch.labels, self.classes);

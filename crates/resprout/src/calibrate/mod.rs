@@ -25,7 +25,7 @@ mod weights;
 pub(crate) use needs::bytes_per_image;
 
 pub use cache::{ActivationCache, Dense};
-pub use checkup::{Checkup, checkup};
+pub use checkup::{Checkup, FAR, checkup, norm_distance};
 pub use needs::Needs;
 pub use norm::NormParams;
 pub use outline::{Outline, Speed};
@@ -33,5 +33,5 @@ pub use site::{NormSite, WeightSite};
 pub use stats::{ChannelStats, PairStats};
 pub use store::ActivationStore;
 pub use visitor::Visitor;
-pub use walk::{WalkOutcome, walk};
+pub use walk::{Trained, WalkOutcome, walk};
 pub use weights::WeightRows;

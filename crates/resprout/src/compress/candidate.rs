@@ -143,6 +143,7 @@ impl Candidate {
             SparsifyOptions {
                 prune: PruneOptions { criterion: criterion.into(), allocation, rule: rule.clone(), ..prune },
                 repair: effort.repair.clone(),
+                repair_rows: &[],
                 repair_options: effort.options.clone(),
                 steps: effort.steps,
                 checkpoint: None,

@@ -58,20 +58,29 @@ impl Judge {
     /// The first candidate is no repair. Others must agree with the dense network at least as often, and break on no image. Of
     /// equals the first wins.
     pub fn choose(candidates: &[Candidate]) -> usize {
-        let first = candidates.first().and_then(|candidate| candidate.evaluation.as_ref());
-        let distance = |e: &Evaluation| match (e.broken_images, e.kl.or(e.relative_error)) {
-            (0, Some(estimate)) if estimate.value.is_finite() => estimate.value,
-            _ => f64::INFINITY,
-        };
-        let agreement = |e: &Evaluation| e.agreement.map_or(0.0, |estimate| estimate.value);
-        let mut best = (0, first.map_or(f64::INFINITY, distance));
-        for (i, candidate) in candidates.iter().enumerate().skip(1) {
-            let Some(evaluation) = &candidate.evaluation else { continue };
-            let harmless = first.is_none_or(|first| agreement(evaluation) >= agreement(first));
-            if harmless && distance(evaluation) < best.1 {
-                best = (i, distance(evaluation));
+        let mut best = 0;
+        let evaluation = |i: usize| candidates.get(i).and_then(|candidate| candidate.evaluation.as_ref());
+        for i in 1..candidates.len() {
+            let Some(new) = evaluation(i) else { continue };
+            let harmless = evaluation(0).is_none_or(|first| Judge::is_harmless(first, new));
+            if harmless && Judge::distance(new) < evaluation(best).map_or(f64::INFINITY, Judge::distance) {
+                best = i;
             }
         }
-        best.0
+        best
+    }
+
+    /// Whether `new` agrees with the dense network at least as often as `first`.
+    pub fn is_harmless(first: &Evaluation, new: &Evaluation) -> bool {
+        let agreement = |e: &Evaluation| e.agreement.map_or(0.0, |estimate| estimate.value);
+        agreement(new) >= agreement(first)
+    }
+
+    /// The KL divergence, or the relative error where outputs are no classes; infinite if it breaks on an image.
+    pub fn distance(e: &Evaluation) -> f64 {
+        match (e.broken_images, e.kl.or(e.relative_error)) {
+            (0, Some(estimate)) if estimate.value.is_finite() => estimate.value,
+            _ => f64::INFINITY,
+        }
     }
 }

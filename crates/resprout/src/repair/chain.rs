@@ -1,6 +1,6 @@
 //! Several repairs in order.
 
-use super::{AUTO, REPAIRS, Repair, RepairOutcome, Stage};
+use super::{AUTO, REPAIRS, Repair, RepairOutcome, Rows, Stage};
 use crate::calibrate::walk::walk_within;
 use crate::calibrate::{Dense, Needs, Visitor, bytes_per_image};
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ impl Default for RepairOptions {
 /// Repairs in order, written `first,second`.
 ///
 /// Repairs of ascending stage share a walk. At each layer they act in order, on what the repaired layers before it compute.
-/// A new walk begins where the stage falls or a repair comes again.
+/// A new walk begins where the stage falls or a repair comes again. A [`NetworkRepair`](super::NetworkRepair) stands alone between walks.
 #[derive(Default)]
 pub struct Chain {
     text: String,
@@ -40,21 +40,26 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Reads `name:option=value,name,...`.
+    /// Reads `name:option=value,name,...` of [`REPAIRS`].
     pub fn parse(text: &str) -> Result<Chain> {
+        Chain::parse_with(text, &[])
+    }
+
+    /// As [`parse`](Self::parse), of [`REPAIRS`] and of `rows`.
+    pub fn parse_with(text: &str, rows: Rows) -> Result<Chain> {
         let mut chain = Chain::default();
-        chain.push_rows(text)?;
+        chain.push_rows(text, rows)?;
         chain.check_batches()?;
         Ok(chain)
     }
 
     /// Appends the repairs of a text.
-    pub(crate) fn push_rows(&mut self, text: &str) -> Result<()> {
+    pub(crate) fn push_rows(&mut self, text: &str, rows: Rows) -> Result<()> {
         for part in text.split(',') {
             if part == AUTO {
                 return Err(Error::option(format!("repair {text}: auto tries several repairs and stands alone, in `prune`")));
             }
-            let (entry, options) = table::find_beside(REPAIRS, &[AUTO], "repair", part)?;
+            let (entry, options) = table::find_among(&[REPAIRS, rows], &[AUTO], "repair", part)?;
             self.add(part, entry.name, (entry.build)(&options)?);
         }
         Ok(())
@@ -68,7 +73,7 @@ impl Chain {
     fn add(&mut self, text: &str, name: &'static str, repair: Box<dyn Repair>) {
         let (stage, index) = (repair.stage(), self.repairs.len());
         let start = match self.last {
-            Some((before, start)) if before <= stage && !self.names[start..].contains(&name) => start,
+            Some((before, start)) if before <= stage && stage != Stage::Network && !self.names[start..].contains(&name) => start,
             _ => index,
         };
         match self.walks.last_mut() {
@@ -119,6 +124,15 @@ impl Chain {
         let dense = dense.into();
         let mut outcome = RepairOutcome::default();
         for range in &self.walks {
+            let left = options.seconds.map(|seconds| (seconds - outcome.seconds).max(0.0));
+            if let Some(repair) = self.repairs[range.start].network() {
+                check_images(images)?;
+                let options = RepairOptions { seconds: left, ..options.clone() };
+                let done = repair.repair(model, dense.model(), images, &options, progress)?;
+                model.apply_masks();
+                outcome.add(done);
+                continue;
+            }
             let repairs: Vec<&dyn Visitor> = self.repairs[range.clone()].iter().map(|repair| &**repair as &dyn Visitor).collect();
             let needs = Needs::of(&repairs, model);
             if !needs.images {
@@ -126,8 +140,7 @@ impl Chain {
             }
             let images = within_memory(model, images, &needs, options, &mut outcome)?;
             check_batches(&images, needs.batch)?;
-            let limit = options.seconds.map_or(f64::INFINITY, |seconds| (seconds - outcome.seconds).max(0.0));
-            let done = walk_within(limit, model, dense, &images, &repairs, "repair", progress)?;
+            let done = walk_within(left.unwrap_or(f64::INFINITY), model, dense, &images, &repairs, "repair", progress)?;
             // A repair may have set the masked scale and shift of a pruned channel.
             model.apply_masks();
             for (index, acted) in range.clone().zip(&done.acted).filter(|(index, _)| self.repairs[*index].needs().images) {
@@ -136,19 +149,34 @@ impl Chain {
                     outcome.warnings.push(format!("repair {name}: there was nothing to repair in this network: {why}"));
                 }
             }
-            outcome.changed += done.changed;
-            outcome.acted.extend(done.acted);
-            // A repeated repair acts on the same layers.
-            outcome.batch_norms = outcome.batch_norms.max(done.batch_norms);
-            outcome.folded = outcome.folded.max(done.folded);
-            outcome.added_bias.extend(done.added_bias);
-            outcome.warnings.extend(done.warnings);
-            outcome.fitted.extend(done.fitted);
-            outcome.statistics_only.extend(done.statistics_only);
-            outcome.expected_seconds += done.expected_seconds;
-            outcome.seconds += done.seconds;
+            outcome.add(done);
         }
         Ok(outcome)
+    }
+}
+
+impl RepairOutcome {
+    /// Adds what the next walk has done.
+    fn add(&mut self, done: RepairOutcome) {
+        self.changed += done.changed;
+        self.acted.extend(done.acted);
+        // A repeated repair acts on the same layers.
+        self.batch_norms = self.batch_norms.max(done.batch_norms);
+        self.folded = self.folded.max(done.folded);
+        self.added_bias.extend(done.added_bias);
+        self.warnings.extend(done.warnings);
+        self.fitted.extend(done.fitted);
+        self.statistics_only.extend(done.statistics_only);
+        self.trained = done.trained.or(self.trained.take());
+        self.expected_seconds += done.expected_seconds;
+        self.seconds += done.seconds;
+    }
+}
+
+fn check_images(images: &Tensor) -> Result<usize> {
+    match images.shape.first() {
+        None | Some(0) => Err(Error::data("no calibration images")),
+        Some(&count) => Ok(count),
     }
 }
 
@@ -173,10 +201,7 @@ fn within_memory<'t>(
 ) -> Result<std::borrow::Cow<'t, Tensor>> {
     use std::borrow::Cow;
     let image = images.shape.get(1..).unwrap_or_default();
-    let all = images.shape.first().copied().unwrap_or(0);
-    if all == 0 {
-        return Err(Error::data("no calibration images"));
-    }
+    let all = check_images(images)?;
     let each = bytes_per_image(model, image, needs)?.max(1);
     let fit = options.memory / each;
     if fit >= all {

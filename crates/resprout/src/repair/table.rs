@@ -1,10 +1,9 @@
 //! The table of repairs.
 
-use super::{Build, asr, batch_norm, bias, channelwise, layerwise, least_squares, none, stats};
-use crate::table::Entry;
+use super::{Rows, asr, batch_norm, bias, channelwise, layerwise, least_squares, none, stats};
 
-/// All repairs.
-pub static REPAIRS: &[Entry<Build>] = &[
+/// The repairs of this crate.
+pub static REPAIRS: Rows = &[
     none::ENTRY,
     batch_norm::ENTRY,
     bias::ENTRY,

@@ -8,7 +8,7 @@ use crate::model::{Model, PrunableRule};
 use crate::progress::{Progress, Quiet};
 use crate::prune::PruneOptions;
 use crate::prune::channel;
-use crate::repair::{AUTO, Chain, Repair, RepairOptions};
+use crate::repair::{AUTO, Chain, Repair, RepairOptions, Rows};
 use crate::structure::Pattern;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -124,6 +124,7 @@ pub struct Sparsify {
     criterion: Option<AnyCriterion>,
     allocation: Option<AnyAllocation>,
     repairs: Vec<AnyRepair>,
+    repair_rows: Rows,
     repair_options: RepairOptions,
     rule: PrunableRule,
     seed: u64,
@@ -138,6 +139,7 @@ impl Sparsify {
             criterion: None,
             allocation: None,
             repairs: Vec::new(),
+            repair_rows: &[],
             repair_options: RepairOptions::default(),
             rule: PrunableRule::default(),
             seed: 0,
@@ -162,6 +164,12 @@ impl Sparsify {
     pub fn repair(mut self, repair: impl Into<AnyRepair>) -> Sparsify {
         self.repairs.push(repair.into());
         self
+    }
+
+    /// Repairs of other crates, whose names text may hold beside those of [`REPAIRS`](crate::repair::REPAIRS).
+    #[must_use]
+    pub fn repair_rows(self, repair_rows: Rows) -> Sparsify {
+        Sparsify { repair_rows, ..self }
     }
 
     /// Memory and time of repairs.
@@ -213,8 +221,9 @@ impl Sparsify {
         if let Some(AnyAllocation(method)) = self.allocation {
             (prune.allocation, prune.own.allocation) = method.split();
         }
-        let (repair_options, steps) = (self.repair_options, self.steps);
-        let options = |repair: &str| SparsifyOptions { prune, repair: repair.into(), repair_options, steps, checkpoint: None };
+        let (repair_rows, repair_options, steps) = (self.repair_rows, self.repair_options, self.steps);
+        let options =
+            |repair: &str| SparsifyOptions { prune, repair: repair.into(), repair_rows, repair_options, steps, checkpoint: None };
         if let [AnyRepair(Method::Row(row))] = &self.repairs[..]
             && row == AUTO
         {
@@ -223,7 +232,7 @@ impl Sparsify {
         let mut chain = Chain::default();
         for AnyRepair(repair) in self.repairs {
             match repair {
-                Method::Row(row) => chain.push_rows(&row)?,
+                Method::Row(row) => chain.push_rows(&row, repair_rows)?,
                 Method::Own(name, own) => chain.push(name, own),
             }
         }

@@ -5,7 +5,7 @@ use crate::allocation::ALLOCATIONS;
 use crate::error::{Error, Result};
 use crate::prune::channel::CHANNEL_ALLOCATIONS;
 use crate::prune::{PruneOptions, check_sparsity};
-use crate::repair::Chain;
+use crate::repair::{Chain, Rows};
 use crate::structure::Pattern;
 use crate::table;
 use serde::{Deserialize, Serialize};
@@ -52,8 +52,8 @@ impl Default for Grid {
 const CONTROLS: [(&str, &str); 2] = [("magnitude", "global"), ("random", "uniform")];
 
 impl Grid {
-    /// Fails on the first invalid choice, with its key.
-    pub fn check(&self) -> Result<()> {
+    /// Fails on the first invalid choice, with its key. `rows` are repairs beside [`REPAIRS`](crate::repair::REPAIRS).
+    pub fn check(&self, rows: Rows) -> Result<()> {
         let lists = [
             ("patterns", self.patterns.is_empty()),
             ("criteria", self.criteria.is_empty()),
@@ -67,7 +67,7 @@ impl Grid {
             return Err(Error::option(format!("{key}: at least one is needed")));
         }
         self.sparsities.iter().try_for_each(|&s| check_sparsity(s, "sparsities:"))?;
-        self.repairs.iter().try_for_each(|repair| Chain::parse(repair).map(drop))?;
+        self.repairs.iter().try_for_each(|repair| Chain::parse_with(repair, rows).map(drop))?;
         if self.calibration_images.contains(&0) {
             return Err(Error::option("calibration_images: 0: a number from 1 on is needed"));
         }
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn invalid_choices_are_named() {
-        let wrong = |grid: Grid| grid.check().unwrap_err().to_string();
+        let wrong = |grid: Grid| grid.check(&[]).unwrap_err().to_string();
         assert!(wrong(Grid { sparsities: vec![1.5], ..Grid::default() }).contains("1.5"));
         assert!(wrong(Grid { repairs: vec!["bm".into()], ..Grid::default() }).contains("bm"));
         assert!(wrong(Grid { seeds: vec![], ..Grid::default() }).contains("seeds"));
@@ -196,8 +196,8 @@ mod tests {
             controls: false,
             ..Grid::default()
         };
-        both.check().unwrap();
+        both.check(&[]).unwrap();
         assert_eq!(both.cells("a").unwrap().len(), 1 + 2 + 1);
-        assert!(Grid::default().check().is_ok());
+        assert!(Grid::default().check(&[]).is_ok());
     }
 }

@@ -13,7 +13,7 @@ use crate::model::{Model, Prunable, PrunableRule};
 use crate::progress::{Progress, Quiet};
 use crate::prune::{PruneOptions, PruneOutcome, Scored, check_present, prune, prune_scored, score_layers};
 use crate::random::SplitMix64;
-use crate::repair::{Chain, RepairOptions};
+use crate::repair::{Chain, RepairOptions, Rows};
 use crate::report::{self, LayerRow};
 use crate::structure::Pattern;
 use crate::tensor::Tensor;
@@ -58,6 +58,8 @@ pub struct StudyOptions {
     pub memory: usize,
     /// The number of calibration images for [`LayerDiagnostics`]; 0 for no diagnostics.
     pub diagnostic_images: usize,
+    /// Repairs of crates above this one, beside [`REPAIRS`](crate::repair::REPAIRS).
+    pub repair_rows: Rows,
     /// The part `i` of `n` of the work, with `i` from 1 on.
     pub shard: Option<(usize, usize)>,
 }
@@ -395,7 +397,7 @@ impl<'a> Prepared<'a> {
         let mut warnings = report::layer_warnings(&masked.rows);
         if !cell.is_dense() {
             let repair_options = RepairOptions { memory: options.memory, ..RepairOptions::default() };
-            let chain = Chain::parse(&cell.repair)?;
+            let chain = Chain::parse_with(&cell.repair, options.repair_rows)?;
             let cache = if chain.needs_dense(dense) { self.cache(cell, options)? } else { Arc::default() };
             let cached = Dense::cached(dense, &cache);
             let outcome = chain.repair(&mut model, cached, self.calibration(cell)?, &repair_options, &Quiet)?;

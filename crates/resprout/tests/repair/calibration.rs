@@ -1,7 +1,7 @@
 //! Calibration images, the cache of the dense network, and limits on time and memory.
 
 use crate::{all_repairs, digits, images, normed, pictures, plain, pruned, relative_error, repair, same_weights};
-use resprout::calibrate::{ActivationCache, Dense, checkup};
+use resprout::calibrate::{ActivationCache, Dense, FAR, checkup, norm_distance};
 use resprout::data::{Preprocess, gaussian};
 use resprout::model::Model;
 use resprout::progress::Quiet;
@@ -49,6 +49,23 @@ fn the_check_up_finds_bad_images() {
     assert_eq!((found.duplicates, found.constant), (2, 1));
     assert!(found.noise_like >= 1 && found.settled.is_none());
     assert_eq!(found.warnings().len(), 4, "{:?}", found.warnings());
+}
+
+/// Running statistics tell images of the network's own kind from noise, and from a wrong preprocessing.
+#[test]
+fn the_check_up_sees_images_of_another_kind() {
+    let (dense, good) = (digits(), images(128));
+    let distance = |images: &Tensor| norm_distance(&dense, images, &Quiet).unwrap().unwrap();
+    let found = checkup(&dense, &good, usize::MAX, &Quiet).unwrap();
+    assert_eq!(found.distance, Some(distance(&good)));
+    assert!(distance(&good) < FAR && found.warnings().iter().all(|warning| !warning.contains("far from")));
+    let mut brighter = good.clone();
+    brighter.data.iter_mut().for_each(|value| *value = 2.0 * *value + 1.0);
+    let noise = gaussian(64, [1, 8, 8], &Preprocess::preset("raw").unwrap(), 3);
+    for far in [&brighter, &noise] {
+        assert!(distance(far) > FAR, "{}", distance(far));
+    }
+    assert_eq!(norm_distance(&plain(), &pictures(8), &Quiet).unwrap(), None);
 }
 
 #[test]

@@ -123,6 +123,7 @@ fn run(dense: &Model, images: &Tensor, repair: &str, sparsity: f64, steps: usize
     let options = SparsifyOptions {
         prune: PruneOptions { sparsity, ..PruneOptions::default() },
         repair: repair.into(),
+        repair_rows: &[],
         repair_options: RepairOptions::default(),
         steps,
         checkpoint: None,

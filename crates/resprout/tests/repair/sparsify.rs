@@ -70,6 +70,7 @@ fn an_interrupted_run_resumes() {
     let options = |checkpoint| SparsifyOptions {
         prune: PruneOptions { sparsity: 0.9, ..PruneOptions::default() },
         repair: "least-squares".into(),
+        repair_rows: &[],
         repair_options: RepairOptions::default(),
         steps: 4,
         checkpoint,

@@ -95,6 +95,7 @@ fn repair_report(repair: &str, result: &Sparsified, checkup: Option<Checkup>) ->
         added_bias: done.added_bias.clone(),
         fitted: done.fitted.clone(),
         statistics_only: done.statistics_only.clone(),
+        trained: done.trained.clone(),
         expected_seconds: done.expected_seconds,
         seconds: done.seconds,
         candidates: result.candidates.clone(),

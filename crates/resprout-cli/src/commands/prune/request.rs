@@ -11,6 +11,7 @@ use resprout::report::Compress;
 use resprout::sparsify::{self, SparsifyOptions};
 use resprout::structure::Pattern;
 use resprout::{Error, ErrorKind, Result};
+use resprout_train::REPAIRS;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -160,6 +161,7 @@ fn sparsify_options(args: &PruneArgs) -> Result<SparsifyOptions> {
     let options = SparsifyOptions {
         prune: prune_options(args)?,
         repair: args.repair.clone(),
+        repair_rows: REPAIRS,
         repair_options: RepairOptions { memory: bytes as usize, seconds: args.seconds },
         steps: args.steps,
         checkpoint: args.checkpoint.clone(),
@@ -221,7 +223,7 @@ fn prune_options(args: &PruneArgs) -> Result<PruneOptions> {
 
 /// Whether criterion or repair need images. Without any that is an error.
 fn needs_images(args: &PruneArgs, options: &PruneOptions) -> Result<bool> {
-    let repair = args.repair == AUTO || Chain::parse(&args.repair)?.needs_images();
+    let repair = args.repair == AUTO || Chain::parse_with(&args.repair, REPAIRS)?.needs_images();
     let criterion = options.needs_images()?;
     if (repair || criterion) && args.calibration.is_none() && !args.data_free {
         let option = if repair { format!("--repair {}", args.repair) } else { format!("--criterion {}", options.criterion) };

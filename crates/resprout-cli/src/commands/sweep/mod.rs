@@ -14,6 +14,7 @@ use resprout::study::recommend::Constraints;
 use resprout::study::regime::Thresholds;
 use resprout::study::{self, Analysis, Journal, Record, StudyOptions, journal};
 use resprout::{Error, ErrorKind, Result};
+use resprout_train::REPAIRS;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,7 @@ pub fn run(args: &SweepArgs, threads: Option<usize>, progress: &dyn Progress) ->
         jobs: args.jobs.get(),
         memory: recipe.memory_bytes(),
         diagnostic_images: recipe.diagnostic_images,
+        repair_rows: REPAIRS,
         shard: args.shard,
     };
     let outcome = study::run(&subjects, journals.merged, &journals.own, &options, progress)?;

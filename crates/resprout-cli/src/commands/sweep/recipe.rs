@@ -11,6 +11,7 @@ use resprout::model::{Model, PrunableRule};
 use resprout::study::run::Failure;
 use resprout::study::{Cell, Grid, Images, Subject};
 use resprout::{Error, ErrorKind, Result};
+use resprout_train::REPAIRS;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::num::NonZeroUsize;
@@ -178,7 +179,7 @@ impl StudyRecipe {
         if let Some(twice) = (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
             return Err(option(format!("models: {:?} is there twice; give one of them another name", names[twice])));
         }
-        self.grid.check()
+        self.grid.check(REPAIRS)
     }
 
     /// Every key, as JSON.

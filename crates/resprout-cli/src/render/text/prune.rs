@@ -5,6 +5,7 @@ use super::network::{layers, left_dense, reach, sparsity};
 use super::table::table;
 use super::warnings::warnings;
 use crate::render::numbers::{bytes, macs, number_estimate, percent, percent_estimate};
+use resprout::calibrate::Trained;
 use resprout::eval::Evaluation;
 use resprout::repair::Candidate;
 use resprout::report::{RepairReport, Report};
@@ -66,6 +67,13 @@ fn repair(repair: &RepairReport) {
     if !repair.statistics_only.is_empty() {
         let (few, all) = (repair.statistics_only.len(), repair.statistics_only.len() + repair.fitted.len());
         outln!("  for want of time {few} of {all} layers got statistics only: {}", repair.statistics_only.join(", "));
+    }
+    if let Some(Trained { steps, images, distance: [from, to], agreement }) = &repair.trained {
+        let agreement = agreement.map(|[from, to]| format!(", agreement {} to {}", percent(from), percent(to)));
+        outln!(
+            "  trained in {steps} steps; on {images} held-out images the distance went from {from:.4} to {to:.4}{}",
+            agreement.unwrap_or_default()
+        );
     }
     if repair.candidates.is_empty() {
         return;
