@@ -247,7 +247,7 @@ fn names_that_are_nearly_right() {
         assert!(message.contains(&format!("did you mean {meant}?")), "{message}");
     }
     let message = scratch.fails(2, &["prune", "digits.onnx", "-o", "o.onnx", "-s", "0.5", "--repair", "glue"]);
-    assert!(message.contains("least-squares, auto") && !message.contains("did you mean"), "{message}");
+    assert!(message.contains("least-squares, distill, auto") && !message.contains("did you mean"), "{message}");
     let message = scratch.fails(2, &["prune", "digits.onnx", "-o", "o.onnx", "-s", "0.5", "--repair", "auto,bn"]);
     assert!(message.contains("repair auto,bn: auto tries several repairs and stands alone"), "{message}");
     let listed: Value = serde_json::from_str(&scratch.ok(&["list", "--json"])).unwrap();
