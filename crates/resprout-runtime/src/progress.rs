@@ -24,6 +24,37 @@ pub trait Progress: Sync {
     }
 }
 
+/// Progress whose stages have other names.
+pub struct Renamed<'p, F> {
+    inner: &'p dyn Progress,
+    name: F,
+}
+
+impl<'p, F: Fn(&str) -> String + Sync> Renamed<'p, F> {
+    /// Hands everything on to `inner`, with `name(stage)` in place of the stage.
+    pub fn new(inner: &'p dyn Progress, name: F) -> Renamed<'p, F> {
+        Renamed { inner, name }
+    }
+}
+
+impl<F: Fn(&str) -> String + Sync> Progress for Renamed<'_, F> {
+    fn begin(&self, stage: &str, total: u64) {
+        self.inner.begin(&(self.name)(stage), total);
+    }
+
+    fn advance(&self, units: u64) {
+        self.inner.advance(units);
+    }
+
+    fn end(&self) {
+        self.inner.end();
+    }
+
+    fn cancelled(&self) -> bool {
+        self.inner.cancelled()
+    }
+}
+
 /// Progress that is ignored.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quiet;

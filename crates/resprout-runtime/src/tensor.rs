@@ -48,6 +48,12 @@ impl Tensor {
         Tensor::new([&[count], &self.shape[1..]].concat(), self.data[..count * each].to_vec())
     }
 
+    /// The entries along the first axis without every `every`-th one, and these.
+    pub fn hold_out(&self, every: usize) -> (Tensor, Tensor) {
+        let (held, kept): (Vec<usize>, Vec<usize>) = (0..self.shape[0]).partition(|i| i % every == every - 1);
+        (self.pick(&kept), self.pick(&held))
+    }
+
     /// The entries at `indices` along the first axis.
     pub fn pick(&self, indices: &[usize]) -> Tensor {
         let each: usize = self.shape[1..].iter().product();

@@ -4,7 +4,6 @@ use resprout::architectures::{Shape, build};
 use resprout::data::{ImageSet, Preprocess};
 use resprout::formats::onnx;
 use resprout::forward::{Network, PlanOptions};
-use resprout::model::Model;
 use resprout::progress::Quiet;
 use resprout::tensor::Tensor;
 use resprout_train::loader::Examples;
@@ -16,7 +15,10 @@ use std::sync::Arc;
 
 #[path = "../../../testdata/noise.rs"]
 mod noise;
+#[path = "../../../testdata/resnet.rs"]
+mod resnet;
 use noise::noise;
+use resnet::resnet;
 
 const GOLDEN: &[u8] = include_bytes!("../../../testdata/golden/training.safetensors");
 /// Relative to the largest element: f32 against f64.
@@ -65,17 +67,6 @@ fn every_operation_has_pytorchs_gradients() {
         }
         assert!(count >= 2 && count == found.by_name.len(), "{name}: {count} of {:?}", found.by_name.keys());
     }
-}
-
-/// ResNet-20 with the script's weights.
-fn resnet() -> Model {
-    let mut model = build("resnet-20", &Shape { classes: None, image: None }, "kaiming-in", 0).unwrap();
-    let names: Vec<String> = model.params.iter().filter(|(_, p)| p.f32().is_some()).map(|(name, _)| name.to_string()).collect();
-    for name in names {
-        let tensor = model.params.f32_mut(&name).unwrap();
-        tensor.data = noise::parameter(&name, &tensor.shape);
-    }
-    model
 }
 
 fn sixteen_images() -> Examples {

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::eval::{images_sha256, sha256};
 use crate::formats::{atomic, safetensors};
 use crate::model::{Layer, Model};
-use crate::progress::Progress;
+use crate::progress::{Progress, Renamed};
 use crate::prune::{PruneOptions, PruneOutcome, check_present, prune, weights_left};
 use crate::repair::{AUTO, Candidate, Chain, Judge, RepairOptions, RepairOutcome, Rows};
 use crate::tensor::Tensor;
@@ -193,7 +193,11 @@ fn gradual(
         None => 0,
     };
     for (index, &sparsity) in steps.iter().enumerate().skip(done) {
-        let progress = &InStep { inner: progress, step: index + 1, steps: steps.len() };
+        let in_step = |stage: &str| match steps.len() {
+            1 => stage.to_string(),
+            all => format!("{stage}, step {} of {all}", index + 1),
+        };
+        let progress = &Renamed::new(progress, in_step);
         let macs = options.prune.macs.map(|_| 1.0 - sparsity);
         let outcome = prune(&mut model, &PruneOptions { sparsity, macs, ..options.prune.clone() }, images, progress)?;
         // The remaining steps share the remaining time.
@@ -218,34 +222,6 @@ fn gradual(
         false => model.clone(),
     };
     Ok(Sparsified { pruned, repaired: model, outcome, repair, candidates: Vec::new(), steps: steps.to_vec() })
-}
-
-/// Progress with the number of the step in its stages.
-struct InStep<'p> {
-    inner: &'p dyn Progress,
-    step: usize,
-    steps: usize,
-}
-
-impl Progress for InStep<'_> {
-    fn begin(&self, stage: &str, total: u64) {
-        match self.steps {
-            1 => self.inner.begin(stage, total),
-            steps => self.inner.begin(&format!("{stage}, step {} of {steps}", self.step), total),
-        }
-    }
-
-    fn advance(&self, units: u64) {
-        self.inner.advance(units);
-    }
-
-    fn end(&self) {
-        self.inner.end();
-    }
-
-    fn cancelled(&self) -> bool {
-        self.inner.cancelled()
-    }
 }
 
 /// Stores the network of the last finished step in a folder.

@@ -1,10 +1,10 @@
 //! `resprout compress`: from a wish to a network.
 
-use super::{check_computable, check_json_target, file_info, images, read_model, write_json};
+use super::{check_computable, check_json_target, file_info, images, memory_bytes, read_model, write_json};
 use crate::args::{CompressArgs, Patterns};
 use crate::render::{compress_page, text};
 use crate::reports::compress::CompressReport;
-use resprout::compress::{Candidate, Examiner, Family, Found, HOLD_OUT, Loss, Search, SearchOptions, Split, Stage, Wish, effort};
+use resprout::compress::{Examiner, Family, Found, HOLD_OUT, Loss, Search, SearchOptions, Split, Wish};
 use resprout::data::{ImageSet, LabelSource, Preprocess};
 use resprout::eval::{evaluate, images_sha256, sha256};
 use resprout::formats::{atomic, safetensors};
@@ -69,7 +69,7 @@ fn search(args: &CompressArgs, options: &SearchOptions, progress: &dyn Progress)
         threads: options.session.started_threads(),
         batch: options.session.batch,
         dense_bytes,
-        commands: commands(args, options, &found, split.repair.shape[0]),
+        commands: commands(args, &found),
         rows: found.rows,
         kept: found.chosen.is_some() && options.wish.keeps_loss(&check),
         chosen: found.chosen,
@@ -92,15 +92,10 @@ fn search_options(args: &CompressArgs, threads: usize) -> Result<SearchOptions> 
     wish.check().map_err(|error| {
         Error::new(ErrorKind::Option, format!("{error}; see --faster, --file-size, --macs, --parameters, --max-loss"))
     })?;
-    let wrong =
-        |option: &str, value: f64, what: &str| Error::new(ErrorKind::Option, format!("{option} {value}: {what} is needed"));
     let seconds = args.budget * 60.0;
     if !(seconds > 0.0 && seconds.is_finite()) {
-        return Err(wrong("--budget", args.budget, "a number of minutes above 0"));
-    }
-    let bytes = args.memory * 1e9;
-    if !(1.0..1e18).contains(&bytes) {
-        return Err(wrong("--memory", args.memory, "a number of gigabytes above 0"));
+        let message = format!("--budget {}: a number of minutes above 0 is needed", args.budget);
+        return Err(Error::new(ErrorKind::Option, message));
     }
     let of = |family: &Family| match family {
         Family::Weights(_) => Patterns::Unstructured,
@@ -111,7 +106,7 @@ fn search_options(args: &CompressArgs, threads: usize) -> Result<SearchOptions> 
         wish,
         rule: PrunableRule { ignore: args.ignore.clone(), ..PrunableRule::default() },
         session: SessionOptions { threads, batch: args.batch.get(), ..SessionOptions::default() },
-        memory: bytes as usize,
+        memory: memory_bytes(args.memory)?,
         seconds,
         families: Family::ALL.into_iter().filter(|family| args.pattern.contains(&of(family))).collect(),
     })
@@ -137,18 +132,17 @@ fn check(
 }
 
 /// The commands that make the nearest network again.
-fn commands(args: &CompressArgs, options: &SearchOptions, found: &Found, images: usize) -> Vec<String> {
+fn commands(args: &CompressArgs, found: &Found) -> Vec<String> {
     let row = &found.rows[found.nearest];
-    let mut shared = vec![
+    let mut how = vec![
+        format!("--repair {} --steps {}", row.repair, row.steps),
         format!("--calibration {}", args.calibration.display()),
         format!("--calibration-images {} --hold-out {HOLD_OUT}", args.calibration_images),
     ];
-    shared.extend(args.ignore.iter().map(|name| format!("--ignore {name}")));
-    shared.extend(preprocessing(args));
-    let mut effort = effort(Stage::Full, &row.repair, options, images);
-    effort.steps = row.steps;
+    how.extend(args.ignore.iter().map(|name| format!("--ignore {name}")));
+    how.extend(preprocessing(args));
     let (model, output) = (args.model.display().to_string(), args.output.join("model.onnx").display().to_string());
-    Candidate::commands(&row.candidate, &model, &output, &shared.join(" "), &effort)
+    row.candidate.commands(&model, &output, &how.join(" "))
 }
 
 /// The options of preprocessing, as they were typed.

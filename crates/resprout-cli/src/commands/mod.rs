@@ -192,6 +192,15 @@ fn outputs(model: &Model, images: &Tensor) -> Result<Vec<Tensor>> {
     Network::new(model, &images.shape[1..], &PlanOptions::default())?.run(images)
 }
 
+/// The bytes of `--memory`.
+fn memory_bytes(gigabytes: f64) -> Result<usize> {
+    let bytes = gigabytes * 1e9;
+    match (1.0..1e18).contains(&bytes) {
+        true => Ok(bytes as usize),
+        false => Err(Error::new(ErrorKind::Option, format!("--memory {gigabytes}: a number of gigabytes above 0 is needed"))),
+    }
+}
+
 /// Fails early where a result could not be written in the end.
 fn check_writable(path: &Path, option: &str) -> Result<()> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());

@@ -4,27 +4,22 @@ use super::compress_words::{frontier, summary};
 use super::figure::escape;
 use super::figure::lines::{Line, chart};
 use super::numbers::bytes;
+use super::plain_page::plain_page;
 use crate::reports::compress::CompressReport;
 use resprout::compress::{Candidate, Row, Stage};
 
 /// The page.
 pub fn page(report: &CompressReport) -> String {
-    let title = escape(&report.model.path);
     let paragraphs: String = summary(report).lines().map(|line| format!("<p>{}</p>\n", escape(line))).collect();
     let mut rows: Vec<(usize, &Row)> = report.rows.iter().enumerate().collect();
     rows.sort_by(|a, b| a.1.cost.faster.total_cmp(&b.1.cost.faster));
     let table: String = rows.into_iter().map(|(index, row)| table_row(row, index == report.nearest)).collect();
     let list = |lines: &[String]| lines.iter().map(|line| format!("<li>{}</li>\n", escape(line))).collect::<String>();
-    format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>{title}: loss against latency</title>\n<style>:root{{color-scheme:light dark}}body{{font:15px/1.5 sans-serif;\
-         max-width:54rem;margin:2rem auto;padding:0 1rem}}table{{border-collapse:collapse}}td,th{{padding:.15rem .6rem;\
-         text-align:right}}td:first-child,th:first-child{{text-align:left}}tr.best{{font-weight:bold}}figure{{margin:1.5rem 0}}\
-         pre{{overflow:auto}}svg{{max-width:100%;height:auto}}</style>\n<h1>{title}</h1>\n{paragraphs}\
-         <figure><figcaption>Points lost by how many times as fast; networks that were repaired in full</figcaption>\n{}</figure>\n\
+    let body = format!(
+        "{paragraphs}<figure><figcaption>Points lost by how many times as fast; networks that were repaired in full</figcaption>\n{}</figure>\n\
          <table><tr><th>network<th>repair<th>stage<th>times as fast<th>ms<th>sparse file<th>operations<th>points lost<th>interval</tr>\n\
          {table}</table>\n<h2>Make it again</h2>\n<pre>{}</pre>\n<h2>Notes</h2>\n<ul>\n<li>Measured on {}, {} threads, batches of {}.</li>\n\
-         <li>{} images repaired, {} chose.</li>\n{}</ul></html>\n",
+         <li>{} images repaired, {} chose.</li>\n{}</ul>",
         chart("Points lost by speed", "times as fast as the dense network", "points lost", &lines(report)),
         escape(&report.commands.join("\n")),
         escape(&report.cpu),
@@ -33,6 +28,13 @@ pub fn page(report: &CompressReport) -> String {
         report.images[0],
         report.images[1],
         list(&report.warnings)
+    );
+    let path = &report.model.path;
+    plain_page(
+        &format!("{path}: loss against latency"),
+        path,
+        "td:first-child,th:first-child{text-align:left}tr.best{font-weight:bold}",
+        &body,
     )
 }
 

@@ -4,6 +4,7 @@ pub mod compress_page;
 mod compress_words;
 pub mod figure;
 mod numbers;
+mod plain_page;
 pub mod run_page;
 mod run_words;
 pub mod study_page;

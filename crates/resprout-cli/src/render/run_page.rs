@@ -2,6 +2,7 @@
 
 use super::figure::escape;
 use super::figure::lines::{Line, chart};
+use super::plain_page::plain_page;
 use resprout_train::checkpoint::EpochRow;
 use resprout_train::run::RunReport;
 
@@ -24,16 +25,14 @@ pub fn page(report: &RunReport) -> String {
     ];
     let recipe = escape(&report.recipe.to_yaml().unwrap_or_default());
     let table: String = rows.iter().map(table_row).collect();
-    let network = escape(report.recipe.arch.as_deref().or(report.recipe.model.as_deref()).unwrap_or_default());
-    format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>{network}: a run of resprout</title>\n<style>:root{{color-scheme:light dark}}body{{font:15px/1.5 sans-serif;\
-         max-width:44rem;margin:2rem auto;padding:0 1rem}}table{{border-collapse:collapse}}td,th{{padding:.15rem .6rem;\
-         text-align:right}}figure{{margin:1.5rem 0}}pre{{overflow:auto}}svg{{max-width:100%;height:auto}}</style>\n<h1>{network}</h1>\n<p>{}</p>\n{}\n\
-         <table><tr><th>epoch<th>loss<th>training<th>validation<th>sparsity<th>rate</tr>\n{table}</table>\n<h2>Recipe</h2>\n<pre>{recipe}</pre></html>\n",
+    let network = report.recipe.arch.as_deref().or(report.recipe.model.as_deref()).unwrap_or_default();
+    let body = format!(
+        "<p>{}</p>\n{}\n<table><tr><th>epoch<th>loss<th>training<th>validation<th>sparsity<th>rate</tr>\n{table}</table>\n\
+         <h2>Recipe</h2>\n<pre>{recipe}</pre>",
         escape(&super::run_words::run_summary(report)),
         charts.join("")
-    )
+    );
+    plain_page(&format!("{network}: a run of resprout"), network, "body{max-width:44rem}", &body)
 }
 
 fn table_row(row: &EpochRow) -> String {

@@ -51,17 +51,21 @@ pub fn write_tensors(tensors: &[(String, Tensor)], path: &Path) -> Result<()> {
 
 /// Writes 64-bit numbers of no model: name, shape and values.
 pub fn write_numbers(tensors: &[(String, Vec<usize>, Vec<f64>)], path: &Path) -> Result<()> {
-    let packed = |(name, shape, values): &'_ (String, Vec<usize>, Vec<f64>)| {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Packed { name: name.clone(), dtype: Dtype::F64, shape: shape.clone(), bytes: Box::new(move || bytes.clone()) }
-    };
-    let tensors: Vec<Packed> = tensors.iter().map(packed).collect();
-    atomic::write(path, &pack(&tensors, None).map_err(|e| e.at(path.display()))?)
+    let mut packed: Vec<Packed> = Vec::new();
+    for (name, shape, values) in tensors {
+        let bytes = || values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        packed.push(Packed { name: name.clone(), dtype: Dtype::F64, shape: shape.clone(), bytes: Box::new(bytes) });
+    }
+    atomic::write(path, &pack(&packed, None).map_err(|e| e.at(path.display()))?)
+}
+
+fn open(bytes: &[u8]) -> Result<SafeTensors<'_>> {
+    SafeTensors::deserialize(bytes).map_err(|e| Error::format(format!("not a safetensors file: {e}")))
 }
 
 /// The tensors of a file with 32-bit or 64-bit floats, by name.
 pub fn decode_numbers(bytes: &[u8]) -> Result<HashMap<String, Vec<f64>>> {
-    let file = SafeTensors::deserialize(bytes).map_err(|e| Error::format(format!("not a safetensors file: {e}")))?;
+    let file = open(bytes)?;
     let numbers = |(name, view): (&str, TensorView)| {
         let values = match view.dtype() {
             Dtype::F64 => view.data().as_chunks::<8>().0.iter().map(|&chunk| f64::from_le_bytes(chunk)).collect(),
@@ -81,7 +85,7 @@ pub fn decode_with(
     suffix: &str,
 ) -> Result<(HashMap<String, Vec<f32>>, HashMap<String, String>)> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| Error::format(format!("not a safetensors file: {e}")))?;
-    let file = SafeTensors::deserialize(bytes).map_err(|e| Error::format(format!("not a safetensors file: {e}")))?;
+    let file = open(bytes)?;
     let (mut next, mut extra) = (model.clone(), HashMap::new());
     for (name, view) in file.iter() {
         match name.strip_suffix(suffix) {
@@ -109,7 +113,7 @@ pub fn decode_into(model: &mut Model, bytes: &[u8]) -> Result<()> {
         *model = next;
         return Ok(());
     }
-    let file = SafeTensors::deserialize(bytes).map_err(|e| Error::format(format!("not a safetensors file: {e}")))?;
+    let file = open(bytes)?;
     for (name, view) in file.iter() {
         place(&mut next, name, &view).map_err(|e| e.at(format!("tensor {name:?}")))?;
     }
@@ -152,7 +156,7 @@ fn check(model: &Model, name: &str, shape: &[usize]) -> Result<()> {
 
 /// The tensors of any safetensors file.
 pub(super) fn names(bytes: &[u8]) -> Result<Names<'_>> {
-    let file = SafeTensors::deserialize(bytes).map_err(|e| Error::format(format!("not a safetensors file: {e}")))?;
+    let file = open(bytes)?;
     Ok(Names { tensors: file.iter().map(|(name, view)| (name.to_string(), stored(&view))).collect(), others: Vec::new() })
 }
 

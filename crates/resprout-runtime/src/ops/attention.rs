@@ -4,6 +4,7 @@ use super::Attributes;
 use super::fact::{Fact, operand, position};
 use super::general::{General, Images};
 use super::matrix;
+use super::reduce::Softmax;
 use super::resolve::Resolved;
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, element_count};
@@ -252,14 +253,11 @@ fn mask_at(mask: &[f32], shape: &[usize], place: [usize; 4]) -> Option<f32> {
 }
 
 fn softmax(row: &mut [f32]) {
-    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     // A query that sees no key has no weights.
-    if largest == f32::NEG_INFINITY {
-        row.fill(0.0);
-        return;
+    match row.iter().copied().fold(f32::NEG_INFINITY, f32::max) == f32::NEG_INFINITY {
+        true => row.fill(0.0),
+        false => Softmax::of_rows(row.len()).run(row),
     }
-    let sum: f64 = row.iter().map(|v| f64::from(v - largest).exp()).sum();
-    row.iter_mut().for_each(|v| *v = (f64::from(*v - largest).exp() / sum) as f32);
 }
 
 /// Attributes of RotaryEmbedding.

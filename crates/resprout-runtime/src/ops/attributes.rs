@@ -143,14 +143,23 @@ impl Attributes {
         }
     }
 
+    /// The attribute `auto_pad`.
+    pub(super) fn auto_pad(&self) -> Result<AutoPad> {
+        match self.text("auto_pad")?.as_deref() {
+            None | Some("" | "NOTSET") => Ok(AutoPad::Given),
+            Some("VALID") => Ok(AutoPad::Valid),
+            Some("SAME_UPPER") => Ok(AutoPad::Same { extra_first: false }),
+            Some("SAME_LOWER") => Ok(AutoPad::Same { extra_first: true }),
+            Some(other) => Err(Error::format(format!("auto_pad {other:?}"))),
+        }
+    }
+
     /// Padding (top, left, bottom, right), or the rule for it.
     pub(crate) fn padding(&self) -> Result<Padding> {
-        match self.text("auto_pad")?.as_deref() {
-            None | Some("" | "NOTSET") => {}
-            Some("VALID") => return Ok(Padding::Fixed([0; 4])),
-            Some("SAME_UPPER") => return Ok(Padding::Same { extra_first: false }),
-            Some("SAME_LOWER") => return Ok(Padding::Same { extra_first: true }),
-            Some(other) => return Err(Error::format(format!("auto_pad {other:?}"))),
+        match self.auto_pad()? {
+            AutoPad::Given => {}
+            AutoPad::Valid => return Ok(Padding::Fixed([0; 4])),
+            AutoPad::Same { extra_first } => return Ok(Padding::Same { extra_first }),
         }
         let Some(numbers) = self.ints("pads")? else { return Ok(Padding::Fixed([0; 4])) };
         let valid = |p: &i64| usize::try_from(*p).ok().filter(|&p| p <= LARGEST_WINDOW);
@@ -201,6 +210,29 @@ pub enum Padding {
     },
 }
 
+/// Where padding comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AutoPad {
+    /// The attribute `pads`.
+    Given,
+    /// There is none.
+    Valid,
+    /// As of [`Padding::Same`].
+    Same { extra_first: bool },
+}
+
+/// Padding in front and behind that makes `ceil(size / stride)` windows of this extent.
+pub(super) fn same_padding(size: usize, stride: usize, extent: usize, extra_first: bool) -> [usize; 2] {
+    let covered = (size.div_ceil(stride).max(1) - 1) * stride + extent;
+    both_ends(covered.saturating_sub(size), extra_first)
+}
+
+/// Half of the elements in front and half behind.
+pub(super) fn both_ends(total: usize, extra_first: bool) -> [usize; 2] {
+    let (small, large) = (total / 2, total - total / 2);
+    if extra_first { [large, small] } else { [small, large] }
+}
+
 impl Padding {
     /// The padding for an input of a given size.
     pub fn resolve(&self, input: [usize; 2], kernel: [usize; 2], stride: [usize; 2], dilation: [usize; 2]) -> [usize; 4] {
@@ -211,10 +243,7 @@ impl Padding {
         let mut pads = [0; 4];
         for axis in 0..2 {
             let extent = (kernel[axis] - 1) * dilation[axis] + 1;
-            let covered = (input[axis].div_ceil(stride[axis]).max(1) - 1) * stride[axis] + extent;
-            let total = covered.saturating_sub(input[axis]);
-            let (small, large) = (total / 2, total - total / 2);
-            (pads[axis], pads[axis + 2]) = if extra_first { (large, small) } else { (small, large) };
+            [pads[axis], pads[axis + 2]] = same_padding(input[axis], stride[axis], extent, extra_first);
         }
         pads
     }

@@ -124,7 +124,7 @@ impl Compute {
         match self {
             Compute::Affine { scale, shift, activation } => affine(tensor, scale, shift, *activation),
             Compute::Unary(op) => op.apply(tensor),
-            Compute::Softmax(softmax) => softmax.run(tensor),
+            Compute::Softmax(softmax) => softmax.run(&mut tensor.data),
             Compute::Binary { op, activation } => {
                 for other in others {
                     if other.shape == tensor.shape {

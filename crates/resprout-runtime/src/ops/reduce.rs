@@ -285,12 +285,17 @@ impl Softmax {
         !along && (self.len * self.step <= inside || self.step >= inside * dim)
     }
 
-    pub(super) fn run(&self, tensor: &mut Tensor) {
+    /// Over rows of `len` elements.
+    pub(super) fn of_rows(len: usize) -> Softmax {
+        Softmax { len, step: 1, log: false }
+    }
+
+    pub(super) fn run(&self, data: &mut [f32]) {
         let block = self.len * self.step;
         if block == 0 {
             return;
         }
-        for block in tensor.data.chunks_exact_mut(block) {
+        for block in data.chunks_exact_mut(block) {
             for first in 0..self.step {
                 let run = || (0..self.len).map(|i| first + i * self.step);
                 let largest = run().map(|i| block[i]).fold(f32::NEG_INFINITY, f32::max);

@@ -2,7 +2,7 @@
 //!
 //! Written for correctness. Images go through the kernels instead.
 
-use super::attributes::{LARGEST_WINDOW, Padding};
+use super::attributes::{AutoPad, LARGEST_WINDOW, Padding, both_ends, same_padding};
 use super::conv::groups;
 use super::fact::{Fact, bias_of, constant_f32, operand, optional_f32};
 use super::general::{General, Images};
@@ -21,36 +21,24 @@ pub struct WindowAttributes {
     pads: Vec<usize>,
     output_padding: Vec<usize>,
     output_shape: Option<Vec<i64>>,
-    auto: Auto,
+    auto: AutoPad,
     ceil_mode: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Auto {
-    Given,
-    Same { extra_first: bool },
 }
 
 impl WindowAttributes {
     pub(super) fn parse(a: &Attributes) -> Result<WindowAttributes> {
-        let auto = match a.text("auto_pad")?.as_deref() {
-            None | Some("" | "NOTSET" | "VALID") => Auto::Given,
-            Some("SAME_UPPER") => Auto::Same { extra_first: false },
-            Some("SAME_LOWER") => Auto::Same { extra_first: true },
-            Some(other) => return Err(Error::format(format!("auto_pad {other:?}"))),
-        };
+        let auto = a.auto_pad()?;
         let list = |name: &str, least: i64| -> Result<Option<Vec<usize>>> {
             let Some(numbers) = a.ints(name)? else { return Ok(None) };
             let valid = |&n: &i64| usize::try_from(n).ok().filter(|&size| n >= least && size <= LARGEST_WINDOW);
             let read: Option<Vec<usize>> = numbers.iter().map(valid).collect();
             read.map(Some).ok_or_else(|| Error::format(format!("{name} {numbers:?}")))
         };
-        let valid = a.text("auto_pad")?.as_deref() == Some("VALID");
         Ok(WindowAttributes {
             kernel: list("kernel_shape", 1)?,
             stride: list("strides", 1)?.unwrap_or_default(),
             dilation: list("dilations", 1)?.unwrap_or_default(),
-            pads: list("pads", 0)?.filter(|_| !valid).unwrap_or_default(),
+            pads: list("pads", 0)?.filter(|_| auto != AutoPad::Valid).unwrap_or_default(),
             output_padding: list("output_padding", 0)?.unwrap_or_default(),
             output_shape: a.ints("output_shape")?,
             auto,
@@ -63,12 +51,8 @@ impl WindowAttributes {
         let (stride, extent) = (self.stride_of(axis), (kernel - 1) * self.dilation_of(axis) + 1);
         let axes = self.pads.len() / 2;
         let [before, behind] = match self.auto {
-            Auto::Given => [axis, axis + axes].map(|at| self.pads.get(at).copied().unwrap_or(0)),
-            Auto::Same { extra_first } => {
-                let total = ((size.div_ceil(stride).max(1) - 1) * stride + extent).saturating_sub(size);
-                let (small, large) = (total / 2, total - total / 2);
-                if extra_first { [large, small] } else { [small, large] }
-            }
+            AutoPad::Same { extra_first } => same_padding(size, stride, extent, extra_first),
+            AutoPad::Given | AutoPad::Valid => [axis, axis + axes].map(|at| self.pads.get(at).copied().unwrap_or(0)),
         };
         let free = (size + before + behind).checked_sub(extent).ok_or_else(|| {
             Error::data(format!("a window of {extent} does not fit the padded input of {}", size + before + behind))
@@ -167,8 +151,8 @@ impl VolumeConv {
             _ => return None,
         };
         let auto = match padding {
-            Padding::Fixed(_) => Auto::Given,
-            Padding::Same { extra_first } => Auto::Same { extra_first: *extra_first },
+            Padding::Fixed(_) => AutoPad::Given,
+            Padding::Same { extra_first } => AutoPad::Same { extra_first: *extra_first },
         };
         let none = Vec::new;
         let (stride, dilation, pads, output_padding) = (none(), none(), none(), none());
@@ -269,8 +253,8 @@ impl VolumeConv {
             let wanted = match (&a.output_shape, a.auto) {
                 // Some files give the batch and the channels too.
                 (Some(shape), _) => shape.iter().rev().nth(image.len() - 1 - axis).and_then(|&size| usize::try_from(size).ok()),
-                (None, Auto::Same { .. }) => Some(image[axis] * a.stride_of(axis)),
-                (None, Auto::Given) => {
+                (None, AutoPad::Same { .. }) => Some(image[axis] * a.stride_of(axis)),
+                (None, AutoPad::Given | AutoPad::Valid) => {
                     let [before, behind] = [axis, axis + half].map(|at| a.pads.get(at).copied().unwrap_or(0));
                     let length = full.checked_sub(before + behind).filter(|&length| length > 0).ok_or_else(wrong)?;
                     axes.push([before, behind, image[axis]]);
@@ -280,9 +264,8 @@ impl VolumeConv {
             };
             let wanted = wanted.filter(|&wanted| wanted > 0 && wanted < 1 << 24).ok_or_else(wrong)?;
             let total = full.saturating_sub(wanted);
-            let (small, large) = (total / 2, total - total / 2);
-            let upper = a.auto == Auto::Same { extra_first: false };
-            axes.push(if upper { [small, large, image[axis]] } else { [large, small, image[axis]] });
+            let [before, behind] = both_ends(total, a.auto != AutoPad::Same { extra_first: false });
+            axes.push([before, behind, image[axis]]);
             size.push(wanted);
         }
         Ok((axes, size))

@@ -54,7 +54,7 @@ impl<'a> SessionBuilder<'a> {
         self
     }
 
-    /// Takes the plan that an earlier session has [`chosen`](Session::chosen). Nothing is measured.
+    /// Takes a plan that another session has [`chosen`](Session::chosen). Nothing is measured.
     pub fn plan(mut self, chosen: Chosen) -> Self {
         self.chosen = Some(chosen);
         self

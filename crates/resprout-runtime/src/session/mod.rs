@@ -57,7 +57,7 @@ impl Session {
         session.map(Session::adaptive)
     }
 
-    /// As [`new`](Self::new) with the plan that an earlier session has [`chosen`](Self::chosen). Nothing is measured.
+    /// As [`new`](Self::new) with a plan that another session has [`chosen`](Self::chosen). Nothing is measured.
     pub fn with_plan(model: &Model, image: &[usize], options: &SessionOptions, chosen: &Chosen) -> Result<Session> {
         let builder = StageBuilder::new(model, image, options)?;
         let mut session = builder.build(&builder.possible_stages(&chosen.stages))?;

@@ -108,7 +108,7 @@ impl<'a> StageBuilder<'a> {
         stages
     }
 
-    /// The stages of an earlier session, or of a file, as far as they are possible.
+    /// The stages of another session, or of a file, as far as they are possible.
     pub fn possible_stages(&self, stages: &[StageStart]) -> Vec<StageStart> {
         let fits = |microbatch: usize| self.fixed.unwrap_or(microbatch.clamp(1, LANES).next_power_of_two());
         let mut possible = vec![StageStart { step: 0, microbatch: fits(stages.first().map_or(1, |stage| stage.microbatch)) }];

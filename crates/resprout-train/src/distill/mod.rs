@@ -208,7 +208,5 @@ fn split(images: &Tensor) -> Result<(Tensor, Tensor)> {
     if count < FEWEST {
         return Err(data(format!("{count} calibration images; at least {FEWEST} are needed, every eighth to judge by")));
     }
-    let every = 8.max(count / MOST_HELD_OUT);
-    let (held, seen): (Vec<usize>, Vec<usize>) = (0..count).partition(|i| i % every == every - 1);
-    Ok((images.pick(&seen), images.pick(&held)))
+    Ok(images.hold_out(8.max(count / MOST_HELD_OUT)))
 }

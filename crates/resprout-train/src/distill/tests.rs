@@ -10,6 +10,9 @@ use safetensors::SafeTensors;
 
 #[path = "../../../../testdata/noise.rs"]
 mod noise;
+#[path = "../../../../testdata/resnet.rs"]
+mod resnet;
+use resnet::resnet;
 
 const GOLDEN: &[u8] = include_bytes!("../../../../testdata/golden/distill.safetensors");
 
@@ -19,20 +22,9 @@ fn golden(name: &str) -> Vec<f64> {
     tensor.data().as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect()
 }
 
-/// ResNet-20 with the script's weights, dense.
-fn dense() -> Model {
-    let mut model = build("resnet-20", &Shape { classes: None, image: None }, "kaiming-in", 0).unwrap();
-    let names: Vec<String> = model.params.iter().filter(|(_, p)| p.f32().is_some()).map(|(name, _)| name.to_string()).collect();
-    for name in names {
-        let tensor = model.params.f32_mut(&name).unwrap();
-        tensor.data = noise::parameter(&name, &tensor.shape);
-    }
-    model
-}
-
 /// Its larger weights.
 fn masked() -> Model {
-    let mut model = dense();
+    let mut model = resnet();
     let names: Vec<String> = model.params.iter().map(|(name, _)| name.to_string()).collect();
     for name in names {
         let Some(tensor) = model.params.f32_mut(&name) else { continue };
@@ -60,7 +52,7 @@ fn pictures(count: usize) -> Vec<f32> {
 /// Twenty images fill one vector and a part of another.
 #[test]
 fn loss_and_gradients_are_pytorchs() {
-    let (model, dense) = (masked(), dense());
+    let (model, dense) = (masked(), resnet());
     let distill = Distill { batch: 20, ..Distill::default() };
     let mut pair = Pair::new(&distill, &model, &dense, &[3, 32, 32], usize::MAX).unwrap();
     assert_eq!(block_outputs(&dense).len(), 9);
@@ -113,7 +105,7 @@ fn adam_is_torchs() {
 /// A section's gradients are those of its own parameters, by its own output alone.
 #[test]
 fn sections_train_every_parameter_once() {
-    let (model, dense) = (masked(), dense());
+    let (model, dense) = (masked(), resnet());
     let distill = Distill { batch: 17, by_block: true, ..Distill::default() };
     let mut pair = Pair::new(&distill, &model, &dense, &[3, 32, 32], usize::MAX).unwrap();
     let images = pictures(17);
@@ -148,7 +140,7 @@ fn blocks_of_architectures() {
 
 #[test]
 fn a_batch_beyond_the_memory_is_refused() {
-    let error = Pair::new(&Distill::default(), &masked(), &dense(), &[3, 32, 32], 1 << 20).err().unwrap().to_string();
+    let error = Pair::new(&Distill::default(), &masked(), &resnet(), &[3, 32, 32], 1 << 20).err().unwrap().to_string();
     assert!(
         error.contains("a batch of 64 images takes about ") && error.contains("limit is 1 MB; give fewer as batch"),
         "{error}"

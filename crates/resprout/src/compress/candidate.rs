@@ -159,9 +159,8 @@ impl Candidate {
         channels.into_iter().chain(weights).map(of).collect()
     }
 
-    /// The arguments of `resprout prune` that make the network again, one line for each pass. `shared` are those of images.
-    pub fn commands(&self, model: &str, output: &str, shared: &str, effort: &Effort) -> Vec<String> {
-        let how = format!("--repair {} --steps {} {shared}", effort.repair, effort.steps);
+    /// The commands that make the network again, one for each pass. `how` are the arguments of repair and images.
+    pub fn commands(&self, model: &str, output: &str, how: &str) -> Vec<String> {
         let between = format!("{output}.channels.onnx");
         let channels = self.channels.map(|share| {
             let to = if self.weights.is_some() { &between } else { output };
@@ -188,8 +187,7 @@ mod tests {
     fn names_and_commands() {
         let both = Family::Both(0.6, "lamp").candidate(9);
         assert_eq!(both.name(), "channel 60 % + lamp 87.5 %");
-        let effort = Effort { repair: "bn".into(), steps: 2, ..Effort::none() };
-        let lines = both.commands("a.onnx", "b.onnx", "--calibration c", &effort);
+        let lines = both.commands("a.onnx", "b.onnx", "--repair bn --steps 2 --calibration c");
         assert_eq!(
             lines,
             [
@@ -198,7 +196,7 @@ mod tests {
             ]
         );
         let channels = Family::Channels.candidate(4);
-        assert_eq!((channels.name(), channels.commands("a", "b", "", &effort).len()), ("channel 50 %".into(), 1));
+        assert_eq!((channels.name(), channels.commands("a", "b", "").len()), ("channel 50 %".into(), 1));
     }
 
     #[test]

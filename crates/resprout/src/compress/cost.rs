@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::formats::sparse;
 use crate::forward::layer_macs;
+use crate::linalg::median;
 use crate::model::{Model, PrunableRule};
 use crate::report::{layer_rows, sparsity_info};
 use crate::session::{Session, SessionOptions};
@@ -103,10 +104,7 @@ impl Meter {
                 times[index].push(seconds);
             }
         }
-        Ok(times.map(|mut times| {
-            times.sort_by(f64::total_cmp);
-            times[times.len() / 2]
-        }))
+        Ok(times.map(|times| median(&times)))
     }
 }
 

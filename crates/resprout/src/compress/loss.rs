@@ -68,13 +68,9 @@ impl Split {
                 4 * HOLD_OUT
             )));
         }
-        let held = |i: &usize| i % HOLD_OUT == HOLD_OUT - 1;
-        let part = |keep: &dyn Fn(usize) -> bool| images.pick(&(0..count).filter(|&i| keep(i)).collect::<Vec<_>>());
-        Ok(Split {
-            repair: part(&|i| !held(&i)),
-            choose: part(&|i| held(&i) && (i / HOLD_OUT).is_multiple_of(2)),
-            check: part(&|i| held(&i) && !(i / HOLD_OUT).is_multiple_of(2)),
-        })
+        let (repair, held) = images.hold_out(HOLD_OUT);
+        let (choose, check) = held.hold_out(2);
+        Ok(Split { repair, choose, check })
     }
 }
 

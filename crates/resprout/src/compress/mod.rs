@@ -14,7 +14,7 @@ pub use candidate::{Candidate, Effort, Family, SingleWeights};
 pub use cost::{Cost, Meter};
 pub use loss::{Examiner, HOLD_OUT, Loss, Split};
 pub use rows::{Row, Rows, Stage};
-pub use search::{Found, Search, SearchOptions, effort};
+pub use search::{Found, Search, SearchOptions};
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};

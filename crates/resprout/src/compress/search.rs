@@ -3,9 +3,10 @@
 use super::{Candidate, Cost, Effort, Examiner, Family, Meter, Row, Rows, Split, Stage, Wish};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Model, PrunableRule};
-use crate::progress::Progress;
+use crate::progress::{Progress, Quiet, Renamed};
 use crate::repair::RepairOptions;
 use crate::session::SessionOptions;
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -113,11 +114,8 @@ impl<'a> Search<'a> {
                 estimates.push((family, rung, row));
             }
         }
-        let rank = |search: &Search, row: usize| search.rows.all()[row].loss.rank();
-        estimates.sort_by(|a, b| {
-            let (a, b) = (rank(&self, a.2), rank(&self, b.2));
-            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
-        });
+        let rank = |row: usize| self.rows.all()[row].loss.rank();
+        estimates.sort_by(|a, b| order(rank(a.2), rank(b.2)));
         match self.options.wish.bounds_cost() {
             true => self.in_full(&estimates)?,
             false => self.as_fast_as_the_loss_allows(&estimates)?,
@@ -156,7 +154,7 @@ impl<'a> Search<'a> {
         let (mut low, mut high) = (0, family.rungs());
         while low < high {
             let middle = (low + high) / 2;
-            let masked = family.candidate(middle).masked(self.dense, &self.options.rule, &crate::progress::Quiet)?;
+            let masked = family.candidate(middle).masked(self.dense, &self.options.rule, &Quiet)?;
             self.progress.check()?;
             match self.options.wish.keeps_cost(&self.meter.measure(&masked)?) {
                 true => high = middle,
@@ -244,7 +242,7 @@ impl<'a> Search<'a> {
         }
         self.progress.check()?;
         let start = Instant::now();
-        let named = Named { inner: self.progress, name: format!("{what}, {}", candidate.name()) };
+        let named = Renamed::new(self.progress, |stage| format!("{what}, {}: {stage}", candidate.name()));
         let model = candidate.repaired(self.dense, &self.options.rule, &self.split.repair, &effort, &named)?;
         let seconds = start.elapsed().as_secs_f64();
         let (cost, loss): (Cost, _) = (self.meter.measure(&model)?, self.examiner.examine(&model)?);
@@ -257,10 +255,15 @@ impl<'a> Search<'a> {
 
     /// The effort of a stage. Networks in full get fewer steps where these would take more than their share of the time.
     fn effort(&self, stage: Stage, repair: &str) -> Effort {
-        let images = self.split.repair.shape[0];
-        let mut effort = effort(stage, repair, self.options, images);
+        let all = self.split.repair.shape[0];
+        let (images, steps) = match stage {
+            Stage::Estimate => (all.min(FEW_IMAGES), 1),
+            Stage::Full => (all, STEPS),
+        };
+        let options = RepairOptions { memory: self.options.memory, seconds: None };
+        let mut effort = Effort { repair: repair.into(), steps, images, options };
         let estimates = self.rows.all().iter().filter(|row| row.stage == Stage::Estimate).map(|row| row.seconds);
-        let step = estimates.fold(0.0, f64::max) * (images as f64 / FEW_IMAGES as f64).max(1.0);
+        let step = estimates.fold(0.0, f64::max) * (all as f64 / FEW_IMAGES as f64).max(1.0);
         while stage == Stage::Full && effort.steps > 1 && effort.steps as f64 * step > self.options.seconds * SHARE {
             effort.steps /= 2;
         }
@@ -284,11 +287,7 @@ impl<'a> Search<'a> {
             true => row.loss.rank(),
             false => (row.loss.broken_images, -row.cost.faster),
         };
-        let order = |a: &Row, b: &Row| {
-            let (a, b) = (rank(a), rank(b));
-            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
-        };
-        possible.min_by(|a, b| order(a.1, b.1)).map(|(index, _)| index)
+        possible.min_by(|a, b| order(rank(a.1), rank(b.1))).map(|(index, _)| index)
     }
 
     fn finish(self) -> Result<Found> {
@@ -307,40 +306,12 @@ impl<'a> Search<'a> {
     }
 }
 
-/// How much a repair may take in a stage, of so many images.
-pub fn effort(stage: Stage, repair: &str, options: &SearchOptions, images: usize) -> Effort {
-    let (images, steps) = match stage {
-        Stage::Estimate => (images.min(FEW_IMAGES), 1),
-        Stage::Full => (images, STEPS),
-    };
-    Effort { repair: repair.into(), steps, images, options: RepairOptions { memory: options.memory, seconds: None } }
+/// Fewer broken images come first, then the lower number.
+fn order(a: (usize, f64), b: (usize, f64)) -> Ordering {
+    a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
 }
 
 /// The rung of a candidate in its family.
 fn rung_of(family: &Family, candidate: &Candidate) -> Option<usize> {
     (0..family.rungs()).find(|&rung| family.candidate(rung) == *candidate)
-}
-
-/// Progress with the name of the candidate in its stages.
-struct Named<'p> {
-    inner: &'p dyn Progress,
-    name: String,
-}
-
-impl Progress for Named<'_> {
-    fn begin(&self, stage: &str, total: u64) {
-        self.inner.begin(&format!("{}: {stage}", self.name), total);
-    }
-
-    fn advance(&self, units: u64) {
-        self.inner.advance(units);
-    }
-
-    fn end(&self) {
-        self.inner.end();
-    }
-
-    fn cancelled(&self) -> bool {
-        self.inner.cancelled()
-    }
 }

@@ -36,8 +36,7 @@ impl Judge {
 
     /// Splits the images into those for repairs and those held out. Every fourth is held out.
     pub fn split(images: &Tensor) -> (Tensor, Tensor) {
-        let (held, seen): (Vec<usize>, Vec<usize>) = (0..images.shape[0]).partition(|i| i % 4 == 3);
-        (images.pick(&seen), images.pick(&held))
+        images.hold_out(4)
     }
 
     /// A judge with these held-out images.

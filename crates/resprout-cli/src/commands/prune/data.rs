@@ -108,10 +108,9 @@ impl Data {
 fn without_held_out(images: Tensor, hold_out: Option<u32>) -> Result<Tensor> {
     let Some(every) = hold_out.map(|every| every as usize) else { return Ok(images) };
     let count = images.shape[0];
-    let kept: Vec<usize> = (0..count).filter(|i| i % every != every - 1).collect();
-    match kept.len() < count {
-        true => Ok(images.pick(&kept)),
-        false => Err(Error::new(ErrorKind::Option, format!("--hold-out {every}: there are only {count} calibration images"))),
+    match count < every {
+        true => Err(Error::new(ErrorKind::Option, format!("--hold-out {every}: there are only {count} calibration images"))),
+        false => Ok(images.hold_out(every).0),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What `prune` is to do. Every option is decided and checked before anything is read.
 
 use crate::args::{CalibrationCount, Format, ImageArgs, NetworkArgs, PruneArgs};
-use crate::commands::{check_json_target, check_writable, format_of};
+use crate::commands::{check_json_target, check_writable, format_of, memory_bytes};
 use resprout::criteria::{GIVEN, pinned};
 use resprout::model::PrunableRule;
 use resprout::prune::channel;
@@ -148,10 +148,6 @@ impl Request {
 }
 
 fn sparsify_options(args: &PruneArgs) -> Result<SparsifyOptions> {
-    let bytes = args.memory * 1e9;
-    if !(1.0..1e18).contains(&bytes) {
-        return Err(Error::new(ErrorKind::Option, format!("--memory {}: a number of gigabytes above 0 is needed", args.memory)));
-    }
     if let Some(seconds) = args.seconds.filter(|seconds| !(*seconds > 0.0 && seconds.is_finite())) {
         return Err(Error::new(ErrorKind::Option, format!("--seconds {seconds}: a number above 0 is needed")));
     }
@@ -162,7 +158,7 @@ fn sparsify_options(args: &PruneArgs) -> Result<SparsifyOptions> {
         prune: prune_options(args)?,
         repair: args.repair.clone(),
         repair_rows: REPAIRS,
-        repair_options: RepairOptions { memory: bytes as usize, seconds: args.seconds },
+        repair_options: RepairOptions { memory: memory_bytes(args.memory)?, seconds: args.seconds },
         steps: args.steps,
         checkpoint: args.checkpoint.clone(),
     };
