@@ -78,18 +78,17 @@ fn check(model: &Model, options: &PruneOptions, images: &Tensor, what: &str) -> 
 }
 
 #[test]
-fn shrunk_networks_compute_what_masked_ones_do() {
-    for name in [
-        "lenet-300-100",
-        "lenet-5",
-        "vgg-16-bn-cifar",
-        "vgg-like",
-        "resnet-20",
-        "resnet-18-cifar",
-        "resnet-50-cifar",
-        "mobilenet-v2",
-        "densenet-121-cifar",
-    ] {
+fn shrunk_chains_compute_what_masked_ones_do() {
+    shrunk_networks_compute_what_masked_ones_do(&["lenet-300-100", "lenet-5", "vgg-16-bn-cifar", "vgg-like", "mobilenet-v2"]);
+}
+
+#[test]
+fn shrunk_residual_networks_compute_what_masked_ones_do() {
+    shrunk_networks_compute_what_masked_ones_do(&["resnet-20", "resnet-18-cifar", "resnet-50-cifar", "densenet-121-cifar"]);
+}
+
+fn shrunk_networks_compute_what_masked_ones_do(names: &[&str]) {
+    for &name in names {
         let model = network(name);
         let image = match name {
             "lenet-300-100" | "lenet-5" => [1, 28, 28],
