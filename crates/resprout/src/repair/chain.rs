@@ -15,7 +15,7 @@ pub struct RepairOptions {
     /// The most bytes of the images' values in one walk. Fewer images are used if they exceed it, with a warning in the outcome.
     pub memory: usize,
     /// About the most seconds of all repairs. If they need more, the layers that gain least per second get statistics only: the
-    /// dense network's mean and deviation, without a fit. `None` for no limit.
+    /// dense network's means, and BatchNormalizations measured again. `None` for no limit.
     pub seconds: Option<f64>,
 }
 
