@@ -35,8 +35,9 @@ impl Default for RepairOptions {
 /// assert!(Chain::parse("bn,luck").is_err());
 /// ```
 ///
-/// Repairs of ascending [stage](Stage) share a walk. At each layer they act in order, on what the repaired layers before it compute.
-/// A new walk begins where the stage falls or a repair comes again. A [`NetworkRepair`](super::NetworkRepair) stands alone between walks.
+/// Repairs of ascending [stage](Stage) share a walk. At each layer they act in order, on what the repaired layers before it
+/// compute. A new walk begins where the stage falls or a repair comes again. A [`NetworkRepair`](super::NetworkRepair) stands
+/// alone between walks.
 #[derive(Default)]
 pub struct Chain {
     text: String,

@@ -119,8 +119,7 @@ any!(AnyCriterion, Criterion);
 any!(AnyAllocation, Allocation);
 any!(AnyRepair, Repair);
 
-/// Prunes and repairs a network: see the example of the [crate](crate). [`sparsify`](super::sparsify()) is the same as a function
-/// of options.
+/// Prunes and repairs a network: see the example of the [crate](crate). The function [`sparsify()`] does the same by options.
 pub struct Sparsify {
     budget: Budget,
     criterion: Option<AnyCriterion>,

@@ -18,9 +18,9 @@ pub enum Pattern {
     Unstructured,
     /// `n` of every `m` neighbours along the input channels stay, such as 2 of 4.
     Nm {
-        /// Weights that stay.
+        /// Weights that stay, from 1 up to `m - 1`.
         n: usize,
-        /// Weights of a group.
+        /// Weights of a group, from 2 to 32.
         m: usize,
     },
     /// As `Nm`, with an `n` from 1 to `m` for each layer from the allocation.
