@@ -42,7 +42,7 @@
 //! | [`at_init`] | pruning before training: SNIP, GraSP, SynFlow and others, and sanity checks of them |
 //! | [`rates`], [`optimiser`] | schedules of the learning rate, SGD and Adam |
 //! | [`distill`] | the repair [`Distill`], which trains a pruned network without labels |
-//! | [`device`], [`bench`] | where training runs, and single steps to be timed |
+//! | [`device`], [`bench`](mod@bench) | where training runs, and single steps to be timed |
 //!
 //! [`gradients()`] gives the gradients of a model's loss. [`REPAIRS`] makes the name `distill` known to
 //! [`Sparsify::repair_rows`](resprout::sparsify::Sparsify::repair_rows). Errors are those of the crate `resprout`.

@@ -61,8 +61,8 @@ const ENTRY: Entry<Build> = Entry {
 /// images. [`Sparsify::repair`](resprout::sparsify::Sparsify::repair) takes it, and
 /// [`Distill::default`] has the values of the row.
 ///
-/// Masks and the statistics of BatchNormalizations stay. An eighth of the images is held out: of all states that are judged by
-/// these images, the one that is nearest to the dense network is kept, and the start if none is nearer.
+/// Masks and the statistics of BatchNormalizations stay. An eighth of the images is held out, about 512 at most. Of all states
+/// that are judged by these images, the one that is nearest to the dense network is kept, and the start if none is nearer.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Distill {
