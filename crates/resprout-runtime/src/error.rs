@@ -6,7 +6,7 @@ use std::path::Path;
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The kind of an [`Error`], for programs that react to it.
+/// The kind of an [`Error`], for programs that react to it. The message of the error has the details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -18,9 +18,9 @@ pub enum ErrorKind {
     Unsupported,
     /// The value of an option is invalid, alone or for this model.
     Option,
-    /// The data do not fit the model or each other.
+    /// Images, labels or weights do not fit the model or each other, or are not finite.
     Data,
-    /// The user stopped the work.
+    /// A [`Progress`](crate::progress::Progress) has stopped the work.
     Interrupted,
 }
 

@@ -2,20 +2,25 @@
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Receives the progress of long work. The default methods do nothing.
+/// Receives the progress of long work, and can stop it. The default methods do nothing; [`Quiet`] has them all.
+///
+/// Stages follow one another and are not nested. Several threads may call [`advance`](Self::advance).
 pub trait Progress: Sync {
-    /// A stage of `total` units begins.
+    /// A stage of `total` units begins. What a unit is depends on the stage: images, milliseconds, layers.
     fn begin(&self, _stage: &str, _total: u64) {}
     /// `units` more are done.
     fn advance(&self, _units: u64) {}
     /// The stage is over.
     fn end(&self) {}
-    /// Whether the user has stopped the work.
+    /// Whether the work is to stop. It is asked between layers or batches, and the work then ends in an error.
     fn cancelled(&self) -> bool {
         false
     }
 
-    /// Fails if the user has stopped the work.
+    /// Fails if the work is to stop.
+    ///
+    /// # Errors
+    /// Of kind `Interrupted`.
     fn check(&self) -> Result<()> {
         if self.cancelled() {
             return Err(Error::new(ErrorKind::Interrupted, "interrupted; nothing was written"));
@@ -24,7 +29,7 @@ pub trait Progress: Sync {
     }
 }
 
-/// Progress whose stages have other names.
+/// A [`Progress`] that hands on to another one, with other names of stages.
 pub struct Renamed<'p, F> {
     inner: &'p dyn Progress,
     name: F,
@@ -55,7 +60,7 @@ impl<F: Fn(&str) -> String + Sync> Progress for Renamed<'_, F> {
     }
 }
 
-/// Progress that is ignored.
+/// A [`Progress`] that shows nothing and never stops the work.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quiet;
 

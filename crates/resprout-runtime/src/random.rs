@@ -5,7 +5,7 @@
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
-    /// A generator for one stream of one seed.
+    /// A generator for one stream of one seed. Each stream is another sequence.
     pub fn new(seed: u64, stream: u64) -> SplitMix64 {
         let mut mixed = SplitMix64(seed);
         let offset = mixed.next_u64();
@@ -26,7 +26,7 @@ impl SplitMix64 {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Uniform in `0..count`, which is at least 1.
+    /// Uniform in `0..count`; `count` is at least 1.
     pub fn below(&mut self, count: usize) -> usize {
         ((u128::from(self.next_u64()) * count as u128) >> 64) as usize
     }

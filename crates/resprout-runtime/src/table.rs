@@ -1,4 +1,6 @@
 //! Tables of methods. A row has a name, a description, the publication, options, and a function that builds the method.
+//!
+//! A method is written `name:option=value:option=value`, such as `erk:power=2`. Options that are left out have their default.
 
 use crate::error::{Error, Result};
 
@@ -12,7 +14,7 @@ pub struct Entry<B> {
     pub paper: &'static str,
     /// The options it takes.
     pub options: &'static [OptionSpec],
-    /// Builds the method.
+    /// Builds the method. In tables of things that need no options it is the thing itself.
     pub build: B,
 }
 
@@ -34,7 +36,7 @@ pub struct OptionSpec {
     pub default: &'static str,
 }
 
-/// The user's options of one method, checked against its row.
+/// The options of one method as [`find`] has read them, with defaults for those that were left out.
 #[derive(Clone, Debug)]
 pub struct Options {
     method: String,
@@ -51,7 +53,13 @@ impl Options {
         &found.unwrap_or_else(|| panic!("{} declares no option {name:?}", self.method)).1
     }
 
-    /// The option as a value of type `T`. `what` describes the accepted values.
+    /// The option as a value of type `T`. `what` describes the accepted values in messages, such as "a positive number".
+    ///
+    /// # Errors
+    /// Of kind `Option` if the text is no `T`, or `valid` refuses it.
+    ///
+    /// # Panics
+    /// If the row does not list the option.
     pub fn parse<T: std::str::FromStr>(&self, name: &str, what: &str, valid: impl Fn(&T) -> bool) -> Result<T> {
         let text = self.text(name);
         let value = text.parse().ok().filter(|value| valid(value));
@@ -68,7 +76,7 @@ impl Options {
     }
 }
 
-/// The error for an unknown name.
+/// The error for an unknown name, of kind `Option`. It lists the known names, and hints at the nearest one.
 pub fn unknown(kind: &str, name: &str, known: &[&str]) -> Error {
     let hint = did_you_mean(name, known.iter().copied());
     Error::option(format!("{kind} {name:?} is not known{hint}; there are {}", known.join(", ")))
@@ -82,12 +90,15 @@ fn did_you_mean<'n>(given: &str, known: impl Iterator<Item = &'n str>) -> String
     found.map_or(String::new(), |(_, name)| format!(" (did you mean {name}?)"))
 }
 
-/// Finds the row for `text`, which is `name` or `name:option=value:option=value`.
+/// Finds the row for `text`, which is `name` or `name:option=value:option=value`. `kind` is what messages call a row.
+///
+/// # Errors
+/// Of kind `Option` for an unknown name or option. Values are checked by the row's `build`.
 pub fn find<'t, B>(table: &'t [Entry<B>], kind: &str, text: &str) -> Result<(&'t Entry<B>, Options)> {
     find_beside(table, &[], kind, text)
 }
 
-/// As [`find`]. `others` are known names without a row.
+/// As [`find`]. `others` are names without a row, which messages list too.
 pub fn find_beside<'t, B>(table: &'t [Entry<B>], others: &[&str], kind: &str, text: &str) -> Result<(&'t Entry<B>, Options)> {
     find_among(&[table], others, kind, text)
 }

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use std::borrow::Cow;
 
-/// A row-major array.
+/// A row-major array: the last axis is contiguous.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Array<T> {
     /// Length of each axis; empty for a scalar.
@@ -12,7 +12,7 @@ pub struct Array<T> {
     pub data: Vec<T>,
 }
 
-/// An array of `f32`: weights, activations, images (`NCHW`).
+/// An array of `f32`: weights, activations, images (`[N, C, H, W]`).
 pub type Tensor = Array<f32>;
 
 impl<T> Array<T> {
@@ -43,18 +43,27 @@ impl<T> Array<T> {
 
 impl Tensor {
     /// The first `count` entries along the first axis.
+    ///
+    /// # Panics
+    /// If the tensor is a scalar or has fewer entries.
     pub fn first(&self, count: usize) -> Tensor {
         let each: usize = self.shape[1..].iter().product();
         Tensor::new([&[count], &self.shape[1..]].concat(), self.data[..count * each].to_vec())
     }
 
-    /// The entries along the first axis without every `every`-th one, and these.
+    /// Splits the entries along the first axis: those without every `every`-th one, and every `every`-th one.
+    ///
+    /// # Panics
+    /// If the tensor is a scalar or `every` is 0.
     pub fn hold_out(&self, every: usize) -> (Tensor, Tensor) {
         let (held, kept): (Vec<usize>, Vec<usize>) = (0..self.shape[0]).partition(|i| i % every == every - 1);
         (self.pick(&kept), self.pick(&held))
     }
 
     /// The entries at `indices` along the first axis.
+    ///
+    /// # Panics
+    /// If the tensor is a scalar or an index is out of range.
     pub fn pick(&self, indices: &[usize]) -> Tensor {
         let each: usize = self.shape[1..].iter().product();
         let data = indices.iter().flat_map(|&i| self.data[i * each..][..each].iter().copied()).collect();
@@ -143,7 +152,10 @@ impl Value {
     }
 }
 
-/// The number of elements of a shape, or an error if it overflows.
+/// The number of elements of a shape.
+///
+/// # Errors
+/// Of kind `Format` if 64-bit elements of this number do not fit into memory.
 pub fn element_count(shape: &[usize]) -> Result<usize> {
     shape
         .iter()
@@ -171,7 +183,10 @@ pub fn strides(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// Counts an axis from the front; an error if it is outside a shape of `rank` axes.
+/// Counts an axis from the front; a negative one counts from the back.
+///
+/// # Errors
+/// Of kind `Data` if it is outside of a shape of `rank` axes.
 pub fn axis_index(axis: i64, rank: usize) -> Result<usize> {
     let from_front = if axis < 0 { axis + rank as i64 } else { axis };
     usize::try_from(from_front)

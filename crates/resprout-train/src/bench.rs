@@ -15,7 +15,10 @@ pub struct Stepper {
 }
 
 impl Stepper {
-    /// For batches of so many images of `[C, H, W]`; the model's masks are kept.
+    /// Prepares steps of `batch` images of shape `image: [C, H, W]`. The model is copied, and its masks are kept.
+    ///
+    /// # Errors
+    /// As [`gradients()`](crate::gradients()).
     pub fn new(model: &Model, image: [usize; 3], batch: usize) -> Result<Stepper> {
         let parameters = Parameters::new(model)?;
         let program = TrainProgram::new(model, &parameters, &[&[batch][..], &image].concat())?;
@@ -23,14 +26,15 @@ impl Stepper {
         Ok(Stepper { parameters, program, optimiser })
     }
 
-    /// Seconds of each layer in one step, forward and backward, and its multiply-accumulates forward.
+    /// Runs one step with a rate of 0. For each layer it returns the seconds forward and backward, and the multiply-accumulates
+    /// forward.
     pub fn layers(&mut self, images: &[f32], labels: &[usize]) -> Vec<(String, [f64; 2], Option<u64>)> {
         self.program.measure(true);
         self.step(images, labels, 0.0);
         self.program.measure(false)
     }
 
-    /// One step; returns the loss.
+    /// One step of SGD on `images`, `[N, C, H, W]` flat, with one label each. Returns the mean cross-entropy in nats.
     pub fn step(&mut self, images: &[f32], labels: &[usize], rate: f64) -> f64 {
         let forward = self.program.forward(&self.parameters, images, Mode::Training);
         let (loss, gradient) = loss::cross_entropy(&forward.logits, labels, 0.0, 1.0);

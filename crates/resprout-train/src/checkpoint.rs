@@ -1,4 +1,4 @@
-//! The state of a run between two epochs, in one file that is written atomically.
+//! The files in a run's folder, and the state of a run between two epochs, in one file that is written atomically.
 
 use crate::error::data;
 use resprout::formats::{atomic, safetensors};
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// The state after the last epoch.
+/// The file of the state after the last epoch.
 pub const LAST: &str = "last.safetensors";
-/// The epoch with the highest validation accuracy.
+/// The file of the epoch with the highest validation accuracy.
 pub const BEST: &str = "best.safetensors";
-/// The early weights that a run rewinds to.
+/// The file of the early weights that a run rewinds to.
 pub const REWIND: &str = "rewind.safetensors";
-/// One line of JSON per epoch.
+/// The file with one line of JSON, an [`EpochRow`], per epoch.
 pub const JOURNAL: &str = "journal.jsonl";
 
 const MOMENTUM_SUFFIX: &str = ".momentum";
@@ -83,6 +83,9 @@ pub fn write(path: &Path, model: &Model, checkpoint: &Checkpoint) -> Result<()> 
 }
 
 /// Reads parameters and masks into `model`, which must have the run's architecture. Returns the state.
+///
+/// # Errors
+/// Of kind `Io` or `Format`, and `Data` for another architecture.
 pub fn read(path: &Path, model: &mut Model) -> Result<Checkpoint> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let (momentum, text) = safetensors::decode_with(model, &bytes, MOMENTUM_SUFFIX).map_err(|e| e.at(path.display()))?;

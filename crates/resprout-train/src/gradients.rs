@@ -20,8 +20,12 @@ pub struct Gradients {
     pub by_name: BTreeMap<String, Tensor>,
 }
 
-/// The gradients of the mean cross-entropy of preprocessed `images: [N, C, H, W]` with these labels. Pruned weights are zero and
-/// have gradients too.
+/// The gradients of the mean cross-entropy of preprocessed `images: [N, C, H, W]` with one label each. Pruned weights are zero
+/// and have gradients too. `device` is a row of [`DEVICES`](crate::device::DEVICES), `cpu`.
+///
+/// # Errors
+/// Of kind `Option` for an unknown device, `Data` for images or labels that do not fit, and `Unsupported` for a layer that cannot
+/// be trained.
 pub fn gradients(model: &Model, images: &Tensor, labels: &[usize], mode: Mode, device: &str) -> Result<Gradients> {
     gradients_at(model, images, labels, mode, 1.0, Hold::Free, device)
 }

@@ -1,7 +1,9 @@
-//! Gradients and training on the CPU.
+//! Gradients and training on the CPU: dense, pruned on the way, or pruned at initialisation.
 //!
-//! A model of the core is translated layer by layer to instructions of the training engine; what comes out is an ordinary
-//! model again.
+//! A [`Model`](resprout::model::Model) of the crate `resprout` is translated layer by layer to instructions of the training
+//! engine. What comes out is an ordinary model again, to be evaluated, written and run.
+//!
+//! [`run::train`] trains a model by a [`recipe::Recipe`]:
 //!
 //! ```
 //! use resprout::architectures::{Shape, build};
@@ -30,6 +32,20 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`recipe`] | everything that determines the result of a run, as YAML |
+//! | [`run`] | the loop, its data and its outcome; [`checkpoint`] the files of a run |
+//! | [`loader`] | labelled examples, and batches with augmentation |
+//! | [`methods`] | when training prunes: gradually, once, or by iterations with rewinding |
+//! | [`at_init`] | pruning before training: SNIP, GraSP, SynFlow and others, and sanity checks of them |
+//! | [`rates`], [`optimiser`] | schedules of the learning rate, SGD and Adam |
+//! | [`distill`] | the repair [`Distill`], which trains a pruned network without labels |
+//! | [`device`], [`bench`](mod@bench) | where training runs, and single steps to be timed |
+//!
+//! [`gradients()`] gives the gradients of a model's loss. [`REPAIRS`] makes the name `distill` known to
+//! [`Sparsify::repair_rows`](resprout::sparsify::Sparsify::repair_rows). Errors are those of the crate `resprout`.
 #![forbid(unsafe_code)]
 
 pub mod at_init;

@@ -21,24 +21,24 @@ pub struct Augment {
     pub flip: bool,
 }
 
-/// Labelled images and their preprocessing.
+/// Labelled images of a split, and their preprocessing. Clones share the images.
 #[derive(Clone)]
 pub struct Examples {
     /// The images.
     pub set: Arc<ImageSet>,
-    /// The indices of this split.
+    /// The indices of this split's images in `set`.
     pub indices: Arc<Vec<usize>>,
     /// The preprocessing.
     pub preprocess: Preprocess,
-    /// Channels that the model takes.
+    /// The number of channels that the model takes.
     pub channels: usize,
 }
 
 /// A batch of images and labels.
 pub struct Batch {
-    /// `[N, C, H, W]`
+    /// Preprocessed images, `[N, C, H, W]`.
     pub images: Vec<f32>,
-    /// Channels, height and width.
+    /// Channels, height and width of an image.
     pub shape: [usize; 3],
     /// One class per image.
     pub labels: Vec<usize>,
@@ -46,19 +46,29 @@ pub struct Batch {
 
 impl Examples {
     /// Channels, height and width of the first image. The others must have the same.
+    ///
+    /// # Errors
+    /// Of kind `Data` for no images, and as [`ImageSet::load`].
     pub fn image(&self) -> Result<[usize; 3]> {
         let first = *self.indices.first().ok_or_else(|| data(format!("{}: no images", self.set.path().display())))?;
         Ok(self.set.load_one(first, self.channels, &self.preprocess)?.1)
     }
 
     /// The label of each image of the split.
+    ///
+    /// # Errors
+    /// Of kind `Data` if the images have none.
     pub fn labels(&self) -> Result<Vec<usize>> {
         let labels =
             self.set.labels().ok_or_else(|| data(format!("{}: the images have no labels", self.set.path().display())))?;
         Ok(self.indices.iter().map(|&index| labels[index]).collect())
     }
 
-    /// The batches of an epoch. `seed` and `epoch` determine order and augmentation.
+    /// The batches of an epoch, of `batch` images each, loaded by `workers` threads. `seed` and `epoch` determine order and
+    /// augmentation.
+    ///
+    /// # Errors
+    /// Of kind `Data` if the images have no labels. Images that cannot be loaded are errors of the iterator.
     pub fn epoch(&self, batch: usize, augment: Augment, seed: u64, epoch: u64, workers: usize) -> Result<Batches> {
         let labels = self.labels()?;
         let mut order: Vec<usize> = (0..self.indices.len()).collect();

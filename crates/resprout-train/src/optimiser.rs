@@ -4,7 +4,7 @@ use crate::parameters::Parameters;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// The constants of the optimiser, all but the learning rate.
+/// Stochastic gradient descent: its constants, all but the learning rate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sgd {
     /// Share of the old running sum that is kept.

@@ -4,9 +4,9 @@ use crate::error::option;
 use resprout::Result;
 use resprout::table::{self, Entry, OptionSpec, Options};
 
-/// The factor of the initial rate by the share of training that is done.
+/// A schedule: the factor of the initial rate by the share of training that is done.
 pub trait Schedule: Send + Sync {
-    /// The factor at `done`, the share of finished steps of the segment.
+    /// The factor at `done`, the share of finished steps of the segment after the warm-up, in `[0, 1]`.
     fn factor(&self, done: f64) -> f64;
 }
 
@@ -62,7 +62,10 @@ pub static SCHEDULES: &[Entry<Build>] = &[
     },
 ];
 
-/// Finds a schedule `name:option=value`.
+/// Finds a schedule, a row of [`SCHEDULES`], by `name:option=value`.
+///
+/// # Errors
+/// Of kind `Option`.
 pub fn find(text: &str) -> Result<Box<dyn Schedule>> {
     let (entry, options) = table::find(SCHEDULES, "schedule", text)?;
     (entry.build)(&options)
@@ -76,7 +79,10 @@ pub fn rate(schedule: &dyn Schedule, rate: f64, step: usize, steps: usize, warm_
     rate * schedule.factor((step - warm_up) as f64 / (steps - warm_up).max(1) as f64)
 }
 
-/// Fails unless the warm-up ends before training does.
+/// Fails unless the warm-up, in epochs, ends before training does.
+///
+/// # Errors
+/// Of kind `Option`.
 pub fn check_warm_up(warm_up: f64, epochs: usize) -> Result<()> {
     if !(0.0..epochs as f64).contains(&warm_up) {
         return Err(option(format!("warm-up {warm_up}: a number of epochs from 0 to below {epochs} is needed")));

@@ -18,17 +18,18 @@ use std::path::Path;
 /// The recipe's name in a run's folder.
 pub const RECIPE: &str = "recipe.yaml";
 
-/// A run's recipe. Unknown keys are errors. Missing keys have the values of [`Recipe::default`].
+/// A run's recipe. In a file, unknown keys are errors, and missing keys have the values of [`Recipe::default`]. Text names rows
+/// of tables, with options after colons: `method: gmp:end=0.8`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recipe {
-    /// A row of the architectures; `None` with a model file.
+    /// A row of [`ARCHITECTURES`](resprout::architectures::ARCHITECTURES); `None` with a model file. One of both is needed.
     pub arch: Option<String>,
     /// A model file (.onnx) in place of an architecture.
     pub model: Option<String>,
-    /// Weights to start from: .safetensors, .pth, .pt or .th.
+    /// A file of weights to start from: .safetensors, .pth, .pt or .th; `None` for fresh ones, or those of the model file.
     pub weights: Option<String>,
-    /// How fresh weights are drawn (a row of the initialisations).
+    /// How fresh weights are drawn: a row of [`INITS`](resprout::architectures::INITS).
     pub init: String,
     /// A folder of a known layout, a path of training images, or `digits` for the embedded ones.
     pub data: String,
@@ -40,39 +41,40 @@ pub struct Recipe {
     pub preset: Option<String>,
     /// Random changes to training images.
     pub augment: Augment,
-    /// When training prunes (a row of the methods).
+    /// When training prunes: a row of [`METHODS`](crate::methods::METHODS).
     pub method: String,
     /// Share of the prunable weights to remove, in [0, 1).
     pub sparsity: f64,
-    /// How weights are scored (a row of the criteria that needs no images).
+    /// How weights are scored: a row of [`CRITERIA`](resprout::criteria::CRITERIA) that needs no images.
     pub criterion: String,
-    /// How many weights each layer keeps (a row of the allocations): `global` for one threshold.
+    /// How many weights each layer keeps: a row of [`ALLOCATIONS`](resprout::allocation::ALLOCATIONS).
     pub allocation: String,
-    /// A row of the methods of pruning at initialisation, with `method: dense`.
+    /// Pruning before training, with `method: dense`: a row of [`AT_INIT`](crate::at_init::AT_INIT).
     pub prune_at_init: Option<String>,
-    /// A check of that pruning (a row of the ablations).
+    /// A sanity check of that pruning: a row of [`ABLATIONS`](crate::at_init::ablation::ABLATIONS).
     pub ablation: String,
-    /// A repair before training and after pruning at initialisation (a row of the repairs at initialisation).
+    /// A repair before training and after pruning at initialisation: a row of
+    /// [`INIT_REPAIRS`](resprout::lipschitz::INIT_REPAIRS).
     pub repair_init: String,
-    /// Layers to leave dense.
+    /// Layers to leave dense, as [`PrunableRule::ignore`].
     pub ignore: Vec<String>,
     /// Whether depthwise and grouped convolutions are pruned too.
     pub include_grouped: bool,
     /// The epochs of the whole run.
     pub epochs: usize,
-    /// Images per step.
+    /// Images per step, from 2 on.
     pub batch: usize,
-    /// Initial learning rate.
+    /// Initial learning rate, above 0.
     pub rate: f64,
-    /// How the rate changes (a row of the schedules).
+    /// How the rate changes: a row of [`SCHEDULES`](crate::rates::SCHEDULES).
     pub schedule: String,
-    /// Epochs of the initial rise of the rate.
+    /// Epochs of the initial linear rise of the rate.
     pub warm_up: f64,
-    /// Momentum.
+    /// Share of the running sum of gradients that each step keeps, in [0, 1).
     pub momentum: f64,
     /// Whether the momentum is Nesterov's.
     pub nesterov: bool,
-    /// Weight decay.
+    /// Factor of the weights that is added to their gradient, from 0 on.
     pub weight_decay: f64,
     /// Whether biases and normalisation parameters decay too.
     pub decay_all: bool,
@@ -80,7 +82,7 @@ pub struct Recipe {
     pub label_smoothing: f64,
     /// Seed of weights, order, augmentation and random masks.
     pub seed: u64,
-    /// The device (a row of the devices).
+    /// Where training runs: a row of [`DEVICES`](crate::device::DEVICES).
     pub device: String,
 }
 
@@ -123,6 +125,9 @@ impl Default for Recipe {
 
 impl Recipe {
     /// Reads YAML. Missing keys have their default.
+    ///
+    /// # Errors
+    /// Of kind `Io`, and `Option` for unknown keys and for values of another type. [`check`](Self::check) checks values.
     pub fn read(path: &Path) -> Result<Recipe> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
         serde_saphyr::from_str(&text).map_err(|e| option(format!("{}: {e}", path.display())))
@@ -139,6 +144,9 @@ impl Recipe {
     }
 
     /// Fails on the first invalid value, with its name.
+    ///
+    /// # Errors
+    /// Of kind `Option`.
     pub fn check(&self) -> Result<()> {
         match (&self.arch, &self.model) {
             (None, None) => return Err(option("arch or model: one of them is needed")),

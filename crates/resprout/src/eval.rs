@@ -11,7 +11,7 @@ use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// A measured value with its 95 % confidence interval.
+/// A measured value with its 95 % confidence interval over the images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The value.
@@ -59,18 +59,18 @@ pub enum OutputKind {
     Other,
 }
 
-/// The measurements of one network.
+/// The measurements of one network. What cannot be measured is `None`: accuracy without labels, the rest without a dense network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Share of images whose highest class is the label.
     pub top1: Option<Estimate>,
-    /// Share of images whose label is among the five highest classes.
+    /// Share of images whose label is among the five highest classes; `None` up to five classes too.
     pub top5: Option<Estimate>,
     /// Share of images whose highest class is the dense network's.
     pub agreement: Option<Estimate>,
     /// Mean KL divergence from the dense network's class distribution, in nats.
     pub kl: Option<Estimate>,
-    /// Mean of `|y - y_dense| / |y_dense|` over images.
+    /// Mean over images of `|y - y_dense| / |y_dense|`, with Euclidean norms of the outputs.
     pub relative_error: Option<Estimate>,
     /// Images whose output is NaN or infinite. They count as wrong, and `kl` and `relative_error` leave them out.
     pub broken_images: usize,
@@ -93,6 +93,12 @@ pub struct EvaluationRun {
 const BATCH: usize = 256;
 
 /// Runs every network on every image. With `compare`, the first network is the dense one, and the others are compared with it.
+///
+/// All networks take images of one shape. The first output of each is measured.
+///
+/// # Errors
+/// Of kind `Data` for no network, and for images or labels that do not fit the networks; the errors of
+/// [`ImageSet::load`], and `Interrupted`.
 pub fn evaluate(
     networks: &[&Network],
     set: &ImageSet,
@@ -138,7 +144,11 @@ pub fn output_kind_of(plan: &Plan) -> OutputKind {
     output_kind(&plan.result_shapes[0], plan.output_ops.first().map_or("", String::as_str))
 }
 
-/// Compares outputs with the dense network's on the same images: agreement, KL and relative error. With labels, the accuracy too.
+/// Compares outputs with the dense network's on the same images: agreement, KL divergence and relative error. With labels, the
+/// accuracy too. Both tensors are `[N, classes, ...]`.
+///
+/// # Errors
+/// Of kind `Data` for outputs of different shapes, and for labels that are no classes.
 pub fn compare(results: &Tensor, dense: &Tensor, labels: Option<&[usize]>, output: OutputKind) -> Result<Evaluation> {
     let mut tally = Tally::default();
     tally.add(results, Some(dense), labels, output)?;

@@ -7,7 +7,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 
-/// SHA-256 of the concatenated contents of files, and their number of bytes.
+/// SHA-256 of the concatenated contents of files, in hexadecimal, and their number of bytes.
+///
+/// # Errors
+/// Of kind `Io`, with the file's name.
 pub fn files_sha256(paths: &[PathBuf]) -> Result<(String, u64)> {
     let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
     for path in paths {
@@ -24,7 +27,7 @@ pub fn files_sha256(paths: &[PathBuf]) -> Result<(String, u64)> {
     Ok((hex(&hash.finalize()), bytes))
 }
 
-/// SHA-256 of an image tensor, of its elements as little-endian f32.
+/// SHA-256 of an image tensor, of its elements as little-endian f32, in hexadecimal.
 pub fn images_sha256(images: &Tensor) -> String {
     sha256(&images.to_le_bytes())
 }

@@ -1,6 +1,13 @@
 //! Prune trained vision networks, repair them without labels, and report the result.
 //!
-//! [`sparsify::Sparsify`] does it in one expression, with methods of the tables or your own:
+//! * *Pruning* sets weights to zero. A [criterion](criteria) scores every weight, an [allocation](allocation) says how many
+//!   each layer keeps, and a [pattern](structure::Pattern) which weights stay or go together.
+//! * A [repair](repair) changes the weights that are left, with unlabelled *calibration images*, so that the network computes
+//!   again what the *dense* one, from before the pruning, does.
+//! * *Sparsity* is the share of the prunable weights that is pruned: those of convolutions and linear layers.
+//!
+//! [`sparsify::Sparsify`] does it in one expression, with methods of the tables or your own. `folder` holds a network for
+//! handwritten digits and its images:
 //!
 //! ```
 //! use resprout::allocation::Erk;
@@ -50,6 +57,28 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A network that was pruned before has zeros without masks. Call [`Model::keep_zeros`](model::Model::keep_zeros) first, so that
+//! they stay zero and count.
+//!
+//! | to | see |
+//! | --- | --- |
+//! | read and write networks | [`model::Model::open`], [`formats`] |
+//! | prune and repair | [`sparsify::Sparsify`]; step by step [`prune::prune`], [`repair::Chain`] |
+//! | write a criterion, an allocation or a repair | [`criteria`], [`allocation`], [`repair`] |
+//! | measure accuracy and distance | [`eval`]; [`report`] has counts, sizes and warnings |
+//! | read and preprocess images | [`data`] |
+//! | run a network fast | [`session::Session`] |
+//! | cut pruned channels out | [`structure::shrink::shrink`] |
+//! | search for the best network of a size or speed | [`compress`] |
+//! | compare many configurations | [`study`] |
+//! | build a network with fresh weights | [`architectures`]; the crate `resprout-train` trains it |
+//!
+//! Methods have names in tables: [`criteria::CRITERIA`], [`allocation::ALLOCATIONS`], [`repair::REPAIRS`],
+//! [`structure::PATTERNS`]. Text names a row, with options after colons: `"erk:power=2"`. The example shows types instead.
+//!
+//! Functions return [`Result`]. An [`Error`] has an [`ErrorKind`], and its message names the file, layer or option. Results do
+//! not depend on the number of threads, except where a limit in seconds makes the clock take part.
 #![forbid(unsafe_code)]
 
 pub mod allocation;

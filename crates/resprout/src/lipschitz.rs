@@ -38,7 +38,7 @@ pub enum Matching {
     Names,
 }
 
-/// How a network is repaired at initialisation.
+/// How a network is repaired at initialisation, before training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lipschitz {
     /// What is rescaled.
@@ -47,7 +47,7 @@ pub struct Lipschitz {
     pub matching: Matching,
 }
 
-/// The change to one layer.
+/// The change of [`repair`] to one layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LipschitzRow {
     /// The weight's name.
@@ -97,13 +97,16 @@ pub static INIT_REPAIRS: &[Entry<Build>] = &[
     },
 ];
 
-/// Finds a repair by a text `name:option=value`.
+/// Finds a repair, a row of [`INIT_REPAIRS`], by a text `name:option=value`; `None` for `none`.
+///
+/// # Errors
+/// Of kind `Option`.
 pub fn find(text: &str) -> Result<Option<Lipschitz>> {
     let (entry, options) = table::find(INIT_REPAIRS, "repair at initialisation", text)?;
     (entry.build)(&options)
 }
 
-/// Repairs every convolution and linear layer in place. Pruned weights stay zero.
+/// Repairs every convolution and linear layer in place, and returns a row for each. Pruned weights stay zero.
 ///
 /// A layer whose weights are all zero is not changed; its row has a `sigma` of 0. In a network without BatchNormalization
 /// the weights are repaired. [`Scope::Gamma`] fails there.

@@ -1,4 +1,7 @@
-//! The report: all printed results as data. Its JSON form is versioned.
+//! The report of a pruning: all printed results as data. Its JSON form is versioned.
+//!
+//! [`layer_rows`] and [`sparsity_info`] count what a pruned [`Model`] has left, and the functions with `warning` in their names
+//! make warnings of it. The command fills in a whole [`Report`].
 
 use crate::calibrate::{Checkup, Trained};
 use crate::data::Preprocess;
@@ -15,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Raised when a field changes its meaning or is removed.
+/// The version of the JSON form, raised when a field changes its meaning or is removed.
 pub const SCHEMA_VERSION: u32 = 2;
 
 /// The report of a pruning.
@@ -50,10 +53,10 @@ pub struct Report {
     pub layers: Vec<LayerRow>,
     /// Layers with weights that were left dense.
     pub left_dense: Vec<LeftDense>,
-    /// The folded BatchNormalizations, if folding was on.
+    /// The BatchNormalizations that were merged into layers, if that was asked for.
     #[serde(default)]
     pub merged_norms: Option<MergedNorms>,
-    /// The channels that were cut out, if shrinking was on.
+    /// The channels that were cut out, if that was asked for.
     #[serde(default)]
     pub shrunk: Option<Shrunk>,
     /// Bytes of the model before and after.
@@ -62,7 +65,7 @@ pub struct Report {
     pub evaluation: Option<EvaluationReport>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// Seconds per stage.
+    /// The stages of the work, each with its seconds.
     pub seconds: Vec<(String, f64)>,
 }
 
@@ -77,7 +80,7 @@ pub struct Shrunk {
     pub cuts: Vec<Cut>,
 }
 
-/// Compares a network before and after shrinking.
+/// Compares a network before and after [`shrink`](crate::structure::shrink::shrink()). `image` is `[C, H, W]`.
 pub fn shrunk(before: &Model, after: &Model, image: Option<&[usize]>, cuts: Vec<Cut>) -> Shrunk {
     let macs = |model: &Model| Some(layer_macs(model, image?).ok()?.values().sum::<u64>());
     let macs = macs(before).zip(macs(after)).map(|(before, after)| [before, after]);
@@ -166,13 +169,13 @@ pub struct SparsityInfo {
     pub kept: usize,
     /// All floating-point parameters.
     pub parameters: usize,
-    /// The number of parameters by the number that remain.
+    /// The number of parameters divided by the number that remain.
     pub compression_ratio: f64,
     /// Multiply-accumulate operations per image before pruning, if the input size is known.
     pub macs_dense: Option<u64>,
     /// Multiply-accumulate operations per image without those of pruned weights.
     pub macs_sparse: Option<u64>,
-    /// The ratio of the two.
+    /// `macs_dense / macs_sparse`.
     pub theoretical_speedup: Option<f64>,
 }
 
@@ -191,7 +194,7 @@ pub struct LayerRow {
     pub kept: usize,
     /// `kept / weights`
     pub density: f64,
-    /// Of these, the weights on a path from the input to an output.
+    /// Of the kept weights, those on a path from the input to an output.
     pub effective: usize,
     /// Multiply-accumulate operations per image before pruning.
     pub macs: Option<u64>,
@@ -259,7 +262,8 @@ impl EvaluationReport {
     }
 }
 
-/// A row per prunable layer. Without `macs` the operations stay unknown.
+/// A row per layer of `layers`, such as those of [`PruneOutcome::layers`](crate::prune::PruneOutcome::layers). Without `macs` of
+/// [`layer_macs`] the operations stay unknown.
 pub fn layer_rows(model: &Model, layers: &[Prunable], macs: Option<&LayerMacs>) -> Result<Vec<LayerRow>> {
     let effective = effective_counts(model, layers);
     let row = |(layer, effective): (&Prunable, usize)| -> Result<LayerRow> {
@@ -281,7 +285,7 @@ pub fn layer_rows(model: &Model, layers: &[Prunable], macs: Option<&LayerMacs>) 
     layers.iter().zip(effective).map(row).collect()
 }
 
-/// Sums over the rows. `macs` holds all layers, also those that are not pruned.
+/// Sums over the rows of [`layer_rows`]. `macs` holds all layers, also those that are not pruned.
 pub fn sparsity_info(model: &Model, rows: &[LayerRow], requested: Option<f64>, macs: Option<&LayerMacs>) -> SparsityInfo {
     let macs_dense: Option<u64> = macs.map(|macs| macs.values().sum());
     let sum = |field: fn(&LayerRow) -> usize| rows.iter().map(field).sum::<usize>();
@@ -306,7 +310,7 @@ pub fn sparsity_info(model: &Model, rows: &[LayerRow], requested: Option<f64>, m
     }
 }
 
-/// A warning if less than half of the weights can be pruned.
+/// A warning if less than half of the weights can be pruned; `prunable` is the number that can.
 pub fn reach_warning(prunable: usize, left: &[LeftDense]) -> Option<String> {
     let all = prunable + left.iter().map(|left| left.weights).sum::<usize>();
     (2 * prunable < all).then(|| {

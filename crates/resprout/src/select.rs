@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use std::borrow::Cow;
 
 /// The scores of one layer, stored or computed on every use. Stored scores of all layers take twice the memory of the network.
+/// Vectors and slices of `f64` are score lists.
 pub trait ScoreList: Sync {
     /// The number of scores.
     fn len(&self) -> usize;
@@ -15,7 +16,7 @@ pub trait ScoreList: Sync {
         self.len() == 0
     }
 
-    /// All scores, the same on every call.
+    /// All scores, one per weight; the same on every call.
     fn scores(&self) -> Cow<'_, [f64]>;
 }
 
@@ -29,18 +30,18 @@ impl<T: AsRef<[f64]> + Sync> ScoreList for T {
     }
 }
 
-/// The number of `size` weights that stay at a sparsity of their own. The number that goes is rounded half to even.
+/// The number of a layer's `size` weights that stay at a sparsity of its own. The number that goes is rounded half to even.
 pub fn kept_alone(size: usize, sparsity: f64) -> usize {
     size - (sparsity * size as f64).round_ties_even() as usize
 }
 
-/// The number of all `size` weights that stay. It is rounded half to even.
+/// The number of a network's `size` prunable weights that stay at a sparsity. It is rounded half to even.
 pub fn kept_of_all(size: usize, sparsity: f64) -> usize {
     ((1.0 - sparsity) * size as f64).round_ties_even() as usize
 }
 
 /// The number of each list that stays if the `keep` highest of all scores stay. Among equal scores the first in (list,
-/// index) order go first.
+/// index) order are pruned first.
 pub fn global_counts<S: ScoreList>(lists: &[S], keep: usize) -> Vec<usize> {
     let total: usize = lists.iter().map(S::len).sum();
     let removed = total - keep.min(total);
@@ -55,7 +56,7 @@ pub fn global_counts<S: ScoreList>(lists: &[S], keep: usize) -> Vec<usize> {
     counts.into_iter().map(kept).collect()
 }
 
-/// The mask that keeps the `keep` highest scores. Among equal scores the first go first.
+/// The mask that keeps the `keep` highest scores. Among equal scores the first are pruned first.
 pub fn mask(scores: &[f64], keep: usize) -> Mask {
     let removed = scores.len() - keep.min(scores.len());
     let Some(threshold) = threshold(&[scores], removed) else { return Mask(vec![true; scores.len()]) };
@@ -125,6 +126,9 @@ fn bucket_sizes(scores: &[f64]) -> Vec<usize> {
 }
 
 /// Raises every count to its floor, and lowers the others in proportion to their excess over their own floor. The sum stays.
+///
+/// # Errors
+/// Of kind `Option` if the floors need more than the sum.
 pub fn apply_floors(counts: &[usize], floors: &[usize]) -> Result<Vec<usize>> {
     let total: usize = counts.iter().sum();
     let needed: usize = floors.iter().sum();

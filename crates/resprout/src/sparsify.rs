@@ -18,20 +18,20 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// How a model is pruned and repaired.
+/// How [`sparsify()`] prunes and repairs a model.
 #[derive(Clone, Debug)]
 pub struct SparsifyOptions {
     /// How it is pruned. The sparsity is that of the last step.
     pub prune: PruneOptions,
-    /// Repairs, as [`Chain::parse_with`] reads them, or [`AUTO`].
+    /// Repairs, as [`Chain::parse_with`] reads them, or [`AUTO`]. `none` for no repair.
     pub repair: String,
-    /// Repairs of crates above this one, beside [`REPAIRS`](crate::repair::REPAIRS).
+    /// Repairs of other crates, beside [`REPAIRS`](crate::repair::REPAIRS); `&[]` for none.
     pub repair_rows: Rows,
     /// How repairs run.
     pub repair_options: RepairOptions,
-    /// The number of steps of pruning and repair.
+    /// The number of steps of pruning and repair, from 1 to 1000: see [`schedule`].
     pub steps: usize,
-    /// A folder that keeps the last step, so that an interrupted run resumes there.
+    /// A folder that keeps the last step of several, so that an interrupted run resumes there.
     pub checkpoint: Option<PathBuf>,
 }
 
@@ -46,7 +46,7 @@ pub struct Sparsified {
     pub outcome: PruneOutcome,
     /// The result of the last step's repair.
     pub repair: RepairOutcome,
-    /// The candidates, if the repair is [`AUTO`].
+    /// The candidates that were tried, if the repair is [`AUTO`].
     pub candidates: Vec<Candidate>,
     /// The sparsity of every step.
     pub steps: Vec<f64>,
@@ -54,11 +54,17 @@ pub struct Sparsified {
 
 /// Prunes and repairs `dense`. `images: [N, C, H, W]` are preprocessed. They may be empty if criterion and repairs need
 /// none. Weights that its masks have pruned stay pruned, and count.
+///
+/// # Errors
+/// As [`Sparsify::run`]. Also `Interrupted`, `Io` for the checkpoint, and `Option` for a checkpoint of another run.
 pub fn sparsify(dense: &Model, images: &Tensor, options: &SparsifyOptions, progress: &dyn Progress) -> Result<Sparsified> {
     sparsify_from(dense, dense, images, options, progress)
 }
 
-/// As [`sparsify`] for a network `start` that is pruned already. `dense` has the same layers and is the target of repairs.
+/// As [`sparsify()`] for a network `start` that is pruned already. `dense` has the same layers and is the target of repairs.
+///
+/// # Errors
+/// As [`sparsify()`], and of kind `Data` if the layers differ.
 pub fn sparsify_from(
     start: &Model,
     dense: &Model,
@@ -290,6 +296,15 @@ impl Keeper {
 
 /// The sparsities of `steps` steps up to `target`. The density falls by the same factor in every step. The first step may go
 /// as far as one half.
+///
+/// ```
+/// # use resprout::sparsify::schedule;
+/// let steps = schedule(0.875, 3).unwrap();
+/// assert!(steps.iter().zip([0.5, 0.75, 0.875]).all(|(step, expected)| (step - expected).abs() < 1e-12));
+/// ```
+///
+/// # Errors
+/// Of kind `Option` unless `steps` is from 1 to 1000.
 pub fn schedule(target: f64, steps: usize) -> Result<Vec<f64>> {
     schedule_from(1.0, target, steps)
 }

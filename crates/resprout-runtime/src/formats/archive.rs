@@ -40,7 +40,7 @@ struct Entry {
 }
 
 impl<'f> Archive<'f> {
-    /// Reads the directory.
+    /// Reads the directory of a zip archive, given as all its bytes.
     pub fn open(file: &'f [u8]) -> Result<Archive<'f>> {
         let (count, start, length) = directory(file).ok_or_else(|| broken("its directory at the end is missing or cut off"))?;
         let mut rest = part(file, start, length).ok_or_else(|| broken("its directory lies outside of the file"))?;

@@ -51,7 +51,7 @@ impl PendingFile {
         self.file.path()
     }
 
-    /// Gives the file its name, replacing an older one.
+    /// Gives the file the name of its target, replacing an older one.
     pub fn commit(self) -> Result<()> {
         let PendingFile { target, file } = self;
         set_default_permissions(file.path());

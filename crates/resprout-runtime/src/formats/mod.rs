@@ -1,4 +1,15 @@
 //! File formats: a [`Model`](crate::model::Model) is read from files and written to them.
+//!
+//! [`Model::open`](crate::model::Model::open) and [`Model::save`](crate::model::Model::save) choose the format by the name.
+//!
+//! | module | a file holds |
+//! | --- | --- |
+//! | [`onnx`] | a whole network |
+//! | [`sparse`] | a whole network, small where it has many zeros |
+//! | [`safetensors`] | weights and masks of a network that is known |
+//! | [`pth`] | weights of a network that is known, as PyTorch writes them |
+//!
+//! [`weights`] reads weights of either kind, also from other programs, into a network.
 
 pub mod archive;
 pub mod atomic;

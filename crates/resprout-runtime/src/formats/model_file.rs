@@ -6,10 +6,12 @@ use crate::model::Model;
 use std::path::Path;
 
 impl Model {
-    /// Reads a network: an ONNX file, or sparse safetensors that hold a whole network.
+    /// Reads a network: an ONNX file, or [sparse safetensors](crate::formats::sparse) if the name ends in `.safetensors`.
+    ///
+    /// Operations that cannot be computed are no error here: [`check_supported`](crate::forward::check_supported) names them.
     ///
     /// # Errors
-    /// Of kind `Io` or `Format`, with the file's name; of kind `Data` for safetensors that hold weights alone.
+    /// Of kind `Io`, `Format` or `Unsupported`, with the file's name; of kind `Data` for safetensors that hold weights alone.
     pub fn open(path: impl AsRef<Path>) -> Result<Model> {
         let path = path.as_ref();
         if !is_safetensors(path) {
@@ -19,7 +21,9 @@ impl Model {
         sparse::read(path)?.ok_or_else(alone)
     }
 
-    /// Writes the network: as sparse safetensors if the name ends so, else as ONNX. The file appears whole or not at all.
+    /// Writes the network: as [sparse safetensors](crate::formats::sparse) if the name ends in `.safetensors`, else as ONNX
+    /// with every element. The file is read back and compared, and appears whole or not at all. ONNX files hold no masks, but
+    /// the zeros that they leave.
     ///
     /// # Errors
     /// Of kind `Io` with the file's name; of kind `Format` if what was written is not read back the same.

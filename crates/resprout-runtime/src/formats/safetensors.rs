@@ -1,6 +1,7 @@
 //! safetensors files: weights and masks.
 //!
-//! The mask of parameter `NAME` is the boolean tensor `NAME.mask`. [`super::weights`] reads files of other programs.
+//! The mask of parameter `NAME` is the boolean tensor `NAME.mask`, true where a weight is kept. [`super::weights`] reads files
+//! of other programs.
 
 pub use super::state_dict::MASK_SUFFIX;
 
@@ -21,7 +22,7 @@ pub fn write(model: &Model, path: &Path) -> Result<()> {
     atomic::write(path, &bytes)
 }
 
-/// The bytes of the file.
+/// The bytes of the file that [`write()`] writes.
 pub fn encode(model: &Model) -> Result<Vec<u8>> {
     encode_with(model, &[], None)
 }
@@ -49,7 +50,7 @@ pub fn write_tensors(tensors: &[(String, Tensor)], path: &Path) -> Result<()> {
     atomic::write(path, &pack(&tensors, None).map_err(|e| e.at(path.display()))?)
 }
 
-/// Writes 64-bit numbers of no model: name, shape and values.
+/// Writes 64-bit numbers of no model, each tensor as name, shape and values. [`decode_numbers`] reads them.
 pub fn write_numbers(tensors: &[(String, Vec<usize>, Vec<f64>)], path: &Path) -> Result<()> {
     let mut packed: Vec<Packed> = Vec::new();
     for (name, shape, values) in tensors {
@@ -100,6 +101,9 @@ pub fn decode_with(
 
 /// Replaces parameters of `model` by those of a file of [`encode`], and takes over its masks. Names and shapes must be the
 /// model's. Parameters that the file does not hold stay. Nothing is changed unless all of it fits.
+///
+/// # Errors
+/// Of kind `Format` for a broken file, and `Data` for a name or a shape that the model does not have.
 pub fn decode_into(model: &mut Model, bytes: &[u8]) -> Result<()> {
     let mut next = model.clone();
     if let Some(contents) = sparse::contents(bytes)? {

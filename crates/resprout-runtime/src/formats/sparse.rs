@@ -42,7 +42,10 @@ pub(super) struct Contents {
     pub(super) masks: Vec<(String, Mask)>,
 }
 
-/// Writes the network. Reads it back before the file gets its name.
+/// Writes the network, with its masks. Reads it back before the file gets its name.
+///
+/// # Errors
+/// Of kind `Io` or `Format`, with the file's name.
 pub fn write(model: &Model, path: &Path) -> Result<()> {
     let bytes = encode(model).map_err(|e| e.at(path.display()))?;
     let back = decode(&bytes).map_err(|e| e.at(path.display()))?;
@@ -56,13 +59,13 @@ pub fn write(model: &Model, path: &Path) -> Result<()> {
     atomic::write(path, &bytes)
 }
 
-/// The bytes of the file.
+/// The bytes of the file that [`write()`] writes.
 pub fn encode(model: &Model) -> Result<Vec<u8>> {
     let (tensors, metadata) = packed(model)?;
     pack(&tensors, Some(metadata))
 }
 
-/// The length of the file in bytes.
+/// The length of that file in bytes, without building it.
 pub fn encoded_len(model: &Model) -> Result<u64> {
     let (tensors, metadata) = packed(model)?;
     packed_len(&tensors, Some(metadata))
@@ -103,6 +106,9 @@ fn packed(model: &Model) -> Result<(Vec<Packed<'_>>, HashMap<String, String>)> {
 }
 
 /// Reads a file of [`write()`]. `None` for any other safetensors file, which holds weights only.
+///
+/// # Errors
+/// Of kind `Io` or `Format` with the file's name; of kind `Unsupported` for another version of the format.
 pub fn read(path: &Path) -> Result<Option<Model>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     decode(&bytes).map_err(|e| e.at(path.display()))

@@ -35,6 +35,9 @@ const FOREIGN: [(usize, &[u8], &str); 4] = [
 
 /// The kind of a file of weights, by its first bytes or else by its extension. `None` for any other file, such as an ONNX
 /// model.
+///
+/// # Errors
+/// Of kind `Io`, and `Unsupported` for files of other programs that are recognised, such as HDF5 and GGUF.
 pub fn kind(path: &Path) -> Result<Option<Kind>> {
     let mut head = Vec::new();
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
@@ -57,6 +60,9 @@ pub fn kind(path: &Path) -> Result<Option<Kind>> {
 ///
 /// The file must hold all of them and nothing that the model does not have. Nothing is changed unless all of it fits.
 /// Returns notes about what was left out or changed.
+///
+/// # Errors
+/// Of kind `Io`, `Format` or `Unsupported` for the file, and `Data` for weights that do not fit the model.
 pub fn read_into(model: &mut Model, path: &Path) -> Result<Vec<String>> {
     let kind = kind(path)?;
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;

@@ -17,7 +17,7 @@ pub(crate) fn workers(images: usize, microbatch: usize, threads: usize) -> usize
     if images.div_ceil(microbatch) >= threads { threads } else { 1 }
 }
 
-/// The input shape for one image, or for the batch that the model fixes.
+/// The shape `[N, C, H, W]` of the network's input: `N` is the batch that the model fixes, or 1. `image` is `[C, H, W]`.
 pub fn with_batch(model: &Model, image: &[usize]) -> Vec<usize> {
     [&[fixed_batch(model).unwrap_or(1)], image].concat()
 }

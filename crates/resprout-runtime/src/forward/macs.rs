@@ -1,4 +1,4 @@
-//! The number of operations of a network.
+//! The number of multiply-accumulates of a network.
 
 use super::{Plan, PlanOptions, with_batch};
 use crate::error::Result;
@@ -8,7 +8,10 @@ use std::collections::HashMap;
 /// Multiply-accumulates per image of every layer, by name.
 pub type LayerMacs = HashMap<String, u64>;
 
-/// Counts the operations for images of shape `[C, H, W]`; an error where the model cannot be computed.
+/// Counts the multiply-accumulates for images of shape `[C, H, W]`, those of zero weights included.
+///
+/// # Errors
+/// As [`Plan::new`].
 pub fn layer_macs(model: &Model, image: &[usize]) -> Result<LayerMacs> {
     let input = with_batch(model, image);
     // Folding a BatchNormalization copies weights and changes no count.

@@ -1,5 +1,8 @@
 //! The CPU forward. A [`Plan`] holds the computations for one input shape. The compiler turns it into programs of the
 //! sparse engine, and a [`Network`] runs any number of images in chunks.
+//!
+//! Evaluation and repair use a [`Network`]. A [`Session`](crate::session::Session) runs the same plans and is faster: its
+//! threads, stages and blockings are chosen for one batch size.
 
 mod batch;
 mod compiled;

@@ -17,7 +17,7 @@ const CHUNK_BYTES: usize = 512 * 1024;
 const LARGEST_CHUNK: usize = 16;
 
 /// A model ready to run on images of one size. Results do not depend on the number of threads: the model and the image
-/// size alone determine the chunk.
+/// size alone determine the chunk, which is the images that run together.
 pub struct Network {
     engine: Engine,
     isa: Isa,
@@ -32,6 +32,9 @@ enum Engine {
 
 impl Network {
     /// Prepares `model` for images of shape `[C, H, W]`.
+    ///
+    /// # Errors
+    /// As [`Plan::new`], and of kind `Unsupported` for a network that mixes the images of a batch without fixing its size.
     pub fn new(model: &Model, image: &[usize], options: &PlanOptions) -> Result<Network> {
         let isa = Isa::best();
         if let Some(compiled) = compile(model, image, isa, options) {
@@ -56,8 +59,11 @@ impl Network {
         }
     }
 
-    /// Runs `images: [N, C, H, W]` on the threads of the current rayon pool. Returns the outputs and then the taps, each
-    /// with `N` as its first axis.
+    /// Runs `images: [N, C, H, W]` on the threads of the current rayon pool. Returns the outputs and then the values of
+    /// [`PlanOptions::taps`], each with `N` as its first axis.
+    ///
+    /// # Errors
+    /// Of kind `Data` for images of another shape.
     pub fn run(&self, images: &Tensor) -> Result<Vec<Tensor>> {
         let plan = self.plan();
         if images.shape.get(1..) != plan.input_shape.get(1..) {
@@ -118,7 +124,10 @@ fn compile(model: &Model, image: &[usize], isa: Isa, options: &PlanOptions) -> O
     Compiled::new(model, plan, isa, 1).ok().filter(Compiled::is_worth_it)
 }
 
-/// Plans `model` for the best number of images of shape `[C, H, W]` at a time.
+/// Plans `model` for the number of images of shape `[C, H, W]` that fits the caches, up to 16, or that the model fixes.
+///
+/// # Errors
+/// As [`Plan::new`].
 pub fn plan_chunk(model: &Model, image: &[usize], options: &PlanOptions) -> Result<Plan> {
     let plan = Plan::new(model, &with_batch(model, image), options)?;
     let chunk = chunk_size(model, &plan);

@@ -10,15 +10,15 @@ use resprout_kernels::Isa;
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// The graph's computations for one input shape.
+/// The graph's computations for one input shape, as a list of steps. Each step writes a value to a *slot*, by number.
 pub struct Plan {
     /// In the order in which they run.
     pub steps: Vec<Step>,
     /// Shape of the input, batch included.
     pub input_shape: Vec<usize>,
-    /// Shapes of the outputs and then of the taps.
+    /// Shapes of the outputs and then of the [taps](super::PlanOptions::taps).
     pub result_shapes: Vec<Vec<usize>>,
-    /// The operation that writes each output, for softmax detection.
+    /// The ONNX name of the operation that writes each output, such as `Softmax`.
     pub output_ops: Vec<String>,
     /// Whether steps of the model come before these.
     pub(crate) continues: bool,

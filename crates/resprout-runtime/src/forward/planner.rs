@@ -12,14 +12,14 @@ use resprout_kernels::{Activation, Isa};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// How a plan is made.
+/// How a plan is made. By default everything is folded and fused, and nothing is tapped.
 #[derive(Clone, Debug)]
 pub struct PlanOptions {
     /// Whether a BatchNormalization is multiplied into the convolution before it, where nothing else reads between.
     pub fold_batch_norm: bool,
     /// Whether an activation is applied by the step before it, where nothing else reads between.
     pub fuse_activation: bool,
-    /// Values to return besides the outputs.
+    /// Taps: names of values to return besides the outputs.
     pub taps: Vec<String>,
 }
 
@@ -30,7 +30,11 @@ impl Default for PlanOptions {
 }
 
 impl Plan {
-    /// Plans `model` for an input of `input_shape`. Fails on the first layer that cannot be computed, by name.
+    /// Plans `model` for an input of `input_shape: [N, C, H, W]`.
+    ///
+    /// # Errors
+    /// Of kind `Data` for a shape that the model does not take, and `Option` for an unknown tap. Of kind `Unsupported` for the
+    /// first layer that cannot be computed, by name.
     pub fn new(model: &Model, input_shape: &[usize], options: &PlanOptions) -> Result<Plan> {
         let mut planner = Planner::new(model, input_shape, options)?;
         for index in 0..model.graph.layers.len() {

@@ -13,6 +13,9 @@ const OPSETS: RangeInclusive<i64> = 7..=28;
 const ALTERNATIVE: &str = "pruning without images (repair none) works";
 
 /// Fails if the network cannot be computed for any images, and names all unsupported operations.
+///
+/// # Errors
+/// Of kind `Unsupported`. Pruning by weights alone works with such a network nevertheless.
 pub fn check_supported(model: &Model) -> Result<()> {
     check_opset(model)?;
     let inputs = &model.graph.inputs;
@@ -45,6 +48,9 @@ fn check_opset(model: &Model) -> Result<()> {
 }
 
 /// Fails if a layer's operation is `missing`. Names every such operation with its first layer, and `what` they are not.
+///
+/// # Errors
+/// Of kind `Unsupported`.
 pub fn check_operations(model: &Model, missing: impl Fn(&Layer) -> bool, what: &str) -> Result<()> {
     let missing: Vec<&Layer> = model.graph.layers.iter().filter(|layer| missing(layer)).collect();
     let mut names: Vec<&str> = Vec::new();

@@ -13,11 +13,11 @@ pub struct LayerTime {
     pub name: String,
     /// Images that were computed in that time: those of all threads, where each runs its own.
     pub images: usize,
-    /// The least of several runs.
+    /// Seconds: the least of several runs.
     pub seconds: f64,
-    /// Multiply-accumulates with nonzero weights.
+    /// Multiply-accumulates with nonzero weights; `None` where the operation is no convolution or linear layer.
     pub macs: Option<u64>,
-    /// Share of the weights that are not zero.
+    /// Share of the weights that are not zero; `None` as for `macs`.
     pub density: Option<f64>,
 }
 

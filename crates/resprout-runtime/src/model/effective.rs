@@ -11,7 +11,7 @@ use std::collections::HashMap;
 /// Which channels are alive; `None` if it is unknown.
 type Alive = Option<Vec<bool>>;
 
-/// For each prunable layer, the number of nonzero weights on a path from the input to an output.
+/// For each of these layers, the number of nonzero weights on a path from the input to an output.
 pub fn effective_counts(model: &Model, layers: &[Prunable]) -> Vec<usize> {
     let forward = forward(model);
     let backward = backward(model);

@@ -10,9 +10,10 @@ fn passes(op: &Op) -> bool {
 }
 
 impl Model {
-    /// Indices of the layers that may hold a folded BatchNormalization. They are convolutions and Gemms with a bias, no
-    /// BatchNormalization behind them or their activation, and another layer with weights later. A file does not tell
-    /// whether a BatchNormalization was folded.
+    /// Indices of the layers that may hold a folded BatchNormalization: one that an exporter has multiplied into their weights.
+    ///
+    /// They are convolutions and Gemms with a bias, no BatchNormalization behind them or their activation, and another layer
+    /// with weights later. A file does not tell whether a BatchNormalization was folded.
     pub fn folded_norms(&self) -> HashSet<usize> {
         let outputs = self.output_layers();
         let candidates = self.graph.layers.iter().enumerate().filter(|(index, layer)| {

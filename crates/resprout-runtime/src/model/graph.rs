@@ -65,12 +65,12 @@ impl Layer {
     }
 }
 
-/// Layers in an order in which they can be computed.
+/// Named layers, in an order in which they can be computed, with the network's inputs and outputs.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
-    /// Supplied by the caller.
+    /// The values that the caller supplies. A network that is computed has one, the images.
     pub inputs: Vec<GraphInput>,
-    /// Names of the results.
+    /// Names of the values that the network returns.
     pub outputs: Vec<String>,
     /// The layers.
     pub layers: Vec<Layer>,

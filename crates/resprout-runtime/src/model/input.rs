@@ -10,10 +10,10 @@ use std::collections::HashSet;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
-    /// `[C, H, W]`
+    /// `[C, H, W]`: PyTorch's order.
     #[default]
     ChannelsFirst,
-    /// `[H, W, C]`
+    /// `[H, W, C]`: TensorFlow's order.
     ChannelsLast,
 }
 
@@ -130,6 +130,9 @@ impl Graph {
 
 impl Model {
     /// Fails if images cannot be fed to the network's input, and says what it needs.
+    ///
+    /// # Errors
+    /// Of kind `Unsupported`.
     pub fn check_input_type(&self) -> Result<()> {
         let [input] = &self.graph.inputs[..] else { return Ok(()) };
         match input.element {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// One flag per weight: true if it is kept.
+/// One flag per weight, in the order of the parameter: true if it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask(pub Vec<bool>);
 
@@ -13,7 +13,7 @@ impl Mask {
         self.0.iter().filter(|&&kept| kept).count()
     }
 
-    /// Prunes what `other` prunes as well.
+    /// Prunes what `other` prunes as well. Both have the same length.
     pub fn intersect(&mut self, other: &Mask) {
         self.0.iter_mut().zip(&other.0).for_each(|(kept, &other)| *kept &= other);
     }

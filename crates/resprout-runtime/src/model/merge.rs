@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct MergedNorms {
     /// The number that were merged.
     pub merged: usize,
-    /// Those that stay, with the reason.
+    /// The names of those that stay, each with the reason.
     pub left: Vec<(String, String)>,
 }
 

@@ -33,15 +33,19 @@ use std::sync::Arc;
 pub(crate) const BIAS_SUFFIX: &str = ".bias";
 
 /// A network: what is computed (graph), with which numbers (params), and which of them are pruned (masks).
+///
+/// [`open`](Self::open) and [`formats`](crate::formats) read one, and [`GraphBuilder`](crate::formats::onnx::GraphBuilder)
+/// builds one. A clone shares tensors and masks until they change. A file's zeros are no masks:
+/// [`keep_zeros`](Self::keep_zeros) makes them masks, so that pruning and repair keep them.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// Layers in an order in which they can be computed.
+    /// Named layers, in an order in which they can be computed.
     pub graph: Graph,
     /// Every constant of the graph, by name.
     pub params: ParamTable,
-    /// Version of the standard operator set that gives the layers their meaning.
+    /// Version of the ONNX operator set that gives the layers their meaning.
     pub opset: i64,
-    /// The masks of pruned weights, by parameter name.
+    /// Which weights are kept, by parameter name. A parameter without a mask is dense.
     pub masks: MaskTable,
     /// The file it was read from: written back, all but its tensors stays.
     pub(crate) origin: Option<Arc<dyn Origin>>,
@@ -55,11 +59,17 @@ pub trait Origin: Any + std::fmt::Debug + Send + Sync {
 
 impl Model {
     /// The floating-point parameter of that name.
+    ///
+    /// # Errors
+    /// Of kind `Data` if there is none.
     pub fn weight(&self, name: &str) -> Result<&Tensor> {
         self.params.f32(name).ok_or_else(|| Error::data(format!("parameter {name:?}: not a tensor of 32-bit floats")))
     }
 
     /// Fails on the first parameter that holds NaN or an infinity.
+    ///
+    /// # Errors
+    /// Of kind `Data`, with the name of the parameter.
     pub fn check_finite(&self) -> Result<()> {
         for (name, param) in self.params.iter() {
             let Some(tensor) = param.f32() else { continue };
@@ -128,7 +138,13 @@ impl Model {
         self.view(name).is_none_or(|view| view.can_be_cut())
     }
 
-    /// Gives a layer without a bias one. Returns the name of the new parameter.
+    /// Gives the layer with index `layer`, which has no bias, this one. Returns the name of the new parameter.
+    ///
+    /// # Errors
+    /// Of kind `Unsupported` if that name is taken.
+    ///
+    /// # Panics
+    /// If there is no such layer, or it reads fewer than two values.
     pub fn give_bias(&mut self, layer: usize, bias: Vec<f32>) -> Result<String> {
         let weight = self.graph.layers[layer].inputs[1].clone();
         let name = format!("{weight}{BIAS_SUFFIX}");

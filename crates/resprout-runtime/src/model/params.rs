@@ -4,14 +4,15 @@ use crate::tensor::{Array, Tensor, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The numbers of one parameter.
+/// The numbers of one parameter, as far as they can be read.
 #[derive(Clone, Debug)]
 pub enum ParamData {
     /// A value that the forward can use. Clones of a model share it.
     Value(Arc<Value>),
-    /// A type that is computed with as another one, by its name, and the numbers in that one. It is not changed.
+    /// The name of another stored type, such as `float16`, and its numbers as the forward computes with them. Nothing
+    /// prunes or changes such a parameter.
     Narrow(&'static str, Arc<Value>),
-    /// A type that is not read, by its name.
+    /// The name of a stored type whose numbers are not read. They stay in a written file.
     Opaque(&'static str),
 }
 

@@ -6,16 +6,16 @@ use crate::ops::Op;
 use regex::Regex;
 use std::collections::{HashMap, HashSet};
 
-/// A weight that can be pruned.
+/// A weight tensor that can be pruned, as [`Model::prunable`] lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prunable {
     /// The parameter's name.
     pub param: String,
     /// The layer that reads it (the first one, if several do).
     pub layer: String,
-    /// Its shape as stored.
+    /// The shape of the parameter: `[M, C / groups, kh, kw]` of a convolution in two dimensions, two axes of a linear layer.
     pub shape: Vec<usize>,
-    /// The axis of the output channels.
+    /// The axis of `shape` that has the output channels: 0 or 1.
     pub out_axis: usize,
 }
 
@@ -56,7 +56,7 @@ pub struct LeftDense {
     pub weights: usize,
 }
 
-/// Which layers are prunable.
+/// Which layers are prunable. The default ignores none, and leaves grouped convolutions dense.
 #[derive(Clone, Debug, Default)]
 pub struct PrunableRule {
     /// Layers that stay dense: the name of a layer or of its weight, or `re:` and a regular expression.
@@ -72,7 +72,10 @@ pub struct NamePattern {
 }
 
 impl NamePattern {
-    /// Reads a pattern. Errors name `option`.
+    /// Reads a pattern. `option` is its name in messages.
+    ///
+    /// # Errors
+    /// Of kind `Option` for an invalid regular expression.
     pub fn parse(text: &str, option: &str) -> Result<NamePattern> {
         let regex = text.strip_prefix("re:").map(Regex::new).transpose();
         // The last line says what is wrong; the others show the pattern.
@@ -102,6 +105,10 @@ impl Model {
     /// The weights that can be pruned, in layer order, and those that stay dense: every other constant of at least two axes.
     ///
     /// Prunable are the weights of Conv, Gemm and MatMul. Grouped convolutions depend on the rule.
+    ///
+    /// # Errors
+    /// Of kind `Option` for an invalid pattern, or one that matches no layer with weights. Of kind `Data` for a weight tensor
+    /// without elements.
     pub fn prunable(&self, rule: &PrunableRule) -> Result<(Vec<Prunable>, Vec<LeftDense>)> {
         let patterns = rule.ignore.iter().map(|text| NamePattern::parse(text, "ignore"));
         let mut finder = Finder {

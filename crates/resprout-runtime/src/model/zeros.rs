@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::ops::Op;
 use serde::{Deserialize, Serialize};
 
-/// From this share of a tensor on, zeros cannot be chance.
+/// The share of exact zeros in a tensor from which on they cannot be chance.
 pub const UNMISTAKABLE: f64 = 0.05;
 
 /// The zeros of a model that came sparse.
@@ -32,6 +32,11 @@ impl std::fmt::Display for CameSparse {
 impl Model {
     /// Makes the zeros of a model that came sparse its masks. With `regrow`, drops its masks instead. `None`, without a
     /// change, for a model that came dense.
+    ///
+    /// Call it before pruning or repairing a model that was pruned before: neither looks at zeros without a mask.
+    ///
+    /// # Errors
+    /// As [`prunable`](Self::prunable).
     pub fn keep_zeros(&mut self, rule: &PrunableRule, regrow: bool) -> Result<Option<CameSparse>> {
         let (layers, _) = self.prunable(rule)?;
         let mut came = CameSparse { zeros: 0, prunable: 0, regrown: regrow };

@@ -48,19 +48,19 @@ pub enum Compute {
     Concat(usize),
     /// Slice or Pad, and the fill value. Reads only its first input.
     Remap(Remap, f32),
-    /// Reads only its first input.
+    /// Images scaled to another size. Reads only its first input.
     Resize(Resize),
-    /// Reads only its first input.
+    /// The largest value or the mean of each window. Reads only its first input.
     Pool(Pool),
     /// Mean over axes. Reads only its first input.
     Mean(Vec<usize>),
-    /// Reads only its first input.
+    /// Softmax or its logarithm. Reads only its first input.
     Softmax(Softmax),
     /// The same elements in another shape. Reads only its first input.
     Reshape,
-    /// Reads only its first input.
+    /// Axes in this order. Reads only its first input.
     Transpose(Vec<usize>),
-    /// Axis and indices. Reads only its first input.
+    /// Elements along an axis (first field) at constant indices (second). Reads only its first input.
     Gather(usize, Vec<usize>),
     /// Repeated along axes. Reads only its first input.
     Expand,

@@ -9,7 +9,12 @@ use resprout_kernels::engine::{BreakEven, break_even};
 use std::time::Duration;
 
 /// Measures, for every shape of convolution in the network, the density from which computing zeros too is faster.
-/// `seconds` is the limit of each measurement. The name is that of the first layer with the shape.
+///
+/// `image` is `[C, H, W]`, `densities` are those that are tried, and `seconds` limits each measurement, up to 60. The name is
+/// that of the first layer with the shape.
+///
+/// # Errors
+/// As [`SessionBuilder::build`](super::SessionBuilder::build).
 pub fn break_evens(
     model: &Model,
     image: &[usize],

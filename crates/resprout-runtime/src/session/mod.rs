@@ -1,5 +1,5 @@
 //! Fast inference: a network as programs of the sparse engine (see [`resprout_kernels::engine`]), which leave zero weights
-//! out.
+//! out. A weight counts as zero by its value, whether or not the model has a mask.
 //!
 //! ```
 //! use resprout_runtime::{model::Model, session::Session, tensor::Tensor};
@@ -13,6 +13,10 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A plan says how the network is computed: in *stages*, which are parts of it, each with a *microbatch*, the images that run
+//! together in it. A *blocking* says how a convolution is cut into tiles. The default plan is chosen without measuring.
+//! [`SessionBuilder::tune`] measures candidates instead, and a [`PlanFile`] keeps the result for the next start.
 
 mod adaptive;
 mod break_even;
@@ -47,7 +51,10 @@ impl Session {
         SessionBuilder::new(model)
     }
 
-    /// Compiles `model` for images of shape `[C, H, W]`.
+    /// Compiles `model` for images of shape `[C, H, W]`, or `[H, W, C]` where the network takes these.
+    ///
+    /// # Errors
+    /// As [`SessionBuilder::build`].
     pub fn new(model: &Model, image: &[usize], options: &SessionOptions) -> Result<Session> {
         let builder = StageBuilder::new(model, image, options)?;
         let session = match options.tune > 0.0 {
@@ -57,7 +64,11 @@ impl Session {
         session.map(Session::adaptive)
     }
 
-    /// As [`new`](Self::new) with a plan that another session has [`chosen`](Self::chosen). Nothing is measured.
+    /// As [`new`](Self::new) with a plan that another session has [`chosen`](Self::chosen). Nothing is measured. Parts of the
+    /// plan that this network does not allow are left out.
+    ///
+    /// # Errors
+    /// As [`SessionBuilder::build`].
     pub fn with_plan(model: &Model, image: &[usize], options: &SessionOptions, chosen: &Chosen) -> Result<Session> {
         let builder = StageBuilder::new(model, image, options)?;
         let mut session = builder.build(&builder.possible_stages(&chosen.stages))?;

@@ -5,19 +5,20 @@ use crate::table;
 use resprout_kernels::engine::{Paths, usable_threads};
 use resprout_kernels::{ISAS, Isa};
 
-/// How a session is made.
+/// How a [`Session`](super::Session) is made. [`Session::builder`](super::Session::builder) sets the same one by one.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// Threads that work on a batch, the calling one included. At most as many are started as the process can use at once:
-    /// its CPUs, or its quota of their time.
+    /// Threads that work on a batch, the calling one included; from 1 on, and 1 by default. At most as many are started as
+    /// the process can use at once: its CPUs, or its quota of their time.
     pub threads: usize,
-    /// Images of a typical batch: the plan is made for it. Any other number runs too.
+    /// Images of a typical batch, from 1 on: the plan is made for it. Any other number runs too. 1 by default.
     pub batch: usize,
-    /// Seconds for measuring which plan is the fastest; 0 for the default plan.
+    /// About how many seconds are spent on measuring which plan is the fastest, at most 3600. By default 0, which takes the
+    /// default plan.
     pub tune: f64,
-    /// The name of an instruction set, instead of the best one of this CPU.
+    /// The name of an instruction set (see [`isas`](crate::isas)), instead of the best one of this CPU.
     pub isa: Option<String>,
-    /// Paths that convolutions may take.
+    /// Whether convolutions skip zero weights, compute with all weights, or do what is faster.
     pub paths: Paths,
     /// Whether each thread stays on a CPU of its own while it works. That helps only where nothing else runs there.
     pub pin: bool,

@@ -8,19 +8,19 @@ use resprout_kernels::engine::Blocking;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// The plan that a session has chosen. With it, a session of the same network on the same CPU starts at once.
+/// The plan that a session has chosen. With it, a session of the same network on the same CPU starts without measuring.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Chosen {
-    /// The parts of the network.
+    /// The parts of the network, in order.
     pub stages: Vec<StageStart>,
     /// The blocking of every convolution, in order.
     pub blockings: Vec<StoredBlocking>,
 }
 
-/// A plan and what it was tuned for.
+/// A plan, and what it was tuned for: [`StoredPlan::key`] fills in all but the plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoredPlan {
-    /// Hash of the model's file.
+    /// SHA-256 of the model's file, or any other text that identifies the network.
     pub model_sha256: String,
     /// As [`cpu_name`] returns it.
     pub cpu: String,
@@ -63,7 +63,28 @@ impl From<StoredBlocking> for Blocking {
     }
 }
 
-/// A file of plans.
+/// A JSON file of tuned plans, for any number of networks and CPUs.
+///
+/// ```no_run
+/// use resprout_runtime::{model::Model, session::{PlanFile, Session, SessionOptions, StoredPlan}};
+///
+/// # fn main() -> resprout_runtime::Result<()> {
+/// # let sha256 = String::new();
+/// let model = Model::open("sparse.onnx")?;
+/// let options = SessionOptions { threads: 4, tune: 30.0, ..SessionOptions::default() };
+/// let mut file = PlanFile::open("plans.json".as_ref());
+/// let key = StoredPlan::key(sha256, &[3, 224, 224], &options); // SHA-256 of the model's file
+/// let session = match file.find(&key) {
+///     Some(chosen) => Session::with_plan(&model, &[3, 224, 224], &options, chosen)?,
+///     None => {
+///         let session = Session::new(&model, &[3, 224, 224], &options)?;
+///         file.keep(StoredPlan { chosen: session.chosen(), ..key })?;
+///         session
+///     }
+/// };
+/// # Ok(())
+/// # }
+/// ```
 pub struct PlanFile {
     path: PathBuf,
     plans: Vec<StoredPlan>,
@@ -85,7 +106,8 @@ impl PlanFile {
         PlanFile { path: path.to_path_buf(), plans, note }
     }
 
-    /// The plan for this model on this CPU, if there is one. Leaves a note if there is one for another CPU only.
+    /// The plan for this model on this CPU, if there is one. Leaves a note if there is one for another CPU only. The plan in
+    /// `wanted` is not looked at.
     pub fn find(&mut self, wanted: &StoredPlan) -> Option<&Chosen> {
         let found = self.plans.iter().find(|plan| plan.cpu == wanted.cpu && plan.is_for(wanted));
         if found.is_none()
@@ -97,6 +119,9 @@ impl PlanFile {
     }
 
     /// Adds or replaces a plan, and writes the file.
+    ///
+    /// # Errors
+    /// Of kind `Io`, with the file's name.
     pub fn keep(&mut self, plan: StoredPlan) -> Result<()> {
         self.plans.retain(|old| old.cpu != plan.cpu || !old.is_for(&plan));
         self.plans.push(plan);
@@ -113,7 +138,7 @@ impl StoredPlan {
         key(self) == key(other)
     }
 
-    /// An empty plan with the key of this session.
+    /// An empty plan for this model, this CPU, and these images and options, to be looked up or filled in.
     pub fn key(model_sha256: String, image: &[usize], options: &SessionOptions) -> StoredPlan {
         StoredPlan {
             model_sha256,
@@ -127,7 +152,7 @@ impl StoredPlan {
     }
 }
 
-/// The CPU's name, with family and model where the system has them: one name can stand for several generations.
+/// The CPU's name. Where the system has them, family and model follow: one name can stand for several generations.
 pub fn cpu_name() -> String {
     describe(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
 }

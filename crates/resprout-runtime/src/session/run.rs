@@ -7,7 +7,9 @@ use crate::forward::LayerTime;
 use crate::tensor::Tensor;
 use resprout_kernels::engine::{Blocking, Program, ThreadPool};
 
-/// A network ready to run images of one size.
+/// A network ready to run images of one size, with threads and memory of its own.
+///
+/// [`Session::builder`] makes one. Nothing of the [`Model`](crate::model::Model) is needed after that.
 pub struct Session {
     pub(super) stages: Vec<Stage>,
     pub(super) pool: ThreadPool,
@@ -23,12 +25,16 @@ impl Session {
         self
     }
 
-    /// The microbatch of each stage.
+    /// The microbatch of each stage: the images that run together in it.
     pub fn microbatch(&self) -> Vec<usize> {
         self.stages.iter().map(|stage| stage.compiled.microbatch).collect()
     }
 
-    /// Runs `images: [N, C, H, W]`; returns the network's outputs, each with `N` as its first axis.
+    /// Runs preprocessed `images: [N, C, H, W]`; returns the network's outputs in the graph's order, each with `N` as its first
+    /// axis. `N` may be another number than the typical batch.
+    ///
+    /// # Errors
+    /// Of kind `Data` for no images, and for images of another shape than the session's.
     pub fn run(&mut self, images: &Tensor) -> Result<Vec<Tensor>> {
         let count = images.shape.first().copied().unwrap_or(0);
         if count == 0 || images.shape[1..] != self.image {
@@ -37,7 +43,10 @@ impl Session {
         Ok(self.run_images(&images.data, count))
     }
 
-    /// The same of images that lie one after another anywhere in memory; they are not copied.
+    /// As [`run`](Self::run), for images that lie one after another anywhere in memory; they are not copied.
+    ///
+    /// # Errors
+    /// Of kind `Data` for no images, and if the values are no multiple of an image's.
     pub fn run_slice(&mut self, images: &[f32]) -> Result<Vec<Tensor>> {
         let each: usize = self.image.iter().product();
         let count = images.len() / each.max(1);
@@ -63,7 +72,7 @@ impl Session {
         self.note.as_deref()
     }
 
-    /// The plan of this session, to be kept.
+    /// The plan of this session, to be kept for [`SessionBuilder::plan`](super::SessionBuilder::plan).
     pub fn chosen(&self) -> Chosen {
         Chosen {
             stages: self.stages.iter().map(|stage| stage.start).collect(),
@@ -80,7 +89,7 @@ impl Session {
         self.stages.iter().flat_map(Stage::blockings).collect()
     }
 
-    /// For each convolution, whether it leaves zero weights out.
+    /// For each convolution in order, whether it leaves zero weights out.
     pub fn sparse_layers(&self) -> Vec<bool> {
         self.programs().flat_map(Program::blockings).map(|blocking| blocking.channel_block == 1).collect()
     }
@@ -94,7 +103,8 @@ impl Session {
         }
     }
 
-    /// The time of every operation, with multiply-accumulates and density of convolutions.
+    /// The time of every operation in a typical batch, with multiply-accumulates and density of convolutions. The least of
+    /// `runs` counts.
     pub fn layers(&mut self, runs: usize) -> Vec<LayerTime> {
         self.stages.iter().flat_map(|stage| stage.compiled.time(&mut self.pool, self.batch, runs)).collect()
     }

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
 use std::time::Instant;
 
-/// Where a stage begins.
+/// Where a stage, a part of the network with a microbatch of its own, begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageStart {
-    /// The first step of the network's plan.
+    /// The index of its first step in the network's [`Plan`](crate::forward::Plan).
     pub step: usize,
     /// Images per run of its programs.
     pub microbatch: usize,

@@ -15,7 +15,7 @@ use resprout::table::{self, Entry};
 /// A stream of random numbers that neither weights nor batches use.
 const SHUFFLE: u64 = 1 << 40;
 
-/// The parameters of one pruning at initialisation.
+/// The parameters of one pruning at initialisation, as [`prune_at_init`] takes them.
 pub struct Pruning<'a> {
     /// How weights are scored.
     pub method: &'a Method,
@@ -23,7 +23,7 @@ pub struct Pruning<'a> {
     pub options: &'a PruneOptions,
     /// Images, device, seed.
     pub input: &'a Input<'a>,
-    /// How weights are drawn again (a row of the initialisations).
+    /// How weights are drawn again: a row of [`INITS`](resprout::architectures::INITS).
     pub init: &'a str,
 }
 
@@ -77,13 +77,20 @@ pub static ABLATIONS: &[Entry<Ablation>] = &[
     },
 ];
 
-/// Finds a check by its name.
+/// Finds a check, a row of [`ABLATIONS`], by its name.
+///
+/// # Errors
+/// Of kind `Option`.
 pub fn find(name: &str) -> Result<&'static Ablation> {
     table::find(ABLATIONS, "ablation", name).map(|(entry, _)| &entry.build)
 }
 
 impl Ablation {
-    /// Fails if the check lacks a pruning or trained weights.
+    /// Fails if the check of this name lacks what it needs. `pruned`: there is a pruning at initialisation. `with_weights`: the
+    /// network's weights are trained.
+    ///
+    /// # Errors
+    /// Of kind `Option`.
     pub fn check(&self, name: &str, pruned: bool, with_weights: bool) -> Result<()> {
         if name != "none" && !pruned {
             return Err(option(format!("ablation {name}: goes with pruning at initialisation, and there is none")));
@@ -95,6 +102,9 @@ impl Ablation {
     }
 
     /// Prunes `model` in place and returns the method's last scores.
+    ///
+    /// # Errors
+    /// As [`prune_at_init`].
     pub fn prune(&self, model: &mut Model, pruning: &Pruning, progress: &dyn Progress) -> Result<Scores> {
         (self.run)(model, pruning, progress)
     }

@@ -11,11 +11,11 @@ pub type LabelledImages = (Tensor, Vec<usize>);
 
 /// The input of scores.
 pub struct Input<'a> {
-    /// Labelled images, for methods that read any.
+    /// Labelled images, at least [`Method::batches`] batches.
     pub batches: &'a [LabelledImages],
     /// Channels, height and width of an image.
     pub image: [usize; 3],
-    /// A row of the devices.
+    /// A row of [`DEVICES`](crate::device::DEVICES).
     pub device: &'a str,
     /// Seed of random scores.
     pub seed: u64,
@@ -27,9 +27,11 @@ pub type Scores = BTreeMap<String, Vec<f64>>;
 /// Scores the weights of a network.
 pub trait Score {
     /// A score for each weight of `layers`. `model` is masked. `fresh` has the weights from before the pruning.
+    ///
+    /// Scores are by the parameter's name and finite. They may be negative: the loop then shifts them all.
     fn score(&self, model: &Model, fresh: &Model, layers: &[Prunable], input: &Input) -> Result<Scores>;
 
-    /// Rescales the weights before a round.
+    /// Rescales the weights before a round; by default not.
     fn rescale(&self, _model: &mut Model) -> Result<()> {
         Ok(())
     }

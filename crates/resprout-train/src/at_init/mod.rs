@@ -1,7 +1,7 @@
 //! Pruning at initialisation: masks for a network that is not trained yet.
 //!
 //! A method is a list of rounds (the sparsity after each) and a score. The loop, the selection and the allocation are the
-//! same for all.
+//! same for all. [`prune_at_init`] runs a method that [`find`] has found, and [`batches`] draws the images that it reads.
 
 pub mod ablation;
 mod criterion;
@@ -30,7 +30,10 @@ pub static AT_INIT: &[Entry<Build>] = &[
     synflow::RESYNFLOW,
 ];
 
-/// Finds a method `name:option=value` for a sparsity.
+/// Finds a method, a row of [`AT_INIT`], by `name:option=value`, for a sparsity in `[0, 1)`.
+///
+/// # Errors
+/// Of kind `Option`.
 pub fn find(text: &str, sparsity: f64) -> Result<Method> {
     let (entry, options) = table::find(AT_INIT, "pruning at initialisation", text)?;
     (entry.build)(&options, sparsity)

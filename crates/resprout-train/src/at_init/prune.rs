@@ -11,7 +11,12 @@ use resprout::prune::{PruneOptions, prune_by_scores};
 use resprout::select::kept_of_all;
 use resprout::tensor::Tensor;
 
-/// Prunes `model` in place and returns the last round's scores. `method` replaces the criterion of `options`.
+/// Prunes `model` in place and returns the last round's scores. `method` replaces the criterion of `options`, and its rounds the
+/// sparsity.
+///
+/// # Errors
+/// Of kind `Option` for too few batches, or a sparsity that leaves fewer weights than layers. Of kind `Data` for scores that are
+/// missing or not finite. Otherwise as [`gradients()`](crate::gradients()), and `Interrupted`.
 pub fn prune_at_init(
     model: &mut Model,
     method: &Method,
@@ -49,7 +54,10 @@ pub fn prune_at_init(
     Ok(last)
 }
 
-/// Up to `count` batches of training images without augmentation, in an order that no epoch uses.
+/// Up to `count` batches of `batch` training images without augmentation, in an order that no epoch uses.
+///
+/// # Errors
+/// As [`Examples::epoch`], and those of images that cannot be loaded.
 pub fn batches(examples: &Examples, count: usize, batch: usize, seed: u64) -> Result<Vec<LabelledImages>> {
     let tensor = |batch: Result<loader::Batch>| {
         let loader::Batch { images, shape, labels } = batch?;

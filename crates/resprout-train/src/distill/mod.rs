@@ -19,7 +19,8 @@ use resprout::table::{Entry, OptionSpec, Options};
 use resprout::tensor::Tensor;
 use resprout::{ErrorKind, Result};
 
-/// The repairs of this crate, for what reads names of repairs.
+/// The repairs of this crate, to be handed to what reads names of repairs, such as
+/// [`Sparsify::repair_rows`](resprout::sparsify::Sparsify::repair_rows).
 pub static REPAIRS: Rows = &[ENTRY];
 
 const ENTRY: Entry<Build> = Entry {
@@ -56,24 +57,26 @@ const ENTRY: Entry<Build> = Entry {
     build: |options| Ok(Box::new(Distill::parse(options)?)),
 };
 
-/// Trains the surviving weights, scales and biases of all layers to match the dense network on unlabelled images.
+/// The repair `distill`: trains the surviving weights, scales and biases of all layers to match the dense network on unlabelled
+/// images. [`Sparsify::repair`](resprout::sparsify::Sparsify::repair) takes it, and
+/// [`Distill::default`] has the values of the row.
 ///
-/// Masks and the statistics of BatchNormalizations stay. An eighth of the images is held out: of all states that are judged by
-/// these images, the one that is nearest to the dense network is kept, and the start if none is nearer.
+/// Masks and the statistics of BatchNormalizations stay. An eighth of the images is held out, about 512 at most. Of all states
+/// that are judged by these images, the one that is nearest to the dense network is kept, and the start if none is nearer.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Distill {
-    /// The most training steps; from 1 on.
+    /// The most training steps; from 1 on, 1500 by default.
     pub steps: usize,
-    /// About the most seconds. The clock takes part then, and results can differ between runs.
+    /// About the most seconds; `None` by default. With a limit the clock takes part, and results can differ between runs.
     pub seconds: Option<f64>,
-    /// Images per training step; from 2 on.
+    /// Images per training step; from 2 on, 64 by default.
     pub batch: usize,
-    /// The highest learning rate, above 0.
+    /// The highest learning rate of Adam, above 0; 0.003 by default.
     pub rate: f64,
-    /// What logits are divided by, above 0.
+    /// What logits of both networks are divided by, above 0; 2 by default.
     pub temperature: f64,
-    /// Weight of the mean error of block outputs beside the logits' divergence; from 0 on.
+    /// Weight of the mean error of block outputs beside the logits' divergence; from 0 on, 1 by default.
     pub blocks: f64,
     /// Whether one block is trained after the other, each by its own output.
     pub by_block: bool,
@@ -81,9 +84,10 @@ pub struct Distill {
     pub flip: Option<bool>,
     /// The most pixels of a shift; `None` for an eighth of the smaller side.
     pub shift: Option<usize>,
-    /// Share of images that are mixed with another one, from 0 to 1.
+    /// Share of images that are mixed with another one, from 0 to 1; 0.5 by default.
     pub mix: f64,
-    /// Whether images are trained on however far they are from those that the dense network knows.
+    /// Whether images are trained on however far they are from those that the dense network was trained on. By default images
+    /// beyond [`FAR`](resprout::calibrate::FAR) are not.
     pub any_domain: bool,
     /// Seed of order, changes and mixing.
     pub seed: u64,

@@ -101,7 +101,7 @@ pub struct TrainProgram {
     times: Option<Vec<[f64; 2]>>,
 }
 
-/// How batch normalisations are computed.
+/// How BatchNormalizations are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// By the batch's statistics, which go into the running ones.

@@ -14,11 +14,14 @@ use crate::error::option;
 use resprout::Result;
 use resprout::table::{self, Entry};
 
-/// All methods.
+/// All methods of pruning during training, `dense` for none.
 pub static METHODS: &[Entry<Build>] =
     &[dense::ENTRY, progressive::PROGRESSIVE, progressive::GMP, one_shot::ENTRY, imp::ENTRY, random::ENTRY];
 
 /// The segments of a method `name:option=value`. Their epochs add up to those of the request.
+///
+/// # Errors
+/// Of kind `Option`, also for too few epochs.
 pub fn segments(text: &str, request: MethodRequest) -> Result<Vec<TrainSegment>> {
     let (entry, options) = table::find(METHODS, "method", text)?;
     if request.epochs == 0 {

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 /// A part of training with one pass through the learning-rate schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainSegment {
-    /// Its length.
+    /// Its length in epochs.
     pub epochs: usize,
-    /// Factor of the learning rate.
+    /// Factor of the recipe's learning rate.
     pub rate: f64,
     /// The action before its first step.
     pub before: Before,
-    /// A sparsity that rises during the segment.
+    /// A sparsity that rises during the segment; `None` for no pruning in it.
     pub ramp: Option<Ramp>,
 }
 
@@ -43,9 +43,9 @@ pub enum Before {
 pub struct Ramp {
     /// The final sparsity.
     pub sparsity: f64,
-    /// Epoch at which it starts.
+    /// Epoch of the segment at which it starts, from 0 on.
     pub start: f64,
-    /// Epoch at which it ends.
+    /// Epoch of the segment at which it ends.
     pub end: f64,
     /// Epochs between two prunings.
     pub every: f64,

@@ -18,6 +18,14 @@ use segments::sparsity;
 use state::Run;
 
 /// Trains `model` in place by the recipe. Returns the outcome, and the model of the best epoch if validation chose one.
+///
+/// The caller builds the model and opens the data. The recipe's keys for them (`arch`, `model`, `weights`, `data`, `test`,
+/// `validation`, `preset`) are only checked and stored. `model` ends with the weights of the last epoch.
+///
+/// # Errors
+/// * `Option` for an invalid recipe, too few images for a batch, and a folder that holds another run.
+/// * `Data` for images without labels, of different sizes, or with labels that the model does not have.
+/// * `Unsupported` for a layer that cannot be trained; `Io` for files of the run; `Interrupted`.
 pub fn train(
     model: &mut Model,
     recipe: &Recipe,

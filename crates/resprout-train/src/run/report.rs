@@ -21,7 +21,7 @@ pub struct Outcome {
     pub sparsity: f64,
     /// Images per second of the training steps, over the whole run.
     pub images_per_second: f64,
-    /// The share of time in which training waited for images.
+    /// The share of the training time in which it waited for images.
     pub waiting: f64,
 }
 
@@ -39,9 +39,9 @@ pub struct Best {
 /// The report of a run in its folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunReport {
-    /// Version of this structure.
+    /// Version of the JSON form, raised when a field changes its meaning or is removed.
     pub schema_version: u32,
-    /// Version of the program.
+    /// Version of the library that wrote it.
     pub tool_version: String,
     /// The recipe of the run.
     pub recipe: Recipe,

@@ -16,25 +16,25 @@ use resprout::{Error, ErrorKind, Result};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// The data of a run.
+/// The data of a run. [`layouts::open`](resprout::data::layouts::open) finds training and test images in a folder.
 #[derive(Clone)]
 pub struct Data {
     /// Training images.
     pub train: Examples,
-    /// Validation images, which choose the best epoch.
+    /// Validation images, which choose the best epoch; `None` for no choice.
     pub validation: Option<Examples>,
-    /// Test images.
+    /// Test images, which measure and choose nothing.
     pub test: Option<Examples>,
 }
 
 /// How a run is executed. None of it changes the result.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// The run's folder, if it writes any files.
+    /// The folder for the run's files (see [`checkpoint`](crate::checkpoint)); `None` for no files.
     pub folder: Option<PathBuf>,
-    /// Whether it resumes from the folder's last checkpoint.
+    /// Whether it resumes from the folder's last checkpoint, if there is one.
     pub resume: bool,
-    /// Threads that load images.
+    /// Threads that load images beside those that train; from 1 on.
     pub workers: usize,
 }
 

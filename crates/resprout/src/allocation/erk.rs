@@ -16,11 +16,13 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     },
 };
 
-/// Erdős–Rényi–Kernel (Evci et al., ICML 2020): density in proportion to the sum of a weight's dimensions by their product.
+/// The allocation `erk`, Erdős–Rényi–Kernel (Evci et al., Rigging the lottery, ICML 2020).
+///
+/// The density of a layer is in proportion to the sum of its weight's dimensions divided by their product, up to 1.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Erk {
-    /// Exponent of the raw density, positive.
+    /// Exponent of that quotient, positive; 1 by default.
     pub power: f64,
 }
 

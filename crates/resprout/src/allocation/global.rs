@@ -13,7 +13,7 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     build: |_| Ok(Box::new(Global)),
 };
 
-/// The highest scores over all layers.
+/// The allocation `global`: the highest scores over all layers stay, so one threshold holds for all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Global;
 

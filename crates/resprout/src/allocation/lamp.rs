@@ -14,7 +14,7 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     build: |_| Ok(Box::new(Lamp)),
 };
 
-/// Layer-adaptive magnitude (Lee et al., ICLR 2021): scores relative to what is left of the layer.
+/// The allocation `lamp`, layer-adaptive magnitude (Lee et al., ICLR 2021): scores relative to what is left of the layer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lamp;
 

@@ -13,7 +13,7 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     build: |_| Ok(Box::new(Uniform)),
 };
 
-/// The same sparsity in every layer, each rounded on its own.
+/// The allocation `uniform`: the same sparsity in every layer, each rounded on its own.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Uniform;
 

@@ -16,7 +16,9 @@ pub(super) const ENTRY: Entry<Build> = Entry {
 /// The last layer keeps at least this share.
 const LAST_SHARE: f64 = 0.2;
 
-/// Uniform, except for a dense first convolution and a floor for the last layer (Gale et al., 2019).
+/// The allocation `uniform+`: uniform, except for a dense first convolution and a last layer that keeps at least 20 %.
+///
+/// Source: Gale, Elsen, Hooker, The state of sparsity in deep neural networks, 2019.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UniformPlus;
 

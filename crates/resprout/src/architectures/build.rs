@@ -9,15 +9,16 @@ use crate::random::SplitMix64;
 use crate::table::{self, Entry};
 use crate::tensor::Tensor;
 
-/// An initialisation: the standard deviation of weights by fan-in and fan-out.
+/// An initialisation of fresh weights, a row of [`INITS`]: their standard deviation by fan-in and fan-out, the numbers of inputs
+/// and outputs of a unit.
 pub struct Init {
     deviation: fn(fan_in: f64, fan_out: f64) -> f64,
     /// A change to the whole network afterwards.
     pub(super) repair: Option<Lipschitz>,
 }
 
-/// All initialisations. Weights are drawn from the normal distribution. Weights of linear layers and all biases are drawn
-/// from the uniform distribution on `±1/√fan_in`.
+/// All initialisations. Weights of convolutions are drawn from the normal distribution. Weights of linear layers and all biases
+/// are drawn from the uniform distribution on `±1/√fan_in`.
 pub static INITS: &[Entry<Init>] = &[
     Entry {
         name: "kaiming-out",
@@ -62,7 +63,11 @@ fn uniform(shape: Vec<usize>, bound: f64, random: &mut SplitMix64) -> Tensor {
     Tensor::new(shape, (0..count).map(|_| ((2.0 * random.next_f64() - 1.0) * bound) as f32).collect())
 }
 
-/// Draws all weights and biases of a network again, and resets its batch normalisations. Masks still apply.
+/// Draws all weights and biases of a network again by `init`, a row of [`INITS`], and resets its batch normalisations. Masks
+/// still apply.
+///
+/// # Errors
+/// Of kind `Option` for an unknown initialisation.
 pub fn redraw(model: &mut Model, init: &str, seed: u64) -> Result<()> {
     let (init, _) = table::find(INITS, "initialisation", init)?;
     let mut stream = 0;
@@ -124,11 +129,11 @@ pub struct Value {
 /// Adds the layers of a network for `classes` classes, and returns the name of the output.
 pub type Build = fn(&mut Net, classes: usize) -> Result<String>;
 
-/// An architecture: the default image and number of classes, and the layers.
+/// An architecture, a row of [`ARCHITECTURES`](super::ARCHITECTURES): the default image and number of classes, and the layers.
 pub struct Architecture {
-    /// Channels, height and width.
+    /// Channels, height and width of the default image.
     pub image: [usize; 3],
-    /// Classes.
+    /// Default number of classes.
     pub classes: usize,
     /// Adds the layers and returns the name of the output.
     pub layers: Build,

@@ -49,7 +49,10 @@ pub static ARCHITECTURES: &[Entry<Architecture>] = &[
     mobilenet::MOBILENET_V2,
 ];
 
-/// Builds an architecture by its name, with fresh weights.
+/// Builds an architecture, a row of [`ARCHITECTURES`], with fresh weights by `init`, a row of [`INITS`].
+///
+/// # Errors
+/// Of kind `Option` for unknown names, and for images or classes that the architecture does not allow.
 pub fn build(name: &str, shape: &Shape, init: &str, seed: u64) -> Result<Model> {
     let (entry, _) = table::find(ARCHITECTURES, "architecture", name)?;
     let (init, _) = table::find(INITS, "initialisation", init)?;

@@ -10,7 +10,7 @@ use crate::progress::Progress;
 use crate::tensor::Tensor;
 use std::collections::HashSet;
 
-/// The dense network beside the pruned one.
+/// The dense network beside the pruned one, with a cache of its activations or without. A [`Model`] converts to it.
 #[derive(Clone, Copy)]
 pub struct Dense<'a> {
     model: &'a Model,
@@ -51,6 +51,9 @@ pub struct ActivationCache {
 
 impl ActivationCache {
     /// Runs `images: [N, C, H, W]`; `None` if the cache and a walk beside it would take more than `memory` bytes.
+    ///
+    /// # Errors
+    /// Of kind `Data` or `Unsupported` for images or a network that cannot be run, and `Interrupted`.
     pub fn new(dense: &Model, images: &Tensor, memory: usize, progress: &dyn Progress) -> Result<Option<ActivationCache>> {
         let plan = plan(dense, images, &Needs { images: true, dense: true, weights: true, batch: None })?;
         let kept = kept(&plan);

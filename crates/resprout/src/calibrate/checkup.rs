@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::sync::Mutex;
 
-/// The result of the check-up.
+/// The result of [`checkup()`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Checkup {
     /// The number of images.
@@ -50,7 +50,13 @@ const NOISE: f64 = 0.1;
 /// The least number of images on the curve: one chunk.
 const FIRST: usize = 16;
 
-/// Checks the images, and the dense network on as many of them as fit into `memory` bytes.
+/// Checks preprocessed `images: [N, C, H, W]`, and the dense network on as many of them as fit into `memory` bytes.
+///
+/// # Errors
+/// Of kind `Data` or `Unsupported` for images or a network that cannot be run, and `Interrupted`.
+///
+/// # Panics
+/// If there are no images.
 pub fn checkup(dense: &Model, images: &Tensor, memory: usize, progress: &dyn Progress) -> Result<Checkup> {
     let (count, shape) = (images.shape[0], &images.shape[1..]);
     let each: usize = shape.iter().product();

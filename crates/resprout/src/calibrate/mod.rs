@@ -3,6 +3,9 @@
 //!
 //! [`walk()`] is the one driver. It takes the pruned network through all images once. The dense network follows in lock-step
 //! where a repair needs it. Nothing is measured that no [`Visitor`] reads.
+//!
+//! At each layer a visitor gets a *site*: a [`WeightSite`] at a layer with weights, a [`NormSite`] at a BatchNormalization. It
+//! measures there, and may change the layer's parameters. Images run in *chunks*, a few at a time.
 
 pub mod cache;
 pub mod checkup;

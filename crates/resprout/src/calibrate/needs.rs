@@ -5,16 +5,16 @@ use crate::forward::{Plan, PlanOptions, plan_chunk};
 use crate::model::Model;
 use crate::tensor::Tensor;
 
-/// What a visitor needs of the walk.
+/// What a visitor needs of the walk. By default nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Calibration images.
     pub images: bool,
     /// The dense network beside the pruned one.
     pub dense: bool,
-    /// A call at each layer with weights.
+    /// A call of [`Visitor::weights`](super::Visitor::weights) at each layer with weights.
     pub weights: bool,
-    /// Images per batch, where the statistics of a batch matter.
+    /// Images per batch, where the statistics of a batch matter; `None` where they do not.
     pub batch: Option<usize>,
 }
 

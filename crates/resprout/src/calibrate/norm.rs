@@ -6,16 +6,16 @@ use crate::model::Model;
 use crate::ops::Compute;
 use resprout_kernels::Activation;
 
-/// The parameters of a BatchNormalization.
+/// The parameters of a BatchNormalization, one of each per channel: `gamma * (x - mean) / sqrt(var + epsilon) + beta`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NormParams {
-    /// `[C]`
+    /// Scale, `[C]`.
     pub gamma: Vec<f64>,
-    /// `[C]`
+    /// Shift, `[C]`.
     pub beta: Vec<f64>,
-    /// `[C]`
+    /// Running mean, `[C]`.
     pub mean: Vec<f64>,
-    /// `[C]`
+    /// Running variance, `[C]`.
     pub var: Vec<f64>,
     /// Added to the variance.
     pub epsilon: f64,

@@ -20,7 +20,7 @@ pub struct Outline {
     pub kept: Vec<usize>,
     /// Whether an activation with bounds follows.
     pub activation: bool,
-    /// This machine's speed.
+    /// The speed of this machine.
     pub speed: Speed,
 }
 
@@ -34,7 +34,8 @@ pub struct Speed {
 }
 
 impl Speed {
-    /// Measured once, in a few milliseconds. All threads take part at the same time, because they may share cores.
+    /// The speed of this machine, measured once, in a few milliseconds. All threads take part at the same time, because they may
+    /// share cores.
     pub fn here() -> Speed {
         // A lock could deadlock: a thread that waits for it cannot take part in the measurement.
         static ONE: AtomicU64 = AtomicU64::new(0);

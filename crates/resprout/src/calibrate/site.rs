@@ -17,21 +17,21 @@ use std::sync::Arc;
 pub struct WeightSite<'w> {
     /// The layer's name.
     pub name: &'w str,
-    /// The weights of the pruned network. Pruned ones stay 0, whatever a repair writes.
+    /// The weights of the pruned network. Pruned ones stay 0, whatever a visitor writes.
     pub weights: WeightRows,
-    /// The bias, zeros where there is none yet; `None` where the layer cannot have one.
+    /// The bias of each output, zeros where there is none yet; `None` where the layer cannot have one of its own.
     pub bias: Option<Vec<f64>>,
     /// The BatchNormalization in the pruned network, if it alone reads the layer's output.
     pub norm: Option<NormParams>,
-    /// The same in the dense network.
+    /// The same in the dense network, if that takes part in the walk.
     pub dense_norm: Option<NormParams>,
     /// Warnings for the report.
     pub warnings: Vec<String>,
-    /// Whether a repair has changed anything.
+    /// Whether a visitor has changed anything; [`touch`](Self::touch) sets it.
     pub changed: bool,
-    /// Whether a repair gave it the dense network's mean and deviation in place of a folded BatchNormalization.
+    /// Whether a visitor gave it the dense network's mean and deviation in place of a folded BatchNormalization.
     pub recalibrated: bool,
-    /// Whether the time limit allows statistics only.
+    /// Whether the time limit allows statistics only: no fit of weights.
     pub statistics_only: bool,
     /// The model's bias, where another layer reads it too and it must not change.
     pub(super) fixed_bias: Option<Tensor>,
@@ -45,12 +45,18 @@ pub struct WeightSite<'w> {
 }
 
 impl WeightSite<'_> {
-    /// Statistics of the layer's own output in both networks.
+    /// Statistics of the layer's own output, before any BatchNormalization or activation, in both networks.
+    ///
+    /// # Errors
+    /// Of kind `Data` if no visitor needs the dense network.
     pub fn pair(&mut self) -> Result<PairStats> {
         Ok(self.pair_groups(1)?.swap_remove(0))
     }
 
     /// As [`pair`](Self::pair), in up to `groups` groups of images.
+    ///
+    /// # Errors
+    /// As [`pair`](Self::pair).
     pub fn pair_groups(&mut self, groups: usize) -> Result<Vec<PairStats>> {
         self.refresh()?;
         let (slot, last) = (self.step.output(), self.channels_last());
@@ -69,7 +75,8 @@ impl WeightSite<'_> {
         (0..self.store.chunks()).map(|chunk| self.store.images(chunk)).sum()
     }
 
-    /// Marks weights, bias or norm as changed, and sets pruned weights to zero.
+    /// Marks weights, bias or norm as changed, and sets pruned weights to zero. Statistics that are measured after it are those
+    /// of the changed layer.
     pub fn touch(&mut self) {
         self.changed = true;
         self.fresh = false;
@@ -84,7 +91,7 @@ impl WeightSite<'_> {
         Inputs::new(self.op, input, self.store.batch(), &self.follow.weight_shape, &self.weights)
     }
 
-    /// Reorders values, one per weight, from the order of the rows to the order of the file.
+    /// Reorders values, one per weight, from the order of [`WeightRows::data`] to that of the model's parameter.
     pub fn in_file_order(&self, values: &[f64]) -> Vec<f64> {
         let order = self.weights.file_order(self.op);
         (0..values.len()).map(|i| values[order(i)]).collect()
@@ -110,7 +117,7 @@ impl WeightSite<'_> {
         }
     }
 
-    /// Whether an activation with bounds follows.
+    /// Whether an activation with bounds, such as ReLU, follows the layer or its BatchNormalization.
     pub fn has_activation(&self) -> bool {
         self.follow.activation != Activation::None
     }
@@ -161,17 +168,17 @@ pub struct NormSite<'w> {
     pub name: &'w str,
     /// Its parameters in the pruned network.
     pub params: NormParams,
-    /// Its parameters in the dense network.
+    /// Its parameters in the dense network, if that takes part in the walk.
     pub dense_params: Option<NormParams>,
     /// Warnings for the report.
     pub warnings: Vec<String>,
-    /// Whether a repair has changed anything.
+    /// Whether a visitor has changed anything. A visitor that changes `params` sets it.
     pub changed: bool,
     /// Whether its statistics were measured again.
     pub recalibrated: bool,
     /// Whether the time limit left statistics only to the layer with weights before it.
     pub statistics_only: bool,
-    /// The statistics that normalise each chunk in this walk, if not those of `params`.
+    /// The statistics that normalise each chunk of images in this walk, if not those of `params`.
     pub per_chunk: Option<Vec<ChannelStats>>,
     pub(super) slot: usize,
     pub(super) store: &'w ActivationStore,
@@ -190,11 +197,17 @@ impl NormSite<'_> {
     }
 
     /// Statistics of the input in both networks.
+    ///
+    /// # Errors
+    /// Of kind `Data` if no visitor needs the dense network.
     pub fn pair(&self) -> Result<PairStats> {
         Ok(self.pair_groups(1)?.swap_remove(0))
     }
 
     /// As [`pair`](Self::pair), in up to `groups` groups of images.
+    ///
+    /// # Errors
+    /// As [`pair`](Self::pair).
     pub fn pair_groups(&self, groups: usize) -> Result<Vec<PairStats>> {
         let dense = self.dense.ok_or_else(|| Error::data("a repair has not said that it needs the dense network"))?;
         Ok(self.store.pair_stats(self.slot, dense, self.slot, false, groups))

@@ -5,20 +5,20 @@
 pub struct ChannelStats {
     /// Number of elements per channel.
     pub count: u64,
-    /// `[C]`
+    /// Means, `[C]`.
     pub mean: Vec<f64>,
-    /// `[C]`, divided by `count` (not `count - 1`).
+    /// Variances, `[C]`, divided by `count` (not `count - 1`).
     pub var: Vec<f64>,
 }
 
-/// The same value in the dense and in the pruned network.
+/// Statistics of the same value in the dense and in the pruned network.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PairStats {
     /// Of the dense network.
     pub dense: ChannelStats,
     /// Of the pruned network.
     pub sparse: ChannelStats,
-    /// `[C]`: covariance of the two.
+    /// Covariance of the two, `[C]`.
     pub cov: Vec<f64>,
 }
 

@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-/// What a walk has done.
+/// What a walk, or a chain of repairs, has done.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WalkOutcome {
-    /// The number of changed layers.
+    /// The number of changed layers; a layer counts once per walk.
     pub changed: usize,
     /// For each visitor, whether it changed any layer.
     pub acted: Vec<bool>,
@@ -62,7 +62,13 @@ pub struct Trained {
 }
 
 /// One walk through the network. All visitors act at each layer in order, on what the repaired layers before it compute.
-/// `images: [N, C, H, W]`.
+///
+/// `images: [N, C, H, W]` are preprocessed and all in memory, with the values alive at a layer. `dense` has the same layers as
+/// `model`. `stage` is the name for `progress`, and a unit of it about a millisecond.
+///
+/// # Errors
+/// Of kind `Data` or `Unsupported` for images or a network that cannot be run, `Interrupted`, and those of visitors. `model` then
+/// has the changes of the layers that were done.
 pub fn walk<'d>(
     model: &mut Model,
     dense: impl Into<Dense<'d>>,

@@ -4,7 +4,7 @@ use crate::model::Mask;
 use crate::ops::Op;
 use crate::tensor::Tensor;
 
-/// The weights of a layer, one row per output, whatever their order in the file.
+/// The weights of a layer, one row per output, whatever their order in the model's parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightRows {
     /// `M`: output channels or features.
@@ -13,9 +13,9 @@ pub struct WeightRows {
     pub len: usize,
     /// Groups of outputs that read different inputs.
     pub groups: usize,
-    /// `[M][K]`
+    /// The weights, `[M][K]`.
     pub data: Vec<f32>,
-    /// `[M][K]`, true = kept; `None` for a dense layer.
+    /// The mask, `[M][K]`, true for a kept weight; `None` for a dense layer.
     pub mask: Option<Vec<bool>>,
 }
 
@@ -50,7 +50,7 @@ impl WeightRows {
         self.mask.as_ref().is_none_or(|mask| mask[row * self.len + index])
     }
 
-    /// Whether every weight of a row is zero.
+    /// Whether every weight of a row is zero, so that its output is constant.
     pub fn is_dead(&self, row: usize) -> bool {
         self.row(row).iter().all(|&w| w == 0.0)
     }

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 /// What is pruned: whole channels, which are cut out, and then single weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
-    /// The share of the operations that whole channels keep; `None` if all channels stay.
+    /// The share of the multiply-accumulates that whole channels keep, in `(0, 1]`; `None` if all channels stay.
     pub channels: Option<f64>,
-    /// Which single weights go.
+    /// Which single weights go; `None` for none.
     pub weights: Option<SingleWeights>,
 }
 
@@ -49,7 +49,7 @@ impl Effort {
     }
 }
 
-/// Networks that differ in how much is pruned alone.
+/// A family of candidates: networks that differ only in how much is pruned.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Family {
     /// Single weights, by an allocation.
@@ -77,7 +77,7 @@ impl Family {
         Family::Both(0.6, "lamp"),
     ];
 
-    /// The number of its candidates.
+    /// The number of its candidates, its *rungs*.
     pub fn rungs(&self) -> usize {
         match self {
             Family::Channels => SHARES.len(),
@@ -85,7 +85,7 @@ impl Family {
         }
     }
 
-    /// One of its candidates; a higher rung has fewer weights.
+    /// The candidate of a rung, from 0 on; a higher rung has fewer weights.
     pub fn candidate(&self, rung: usize) -> Candidate {
         let weights = |allocation: &str| {
             Some(SingleWeights { allocation: allocation.into(), sparsity: SPARSITIES[rung.min(SPARSITIES.len() - 1)] })

@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 pub struct Cost {
     /// The median time of a batch, in milliseconds.
     pub milliseconds: f64,
-    /// The dense network's median time by its own, both measured in turns.
+    /// The dense network's median time divided by its own, both measured in turns.
     pub faster: f64,
     /// Bytes of its file as sparse safetensors.
     pub bytes: u64,
     /// Its share of the dense network's multiply-accumulates.
     pub macs: f64,
-    /// Its share of the dense network's parameters; only those that are not zero count.
+    /// The number of its parameters that are not zero, as a share of the dense network's.
     pub parameters: f64,
 }
 
@@ -44,7 +44,10 @@ const LEAST_ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(4);
 
 impl Meter {
-    /// For batches of `options.batch` images of shape `[C, H, W]`.
+    /// A meter for batches of `options.batch` images of shape `[C, H, W]`.
+    ///
+    /// # Errors
+    /// As [`SessionBuilder::build`](crate::session::SessionBuilder::build).
     pub fn new(dense: &Model, image: &[usize], options: &SessionOptions) -> Result<Meter> {
         let session = Session::new(dense, image, options)?;
         // Not zeros: their products could be faster, or slower, than others.

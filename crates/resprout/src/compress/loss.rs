@@ -19,7 +19,7 @@ pub struct Loss {
     pub low: f64,
     /// Upper end.
     pub high: f64,
-    /// What ranks networks of one loss: the KL divergence in nats, or the relative error.
+    /// What ranks networks of equal loss: the KL divergence in nats, or the relative error.
     pub distance: f64,
     /// Images whose output is not finite.
     pub broken_images: usize,
@@ -55,11 +55,14 @@ pub struct Split {
     pub check: Tensor,
 }
 
-/// Every so many-th image is held out.
+/// Every third image is held out.
 pub const HOLD_OUT: usize = 3;
 
 impl Split {
-    /// Splits images by their number; `[N, C, H, W]`.
+    /// Splits images, `[N, C, H, W]`, by their number.
+    ///
+    /// # Errors
+    /// Of kind `Data` for too few images.
     pub fn new(images: &Tensor) -> Result<Split> {
         let count = images.shape.first().copied().unwrap_or(0);
         if count < 4 * HOLD_OUT {
@@ -78,7 +81,7 @@ impl Split {
 pub struct Examiner(Judge);
 
 impl Examiner {
-    /// With these images.
+    /// An examiner with these images, `[N, C, H, W]`.
     pub fn new(dense: &Model, images: Tensor) -> Result<Examiner> {
         Judge::new(dense, images).map(Examiner)
     }

@@ -1,5 +1,7 @@
 //! From a wish to a network: which channels and weights go, so that a network is fast or small enough and loses least.
 //!
+//! [`Search`] does it: a [`Wish`] says what is wanted, a [`Split`] which images repair, choose and check.
+//!
 //! A candidate is pruned first without a repair, and what it costs is measured: latency on this machine, bytes, operations,
 //! parameters. In each family of candidates a bisection finds the first that is cheap enough. Those are repaired with few
 //! images and in one step, and judged on images that no repair has seen. The best few are repaired with all images, in steps.
@@ -19,10 +21,10 @@ pub use search::{Found, Search, SearchOptions};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// What a network is to be. At least one of them is given.
+/// What a network is to be. At least one of them is given; `None` is no wish.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Wish {
-    /// The least ratio of the dense network's latency to its own.
+    /// The least ratio of the dense network's latency to its own, such as 2 for twice as fast.
     pub faster: Option<f64>,
     /// The most bytes of its file as sparse safetensors.
     pub bytes: Option<u64>,
@@ -54,6 +56,9 @@ impl Wish {
     }
 
     /// Fails if a number makes no sense, or nothing is wished.
+    ///
+    /// # Errors
+    /// Of kind `Option`.
     pub fn check(&self) -> Result<()> {
         if !self.bounds_cost() && self.max_loss.is_none() {
             return Err(Error::option("no wish: say how fast, how small or how good the network is to be"));

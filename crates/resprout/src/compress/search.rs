@@ -38,9 +38,9 @@ pub struct SearchOptions {
     pub session: SessionOptions,
     /// As [`RepairOptions::memory`].
     pub memory: usize,
-    /// About how long the search may take.
+    /// About how long the search may take, in seconds.
     pub seconds: f64,
-    /// Which families are tried.
+    /// Which families are tried, such as [`Family::ALL`].
     pub families: Vec<Family>,
 }
 
@@ -48,9 +48,9 @@ pub struct SearchOptions {
 pub struct Found {
     /// Every measured network.
     pub rows: Vec<Row>,
-    /// The row of the network that keeps the wish.
+    /// The index of the row whose network keeps the wish; `None` if none does.
     pub chosen: Option<usize>,
-    /// The row of the network that comes closest; the chosen one if there is one.
+    /// The index of the row that comes closest; the chosen one if there is one.
     pub nearest: usize,
     /// That network.
     pub network: Model,
@@ -73,7 +73,11 @@ pub struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// Begins a search, or goes on with an earlier one of the same `key` in this folder.
+    /// Begins a search, or goes on with an earlier one of the same `key` in this folder. The key is any text that changes with
+    /// whatever the results depend on: network, images, options.
+    ///
+    /// # Errors
+    /// Of kind `Option` for an invalid wish, or a folder of another search; `Io` for the folder. The errors of [`Meter::new`].
     pub fn open(
         dense: &'a Model,
         split: &'a Split,
@@ -104,7 +108,10 @@ impl<'a> Search<'a> {
         self.meter.dense_bytes()
     }
 
-    /// Runs the search.
+    /// Runs the search until it is done or the time is over.
+    ///
+    /// # Errors
+    /// Of kind `Data` if no network is cheap enough, `Interrupted`, and the errors of the folder.
     pub fn run(mut self) -> Result<Found> {
         let starts = self.starts()?;
         let mut estimates = Vec::new();

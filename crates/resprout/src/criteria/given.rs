@@ -8,6 +8,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 /// What a criterion begins with whose scores are in a file: `scores=FILE`, or `scores=FILE#HASH` for a file of these contents.
+///
+/// The file is safetensors with a tensor of 32-bit or 64-bit floats per prunable weight, by the parameter's name:
+/// [`write_numbers`](crate::formats::safetensors::write_numbers) writes one. `HASH` is the first 16 digits of its SHA-256.
 pub const GIVEN: &str = "scores=";
 
 /// Digits of the hash.
@@ -29,7 +32,11 @@ impl Given {
     }
 }
 
-/// The criterion with a hash of its file, so that results can be told apart when the file changes. Others stay as they are.
+/// The criterion with a hash of its file, so that results can be told apart when the file changes. Criteria without a file stay
+/// as they are.
+///
+/// # Errors
+/// Of kind `Io`, with the file's name.
 pub fn pinned(criterion: &str) -> Result<String> {
     match criterion.strip_prefix(GIVEN).filter(|file| !file.contains('#')) {
         None => Ok(criterion.into()),

@@ -11,7 +11,7 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     build: |_, _| Ok(Box::new(Magnitude)),
 };
 
-/// The weight's absolute value.
+/// The criterion `magnitude`: the weight's absolute value.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Magnitude;
 

@@ -1,4 +1,30 @@
 //! Criteria: how much each weight matters. Higher scores are kept.
+//!
+//! [`CRITERIA`] has a row per criterion. Your own implements [`Criterion`]:
+//!
+//! ```
+//! use resprout::criteria::{Criterion, ScoreInput};
+//! use resprout::sparsify::{Budget, Sparsify};
+//! use resprout::{model::Model, tensor::Tensor};
+//!
+//! /// The square of the weight.
+//! struct Energy;
+//!
+//! impl Criterion for Energy {
+//!     fn score(&self, layer: &ScoreInput) -> Vec<f64> {
+//!         layer.weights.iter().map(|w| f64::from(*w).powi(2)).collect()
+//!     }
+//! }
+//!
+//! # fn main() -> resprout::Result<()> {
+//! # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../resprout-cli/assets");
+//! let dense = Model::open(folder.join("digits.onnx"))?;
+//! let no_images = Tensor::default(); // this criterion needs none
+//! let sparse = Sparsify::new(Budget::sparsity(0.9)).criterion(Energy).run(&dense, &no_images)?;
+//! assert_eq!(sparse.outcome.kept.iter().sum::<usize>(), 7707);
+//! # Ok(())
+//! # }
+//! ```
 
 mod given;
 mod magnitude;
@@ -25,33 +51,41 @@ pub use table::CRITERIA;
 
 /// One layer's weights, as a criterion sees them.
 pub struct ScoreInput<'a> {
-    /// The weights, flat, in the order of the file.
+    /// The weights, flat and row-major in the shape of `layer`.
     pub weights: &'a [f32],
-    /// The layer: name, shape, and which axis has the output channels.
+    /// The layer: name, shape, and which axis of the shape has the output channels.
     pub layer: &'a Prunable,
-    /// The layer's position among the prunable ones.
+    /// The layer's position among the prunable ones, from 0 on.
     pub index: usize,
 }
 
 /// Scores weights. Pure: the same input gives the same scores on every machine.
+///
+/// Implement [`score`](Self::score) for a criterion by the weights alone. For one that measures the layer's inputs and outputs
+/// on calibration images, implement [`needs_images`](Self::needs_images) and [`score_site`](Self::score_site).
+///
+/// Scores are finite and not negative, and as many as weights; anything else is an error of kind `Data`. The scale matters
+/// where an allocation compares layers, as [`Global`](crate::allocation::Global) does.
 pub trait Criterion: Send + Sync {
     /// Whether it scores with calibration images ([`Self::score_site`]) or by the weights alone ([`Self::score`]).
     fn needs_images(&self) -> bool {
         false
     }
 
-    /// One score per weight, finite and not negative.
+    /// One score per weight, in the order of [`ScoreInput::weights`].
     fn score(&self, _layer: &ScoreInput) -> Vec<f64> {
         Vec::new()
     }
 
-    /// The scores by the values at the layer, in the order of the site's rows; `None` where the layer's inputs are unknown.
+    /// One score per weight by the values at the layer, in the order of
+    /// [`WeightRows::data`](crate::calibrate::WeightRows::data). `None` where they cannot be measured, which is an error of kind
+    /// `Unsupported` unless the layer is ignored.
     fn score_site(&self, _site: &WeightSite) -> Result<Option<Vec<f64>>> {
         Ok(None)
     }
 }
 
-/// Builds a criterion from its options and the seed.
+/// Builds a criterion from its options and the seed of random scores.
 pub type Build = fn(&Options, u64) -> Result<Box<dyn Criterion>>;
 
 /// Scores every layer in one walk of the images through `model`.

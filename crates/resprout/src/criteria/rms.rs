@@ -11,7 +11,7 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     build: |_, _| Ok(Box::new(Rms)),
 };
 
-/// The absolute value by the layer's root mean square.
+/// The criterion `rms`: the absolute value divided by the root mean square of the layer's weights.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rms;
 

@@ -6,8 +6,9 @@ use crate::tensor::Tensor;
 
 /// `count` images of `shape` `[C, H, W]`, as `preprocess` would return them.
 ///
-/// Every value is drawn from the standard normal distribution and clamped to the range of a pixel of 0 to 255. Where the network
-/// takes bytes, the mean is 127.5 and the deviation 64. The layout is that of the preprocessing.
+/// Every value is a sum of twelve uniform numbers with mean 0 and variance 1, which is nearly normal, clamped to the range of a
+/// pixel of 0 to 255. Where the network takes bytes, the mean is 127.5 and the deviation 64. The layout is that of the
+/// preprocessing.
 pub fn gaussian(count: usize, shape: [usize; 3], preprocess: &Preprocess, seed: u64) -> Tensor {
     let [channels, height, width] = shape;
     let plane = height * width;

@@ -19,7 +19,7 @@ pub(super) enum Source {
     Floats(Vec<f32>, [usize; 4]),
 }
 
-/// A set of images, and their labels if there are any.
+/// A set of images, and their labels if there are any. Image files are decoded when they are [loaded](Self::load).
 pub struct ImageSet {
     pub(super) path: PathBuf,
     pub(super) source: Source,
@@ -33,11 +33,14 @@ pub struct ImageSet {
     pub(super) left_out: Vec<String>,
 }
 
-/// Recognises a kind of data at a path; `None` if it is another kind.
+/// Recognises a kind of data at a path, a row of [`DATASETS`](super::DATASETS); `None` if it is another kind.
 pub type Open = fn(&Path) -> Result<Option<ImageSet>>;
 
 impl ImageSet {
-    /// Images in memory: `pixels: [N, C, H, W]`, one byte each.
+    /// Images in memory: `pixels: [N, C, H, W]`, one byte each, and one class per image. `name` is for messages.
+    ///
+    /// # Errors
+    /// Of kind `Data` unless pixels and labels fit `shape`.
     pub fn from_bytes(name: &str, pixels: Vec<u8>, shape: [usize; 4], labels: Option<Vec<usize>>) -> Result<ImageSet> {
         let set = ImageSet {
             path: PathBuf::from(name),
@@ -91,7 +94,7 @@ impl ImageSet {
         }
     }
 
-    /// One class per image, if known.
+    /// One class per image, from 0 on, if known.
     pub fn labels(&self) -> Option<&[usize]> {
         self.labels.as_deref()
     }
@@ -106,18 +109,33 @@ impl ImageSet {
         self.left_out.iter().map(|what| format!("{}: {what}", self.path.display()))
     }
 
-    /// The path they came from.
+    /// The path that the images came from, or their name.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Preprocessed images `[len, C, H, W]` (or in the preprocessing's layout), decoded on all threads. `channels` is the
-    /// number that the model takes.
+    /// number that the model takes: see [`Graph::image_channels`](crate::model::Graph::image_channels).
+    ///
+    /// # Errors
+    /// * `Data` for an empty range, for files that cannot be decoded, and for images of different sizes or other channels.
+    /// * `Option` for a preprocessing that is invalid for these channels.
+    /// * `Io` for files that cannot be read; `Unsupported` for image files and another number of channels than 1 or 3, and for
+    ///   arrays of floats that are to be resized.
+    ///
+    /// # Panics
+    /// If the range goes beyond the number of images.
     pub fn load(&self, range: Range<usize>, channels: usize, preprocess: &Preprocess) -> Result<Tensor> {
         self.load_picked(&range.collect::<Vec<_>>(), channels, preprocess)
     }
 
-    /// As [`load`](Self::load), for any images in any order.
+    /// As [`load`](Self::load), for images by their indices, in any order.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    ///
+    /// # Panics
+    /// If an index is not below the number of images.
     pub fn load_picked(&self, indices: &[usize], channels: usize, preprocess: &Preprocess) -> Result<Tensor> {
         let one = |&index: &usize| self.load_one(index, channels, preprocess);
         let images: Result<Vec<(Vec<f32>, [usize; 3])>> = indices.par_iter().map(one).collect();
@@ -132,6 +150,12 @@ impl ImageSet {
     }
 
     /// One preprocessed image and its shape `[C, H, W]` (or in the preprocessing's layout), on the calling thread.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    ///
+    /// # Panics
+    /// If the index is not below the number of images.
     pub fn load_one(&self, index: usize, channels: usize, preprocess: &Preprocess) -> Result<(Vec<f32>, [usize; 3])> {
         self.raw(index, channels).and_then(|raw| preprocess.apply(raw)).map_err(|e| e.at(self.name(index)))
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The two parts of a dataset. A training takes its validation images from the training part.
 pub struct Splits {
-    /// The row of [`LAYOUTS`] that recognised it.
+    /// The name of the row of [`LAYOUTS`] that recognised it.
     pub layout: &'static str,
     /// Training images.
     pub train: ImageSet,
@@ -68,7 +68,10 @@ pub static LAYOUTS: &[Entry<Find>] = &[
     },
 ];
 
-/// Opens the dataset in a folder. A path of no known layout holds training images only.
+/// Opens the dataset in a folder. A path of no known layout holds training images only, and its layout is `plain`.
+///
+/// # Errors
+/// As [`ImageSet::open`], and of kind `Data` if both parts name different classes.
 pub fn open(path: &Path) -> Result<Splits> {
     let found = LAYOUTS.iter().find_map(|entry| Some((entry.name, (entry.build)(path)?)));
     let (layout, (train, test)) = found.unwrap_or(("plain", (path.to_path_buf(), None)));

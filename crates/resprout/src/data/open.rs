@@ -22,7 +22,11 @@ pub enum LabelSource {
 pub static DATASETS: &[Entry<Open>] = &[cifar::ENTRY, idx::ENTRY, npy::ENTRY, folder::ENTRY];
 
 impl ImageSet {
-    /// Opens the images at `path`, of any kind.
+    /// Opens the images at `path`: a folder of JPEG, PNG or WebP files, `.npy` or `.npz`, CIFAR's binary or MNIST's IDX files.
+    ///
+    /// # Errors
+    /// * `Data` for a path that does not exist, holds no images, or is of no known kind, and for labels of another number.
+    /// * `Io`, `Format` or `Unsupported` for files that cannot be read.
     pub fn open(path: &Path, labels: &LabelSource) -> Result<ImageSet> {
         if !path.exists() {
             return Err(Error::data(format!("{}: there is no such file or folder", path.display())));
@@ -40,7 +44,10 @@ impl ImageSet {
         Err(Error::data(format!("{}: none of the known kinds of images ({})", path.display(), kinds.join(", "))))
     }
 
-    /// An IDX file in memory (gzip or not), with its labels.
+    /// Images and labels of IDX files, as MNIST has them, in memory and gzip or not. `name` is for messages.
+    ///
+    /// # Errors
+    /// Of kind `Format` for other files, and `Data` for images and labels that do not fit each other.
     pub fn from_idx(name: &str, images: &[u8], labels: &[u8]) -> Result<ImageSet> {
         let (pixels, shape) = idx::images(images).map_err(|e| e.at(name))?;
         let labels = idx::labels(labels).map_err(|e| e.at(name))?;

@@ -7,18 +7,20 @@ use crate::table;
 use image::imageops::FilterType;
 use image::{ImageBuffer, Luma};
 
-/// `(pixel * scale - mean[c]) / std[c]`, after resize and crop.
+/// How pixels become a network's input: `(pixel * scale - mean[c]) / std[c]`, after resize and crop.
+///
+/// Pixels of bytes are 0 to 255. The default changes nothing.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Preprocess {
-    /// Length of the shorter side to resize to first, in pixels.
+    /// Length of the shorter side to resize to first, in pixels; `None` for no resize.
     pub resize: Option<usize>,
-    /// Height and width of the centre crop, in pixels.
+    /// Height and width of the centre crop, in pixels; `None` for no crop.
     pub crop: Option<[usize; 2]>,
-    /// Factor of every pixel.
+    /// Factor of every pixel, other than 0; 1/255 brings bytes to the range from 0 to 1.
     pub scale: f32,
-    /// One value, or one per channel.
+    /// Subtracted from scaled pixels: one value, or one per channel.
     pub mean: Vec<f32>,
-    /// One value, or one per channel; positive.
+    /// Divisor after that: one value, or one per channel; positive.
     pub std: Vec<f32>,
     /// The axis of the channels in the network's input.
     #[serde(default, skip_serializing_if = "Layout::is_default")]
@@ -92,7 +94,10 @@ impl Default for Preprocess {
 }
 
 impl Preprocess {
-    /// Finds a preset by its name.
+    /// A preset by its name, a row of [`PRESETS`]: `imagenet`, `cifar10`, `mnist` or `raw`.
+    ///
+    /// # Errors
+    /// Of kind `Option` for an unknown name.
     pub fn preset(name: &str) -> Result<Preprocess> {
         let preset = PRESETS.iter().find(|preset| preset.name == name);
         preset.map(|preset| (preset.build)()).ok_or_else(|| {
@@ -102,6 +107,9 @@ impl Preprocess {
     }
 
     /// Fails on values that are invalid for images of `channels` channels.
+    ///
+    /// # Errors
+    /// Of kind `Option`.
     pub fn check(&self, channels: usize) -> Result<()> {
         let fits = |values: &[f32]| (values.len() == 1 || values.len() == channels) && values.iter().all(|v| v.is_finite());
         if !fits(&self.mean) {

@@ -1,4 +1,6 @@
-//! The driver: score, allocate, select, set to zero.
+//! Pruning: score, allocate, select, set to zero.
+//!
+//! [`prune()`] does it all. [`score_layers`] and [`prune_scored`] do it in two parts, for several sparsities by the same scores.
 
 pub mod channel;
 mod options;
@@ -20,6 +22,15 @@ use std::sync::Arc;
 
 /// Prunes the model in place: fills its mask table and sets pruned weights to 0.0. Weights that an earlier mask has pruned stay
 /// pruned, and count.
+///
+/// `images: [N, C, H, W]` are preprocessed. They are read by criteria that [need them](PruneOptions::needs_images), and may be
+/// `Tensor::default()` for others. [`PruneOptions::macs`] counts for images of their shape, or of the one that the model fixes.
+///
+/// # Errors
+/// * `Option` for unknown methods, a sparsity outside of `[0, 1)`, floors or sparsities of layers that cannot be met, and a
+///   network without a prunable layer.
+/// * `Data` for images, weights or scores that are not finite or do not fit the network.
+/// * `Unsupported` where a criterion measures a network that cannot be computed; `Interrupted`.
 pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progress: &dyn Progress) -> Result<PruneOutcome> {
     check_sparsity(options.sparsity, "sparsity")?;
     if options.pattern == Pattern::Channel {
@@ -32,6 +43,9 @@ pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progres
 
 impl PruneOptions {
     /// Whether the criterion reads calibration images.
+    ///
+    /// # Errors
+    /// Of kind `Option` for an unknown criterion; `Io`, `Format` or `Data` for a file of scores.
     pub fn needs_images(&self) -> Result<bool> {
         match self.pattern {
             Pattern::Channel => Ok(channel::find(&self.criterion)?.needs_images),
@@ -40,7 +54,7 @@ impl PruneOptions {
     }
 }
 
-/// The layers that a pattern can prune, and their scores. Prunings to several sparsities share it.
+/// The layers that a pattern can prune, and their scores. Prunings to several sparsities share it: see [`score_layers`].
 pub struct Scored {
     layers: Vec<Prunable>,
     left_dense: Vec<LeftDense>,
@@ -95,7 +109,10 @@ impl ScoreList for Masked<'_> {
     }
 }
 
-/// Scores the model's layers. [`prune`] itself scores channels.
+/// Scores the model's layers, for [`prune_scored`]. The pattern is any but channels, which [`prune()`] scores itself.
+///
+/// # Errors
+/// As [`prune()`].
 pub fn score_layers(model: &Model, options: &PruneOptions, images: &Tensor, progress: &dyn Progress) -> Result<Scored> {
     model.check_finite()?;
     let (mut layers, mut left_dense) = model.prunable(&options.rule)?;
@@ -112,13 +129,20 @@ pub fn score_layers(model: &Model, options: &PruneOptions, images: &Tensor, prog
     Ok(Scored { layers, left_dense, scores })
 }
 
-/// Prunes the scored model to a sparsity.
+/// Prunes the model that was scored to the sparsity of `options`. The pattern is the one of the scores.
+///
+/// # Errors
+/// As [`prune()`].
 pub fn prune_scored(model: &mut Model, scored: &Scored, options: &PruneOptions) -> Result<PruneOutcome> {
     check_sparsity(options.sparsity, "sparsity")?;
     select(model, scored, options)
 }
 
-/// As [`prune_scored`] with scores of the caller: one list per prunable layer, in the model's order, finite and not negative.
+/// As [`prune_scored`] with scores of the caller: one list per layer that [`Model::prunable`] lists, in its order, finite and
+/// not negative. It prunes single weights: the pattern is [`Pattern::Unstructured`].
+///
+/// # Errors
+/// As [`prune()`], and of kind `Data` for lists of other lengths.
 pub fn prune_by_scores(model: &mut Model, options: &PruneOptions, scores: Vec<Vec<f64>>) -> Result<PruneOutcome> {
     check_sparsity(options.sparsity, "sparsity")?;
     let (layers, left_dense) = model.prunable(&options.rule)?;
@@ -192,6 +216,9 @@ fn select(model: &mut Model, scored: &Scored, options: &PruneOptions) -> Result<
 }
 
 /// The number of prunable weights that earlier masks have left, and the number of all.
+///
+/// # Errors
+/// As [`Model::prunable`], and of kind `Option` if the pattern fits no layer.
 pub fn weights_left(model: &Model, options: &PruneOptions) -> Result<(usize, usize)> {
     let rule = match options.pattern {
         Pattern::Channel => PrunableRule { include_grouped: true, ..options.rule.clone() },
@@ -206,6 +233,9 @@ pub fn weights_left(model: &Model, options: &PruneOptions) -> Result<(usize, usi
 
 /// Fails on a sparsity below that of earlier masks, because pruned weights do not come back. Sparsity 0 prunes nothing. n:m and
 /// a share of the operations have no sparsity to compare.
+///
+/// # Errors
+/// Of kind `Option`, with the counts, and as [`weights_left`].
 pub fn check_present(model: &Model, options: &PruneOptions) -> Result<()> {
     if options.sparsity == 0.0 || options.macs.is_some() || options.pattern.sparsity().is_some() {
         return Ok(());

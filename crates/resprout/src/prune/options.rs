@@ -8,22 +8,24 @@ use crate::structure::Pattern;
 use crate::table;
 use std::sync::Arc;
 
-/// How a model is pruned.
+/// How a model is pruned. By default: 80 % of the single weights, by [`Magnitude`](crate::criteria::Magnitude) and
+/// [`Lamp`](crate::allocation::Lamp).
 #[derive(Clone, Debug)]
 pub struct PruneOptions {
     /// Share of the prunable weights to remove, in `[0, 1)`.
     pub sparsity: f64,
-    /// A row of [`CRITERIA`] with options, or [`GIVEN`] and the file of scores.
+    /// A row of [`CRITERIA`] with options, such as `wanda:rows=4096`, or [`GIVEN`] and the file of scores.
     pub criterion: String,
-    /// A row of [`ALLOCATIONS`] with options.
+    /// A row of [`ALLOCATIONS`] with options, such as `erk:power=2`. [`Pattern::Nm`] does not read it.
     pub allocation: String,
     /// Which layers are pruned.
     pub rule: PrunableRule,
-    /// Layers with a sparsity of their own: a name or `re:` pattern, and the sparsity.
+    /// Layers with a sparsity of their own, in `[0, 1)`: a name as in [`PrunableRule::ignore`], and the sparsity. The other
+    /// layers share the rest, so that `sparsity` still holds for all.
     pub layers: Vec<(String, f64)>,
-    /// The least number of weights that a layer keeps, or all it has.
+    /// The least number of weights that a layer keeps, or all it has; 0 for no floor.
     pub min_per_layer: usize,
-    /// The least number of weights that an output channel keeps, or all it has.
+    /// The least number of weights that an output channel keeps, or all it has; 0 for no floor.
     pub min_per_channel: usize,
     /// Seed of random criteria.
     pub seed: u64,
@@ -31,13 +33,13 @@ pub struct PruneOptions {
     /// [`CHANNEL_CRITERIA`](crate::prune::channel::CHANNEL_CRITERIA) and `allocation` one of
     /// [`CHANNEL_ALLOCATIONS`](crate::prune::channel::CHANNEL_ALLOCATIONS).
     pub pattern: Pattern,
-    /// For channels: the share of the operations to leave, in place of the sparsity.
+    /// For channels: the share of the multiply-accumulates to leave, in `(0, 1]`, in place of the sparsity.
     pub macs: Option<f64>,
     /// Methods of the caller. They take precedence over the rows; the names above then only serve messages.
     pub own: OwnMethods,
 }
 
-/// Methods of the caller, in place of rows of the tables.
+/// Methods of the caller, in place of rows of the tables. They prune single weights; channels take rows alone.
 #[derive(Clone, Default)]
 pub struct OwnMethods {
     /// Scores weights.
@@ -72,7 +74,10 @@ impl Default for PruneOptions {
 }
 
 impl PruneOptions {
-    /// Fails if pruning without images cannot use these options. It serves as an early check.
+    /// Fails if pruning without images cannot use these options. It serves as an early check, for all patterns but channels.
+    ///
+    /// # Errors
+    /// Of kind `Option`, and the errors of a file of scores.
     pub fn check_without_images(&self) -> Result<()> {
         check_sparsity(self.sparsity, "sparsity")?;
         if self.build_criterion()?.needs_images() {
@@ -110,15 +115,18 @@ impl PruneOptions {
 /// What was pruned.
 #[derive(Clone, Debug)]
 pub struct PruneOutcome {
-    /// The pruned layers, in order.
+    /// The layers that could be pruned, in order.
     pub layers: Vec<Prunable>,
-    /// Kept weights per pruned layer.
+    /// The number of kept weights of each of these layers.
     pub kept: Vec<usize>,
-    /// Layers with weights that were left dense.
+    /// Weights that were left dense, each with the reason.
     pub left_dense: Vec<LeftDense>,
 }
 
 /// Fails unless the sparsity lies in `[0, 1)`. `option` is its name in the message.
+///
+/// # Errors
+/// Of kind `Option`.
 pub fn check_sparsity(sparsity: f64, option: &str) -> Result<()> {
     if !(0.0..1.0).contains(&sparsity) {
         return Err(Error::option(format!("{option} {sparsity}: a number from 0 up to, but not including, 1 is needed")));

@@ -7,10 +7,10 @@ use crate::model::Model;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// The name of the choice by [`Judge`], in place of a repair.
+/// `auto`: the choice by [`Judge`], in place of a repair.
 pub const AUTO: &str = "auto";
 
-/// One repair and its distance from the dense network.
+/// A chain of repairs that was tried, and the repaired network's distance from the dense one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// The chain of repairs.
@@ -23,7 +23,9 @@ pub struct Candidate {
     pub chosen: bool,
 }
 
-/// Judges networks by their distance from the dense one on held-out images.
+/// Judges networks by their distance from the dense one on held-out images, without labels.
+///
+/// [`sparsify`](crate::sparsify::sparsify()) uses it for the repair [`AUTO`].
 pub struct Judge {
     dense: Tensor,
     held_out: Tensor,
@@ -31,28 +33,40 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// The candidates, the cheapest first. Of equals the first wins.
+    /// The chains that [`AUTO`] tries, the cheapest first.
     pub const CANDIDATES: [&'static str; 6] = ["none", "bias", "bn", "asr,bn", "bn,stats", "least-squares"];
 
-    /// Splits the images into those for repairs and those held out. Every fourth is held out.
+    /// Splits the images into those for repairs and those held out, in this order. Every fourth is held out.
+    ///
+    /// # Panics
+    /// If the tensor is a scalar.
     pub fn split(images: &Tensor) -> (Tensor, Tensor) {
         images.hold_out(4)
     }
 
-    /// A judge with these held-out images.
+    /// A judge with these held-out images, `[N, C, H, W]`. It runs the dense network on them.
+    ///
+    /// # Errors
+    /// As [`Network::new`].
+    ///
+    /// # Panics
+    /// If the tensor is a scalar.
     pub fn new(dense: &Model, held_out: Tensor) -> Result<Judge> {
         let network = Network::new(dense, &held_out.shape[1..], &PlanOptions::default())?;
         let output = output_kind_of(network.plan());
         Ok(Judge { dense: network.run(&held_out)?.swap_remove(0), held_out, output })
     }
 
-    /// Compares `model` with the dense network.
+    /// Compares `model` with the dense network on the held-out images.
+    ///
+    /// # Errors
+    /// As [`Network::new`], and of kind `Data` for other outputs than the dense network's.
     pub fn judge(&self, model: &Model) -> Result<Evaluation> {
         let network = Network::new(model, &self.held_out.shape[1..], &PlanOptions::default())?;
         compare(&network.run(&self.held_out)?[0], &self.dense, None, self.output)
     }
 
-    /// The best candidate: the lowest KL divergence, or relative error where outputs are no classes.
+    /// The index of the best candidate: the lowest KL divergence, or relative error where outputs are no classes.
     ///
     /// The first candidate is no repair. Others must agree with the dense network at least as often, and break on no image. Of
     /// equals the first wins.

@@ -9,12 +9,13 @@ use crate::progress::Progress;
 use crate::table;
 use crate::tensor::Tensor;
 
-/// How a chain of repairs runs.
+/// How a chain of repairs runs. By default within 4 GiB and without a limit on the time.
 #[derive(Clone, Debug)]
 pub struct RepairOptions {
-    /// The most bytes of the images' values in one walk. Fewer images are used if they exceed it.
+    /// The most bytes of the images' values in one walk. Fewer images are used if they exceed it, with a warning in the outcome.
     pub memory: usize,
-    /// About the most seconds of all repairs. If they need more, the layers that gain least get statistics only.
+    /// About the most seconds of all repairs. If they need more, the layers that gain least per second get statistics only: the
+    /// dense network's means, and BatchNormalizations measured again. `None` for no limit.
     pub seconds: Option<f64>,
 }
 
@@ -26,8 +27,17 @@ impl Default for RepairOptions {
 
 /// Repairs in order, written `first,second`.
 ///
-/// Repairs of ascending stage share a walk. At each layer they act in order, on what the repaired layers before it compute.
-/// A new walk begins where the stage falls or a repair comes again. A [`NetworkRepair`](super::NetworkRepair) stands alone between walks.
+/// ```
+/// use resprout::repair::Chain;
+///
+/// let chain = Chain::parse("bn,stats").unwrap();
+/// assert!(chain.needs_images());
+/// assert!(Chain::parse("bn,luck").is_err());
+/// ```
+///
+/// Repairs of ascending [stage](Stage) share a walk. At each layer they act in order, on what the repaired layers before it
+/// compute. A new walk begins where the stage falls or a repair comes again. A [`NetworkRepair`](super::NetworkRepair) stands
+/// alone between walks.
 #[derive(Default)]
 pub struct Chain {
     text: String,
@@ -41,11 +51,17 @@ pub struct Chain {
 
 impl Chain {
     /// Reads `name:option=value,name,...` of [`REPAIRS`].
+    ///
+    /// # Errors
+    /// Of kind `Option` for unknown repairs or options, for [`AUTO`], and for repairs of one walk with different batch sizes.
     pub fn parse(text: &str) -> Result<Chain> {
         Chain::parse_with(text, &[])
     }
 
     /// As [`parse`](Self::parse), of [`REPAIRS`] and of `rows`.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
     pub fn parse_with(text: &str, rows: Rows) -> Result<Chain> {
         let mut chain = Chain::default();
         chain.push_rows(text, rows)?;
@@ -97,7 +113,7 @@ impl Chain {
         Ok(())
     }
 
-    /// The chain as text.
+    /// The chain as text, as [`parse`](Self::parse) reads it.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -113,6 +129,14 @@ impl Chain {
     }
 
     /// Repairs `model`, the pruned form of `dense`. `images: [N, C, H, W]` are preprocessed. Pruned weights stay zero.
+    ///
+    /// `dense` is a [`Model`], or a [`Dense`] that keeps its activations for several repairs. A chain that needs no images
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// * `Data` for no images, or images that do not fit the network.
+    /// * `Option` where one image exceeds the memory, or a last batch has one image.
+    /// * `Unsupported` for a network that cannot be computed; `Interrupted`. A failed walk leaves `model` partly repaired.
     pub fn repair<'d>(
         &self,
         model: &mut Model,

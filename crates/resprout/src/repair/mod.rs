@@ -1,7 +1,42 @@
 //! Repairs of a pruned network with unlabelled images.
 //!
-//! A repair receives images and never labels: it is label-free by type. Most act at single layers. [`crate::calibrate::walk`]
-//! leads through the network, and several repairs share one walk. A [`NetworkRepair`] acts on all layers at once.
+//! A repair receives images and never labels: it is label-free by type. Most act at single layers.
+//! [`walk`](crate::calibrate::walk()) leads through the network, and several repairs share one walk. A [`NetworkRepair`] acts on
+//! all layers at once.
+//!
+//! [`REPAIRS`] has a row per repair. [`Chain`] runs several in order, and [`Judge`] chooses among them. Your own implements
+//! [`Visitor`], which acts at layers, and [`Repair`]:
+//!
+//! ```
+//! use resprout::calibrate::{Needs, Visitor, WeightSite};
+//! use resprout::repair::{Repair, Stage};
+//!
+//! /// Scales the weights of each layer so that its outputs deviate as much as the dense network's.
+//! struct Rescale;
+//!
+//! impl Visitor for Rescale {
+//!     fn needs(&self) -> Needs {
+//!         Needs { images: true, dense: true, weights: true, batch: None }
+//!     }
+//!
+//!     fn weights(&self, site: &mut WeightSite) -> resprout::Result<()> {
+//!         let pair = site.pair()?; // per channel, in both networks
+//!         let deviation = |variances: &[f64]| variances.iter().map(|v| v.sqrt()).sum::<f64>();
+//!         let gain = deviation(&pair.dense.var) / deviation(&pair.sparse.var).max(1e-12);
+//!         site.weights.data.iter_mut().for_each(|w| *w *= gain as f32);
+//!         site.touch();
+//!         Ok(())
+//!     }
+//! }
+//!
+//! impl Repair for Rescale {
+//!     fn stage(&self) -> Stage {
+//!         Stage::Weights
+//!     }
+//! }
+//! ```
+//!
+//! [`Sparsify::repair`](crate::sparsify::Sparsify::repair) takes it.
 
 mod asr;
 mod auto;
@@ -31,22 +66,24 @@ use crate::tensor::Tensor;
 /// What repairs did, and warnings for the user.
 pub type RepairOutcome = crate::calibrate::WalkOutcome;
 
-/// The last values that a repair changes. Repairs of ascending stage can share a walk.
+/// The last values that a repair changes at a layer, in the order in which the network computes them. Repairs of ascending stage
+/// can share a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Weights and biases.
     Weights,
-    /// The statistics of a BatchNormalization.
+    /// The running mean and variance of a BatchNormalization.
     Statistics,
-    /// Scale and shift of a BatchNormalization.
+    /// Scale (`gamma`) and shift (`beta`) of a BatchNormalization.
     Affine,
     /// All of the network, outside of any walk: see [`Repair::network`].
     Network,
 }
 
-/// Changes the parameters of single layers of a pruned network to restore its outputs.
+/// Changes the parameters of a pruned network to restore its outputs. Its [`Visitor`] does so layer by layer, or
+/// [`network`](Self::network) does so at once.
 pub trait Repair: Visitor {
-    /// Its stage.
+    /// The last values that it changes.
     fn stage(&self) -> Stage;
 
     /// The repair itself where it acts on all layers at once. Its stage is then [`Stage::Network`], and it visits no layer.
@@ -54,7 +91,7 @@ pub trait Repair: Visitor {
         None
     }
 
-    /// The reason if a network has nothing to repair.
+    /// Why the repair changed no layer, for a warning if that happens.
     fn nothing(&self) -> &'static str {
         "it has no layer on which the repair acts"
     }
@@ -64,6 +101,8 @@ pub trait Repair: Visitor {
 pub trait NetworkRepair: Send + Sync {
     /// Repairs `model`, the pruned form of `dense`. Pruned weights stay zero. `images: [N, C, H, W]` are preprocessed, and
     /// there is at least one. `options.seconds` is what is left for this repair. An error leaves `model` as it was.
+    ///
+    /// The outcome counts what was done; [`Trained`](crate::calibrate::Trained) is for repairs that train.
     ///
     /// # Errors
     /// Of kind `Unsupported` for networks that it cannot repair, `Data` for images or numbers, and `Interrupted`.
@@ -80,5 +119,5 @@ pub trait NetworkRepair: Send + Sync {
 /// Builds a repair from its options.
 pub type Build = fn(&Options) -> Result<Box<dyn Repair>>;
 
-/// A table of repairs. Crates above this one hand theirs down in the options of whatever reads names of repairs.
+/// A table of repairs. Other crates, such as `resprout-train`, hand theirs to whatever reads names of repairs.
 pub type Rows = &'static [Entry<Build>];

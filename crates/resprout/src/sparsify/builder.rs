@@ -1,4 +1,4 @@
-//! Prune and repair in one expression, with methods of the tables or of the caller.
+//! The builder [`Sparsify`]: prune and repair in one expression, with methods of the tables or of the caller.
 
 use super::{Sparsified, SparsifyOptions, in_steps, schedule_of, sparsify};
 use crate::allocation::Allocation;
@@ -13,7 +13,7 @@ use crate::structure::Pattern;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// The weights or operations to leave, and which weights go together.
+/// How much is pruned, and which weights go together. [`Sparsify::run`] checks it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
     sparsity: Option<f64>,
@@ -32,12 +32,13 @@ impl Budget {
         Budget { sparsity: None, macs: Some(share), pattern: Pattern::Channel }
     }
 
-    /// Keeps `n` of every `m` neighbours along the input channels.
+    /// Keeps `n` of every `m` neighbours along the input channels, with `1 <= n < m <= 32`. Layers whose input channels are no
+    /// multiple of `m` stay dense.
     pub fn n_of_m(n: usize, m: usize) -> Budget {
         Budget { sparsity: None, macs: None, pattern: Pattern::Nm { n, m } }
     }
 
-    /// The same budget in another pattern: whole channels, or an `n` of `m` for each layer.
+    /// The same budget in another pattern: a sparsity of whole channels, or of an `n` of `m` for each layer.
     #[must_use]
     pub fn pattern(self, pattern: Pattern) -> Budget {
         Budget { pattern, ..self }
@@ -118,7 +119,7 @@ any!(AnyCriterion, Criterion);
 any!(AnyAllocation, Allocation);
 any!(AnyRepair, Repair);
 
-/// Prunes and repairs a network: see the example of the [crate](crate).
+/// Prunes and repairs a network: see the example of the [crate](crate). The function [`sparsify()`] does the same by options.
 pub struct Sparsify {
     budget: Budget,
     criterion: Option<AnyCriterion>,
@@ -132,7 +133,8 @@ pub struct Sparsify {
 }
 
 impl Sparsify {
-    /// By magnitude and LAMP in one step, without a repair. Whole channels go by their norm, with one threshold for all layers.
+    /// Begins with the defaults: by [`Magnitude`](crate::criteria::Magnitude) and [`Lamp`](crate::allocation::Lamp) in one step,
+    /// without a repair. Whole channels go by their norm, with one threshold for all layers.
     pub fn new(budget: Budget) -> Sparsify {
         Sparsify {
             budget,
@@ -147,26 +149,26 @@ impl Sparsify {
         }
     }
 
-    /// How much each weight matters.
+    /// How much each weight matters: a row as text (`"wanda:rows=4096"`), a type, or your own.
     #[must_use]
     pub fn criterion(self, criterion: impl Into<AnyCriterion>) -> Sparsify {
         Sparsify { criterion: Some(criterion.into()), ..self }
     }
 
-    /// How many weights each layer keeps.
+    /// How many weights each layer keeps: a row as text (`"erk"`), a type, or your own. A budget of n:m takes none.
     #[must_use]
     pub fn allocation(self, allocation: impl Into<AnyAllocation>) -> Sparsify {
         Sparsify { allocation: Some(allocation.into()), ..self }
     }
 
-    /// Appends a repair.
+    /// Appends a repair: a chain as text (`"bn,stats"`), [`AUTO`] alone, a type, or your own. They act in the order of the calls.
     #[must_use]
     pub fn repair(mut self, repair: impl Into<AnyRepair>) -> Sparsify {
         self.repairs.push(repair.into());
         self
     }
 
-    /// Repairs of other crates, whose names text may hold beside those of [`REPAIRS`](crate::repair::REPAIRS).
+    /// Repairs of other crates, whose names text may hold beside those of [`REPAIRS`](crate::repair::REPAIRS); none by default.
     #[must_use]
     pub fn repair_rows(self, repair_rows: Rows) -> Sparsify {
         Sparsify { repair_rows, ..self }
@@ -178,19 +180,20 @@ impl Sparsify {
         Sparsify { repair_options, ..self }
     }
 
-    /// Which layers are pruned.
+    /// Which layers are pruned; by default all that can be, without grouped convolutions.
     #[must_use]
     pub fn rule(self, rule: PrunableRule) -> Sparsify {
         Sparsify { rule, ..self }
     }
 
-    /// Seed of random criteria.
+    /// Seed of random criteria; 0 by default.
     #[must_use]
     pub fn seed(self, seed: u64) -> Sparsify {
         Sparsify { seed, ..self }
     }
 
-    /// The number of steps of pruning and repair, from 1 on.
+    /// The number of steps of pruning and repair, from 1 to 1000; 1 by default. [`schedule`](super::schedule()) says how far each
+    /// goes.
     #[must_use]
     pub fn steps(self, steps: usize) -> Sparsify {
         Sparsify { steps, ..self }
@@ -198,14 +201,17 @@ impl Sparsify {
 
     /// Prunes and repairs. `images: [N, C, H, W]` are preprocessed. They may be empty if criterion and repairs need none.
     ///
+    /// Zeros of `dense` without a mask are weights like any others: see [`Model::keep_zeros`].
+    ///
     /// # Errors
     /// Of kind `Option` for unknown methods and for options that the network or the pattern does not allow. Of kind `Data` for
-    /// images or scores that do not match the network.
+    /// images or scores that do not match the network, and `Unsupported` for a network that cannot be computed where images are
+    /// needed.
     pub fn run(self, dense: &Model, images: &Tensor) -> Result<Sparsified> {
         self.run_with(dense, images, &Quiet)
     }
 
-    /// As [`run`](Self::run), with progress.
+    /// As [`run`](Self::run), with progress that is shown and can be stopped.
     ///
     /// # Errors
     /// As [`run`](Self::run), and of kind `Interrupted`.

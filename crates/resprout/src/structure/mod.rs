@@ -1,4 +1,5 @@
-//! Patterns: which weights go together. They are single weights, n of m neighbours, or whole channels.
+//! Patterns: which weights go together. They are single weights, n of m neighbours, or whole channels. [`shrink`] cuts pruned
+//! channels out of a network.
 
 pub mod coupling;
 pub mod nm;
@@ -10,24 +11,24 @@ use crate::table::{self, Entry, OptionSpec, Options};
 /// The largest group of n:m.
 const LARGEST_GROUP: usize = 32;
 
-/// Which weights go together.
+/// Which weights are pruned together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pattern {
     /// Single weights.
     Unstructured,
-    /// `n` of every `m` neighbours along the input channels stay.
+    /// `n` of every `m` neighbours along the input channels stay, such as 2 of 4.
     Nm {
-        /// Weights that stay.
+        /// Weights that stay, from 1 up to `m - 1`.
         n: usize,
-        /// Weights of a group.
+        /// Weights of a group, from 2 to 32.
         m: usize,
     },
-    /// As `Nm`, with an `n` for each layer from the allocation.
+    /// As `Nm`, with an `n` from 1 to `m` for each layer from the allocation.
     Mixed {
         /// Weights of a group.
         m: usize,
     },
-    /// Whole channels, with everything coupled to them.
+    /// Whole channels, with everything [coupled](coupling) to them.
     Channel,
 }
 
@@ -78,7 +79,10 @@ fn group(options: &Options) -> Result<usize> {
 }
 
 impl Pattern {
-    /// Reads a pattern: a row of [`PATTERNS`] with options, or `n:m`.
+    /// Reads a pattern: a row of [`PATTERNS`] with options, or `n:m` such as `2:4`.
+    ///
+    /// # Errors
+    /// Of kind `Option`.
     pub fn parse(text: &str) -> Result<Pattern> {
         let short = text.split_once(':').filter(|(n, _)| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()));
         let long = short.map(|(n, m)| format!("nm:n={n}:m={m}"));
@@ -86,12 +90,12 @@ impl Pattern {
         (entry.build)(&options).map_err(|e| if short.is_some() { Error::option(format!("pattern {text}: {e}")) } else { e })
     }
 
-    /// The default criterion and allocation.
+    /// The names of the default criterion and the default allocation.
     pub fn default_methods(&self) -> (&'static str, &'static str) {
         if *self == Pattern::Channel { ("l2", "global") } else { ("magnitude", "lamp") }
     }
 
-    /// The sparsity that follows from the pattern alone.
+    /// The sparsity that follows from the pattern alone: `1 - n / m` of `Nm`, `None` for the others.
     pub fn sparsity(&self) -> Option<f64> {
         match *self {
             Pattern::Nm { n, m } => Some(1.0 - n as f64 / m as f64),

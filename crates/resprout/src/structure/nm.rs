@@ -10,7 +10,10 @@ fn inputs(layer: &Prunable) -> (usize, usize) {
     (layer.shape[axis], layer.shape[axis + 1..].iter().product())
 }
 
-/// Keeps the layers whose input channels are a multiple of `m`; the others are left dense.
+/// Keeps the layers whose input channels are a multiple of `m`; the others are added to `left_dense`.
+///
+/// # Errors
+/// Of kind `Option` if there is no such layer.
 pub fn divisible(layers: Vec<Prunable>, m: usize, left_dense: &mut Vec<LeftDense>) -> Result<Vec<Prunable>> {
     let (fit, rest): (Vec<Prunable>, Vec<Prunable>) = layers.into_iter().partition(|layer| inputs(layer).0.is_multiple_of(m));
     left_dense.extend(rest.into_iter().map(|layer| LeftDense {
@@ -65,7 +68,10 @@ fn round_to_budget(shares: &[f64], costs: &[f64], budget: f64, m: usize) -> Vec<
     rounded
 }
 
-/// The mask that keeps the `n` highest scores of every group of `m`. Among equal scores the first go first.
+/// The mask that keeps the `n` highest scores of every group of `m`. Among equal scores the first are pruned first.
+///
+/// # Panics
+/// Where input channels are no multiple of `m`.
 pub fn mask(layer: &Prunable, scores: &[f64], n: usize, m: usize) -> Mask {
     let (channels, distance) = inputs(layer);
     let mut kept = vec![false; scores.len()];

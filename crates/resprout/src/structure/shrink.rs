@@ -22,7 +22,8 @@ pub struct Cut {
     pub to: Vec<usize>,
 }
 
-/// The model without the channels whose readers are all zero. It computes the same, up to the order of sums.
+/// The model without the channels whose readers are all zero, and the weights that were cut. It computes the same, up to the
+/// order of sums. [`Pattern::Channel`](super::Pattern::Channel) makes such channels.
 pub fn shrink(model: &Model) -> Result<(Model, Vec<Cut>)> {
     let coupling = Coupling::new(model, |_| None);
     let dead = unread(model, &coupling);

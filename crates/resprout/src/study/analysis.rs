@@ -7,7 +7,7 @@ use super::run::Failure;
 use super::{CellResult, Metric, Record};
 use serde::{Deserialize, Serialize};
 
-/// Raised when a field changes its meaning or is removed.
+/// The version of the JSON form, raised when a field changes its meaning or is removed.
 pub const SCHEMA_VERSION: u32 = 2;
 
 /// The analysis of a study: all data of its report.

@@ -62,9 +62,9 @@ pub struct Point {
     pub sparsity: f64,
     /// The realised sparsity.
     pub realised: f64,
-    /// The number of parameters by the number that remain.
+    /// The number of parameters divided by the number that remain.
     pub compression_ratio: f64,
-    /// Multiply-accumulates before pruning by those after.
+    /// Multiply-accumulates before pruning, divided by those after.
     pub theoretical_speedup: Option<f64>,
     /// As [`CellResult::sparse_bytes`](super::CellResult::sparse_bytes).
     pub sparse_bytes: u64,

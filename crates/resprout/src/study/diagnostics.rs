@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 pub struct LayerDiagnostics {
     /// The share of kept weights.
     pub density: Vec<f64>,
-    /// The variance of the layer's outputs by that of the dense layer, both summed over channels, before any
+    /// The variance of the layer's outputs divided by that of the dense layer, both summed over channels, before any
     /// BatchNormalization. 0 is a collapsed layer.
     pub kept_variance: Vec<Option<f64>>,
     /// The correlation of the layer's outputs with those of the dense layer. It is the mean over channels, weighted by the dense

@@ -53,6 +53,9 @@ const CONTROLS: [(&str, &str); 2] = [("magnitude", "global"), ("random", "unifor
 
 impl Grid {
     /// Fails on the first invalid choice, with its key. `rows` are repairs beside [`REPAIRS`](crate::repair::REPAIRS).
+    ///
+    /// # Errors
+    /// Of kind `Option`.
     pub fn check(&self, rows: Rows) -> Result<()> {
         let lists = [
             ("patterns", self.patterns.is_empty()),

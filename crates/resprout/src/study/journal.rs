@@ -59,6 +59,9 @@ fn parse(line: &str) -> Option<(String, Record)> {
 }
 
 /// Reads a journal. A missing file has no lines.
+///
+/// # Errors
+/// Of kind `Io`. Corrupt lines are listed: see [`check`].
 pub fn read(path: &Path) -> Result<Lines> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
@@ -85,6 +88,9 @@ pub fn read(path: &Path) -> Result<Lines> {
 }
 
 /// Fails if a line is corrupt.
+///
+/// # Errors
+/// Of kind `Format`, with the number of the first such line.
 pub fn check(lines: &Lines, path: &Path) -> Result<()> {
     match lines.corrupt.first() {
         None => Ok(()),

@@ -2,7 +2,7 @@
 //!
 //! A [`Grid`] expands to [`Cell`]s. [`run()`] measures each cell once, and a [`Journal`] stores one line per cell. The key
 //! of a line identifies everything that determines the result. So a killed run resumes, and the journals of several machines
-//! merge. [`Analysis`] reads recoverability out of the records alone.
+//! merge. [`Analysis`] reads out of the records alone how far each configuration can be pruned and repaired.
 
 pub mod analysis;
 pub mod curves;
@@ -23,7 +23,7 @@ use crate::eval::Evaluation;
 use crate::report::SparsityInfo;
 use serde::{Deserialize, Serialize};
 
-/// One configuration of pruning and repair for one model. [`Cell::dense`] is the dense model.
+/// One configuration of pruning and repair for one model: a cell of the [`Grid`]. [`Cell::dense`] is the dense model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
     /// The model's name in the study.
@@ -67,7 +67,7 @@ impl Cell {
         self.criterion == DENSE
     }
 
-    /// Whether both cells have the same masks.
+    /// Whether both cells have the same masks: they differ in nothing but the repair.
     pub fn same_masks(&self, other: &Cell) -> bool {
         let mask = |cell: &Cell| Cell { repair: String::new(), ..cell.clone() };
         mask(self) == mask(other)
@@ -115,7 +115,7 @@ pub enum Metric {
     Top1,
     /// Share of images whose highest class is the dense network's.
     Agreement,
-    /// 1 - mean relative error of the outputs, for networks that do not classify.
+    /// 1 minus the mean relative error of the outputs, for networks that do not classify.
     Closeness,
 }
 

@@ -11,11 +11,11 @@ pub const RECALIBRATION: &str = "bn";
 /// The thresholds of failure and recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Thresholds {
-    /// The least advantage of a repair over recalibration, as a share of the images.
+    /// The least advantage of a repair over recalibration, as a share of the images; 0.05 by default.
     pub delta: f64,
-    /// The least value of a repair, as a share of the range from chance to the dense network.
+    /// The least value of a repair, as a share of the range from chance to the dense network; 0.1 by default.
     pub kappa: f64,
-    /// A layer has collapsed if its outputs keep less than this share of the dense variance.
+    /// A layer has collapsed if its outputs keep less than this share of the dense variance; 0.01 by default.
     pub dead: f64,
 }
 

@@ -92,7 +92,8 @@ struct Group<'a> {
     cells: Range<usize>,
 }
 
-/// Measures every cell that is not in `done`, and appends each to the journal.
+/// Measures every cell that is not in `done`, and appends each to the journal. [`merge`](super::journal::merge) makes `done`. A
+/// cell that cannot be measured is a [`Failure`], and the run goes on. Errors are of kind `Io` or `Interrupted`.
 pub fn run(
     subjects: &[Subject],
     done: HashMap<String, (Record, String)>,

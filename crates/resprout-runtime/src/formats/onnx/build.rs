@@ -1,5 +1,5 @@
-//! Builds a model from nodes and initializers. They are read as if from a file, so that a built model is like one that was
-//! read.
+//! Builds a model from nodes and initializers, as ONNX calls operations and constant tensors. They are read as if from a file,
+//! so that a built model is like one that was read.
 
 use super::proto::{
     AttributeProto, Dimension, GraphProto, ModelProto, NodeProto, OperatorSetId, TensorProto, TensorShape, TensorType, TypeProto,
@@ -26,20 +26,34 @@ pub enum Attribute {
     Float(f32),
 }
 
-/// Collects nodes and initializers.
+/// Collects nodes and initializers, and makes a [`Model`] of them. The network's input has the name `input`.
+///
+/// ```
+/// use resprout_runtime::{formats::onnx::GraphBuilder, tensor::Tensor};
+///
+/// # fn main() -> resprout_runtime::Result<()> {
+/// let mut graph = GraphBuilder::default();
+/// graph.tensor("weight", &Tensor::new(vec![4, 2], vec![0.5; 8]));
+/// let flat = graph.node("Flatten", "flat", &["input"], &[]);
+/// let scores = graph.node("MatMul", "scores", &[&flat, "weight"], &[]);
+/// let model = graph.finish("example", [1, 2, 2], &scores, 2)?;
+/// assert_eq!(model.params.float_count(), 8);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Default)]
 pub struct GraphBuilder {
     graph: GraphProto,
 }
 
 impl GraphBuilder {
-    /// Adds a node with one output of the same name. Returns the name.
+    /// Adds a node of the ONNX operation `op` with one output, which has the node's name. Returns the name.
     pub fn node(&mut self, op: &str, name: &str, inputs: &[&str], attributes: &[(&str, Attribute)]) -> String {
         self.nodes(op, &[name], inputs, attributes);
         name.to_string()
     }
 
-    /// Adds a node with several outputs, and the name of the first.
+    /// Adds a node with several outputs. Its name is that of the first.
     pub fn nodes(&mut self, op: &str, outputs: &[&str], inputs: &[&str], attributes: &[(&str, Attribute)]) {
         self.graph.node.push(NodeProto {
             input: inputs.iter().map(|input| input.to_string()).collect(),
@@ -78,7 +92,11 @@ impl GraphBuilder {
         });
     }
 
-    /// The model. It has one input of any number of images `[C, H, W]`, and one output `[N, classes]`.
+    /// The model. It has the input `input`, any number of images of shape `image: [C, H, W]`, and the value `output`,
+    /// `[N, classes]`, as its output. `name` is that of the graph.
+    ///
+    /// # Errors
+    /// Of kind `Format` or `Unsupported` for nodes that cannot be read.
     pub fn finish(mut self, name: &str, image: [usize; 3], output: &str, classes: usize) -> Result<Model> {
         self.graph.name = name.to_string();
         self.graph.input = vec![value_info("input", &image)];

@@ -222,7 +222,7 @@ fn byte_count(tensor: &TensorProto) -> Result<Option<u64>> {
     Ok(data_type::width(tensor.data_type).map(|width| count * width))
 }
 
-/// The files of external data that a model names, even if they do not exist.
+/// The files of external data that an ONNX model names, even if they do not exist.
 pub fn external_files(path: &Path) -> Result<Vec<PathBuf>> {
     let bytes = Bytes::from(skeleton::read(path)?.bytes);
     let Ok(ModelProto { graph: Some(graph), .. }) = ModelProto::decode(bytes) else { return Ok(Vec::new()) };

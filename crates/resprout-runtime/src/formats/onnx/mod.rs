@@ -1,4 +1,4 @@
-//! ONNX files: read into a model, and written with only the changed tensors replaced.
+//! ONNX files: [`read()`] into a model, and written by [`write()`] or [`encode`] with only the changed tensors replaced.
 
 mod build;
 mod changes;

@@ -18,19 +18,25 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-/// How a file is read.
+/// How a file is read. By default nothing is folded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// Whether weights that are computed from constants become constants themselves.
+    /// Whether weights that are computed from constants become constants themselves. Only constants can be pruned.
     pub fold_weights: bool,
 }
 
-/// Reads an ONNX file.
+/// Reads an ONNX file, and files of external data beside it.
+///
+/// # Errors
+/// Of kind `Io`, `Format` or `Unsupported`, with the file's name. Operations that cannot be computed are no error.
 pub fn read(path: &Path) -> Result<Model> {
     read_with(path, ReadOptions::default())
 }
 
 /// As [`read`], with options.
+///
+/// # Errors
+/// As [`read`].
 pub fn read_with(path: &Path, options: ReadOptions) -> Result<Model> {
     read_pending(path, None, None, options)
 }
@@ -50,6 +56,9 @@ pub(super) fn read_pending(
 }
 
 /// Reads an ONNX model from memory. External data are looked for in `folder`, or refused without one.
+///
+/// # Errors
+/// As [`read`], without a file's name.
 pub fn parse(bytes: Vec<u8>, folder: Option<&Path>) -> Result<Model> {
     parse_from(bytes, External::new(folder, None), None, Vec::new(), ReadOptions::default())
 }

@@ -6,7 +6,7 @@ use prost::bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-/// The file as it was read, and where it stores each parameter.
+/// The ONNX file of a model as it was read, and where it stores each parameter.
 #[derive(Debug)]
 pub struct OnnxSource {
     /// The file with functions inlined, without the numbers of large initializers.

@@ -27,7 +27,13 @@ use std::path::{Path, PathBuf};
 const LARGEST_FILE: usize = i32::MAX as usize;
 
 /// Writes the model to a temporary file, reads it back, calls `verify` with the result, and only then gives the file its
-/// name. External data have a file of their own, with the name of the model and `.data`.
+/// name. External data have a file of their own: see [`data_path`].
+///
+/// `model` was read by this module or built. Networks above 2 GiB are written with external data, whatever `storage` says.
+///
+/// # Errors
+/// Of kind `Io` or `Format` with the file's name, and the errors of `verify`. Of kind `Unsupported` for
+/// [`Storage::Sparse`] above 2 GiB.
 pub fn write(model: &Model, path: &Path, storage: Storage, verify: impl FnOnce(&Model) -> Result<()>) -> Result<()> {
     let external = storage == Storage::External || float_bytes(model) > LARGEST_FILE - (1 << 20);
     if external && storage == Storage::Sparse {
@@ -51,7 +57,7 @@ pub fn write(model: &Model, path: &Path, storage: Storage, verify: impl FnOnce(&
     pending.commit()
 }
 
-/// The path of external data that [`write()`] uses.
+/// The path of external data that [`write()`] uses: that of the model, and `.data`.
 pub fn data_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().map(std::ffi::OsStr::to_os_string).unwrap_or_default();
     name.push(".data");
@@ -84,7 +90,10 @@ pub fn encode(model: &Model) -> Result<Vec<u8>> {
     encode_as(model, Storage::Dense)
 }
 
-/// The bytes of the model as an ONNX file of its own.
+/// As [`encode`], with [`Storage::Dense`] or [`Storage::Sparse`].
+///
+/// # Errors
+/// Of kind `Unsupported` for [`Storage::External`], which needs a second file.
 pub fn encode_as(model: &Model, storage: Storage) -> Result<Vec<u8>> {
     pieces(model, storage).map(Pieces::into_vec)
 }

@@ -15,7 +15,7 @@ pub fn write(model: &Model, path: &Path) -> Result<()> {
     atomic::write(path, &bytes)
 }
 
-/// The bytes of the file.
+/// The bytes of the file that [`write()`] writes.
 pub fn encode(model: &Model) -> Result<Vec<u8>> {
     let names = state_names(model);
     let floats = model.params.iter().filter(|(name, _)| names.contains(*name));

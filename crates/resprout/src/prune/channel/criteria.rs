@@ -29,7 +29,7 @@ pub struct UnitLayer<'a> {
 /// One score per output channel: not negative and comparable between layers.
 pub type Score = fn(&UnitLayer) -> Result<Vec<f64>>;
 
-/// A criterion of channels.
+/// A criterion of channels, a row of [`CHANNEL_CRITERIA`].
 pub struct Criterion {
     /// Whether it reads images.
     pub needs_images: bool,
@@ -75,7 +75,10 @@ pub static CHANNEL_CRITERIA: &[Entry<Criterion>] = &[
     },
 ];
 
-/// Finds a criterion by its name.
+/// Finds a criterion of channels by its name.
+///
+/// # Errors
+/// Of kind `Option` for an unknown name.
 pub fn find(criterion: &str) -> Result<&'static Criterion> {
     table::find(CHANNEL_CRITERIA, "criterion", criterion).map(|(entry, _)| &entry.build)
 }

@@ -1,4 +1,7 @@
-//! Whole channels: scores, the number of units that go, and their masks.
+//! Whole channels: scores, the number that goes, and their masks.
+//!
+//! Channels that are coupled, such as those of the two summands of a residual connection, form a *unit* that stays or goes as a
+//! whole: see [`coupling`](crate::structure::coupling).
 
 mod costs;
 mod criteria;
@@ -20,7 +23,10 @@ use order::groups;
 use std::collections::{HashMap, HashSet};
 
 /// Prunes whole channels in place, with all that depends on them: the weights that write them, the weights that read them,
-/// biases, scale and shift.
+/// biases, scale and shift. [`prune::prune`](crate::prune::prune()) calls it for the pattern of channels.
+///
+/// # Errors
+/// As [`prune::prune`](crate::prune::prune()), and of kind `Option` where no channel can go.
 pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progress: &dyn Progress) -> Result<PruneOutcome> {
     check(options)?;
     let everything = PrunableRule { include_grouped: true, ..options.rule.clone() };
@@ -100,7 +106,10 @@ fn check(options: &PruneOptions) -> Result<()> {
     options.macs.map_or(Ok(()), check_share)
 }
 
-/// Fails unless the share of the operations lies in `(0, 1]`.
+/// Fails unless the share of the multiply-accumulates lies in `(0, 1]`.
+///
+/// # Errors
+/// Of kind `Option`.
 pub fn check_share(macs: f64) -> Result<()> {
     if macs > 0.0 && macs <= 1.0 {
         return Ok(());

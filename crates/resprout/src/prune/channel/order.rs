@@ -4,7 +4,8 @@ use crate::structure::coupling::{Coupling, Use};
 use crate::table::Entry;
 use std::collections::HashMap;
 
-/// The order in which units go, by their scores. Each of `groups` holds the units of coupled layers.
+/// The order in which units go, by their scores: indices of `scores`, the first to go first. Each of `groups` holds the units of
+/// coupled layers.
 pub type Order = fn(scores: &[f64], groups: &[Vec<usize>]) -> Vec<usize>;
 
 /// All allocations of channels.

@@ -59,22 +59,26 @@ pub(super) const ENTRY: Entry<Build> = Entry {
     },
 };
 
-/// Fits the kept weights of every output to the dense network's output, layer by layer. It is the fixed-mask step of Optimal
-/// Brain Compression (NeurIPS 2022).
+/// The repair `least-squares`: fits the kept weights of every output to the dense network's output, layer by layer.
+///
+/// It is the fixed-mask step of Frantar and Alistarh, Optimal Brain Compression, NeurIPS 2022. Each layer reads what the repaired
+/// layers before it compute. The BatchNormalization behind it is fitted too. Defaults are those of the row in
+/// [`REPAIRS`](super::REPAIRS).
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct LeastSquares {
-    /// Ridge, relative to the inputs' mean variance and the number of weights per output and image; from 0 on.
+    /// Ridge, relative to the inputs' mean variance and the number of weights per output and image; from 0 on. 0.1 by default.
     pub damp: f64,
-    /// About how many positions of all images are used per layer; from 1 on.
+    /// About how many positions of all images are used per layer; from 1 on, 65,536 by default.
     pub rows: usize,
-    /// Whether a layer compensates for the error of the other summand that follows.
+    /// Whether a layer before a residual sum compensates for the error of the other summand. It does by default.
     pub sum: bool,
-    /// Rounds in which errors beyond the activation's bounds do not count.
+    /// Rounds in which errors beyond the bounds of the activation behind the layer do not count; up to 100, 1 by default.
     pub rounds: usize,
-    /// Whether the BatchNormalization that follows is recalibrated instead of fitted.
+    /// Whether the BatchNormalization that follows is recalibrated instead of fitted: its mean and variance are measured again.
+    /// It is fitted by default.
     pub recalibrate: bool,
-    /// Seed of the drawn positions.
+    /// Seed of the drawn positions; 0 by default.
     pub seed: u64,
 }
 

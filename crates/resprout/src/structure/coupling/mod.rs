@@ -79,10 +79,10 @@ pub struct ReshapeUse {
     pub units: Vec<usize>,
 }
 
-/// Everything that depends on which units stay.
+/// The units of a model, and everything in it that depends on which of them stay.
 #[derive(Clone, Debug)]
 pub struct Coupling {
-    /// For each unit that must stay, the reason.
+    /// For each unit, the reason why it must stay; `None` if it may go.
     pub frozen: Vec<Option<String>>,
     /// Axes of parameters.
     pub uses: Vec<Use>,
@@ -96,7 +96,7 @@ pub struct Coupling {
 }
 
 impl Coupling {
-    /// Follows the channels of a model. `stays` returns a reason for weights that keep their channels.
+    /// Follows the channels of a model. `stays` gets the name of a weight, and returns a reason if it keeps its channels.
     pub fn new(model: &Model, stays: impl Fn(&str) -> Option<String>) -> Coupling {
         let mut builder = CouplingBuilder::new(model);
         for index in 0..model.graph.layers.len() {
