@@ -36,7 +36,7 @@ SHORTER = [
     (r"^resprout compress", "resprout compress --budget 1"),
     (r"~/.local/share", "share"),
     (r"model.onnx --weights", "resnet18.onnx --weights"),
-    (r"--ignore classifier", "--ignore re:linear"),
+    (r"--ignore classifier --layer re:conv1", "--ignore re:linear --layer re:^conv1"),
 ]
 # What cannot be run here, and why.
 LEFT = [("cargo test", "the tests"), ("data fetch", "needs the network"), ("--launcher slurm", "needs Slurm")]

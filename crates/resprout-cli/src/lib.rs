@@ -32,10 +32,24 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     match run(&cli) {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("error: {}", message(&error));
-            let usage = error.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::Option);
-            if usage { 2 } else { 1 }
+            let kind = error.downcast_ref::<Error>().map(Error::kind);
+            let text = message(&error);
+            let kept = if text == INTERRUPTED { kept(&cli.command) } else { "" };
+            eprintln!("error: {text}{kept}");
+            if kind == Some(ErrorKind::Option) { 2 } else { 1 }
         }
+    }
+}
+
+/// The library's message where a run of it was stopped, which cannot say what the command has kept.
+const INTERRUPTED: &str = "interrupted";
+
+/// What an interrupted command has kept.
+fn kept(command: &Command) -> &'static str {
+    match command {
+        Command::Prune(args) if args.checkpoint.is_some() => "; finished steps are kept, and the same command goes on",
+        Command::Compress(_) => "; measured networks are kept, and the same command goes on",
+        _ => "; nothing was written",
     }
 }
 

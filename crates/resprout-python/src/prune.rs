@@ -5,14 +5,17 @@ use crate::raised;
 use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray4, PyReadonlyArrayDyn};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use resprout::ErrorKind;
+use resprout::calibrate::WeightSite;
 use resprout::criteria::{Criterion, ScoreInput};
-use resprout::formats::safetensors;
 use resprout::data::{ImageSet, LabelSource, Preprocess};
+use resprout::formats::safetensors;
 use resprout::model::{Prunable, PrunableRule};
 use resprout::progress::Progress;
 use resprout::sparsify::{Budget, Sparsify};
 use resprout::structure::Pattern;
 use resprout::tensor::Tensor;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -69,17 +72,41 @@ impl Progress for Callback {
     }
 }
 
-/// A Python callable as a criterion: `score(name, weight)` returns an array of the weight's shape.
+/// About how many positions of all images a criterion's inputs are measured over, in each layer.
+const POSITIONS: usize = 65536;
+
+/// A Python callable as a criterion: `score(name, weight)` returns an array of the weight's shape. `score(name, weight, inputs)`
+/// is also given the root mean square of the input that each weight multiplies, in the same shape.
 struct Scores {
     call: Py<PyAny>,
+    /// Whether it takes the inputs.
+    measured: bool,
+    /// The prunable layers by name, where it takes the inputs.
+    layers: HashMap<String, Prunable>,
+    seed: u64,
     raised: Arc<Mutex<Option<PyErr>>>,
 }
 
 impl Scores {
-    fn call(&self, layer: &ScoreInput) -> PyResult<Vec<f64>> {
+    fn new(call: Py<PyAny>, model: &Model, rule: &PrunableRule, seed: u64) -> PyResult<Scores> {
+        let (layers, _) = model.0.prunable(rule).map_err(raised)?;
+        let layers = layers.into_iter().map(|layer| (layer.layer.clone(), layer)).collect();
+        let measured = Python::attach(|py| takes_inputs(py, &call));
+        Ok(Scores { call, measured, layers, seed, raised: Arc::default() })
+    }
+
+    /// The scores of a weight, with its inputs if they were measured, both in the order of the file.
+    fn call(&self, layer: &Prunable, weights: &[f32], inputs: Option<Vec<f64>>) -> PyResult<Vec<f64>> {
         Python::attach(|py| {
-            let weight = PyArray1::from_slice(py, layer.weights).reshape(layer.layer.shape.clone())?;
-            let scores = self.call.call1(py, (&layer.layer.param, weight))?;
+            let shape = layer.shape.clone();
+            let weight = PyArray1::from_slice(py, weights).reshape(shape.clone())?;
+            let scores = match inputs {
+                Some(inputs) => {
+                    let inputs = PyArray1::from_vec(py, inputs).reshape(shape)?;
+                    self.call.call1(py, (&layer.param, weight, inputs))?
+                }
+                None => self.call.call1(py, (&layer.param, weight))?,
+            };
             let numpy = py.import("numpy")?;
             let scores = numpy.call_method1("asarray", (scores, "float64"))?;
             let scores: PyReadonlyArrayDyn<f64> = scores.extract()?;
@@ -88,15 +115,44 @@ impl Scores {
     }
 }
 
-impl Criterion for Scores {
-    fn score(&self, layer: &ScoreInput) -> Vec<f64> {
-        self.call(layer).unwrap_or_else(|error| {
+/// Whether a callable needs a third argument. One whose third has a default does not.
+fn takes_inputs(py: Python<'_>, call: &Py<PyAny>) -> bool {
+    let Ok(signature) = py.import("inspect").and_then(|inspect| inspect.call_method1("signature", (call,))) else { return false };
+    signature.call_method1("bind", ((), ())).is_err() && signature.call_method1("bind", ((), (), ())).is_ok()
+}
+
+impl Scores {
+    /// Keeps an exception. Scores that are too few are an error, in whose place it is raised.
+    fn kept(&self, scores: PyResult<Vec<f64>>) -> Vec<f64> {
+        scores.unwrap_or_else(|error| {
             if let Ok(mut raised) = self.raised.lock() {
                 raised.get_or_insert(error);
             }
-            // Scores that are too few are an error, in whose place the exception is raised.
             Vec::new()
         })
+    }
+}
+
+impl Criterion for Scores {
+    fn needs_images(&self) -> bool {
+        self.measured
+    }
+
+    fn score(&self, layer: &ScoreInput) -> Vec<f64> {
+        self.kept(self.call(layer.layer, layer.weights, None))
+    }
+
+    fn score_site(&self, site: &WeightSite) -> resprout::Result<Option<Vec<f64>>> {
+        let Some(layer) = self.layers.get(site.name) else { return Ok(None) };
+        let Some(inputs) = site.input_rms(POSITIONS, self.seed) else { return Ok(None) };
+        let weights: Vec<f64> = site.weights.data.iter().map(|&w| f64::from(w)).collect();
+        let weights: Vec<f32> = site.in_file_order(&weights).iter().map(|&w| w as f32).collect();
+        let scores = self.kept(self.call(layer, &weights, Some(site.in_file_order(&inputs))));
+        if scores.len() != layer.len() {
+            let message = format!("score: {:?}: {} scores for {} weights", layer.param, scores.len(), layer.len());
+            return Err(resprout::Error::new(ErrorKind::Data, message));
+        }
+        Ok(Some(site.from_file_order(&scores)))
     }
 }
 
@@ -127,14 +183,17 @@ pub fn prune(
     if let Some(pattern) = pattern {
         budget = budget.pattern(Pattern::parse(pattern).map_err(raised)?);
     }
-    let failed: Arc<Mutex<Option<PyErr>>> = Arc::default();
-    let rule = PrunableRule { ignore, ..PrunableRule::default() };
+    let mut failed: Arc<Mutex<Option<PyErr>>> = Arc::default();
+    let rule = PrunableRule { ignore: ignore.clone(), ..PrunableRule::default() };
     let mut sparsify = Sparsify::new(budget).rule(rule).seed(seed).steps(steps).repair_rows(resprout_train::REPAIRS);
     if let Some(criterion) = criterion {
         sparsify = sparsify.criterion(criterion);
     }
     if let Some(score) = score {
-        sparsify = sparsify.criterion(Scores { call: score, raised: failed.clone() });
+        let rule = PrunableRule { ignore, ..PrunableRule::default() };
+        let scores = Scores::new(score, model, &rule, seed)?;
+        failed = scores.raised.clone();
+        sparsify = sparsify.criterion(scores);
     }
     if let Some(allocation) = allocation {
         sparsify = sparsify.allocation(allocation);
@@ -173,11 +232,14 @@ pub fn prune(
 pub fn write_scores(model: &Model, score: Py<PyAny>, path: PathBuf, ignore: Vec<String>) -> PyResult<()> {
     let rule = PrunableRule { ignore, ..PrunableRule::default() };
     let (layers, _) = model.0.prunable(&rule).map_err(raised)?;
-    let scores = Scores { call: score, raised: Arc::default() };
+    let scores = Scores::new(score, model, &rule, 0)?;
+    if scores.measured {
+        return Err(PyValueError::new_err("score: one that takes inputs needs images, which a file of scores has not"));
+    }
     let mut tensors = Vec::new();
-    for (index, layer) in layers.iter().enumerate() {
+    for layer in &layers {
         let weights = &model.0.weight(&layer.param).map_err(raised)?.data;
-        let values = scores.call(&ScoreInput { weights, layer, index })?;
+        let values = scores.call(layer, weights, None)?;
         if values.len() != layer.len() {
             let message = format!("score: {:?}: {} scores for {} weights", layer.param, values.len(), layer.len());
             return Err(PyValueError::new_err(message));

@@ -85,6 +85,16 @@ def test_a_criterion_in_python_is_the_built_in_one():
     assert own.model.to_bytes() == row.model.to_bytes()
 
 
+def test_a_criterion_is_given_its_inputs(images):
+    images = images[:32]
+    row = rs.prune(MODEL, sparsity=0.9, allocation="global", criterion="wanda", calibration=images)
+    own = rs.prune(MODEL, sparsity=0.9, allocation="global", calibration=images,
+                   score=lambda name, weight, inputs: np.abs(weight.astype(float)) * inputs)
+    assert all((row.masks[name] == own.masks[name]).all() for name in row.masks)
+    # A third parameter with a default is the caller's own.
+    rs.prune(MODEL, sparsity=0.9, score=lambda name, weight, power=2: np.abs(weight) ** power)
+
+
 @pytest.mark.parametrize("calibration", [
     lambda images: (batch for batch in np.split(images[:256], 4)),
     lambda images: [(batch, None) for batch in np.split(images[:512], 8)],

@@ -45,6 +45,8 @@ pub mod tensor;
 mod testing;
 
 pub use error::{Error, ErrorKind, Result};
+/// The kernels, whose shapes, activations and instruction sets stand in signatures here.
+pub use resprout_kernels as kernels;
 
 /// The instruction sets of this build, best first: name, what the CPU needs, and whether this CPU has it.
 ///

@@ -23,7 +23,7 @@ pub trait Progress: Sync {
     /// Of kind `Interrupted`.
     fn check(&self) -> Result<()> {
         if self.cancelled() {
-            return Err(Error::new(ErrorKind::Interrupted, "interrupted; nothing was written"));
+            return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
         }
         Ok(())
     }

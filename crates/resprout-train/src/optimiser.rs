@@ -20,7 +20,7 @@ pub struct Sgd {
 impl Sgd {
     /// One step: `g += decay * w`, `v = momentum * v + g`, `w -= rate * v` (or `g + momentum * v`), and
     /// masks on `w` and `v`. A gradient that is `None` leaves its parameter as it is.
-    pub fn step(&self, parameters: &mut Parameters, gradients: Vec<Option<Vec<f32>>>, rate: f64) {
+    pub(crate) fn step(&self, parameters: &mut Parameters, gradients: Vec<Option<Vec<f32>>>, rate: f64) {
         let (momentum, decay, rate) = (self.momentum as f32, self.weight_decay as f32, rate as f32);
         parameters.trained.par_iter_mut().zip(gradients).for_each(|(parameter, gradient)| {
             let Some(mut gradient) = gradient else { return };
@@ -58,7 +58,7 @@ impl Adam {
     /// Step `t`, from 1 on: `m = beta1 m + (1 - beta1) g`, `v = beta2 v + (1 - beta2) g^2`,
     /// `w -= rate / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + epsilon)`, and masks on `w`, `m` and `v`. A gradient that is
     /// `None` leaves its parameter as it is.
-    pub fn step(&self, parameters: &mut Parameters, gradients: Vec<Option<Vec<f32>>>, rate: f64, t: usize) {
+    pub(crate) fn step(&self, parameters: &mut Parameters, gradients: Vec<Option<Vec<f32>>>, rate: f64, t: usize) {
         let power = |beta: f64| 1.0 - beta.powf(t as f64);
         let (first, second) = ((rate / power(self.beta1)) as f32, (1.0 / power(self.beta2)) as f32);
         let (beta1, beta2, epsilon) = (self.beta1 as f32, self.beta2 as f32, self.epsilon as f32);

@@ -1,8 +1,8 @@
 //! Prune trained vision networks, repair them without labels, and report the result.
 //!
-//! * *Pruning* sets weights to zero. A [criterion](criteria) scores every weight, an [allocation](allocation) says how many
+//! * *Pruning* sets weights to zero. A [criterion](criteria) scores every weight, an [allocation] says how many
 //!   each layer keeps, and a [pattern](structure::Pattern) which weights stay or go together.
-//! * A [repair](repair) changes the weights that are left, with unlabelled *calibration images*, so that the network computes
+//! * A [repair] changes the weights that are left, with unlabelled *calibration images*, so that the network computes
 //!   again what the *dense* one, from before the pruning, does.
 //! * *Sparsity* is the share of the prunable weights that is pruned: those of convolutions and linear layers.
 //!
@@ -58,8 +58,8 @@
 //! # }
 //! ```
 //!
-//! A network that was pruned before has zeros without masks. Call [`Model::keep_zeros`](model::Model::keep_zeros) first, so that
-//! they stay zero and count.
+//! A network that was pruned before has zeros without masks. [`Sparsify`](sparsify::Sparsify) keeps them; before the functions
+//! below it, call [`Model::keep_zeros`](model::Model::keep_zeros), so that they stay zero and count.
 //!
 //! | to | see |
 //! | --- | --- |
@@ -99,6 +99,6 @@ pub mod structure;
 pub mod study;
 
 pub use resprout_runtime::{Error, ErrorKind, Result};
-pub use resprout_runtime::{error, formats, forward, linalg, model, ops, progress, random, session, table, tensor};
+pub use resprout_runtime::{error, formats, forward, kernels, linalg, model, ops, progress, random, session, table, tensor};
 
 pub use resprout_runtime::isas;

@@ -22,6 +22,22 @@ impl Criterion for Energy {
     }
 }
 
+/// The weight's share of the output: its magnitude times the root mean square of its input, as wanda has it.
+struct Share;
+
+impl Criterion for Share {
+    fn needs_images(&self) -> bool {
+        true
+    }
+
+    fn score_site(&self, site: &WeightSite) -> Result<Option<Vec<f64>>> {
+        let Some(inputs) = site.input_rms(65536, 0) else { return Ok(None) };
+        // To the order of the file and back.
+        let inputs = site.from_file_order(&site.in_file_order(&inputs));
+        Ok(Some(site.weights.data.iter().zip(&inputs).map(|(w, x)| f64::from(w.abs()) * x).collect()))
+    }
+}
+
 /// Every layer keeps the same number of weights, or all it has.
 struct Equal;
 
@@ -95,6 +111,23 @@ fn at_90() -> Sparsify {
 fn the_callers_criterion_ranks() {
     // Squares have the order of absolute values.
     assert_eq!(bytes(&run(at_90().criterion(Energy).allocation("global"))), bytes(&run(at_90().allocation(Global))));
+}
+
+#[test]
+fn the_callers_criterion_measures_inputs() {
+    assert_eq!(bytes(&run(at_90().criterion(Share))), bytes(&run(at_90().criterion("wanda"))));
+}
+
+#[test]
+fn zeros_of_a_sparse_network_stay_unless_they_may_regrow() {
+    let (dense, images) = digits();
+    // A file has no masks: zeros alone tell that it was pruned.
+    let half = at_90().run(&dense, &images).unwrap().repaired;
+    let sparse = onnx::parse(onnx::encode(&half).unwrap(), None).unwrap();
+    let repaired = |sparsify: Sparsify| sparsify.repair(LeastSquares::default()).run(&sparse, &images).unwrap();
+    let kept = |done: &Sparsified| done.outcome.kept.iter().sum::<usize>();
+    assert_eq!(kept(&repaired(Sparsify::new(Budget::sparsity(0.0)))), 7707);
+    assert_eq!(kept(&repaired(Sparsify::new(Budget::sparsity(0.0)).regrow(true))), 77_072);
 }
 
 #[test]

@@ -89,6 +89,8 @@ def prune(
             ignored); or the path of a folder, which is preprocessed by ``preset``.
         calibration_images: the most images that are used.
         score: ``score(name, weight)`` returns an array of the weight's shape: a criterion of your own.
+            ``score(name, weight, inputs)`` is given the root mean square of the input that each weight multiplies, too,
+            over the calibration images.
         progress: ``progress(stage, done, total)``; its exceptions stop the work.
 
     Raises:
@@ -300,7 +302,7 @@ def _message(text, code):
 def sweep(recipe=None, output=None, *, jobs=1):
     """Runs a sweep: ``recipe`` is a dictionary, a path, or ``None`` for the embedded one; ``output`` is its folder.
 
-    Among the ``criteria`` of a dictionary may be callables ``score(name, weight)``, as of ``prune``, if it has a single model.
+    Among the ``criteria`` of a dictionary may be callables ``score(name, weight)``, without inputs, as of ``prune``, if it has a single model.
     Their scores are computed once, of the dense weights, and kept in the folder.
     """
     folder = pathlib.Path(output or tempfile.mkdtemp(prefix="resprout-"))

@@ -3,6 +3,8 @@
 use super::follow::Follow;
 use super::inputs::{InputValue, Inputs};
 use super::norm::NormParams;
+use super::normal::InputSums;
+use super::sample::Sample;
 use super::stats::{ChannelStats, PairStats};
 use super::store::ActivationStore;
 use super::weights::{WeightRows, stored_bias};
@@ -86,15 +88,37 @@ impl WeightSite<'_> {
     }
 
     /// The inputs of the layer in the pruned network as rows of a matrix; `None` where they are no matrix in memory.
-    pub fn inputs(&self) -> Option<Inputs> {
+    pub(crate) fn inputs(&self) -> Option<Inputs> {
         let input = &self.store.value(0, self.input_slot()).shape;
         Inputs::new(self.op, input, self.store.batch(), &self.follow.weight_shape, &self.weights)
+    }
+
+    /// The root mean square of the input that each weight multiplies, in the order of [`WeightRows::data`], over about `rows`
+    /// positions of all images, drawn from `seed`. `None` where the inputs are no matrix in memory.
+    pub fn input_rms(&self, rows: usize, seed: u64) -> Option<Vec<f64>> {
+        let inputs = self.inputs()?;
+        let sample = Sample::new(self, &inputs, rows, seed);
+        let mut all = Vec::with_capacity(self.weights.data.len());
+        for group in 0..inputs.groups() {
+            let sums = InputSums::new(self, &inputs, &sample, group);
+            let rms: Vec<f64> = (0..self.weights.len).map(|i| (sums.product(i, i) / sums.count).max(0.0).sqrt()).collect();
+            inputs.outputs(group).for_each(|_| all.extend_from_slice(&rms));
+        }
+        Some(all)
     }
 
     /// Reorders values, one per weight, from the order of [`WeightRows::data`] to that of the model's parameter.
     pub fn in_file_order(&self, values: &[f64]) -> Vec<f64> {
         let order = self.weights.file_order(self.op);
         (0..values.len()).map(|i| values[order(i)]).collect()
+    }
+
+    /// The inverse of [`in_file_order`](Self::in_file_order).
+    pub fn from_file_order(&self, values: &[f64]) -> Vec<f64> {
+        let order = self.weights.file_order(self.op);
+        let mut ours = vec![0.0; values.len()];
+        values.iter().enumerate().for_each(|(i, value)| ours[order(i)] = *value);
+        ours
     }
 
     /// Whether a BatchNormalization may be folded into the weights: see

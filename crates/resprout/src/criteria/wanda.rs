@@ -2,8 +2,6 @@
 
 use super::{Build, Criterion};
 use crate::calibrate::WeightSite;
-use crate::calibrate::normal::InputSums;
-use crate::calibrate::sample::Sample;
 use crate::error::Result;
 use crate::table::{Entry, OptionSpec};
 
@@ -26,16 +24,7 @@ impl Criterion for Wanda {
     }
 
     fn score_site(&self, site: &WeightSite) -> Result<Option<Vec<f64>>> {
-        let Some(inputs) = site.inputs() else { return Ok(None) };
-        let sample = Sample::new(site, &inputs, self.rows, self.seed);
-        let mut scores = Vec::with_capacity(site.weights.data.len());
-        for group in 0..inputs.groups() {
-            let sums = InputSums::new(site, &inputs, &sample, group);
-            let size: Vec<f64> = (0..site.weights.len).map(|i| (sums.product(i, i) / sums.count).max(0.0).sqrt()).collect();
-            for row in inputs.outputs(group) {
-                scores.extend(site.weights.row(row).iter().zip(&size).map(|(w, size)| f64::from(w.abs()) * size));
-            }
-        }
-        Ok(Some(scores))
+        let Some(inputs) = site.input_rms(self.rows, self.seed) else { return Ok(None) };
+        Ok(Some(site.weights.data.iter().zip(&inputs).map(|(w, input)| f64::from(w.abs()) * input).collect()))
     }
 }

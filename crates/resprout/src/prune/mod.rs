@@ -139,12 +139,16 @@ pub fn prune_scored(model: &mut Model, scored: &Scored, options: &PruneOptions) 
 }
 
 /// As [`prune_scored`] with scores of the caller: one list per layer that [`Model::prunable`] lists, in its order, finite and
-/// not negative. It prunes single weights: the pattern is [`Pattern::Unstructured`].
+/// not negative. It prunes single weights.
 ///
 /// # Errors
-/// As [`prune()`], and of kind `Data` for lists of other lengths.
+/// As [`prune()`], of kind `Option` for another pattern than [`Pattern::Unstructured`], and of kind `Data` for lists of other
+/// lengths.
 pub fn prune_by_scores(model: &mut Model, options: &PruneOptions, scores: Vec<Vec<f64>>) -> Result<PruneOutcome> {
     check_sparsity(options.sparsity, "sparsity")?;
+    if options.pattern != Pattern::Unstructured {
+        return Err(Error::option("pattern: given scores prune single weights alone"));
+    }
     let (layers, left_dense) = model.prunable(&options.rule)?;
     if layers.len() != scores.len() {
         return Err(Error::data("the scores are not of this model's prunable layers"));

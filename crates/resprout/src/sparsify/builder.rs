@@ -130,6 +130,7 @@ pub struct Sparsify {
     rule: PrunableRule,
     seed: u64,
     steps: usize,
+    regrow: bool,
 }
 
 impl Sparsify {
@@ -146,6 +147,7 @@ impl Sparsify {
             rule: PrunableRule::default(),
             seed: 0,
             steps: 1,
+            regrow: false,
         }
     }
 
@@ -199,9 +201,16 @@ impl Sparsify {
         Sparsify { steps, ..self }
     }
 
+    /// Whether zeros of a network that was pruned before may become weights again; they stay by default.
+    #[must_use]
+    pub fn regrow(self, regrow: bool) -> Sparsify {
+        Sparsify { regrow, ..self }
+    }
+
     /// Prunes and repairs. `images: [N, C, H, W]` are preprocessed. They may be empty if criterion and repairs need none.
     ///
-    /// Zeros of `dense` without a mask are weights like any others: see [`Model::keep_zeros`].
+    /// Where `dense` was pruned before, its zeros stay, and count: see [`Model::keep_zeros`]. [`regrow`](Self::regrow) lets them
+    /// grow again.
     ///
     /// # Errors
     /// Of kind `Option` for unknown methods and for options that the network or the pattern does not allow. Of kind `Data` for
@@ -216,6 +225,9 @@ impl Sparsify {
     /// # Errors
     /// As [`run`](Self::run), and of kind `Interrupted`.
     pub fn run_with(self, dense: &Model, images: &Tensor, progress: &dyn Progress) -> Result<Sparsified> {
+        let mut dense = dense.clone();
+        dense.keep_zeros(&self.rule, self.regrow)?;
+        let dense = &dense;
         let mut prune = PruneOptions { rule: self.rule, seed: self.seed, ..self.budget.prune_options()? };
         if let (Pattern::Nm { n, m }, Some(allocation)) = (prune.pattern, &self.allocation) {
             let name = allocation.0.name();
