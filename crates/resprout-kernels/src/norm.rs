@@ -75,25 +75,39 @@ per_isa!(
 /// Sums `term(i)` for `i < len`: in `f32` over at most 64 terms per lane, these sums in `f64`.
 #[inline(always)]
 fn lane_sum(len: usize, term: impl Fn(usize) -> f32) -> f64 {
+    lane_sums(len, |i| [term(i)])[0]
+}
+
+/// As [`lane_sum`], of several terms at once.
+#[inline(always)]
+fn lane_sums<const N: usize>(len: usize, terms: impl Fn(usize) -> [f32; N]) -> [f64; N] {
     const RUN: usize = 64 * LANES;
-    let mut total = 0.0f64;
+    let mut totals = [0.0f64; N];
     let mut first = 0;
     while first < len {
         let last = len.min(first + RUN);
-        let mut lanes = [0.0f32; LANES];
+        let mut lanes = [[0.0f32; LANES]; N];
         let whole = first + (last - first) / LANES * LANES;
         for at in (first..whole).step_by(LANES) {
             for lane in 0..LANES {
-                lanes[lane] += term(at + lane);
+                let terms = terms(at + lane);
+                for n in 0..N {
+                    lanes[n][lane] += terms[n];
+                }
             }
         }
         for at in whole..last {
-            lanes[at - whole] += term(at);
+            let terms = terms(at);
+            for n in 0..N {
+                lanes[n][at - whole] += terms[n];
+            }
         }
-        total += lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>();
+        for n in 0..N {
+            totals[n] += lanes[n].iter().map(|&lane| f64::from(lane)).sum::<f64>();
+        }
         first = last;
     }
-    total
+    totals
 }
 
 #[inline(always)]
@@ -129,8 +143,11 @@ fn normalise_body(x: &[f32], affine: Affine, y: &mut [f32]) {
 #[inline(always)]
 fn gradient_sums_body(x: &[f32], dy: &[f32], affine: Affine, mean: f32) -> (f64, f64) {
     let dy = &dy[..x.len()];
-    let sum = lane_sum(x.len(), |i| passed(x[i], dy[i], affine));
-    (sum, lane_sum(x.len(), |i| passed(x[i], dy[i], affine) * (x[i] - mean)))
+    let [sum, product] = lane_sums(x.len(), |i| {
+        let dy = passed(x[i], dy[i], affine);
+        [dy, dy * (x[i] - mean)]
+    });
+    (sum, product)
 }
 
 #[inline(always)]

@@ -42,11 +42,11 @@ impl TrainProgram {
         if !logits.is_empty() {
             let mut first = grads.memory.take(self.len(self.output));
             self.layout.pack_gradient(logits, self.classes, &mut first);
-            grads.add(self.output, first);
+            grads.add(self.output, Arc::new(first));
         }
         for TapGradient { slot, gradient } in taps {
             if self.wanted[slot] {
-                grads.add(slot, gradient);
+                grads.add(slot, Arc::new(gradient));
             } else {
                 grads.memory.give(gradient);
             }
@@ -55,8 +55,8 @@ impl TrainProgram {
         for (index, step) in self.steps.iter().take(self.end).enumerate().rev() {
             let start = Instant::now();
             let Some((left, scales)) = saved.pop() else { continue };
-            if let Some(mut grad) = grads.of[step.output].take() {
-                scale(&mut grad, scales.as_ref().map_or(1.0, |scales| scales.out));
+            if let Some(grad) = grads.of[step.output].take() {
+                let grad = grads.scaled(grad, scales.as_ref().map_or(1.0, |scales| scales.out));
                 let factors = scales.as_ref().map(|scales| &scales.inputs[..]);
                 let shift = scales.as_ref().map_or(1.0, |scales| scales.shift);
                 let of = StepBack { program: self, parameters, step, mode, values: &values, factors, shift };
@@ -71,7 +71,7 @@ impl TrainProgram {
         }
         values.into_iter().flatten().for_each(|value| grads.memory.give_shared(value));
         let Grads { of, parameters, .. } = grads;
-        of.into_iter().flatten().for_each(|grad| memory.give(grad));
+        of.into_iter().flatten().for_each(|grad| memory.give_shared(grad));
         self.memory = memory;
         self.times = times;
         parameters
@@ -80,20 +80,35 @@ impl TrainProgram {
 
 /// Gradients so far.
 struct Grads<'m> {
-    of: Vec<Option<Buffer>>,
+    /// Of each slot. The two sides of a sum share one.
+    of: Vec<Option<Arc<Buffer>>>,
     parameters: Vec<Option<Vec<f32>>>,
     memory: &'m mut Memory,
 }
 
 impl Grads<'_> {
-    fn add(&mut self, slot: usize, grad: Buffer) {
-        match &mut self.of[slot] {
+    fn add(&mut self, slot: usize, grad: Arc<Buffer>) {
+        self.of[slot] = match self.of[slot].take() {
             Some(sum) => {
-                add(sum, &grad);
-                self.memory.give(grad);
+                // Into the one that nobody else reads, if one is.
+                let (into, other) = if Arc::strong_count(&sum) > 1 { (grad, sum) } else { (sum, grad) };
+                let mut into = self.memory.own(into);
+                add(&mut into, &other);
+                self.memory.give_shared(other);
+                Some(Arc::new(into))
             }
-            none => *none = Some(grad),
+            None => Some(grad),
+        };
+    }
+
+    /// The gradient times a factor.
+    fn scaled(&mut self, grad: Arc<Buffer>, factor: f32) -> Arc<Buffer> {
+        if factor == 1.0 {
+            return grad;
         }
+        let mut own = self.memory.own(grad);
+        scale(&mut own, factor);
+        Arc::new(own)
     }
 
     fn add_parameter(&mut self, index: usize, grad: Vec<f32>) {
@@ -118,7 +133,7 @@ struct StepBack<'a> {
 }
 
 impl StepBack<'_> {
-    fn run(&self, saved: Saved, mut grad: Buffer, grads: &mut Grads) {
+    fn run(&self, saved: Saved, grad: Arc<Buffer>, grads: &mut Grads) {
         let layout = self.program.layout;
         let shape = &self.program.shapes[self.step.output];
         match (&self.step.instruction, saved) {
@@ -131,15 +146,16 @@ impl StepBack<'_> {
                     if self.program.wanted[slot] {
                         let mut dx = grads.memory.take(self.program.len(slot));
                         remap::pick(layout, own, shape, *axis, first, &grad, &mut dx);
-                        self.hand_on(index, dx, grads);
+                        self.hand_on(index, Arc::new(dx), grads);
                     }
                     first += own[*axis];
                 }
-                grads.memory.give(grad);
+                grads.memory.give_shared(grad);
             }
             (Instruction::Unary(_), Saved::Line(line)) => {
+                let mut grad = grads.memory.own(grad);
                 unary::backward_line(&line, &mut grad);
-                self.hand_on(0, grad, grads);
+                self.hand_on(0, Arc::new(grad), grads);
             }
             (Instruction::Unary(_), Saved::Unary(op)) => {
                 let (value, argument) = unary::reads(op);
@@ -148,8 +164,9 @@ impl StepBack<'_> {
                     (_, true) => self.value(0),
                     _ => None,
                 };
+                let mut grad = grads.memory.own(grad);
                 unary::backward(op, seen.map(|seen| &seen[..]), &mut grad);
-                self.hand_on(0, grad, grads);
+                self.hand_on(0, Arc::new(grad), grads);
             }
             (Instruction::Same, _) => self.hand_on(0, grad, grads),
             (Instruction::Conv(index), _) => self.conv(*index, grad, grads),
@@ -166,9 +183,9 @@ impl StepBack<'_> {
                         (Instruction::AveragePool(windows), _) => windows.mean_backward(layout, &grad, &mut dx),
                         _ => pool::image_mean_backward(layout, planes(&self.program.shapes[slot]).1, &grad, &mut dx),
                     }
-                    self.hand_on(0, dx, grads);
+                    self.hand_on(0, Arc::new(dx), grads);
                 }
-                grads.memory.give(grad);
+                grads.memory.give_shared(grad);
             }
         }
     }
@@ -182,17 +199,17 @@ impl StepBack<'_> {
     }
 
     /// Adds an operand's gradient to those of its slot.
-    fn hand_on(&self, index: usize, mut grad: Buffer, grads: &mut Grads) {
+    fn hand_on(&self, index: usize, grad: Arc<Buffer>, grads: &mut Grads) {
         match self.step.inputs[index] {
             Operand::Slot(slot) if self.program.wanted[slot] => {
-                scale(&mut grad, self.factors.map_or(1.0, |factors| factors[index]));
+                let grad = grads.scaled(grad, self.factors.map_or(1.0, |factors| factors[index]));
                 grads.add(slot, grad);
             }
-            _ => grads.memory.give(grad),
+            _ => grads.memory.give_shared(grad),
         }
     }
 
-    fn conv(&self, index: usize, grad: Buffer, grads: &mut Grads) {
+    fn conv(&self, index: usize, grad: Arc<Buffer>, grads: &mut Grads) {
         let (conv, layout) = (&self.program.convs[index], self.program.layout);
         if let Some(x) = self.value(0) {
             grads.add_parameter(conv.weight, conv.weight_gradient(layout, x, &grad));
@@ -207,17 +224,19 @@ impl StepBack<'_> {
         {
             let mut dx = grads.memory.take(self.program.len(slot));
             conv.input_gradient(layout, self.parameters, &grad, &mut dx);
-            self.hand_on(0, dx, grads);
+            self.hand_on(0, Arc::new(dx), grads);
         }
-        grads.memory.give(grad);
+        grads.memory.give_shared(grad);
     }
 
-    fn normalise(&self, saved: Saved, mut grad: Buffer, grads: &mut Grads) {
+    fn normalise(&self, saved: Saved, mut grad: Arc<Buffer>, grads: &mut Grads) {
         let Instruction::Normalise { gamma, beta, .. } = self.step.instruction else { return };
         let (channels, free) = match saved {
             Saved::Norm(channels) => (channels, true),
             Saved::NormLine(channels, line) => {
-                unary::backward_line(&line, &mut grad);
+                let mut own = grads.memory.own(grad);
+                unary::backward_line(&line, &mut own);
+                grad = Arc::new(own);
                 (channels, false)
             }
             _ => return,
@@ -229,30 +248,30 @@ impl StepBack<'_> {
         let [dgamma, dbeta] = norm.backward(&channels, x, &grad, &mut dx);
         grads.add_parameter(gamma, dgamma);
         grads.add_parameter(beta, dbeta);
-        self.hand_on(0, dx, grads);
-        grads.memory.give(grad);
+        self.hand_on(0, Arc::new(dx), grads);
+        grads.memory.give_shared(grad);
     }
 
-    fn binary(&self, op: BinaryOp, broadcasts: &[binary::Broadcast], grad: Buffer, grads: &mut Grads) {
+    fn binary(&self, op: BinaryOp, broadcasts: &[binary::Broadcast], grad: Arc<Buffer>, grads: &mut Grads) {
         let operands = || self.step.inputs.iter().map(|input| numbers(input, self.parameters, self.values)).collect::<Vec<_>>();
         let last = self.step.inputs.len() - 1;
         match op {
             BinaryOp::Add | BinaryOp::Sub => {
                 let sign = |index: usize| if op == BinaryOp::Sub && index > 0 { -1.0 } else { 1.0 };
-                let mut grad = Some(grad);
                 for index in 0..=last {
-                    let own = if index == last { grad.take() } else { None };
-                    self.operand(index, &broadcasts[index], grad.as_deref(), own, &|_| sign(index), grads);
+                    self.operand(index, &broadcasts[index], &grad, &|_| sign(index), grads);
                 }
+                grads.memory.give_shared(grad);
             }
             _ => {
                 let operands = operands();
                 let [a, b] = [0, 1].map(|index| self.spread(&broadcasts[index], &operands[index], grads));
                 let factor_a = |at: usize| if op == BinaryOp::Mul { b[at] } else { 1.0 / b[at] };
                 let factor_b = |at: usize| if op == BinaryOp::Mul { a[at] } else { -a[at] / (b[at] * b[at]) };
-                self.operand(0, &broadcasts[0], Some(&grad), None, &factor_a, grads);
-                self.operand(1, &broadcasts[1], Some(&grad), None, &factor_b, grads);
-                [a, b, grad].into_iter().for_each(|buffer| grads.memory.give(buffer));
+                self.operand(0, &broadcasts[0], &grad, &factor_a, grads);
+                self.operand(1, &broadcasts[1], &grad, &factor_b, grads);
+                [a, b].into_iter().for_each(|buffer| grads.memory.give(buffer));
+                grads.memory.give_shared(grad);
             }
         }
     }
@@ -264,36 +283,26 @@ impl StepBack<'_> {
     }
 
     /// One operand's gradient: the result's times a factor, summed where the operand has one element for many.
-    /// The result's gradient comes to be looked at, or to be used up.
     fn operand(
         &self,
         index: usize,
         broadcast: &binary::Broadcast,
-        seen: Option<&[f32]>,
-        own: Option<Buffer>,
+        grad: &Arc<Buffer>,
         factor: &(dyn Fn(usize) -> f32 + Sync),
         grads: &mut Grads,
     ) {
         let (layout, shape) = (self.program.layout, &self.program.shapes[self.step.output]);
-        let Some(grad) = seen.or(own.as_deref()) else { return };
         match self.step.inputs[index] {
             Operand::Slot(slot) if self.program.wanted[slot] => {
                 let same = broadcast.is_plain() && matches!(self.step.instruction, Instruction::Binary(BinaryOp::Add, _));
-                let dx = match own {
-                    Some(own) if same => own,
-                    own => {
-                        let grad = seen.or(own.as_deref()).unwrap_or_default();
-                        let mut dx = grads.memory.take(self.program.len(slot));
-                        if same {
-                            dx.copy_from_slice(grad);
-                        } else {
-                            binary::reduce(layout, shape, broadcast, grad, factor, &mut dx);
-                        }
-                        own.into_iter().for_each(|own| grads.memory.give(own));
-                        dx
-                    }
+                let dx = if same {
+                    grad.clone()
+                } else {
+                    let mut dx = grads.memory.take(self.program.len(slot));
+                    binary::reduce(layout, shape, broadcast, grad, factor, &mut dx);
+                    Arc::new(dx)
                 };
-                return self.hand_on(index, dx, grads);
+                self.hand_on(index, dx, grads);
             }
             Operand::Parameter(parameter) => {
                 let mut sum = vec![0.0; broadcast.len(layout)];
@@ -303,6 +312,5 @@ impl StepBack<'_> {
             }
             _ => {}
         }
-        own.into_iter().for_each(|own| grads.memory.give(own));
     }
 }

@@ -9,7 +9,7 @@ use super::ops::{binary, pool, remap, scale, unary};
 use super::{Instruction, Mode, Operand, Step, TrainProgram};
 use crate::parameters::Parameters;
 use resprout::Result;
-use resprout::ops::UnaryOp;
+use resprout::ops::{BinaryOp, UnaryOp};
 use resprout_kernels::batched::Buffer;
 use std::sync::Arc;
 use std::time::Instant;
@@ -221,8 +221,15 @@ impl Machine<'_> {
             Instruction::Unary(op) => self.unary(*op, pass, values),
             Instruction::Binary(op, broadcasts) => {
                 let shape = self.shapes[self.step.output].clone();
+                let both_plain = broadcasts.len() == 2 && broadcasts.iter().all(binary::Broadcast::is_plain);
                 let mut out = match self.taken(values).filter(|_| broadcasts[0].is_plain()) {
                     Some(out) => out,
+                    None if *op == BinaryOp::Add && both_plain => {
+                        let (a, b) = (self.numbers(0, pass, values), self.numbers(1, pass, values));
+                        let mut out = self.room();
+                        binary::sum_of_two(&a, &b, &mut out);
+                        return (Arc::new(out), Saved::Nothing);
+                    }
                     None => {
                         let x = self.numbers(0, pass, values);
                         let mut out = self.room();

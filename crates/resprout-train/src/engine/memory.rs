@@ -19,6 +19,15 @@ impl Memory {
         self.0.entry(buffer.len()).or_default().push(buffer);
     }
 
+    /// A buffer that nobody else reads: this one, or a copy.
+    pub fn own(&mut self, buffer: Arc<Buffer>) -> Buffer {
+        Arc::try_unwrap(buffer).unwrap_or_else(|shared| {
+            let mut copy = self.take(shared.len());
+            copy.copy_from_slice(&shared);
+            copy
+        })
+    }
+
     /// The same of a buffer that others may still read.
     pub fn give_shared(&mut self, buffer: Arc<Buffer>) {
         if let Ok(buffer) = Arc::try_unwrap(buffer) {

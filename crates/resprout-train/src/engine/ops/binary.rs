@@ -1,5 +1,6 @@
 //! Sums, differences, products and quotients, with numpy's rule for operands of fewer elements.
 
+use super::SHARE;
 use crate::engine::layout::Layout;
 use rayon::prelude::*;
 use resprout::ops::BinaryOp;
@@ -83,6 +84,12 @@ pub(in crate::engine) fn fold(
         BinaryOp::Mul => walk(layout, shape, broadcast, operand, out, |a, b| a * b),
         op => walk(layout, shape, broadcast, operand, out, |a, b| apply(op, a, b)),
     }
+}
+
+/// The sum of two operands of the result's shape.
+pub(in crate::engine) fn sum_of_two(a: &[f32], b: &[f32], out: &mut [f32]) {
+    let parts = out.par_chunks_mut(SHARE).zip(a.par_chunks(SHARE)).zip(b.par_chunks(SHARE));
+    parts.for_each(|((out, a), b)| out.iter_mut().zip(a.iter().zip(b)).for_each(|(out, (a, b))| *out = a + b));
 }
 
 /// `out[i] = of(out[i], operand)`, with the operand's element for each of the result's.

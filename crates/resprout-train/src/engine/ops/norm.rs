@@ -99,21 +99,24 @@ impl Norm<'_> {
         let channel = |(c, outs): (usize, Vec<&mut [f32]>)| {
             let Channel { affine, gamma, mean, inverse, of_batch, .. } = channels[c];
             let planes = || of_channel(x, self.channels, c, self.plane()).zip(of_channel(grad, self.channels, c, self.plane()));
+            let factor = gamma * inverse;
+            let fixed = InputCoefficients { a: factor as f32, b: 0.0, c: 0.0 };
             let (mut sum, mut product) = (0.0, 0.0);
+            let mut outs = outs.into_iter();
             for (x, dy) in planes() {
                 let (s, p) = gradient_sums(isa, x, dy, affine, mean as f32);
                 (sum, product) = (sum + s, product + p);
+                // Fixed statistics do not wait for the sums, and the plane is in the cache.
+                if let Some(dx) = (!of_batch).then(|| outs.next()).flatten() {
+                    input_gradient(isa, x, dy, affine, fixed, dx);
+                }
             }
             // The kernel subtracts the rounded mean.
             product += (f64::from(mean as f32) - mean) * sum;
-            let factor = gamma * inverse;
-            let coefficients = if of_batch {
-                let slope = factor * product * inverse * inverse / count;
-                InputCoefficients { a: factor as f32, b: -slope as f32, c: (slope * mean - factor * sum / count) as f32 }
-            } else {
-                InputCoefficients { a: factor as f32, b: 0.0, c: 0.0 }
-            };
-            planes().zip(outs).for_each(|((x, dy), dx)| input_gradient(isa, x, dy, affine, coefficients, dx));
+            let slope = factor * product * inverse * inverse / count;
+            let moving =
+                InputCoefficients { a: factor as f32, b: -slope as f32, c: (slope * mean - factor * sum / count) as f32 };
+            planes().zip(outs).for_each(|((x, dy), dx)| input_gradient(isa, x, dy, affine, moving, dx));
             ((product * inverse) as f32, sum as f32 * self.shift)
         };
         let sums: Vec<(f32, f32)> =

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use resprout::ops::{MathOp, UnaryOp};
 
 /// The function of one value.
+#[inline(always)]
 pub(in crate::engine) fn value(op: UnaryOp, x: f32) -> f32 {
     match op {
         // NaN stays NaN in all of them.
@@ -49,12 +50,22 @@ fn is_step(op: MathOp) -> bool {
     matches!(op, Floor | Ceil | Round | Sign | Not | IsNaN | IsInf | IsPositiveInf | IsNegativeInf)
 }
 
+// Each function of a rectifier has a loop of its own: the choice would cost more than the function.
+
 pub(in crate::engine) fn forward(op: UnaryOp, x: &[f32], out: &mut [f32]) {
-    map(x, out, |x| value(op, x));
+    match op {
+        UnaryOp::Relu => map(x, out, |x| value(UnaryOp::Relu, x)),
+        UnaryOp::Clamp { low, high } => map(x, out, |x| value(UnaryOp::Clamp { low, high }, x)),
+        op => map(x, out, |x| value(op, x)),
+    }
 }
 
 pub(in crate::engine) fn forward_in_place(op: UnaryOp, out: &mut [f32]) {
-    map_in_place(out, |x| value(op, x));
+    match op {
+        UnaryOp::Relu => map_in_place(out, |x| value(UnaryOp::Relu, x)),
+        UnaryOp::Clamp { low, high } => map_in_place(out, |x| value(UnaryOp::Clamp { low, high }, x)),
+        op => map_in_place(out, |x| value(op, x)),
+    }
 }
 
 /// Turns the value's gradient into the argument's. `seen` is the value or the argument, as [`reads`] says.
@@ -62,11 +73,16 @@ pub(in crate::engine) fn backward(op: UnaryOp, seen: Option<&[f32]>, grad: &mut 
     match (op, seen) {
         (UnaryOp::Math(MathOp::Neg), _) => map_in_place(grad, |g| -g),
         (_, None) => grad.fill(0.0),
+        (UnaryOp::Relu, Some(seen)) => combine(grad, seen, |g, seen| g * slope(UnaryOp::Relu, seen)),
+        (UnaryOp::Clamp { low, high }, Some(seen)) => {
+            combine(grad, seen, |g, seen| g * slope(UnaryOp::Clamp { low, high }, seen));
+        }
         (_, Some(seen)) => combine(grad, seen, |g, seen| g * slope(op, seen)),
     }
 }
 
 /// The derivative, by the value or the argument.
+#[inline(always)]
 pub(in crate::engine) fn slope(op: UnaryOp, seen: f32) -> f32 {
     let step = |inside: bool| if inside { 1.0 } else { 0.0 };
     match op {
