@@ -12,6 +12,7 @@ use crate::forward::{LayerMacs, layer_macs};
 use crate::model::effective::{effective_counts, first_cut_off};
 use crate::model::{CameSparse, LeftDense, MergedNorms, Model, Prunable};
 use crate::repair::Candidate;
+use crate::sparsify::AllocationLoss;
 use crate::structure::shrink::Cut;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,9 @@ pub struct Report {
     pub sparsity: SparsityInfo,
     /// One row per pruned layer.
     pub layers: Vec<LayerRow>,
+    /// With the allocation `measured`: what the last step has tried.
+    #[serde(default)]
+    pub allocations: Vec<AllocationLoss>,
     /// Layers with weights that were left dense.
     pub left_dense: Vec<LeftDense>,
     /// The BatchNormalizations that were merged into layers, if that was asked for.

@@ -2,8 +2,10 @@
 //! of several.
 
 mod builder;
+mod measured;
 
 pub use builder::{AnyAllocation, AnyCriterion, AnyRepair, Budget, Sparsify};
+pub use measured::AllocationLoss;
 
 use crate::calibrate::{ActivationCache, Dense};
 use crate::error::{Error, ErrorKind, Result};
@@ -48,6 +50,8 @@ pub struct Sparsified {
     pub repair: RepairOutcome,
     /// The candidates that were tried, if the repair is [`AUTO`].
     pub candidates: Vec<Candidate>,
+    /// The allocations that the last step has tried, if the allocation is [`Measured`](crate::allocation::Measured).
+    pub allocations: Vec<AllocationLoss>,
     /// The sparsity of every step.
     pub steps: Vec<f64>,
 }
@@ -205,18 +209,21 @@ fn gradual(
         };
         let progress = &Renamed::new(progress, in_step);
         let macs = options.prune.macs.map(|_| 1.0 - sparsity);
-        let outcome = prune(&mut model, &PruneOptions { sparsity, macs, ..options.prune.clone() }, images, progress)?;
+        let prune_options = PruneOptions { sparsity, macs, ..options.prune.clone() };
+        let (prune_options, allocations) =
+            measured::resolve(&model, dense.model(), images, prune_options, &options.repair_options, progress)?;
+        let outcome = prune(&mut model, &prune_options, images, progress)?;
         // The remaining steps share the remaining time.
         let share = |seconds: f64| (seconds - started.elapsed().as_secs_f64()).max(0.0) / (steps.len() - index) as f64;
         let repair_options =
             RepairOptions { seconds: options.repair_options.seconds.map(share), ..options.repair_options.clone() };
         let repair = chain.repair(&mut model, dense, images, &repair_options, progress)?;
-        last = Some((outcome, repair));
+        last = Some((outcome, repair, allocations));
         if let Some(keeper) = keeper.as_ref().filter(|_| index + 1 < steps.len()) {
             keeper.save(&model, index + 1)?;
         }
     }
-    let (outcome, repair) = last.ok_or_else(|| Error::option("steps 0: at least one is needed"))?;
+    let (outcome, repair, allocations) = last.ok_or_else(|| Error::option("steps 0: at least one is needed"))?;
     let pruned = match chain.needs_images() {
         true => {
             let mut pruned = start.clone();
@@ -227,7 +234,7 @@ fn gradual(
         // Without a repair both share their weights.
         false => model.clone(),
     };
-    Ok(Sparsified { pruned, repaired: model, outcome, repair, candidates: Vec::new(), steps: steps.to_vec() })
+    Ok(Sparsified { pruned, repaired: model, outcome, repair, candidates: Vec::new(), allocations, steps: steps.to_vec() })
 }
 
 /// Stores the network of the last finished step in a folder.

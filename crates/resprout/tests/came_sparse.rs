@@ -85,7 +85,7 @@ fn zeros_become_masks_only_if_there_are_many() {
 
 #[test]
 fn every_allocation_continues_to_the_exact_count() {
-    for entry in ALLOCATIONS {
+    for entry in ALLOCATIONS.iter().filter(|row| row.name != "measured") {
         // An even allocation alone would bring pruned weights back.
         for (first, sparsity) in [("global", 0.62), ("lamp", 0.9), ("erk", 0.65)] {
             let (model, _) = came(&unstructured(0.6, first));
@@ -112,7 +112,7 @@ fn a_lower_sparsity_is_an_error_and_zero_is_repair_alone() {
     let layer = PruneOptions { layers: vec![("re:.".into(), 0.01)], ..unstructured(0.8, "lamp") };
     let error = sparsified(&model, layer, "none", 1).unwrap_err().to_string();
     assert!(error.contains("layer \"re:.\": sparsity 0.01") && error.contains("weights left"), "{error}");
-    for allocation in ALLOCATIONS {
+    for allocation in ALLOCATIONS.iter().filter(|row| row.name != "measured") {
         let options = unstructured(0.0, allocation.name);
         let result = sparsified(&model, options.clone(), "none", 1).unwrap();
         assert_eq!(zeros_stay(&model, &result.repaired, &options), came.prunable - came.zeros, "{}", allocation.name);

@@ -215,3 +215,21 @@ fn invalid_results_of_the_callers_methods_are_errors() {
     assert!(refused(at_90().allocation(Wrong(0.0, 0))).contains("is to keep"));
     assert!(refused(at_90().allocation(Wrong(0.0, 1))).contains("counts for"));
 }
+
+#[test]
+fn measured_takes_the_allocation_of_the_least_loss() {
+    let done = run(at_90().allocation("measured:images=64:passes=1").repair("bn"));
+    assert_eq!(done.outcome.kept.iter().sum::<usize>(), 7707);
+    let losses: Vec<f64> = done.allocations.iter().filter_map(|tried| tried.loss).collect();
+    // Three rows, four mixtures, and what exchanges have come to, if any lowered the loss.
+    assert!((7..=8).contains(&losses.len()), "{:?}", done.allocations);
+    assert!(losses.is_sorted() && done.allocations[0].chosen, "{:?}", done.allocations);
+    assert!(run(at_90().allocation(Global)).allocations.is_empty());
+    // It cannot choose without images, and is asked for in steps as well.
+    let (dense, images) = digits();
+    let error = at_90().allocation("measured").run(&dense, &Tensor::default()).map(drop).unwrap_err();
+    assert!(error.to_string().contains("calibration images"), "{error}");
+    let steps = at_90().allocation("measured:mixtures=0:passes=0").steps(2).run(&dense, &images).unwrap();
+    assert_eq!((steps.allocations.len(), steps.outcome.kept.iter().sum::<usize>()), (3, 7707));
+    assert!(refused(at_90().allocation("measured:images=3"), ErrorKind::Option).contains("images"));
+}

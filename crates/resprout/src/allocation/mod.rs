@@ -32,6 +32,7 @@
 mod erk;
 mod global;
 mod lamp;
+mod measured;
 mod table;
 mod uniform;
 mod uniform_plus;
@@ -44,6 +45,8 @@ use std::borrow::Cow;
 pub use erk::Erk;
 pub use global::Global;
 pub use lamp::Lamp;
+pub(crate) use measured::Counts;
+pub use measured::Measured;
 pub use table::ALLOCATIONS;
 pub use uniform::Uniform;
 pub use uniform_plus::UniformPlus;

@@ -42,14 +42,14 @@ pub fn prune(model: &mut Model, options: &PruneOptions, images: &Tensor, progres
 }
 
 impl PruneOptions {
-    /// Whether the criterion reads calibration images.
+    /// Whether criterion or allocation read calibration images.
     ///
     /// # Errors
     /// Of kind `Option` for an unknown criterion; `Io`, `Format` or `Data` for a file of scores.
     pub fn needs_images(&self) -> Result<bool> {
         match self.pattern {
             Pattern::Channel => Ok(channel::find(&self.criterion)?.needs_images),
-            _ => Ok(self.build_criterion()?.needs_images()),
+            _ => Ok(self.build_criterion()?.needs_images() || self.measures()),
         }
     }
 }

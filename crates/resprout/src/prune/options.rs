@@ -1,6 +1,6 @@
 //! Options and results of pruning.
 
-use crate::allocation::{ALLOCATIONS, Allocation};
+use crate::allocation::{ALLOCATIONS, Allocation, Measured};
 use crate::criteria::{CRITERIA, Criterion, GIVEN, Given};
 use crate::error::{Error, Result};
 use crate::model::{LeftDense, Prunable, PrunableRule};
@@ -84,7 +84,18 @@ impl PruneOptions {
             let name = self.criterion.split(':').next().unwrap_or_default();
             return Err(Error::option(format!("criterion {name}: needs calibration images, and there are none")));
         }
+        if self.measures() {
+            return Err(Error::option("allocation measured: needs calibration images, and there are none"));
+        }
         self.build_allocation().map(drop)
+    }
+
+    /// Whether the allocation is [`Measured`], which takes images.
+    pub(crate) fn measures(&self) -> bool {
+        let name = self.allocation.split(':').next().unwrap_or_default();
+        name == Measured::NAME
+            && self.own.allocation.is_none()
+            && matches!(self.pattern, Pattern::Unstructured | Pattern::Mixed { .. })
     }
 
     /// Whether scores come from outside of this library, so that they are checked.

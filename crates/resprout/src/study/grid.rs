@@ -1,7 +1,7 @@
 //! The grid of a study, and its cells.
 
 use super::Cell;
-use crate::allocation::ALLOCATIONS;
+use crate::allocation::{ALLOCATIONS, Measured};
 use crate::error::{Error, Result};
 use crate::prune::channel::CHANNEL_ALLOCATIONS;
 use crate::prune::{PruneOptions, check_sparsity};
@@ -160,6 +160,9 @@ fn find_allocation(allocation: &str, pattern: Pattern) -> Result<()> {
         return table::find(CHANNEL_ALLOCATIONS, "allocation", allocation).map(drop);
     }
     let (entry, options) = table::find(ALLOCATIONS, "allocation", allocation)?;
+    if entry.name == Measured::NAME {
+        return Err(Error::option("allocation measured: a sweep compares allocations itself; `prune` measures them"));
+    }
     (entry.build)(&options).map(drop)
 }
 

@@ -65,6 +65,7 @@ pub fn build_report(request: &Request, dense: &Model, all: Outcome, data: Data) 
         calibration: calibration.zip(preprocess).map(|((images, origin), preprocess)| used(&images, &origin, preprocess)),
         repair: request.repairs().then(|| repair_report(&options.repair, result, checkup)),
         layers,
+        allocations: result.allocations.clone(),
         left_dense: outcome.left_dense.clone(),
         merged_norms: norms,
         evaluation,

@@ -342,7 +342,9 @@ mod tests {
     #[test]
     fn the_embedded_study_is_valid_and_complete() {
         let recipe = StudyRecipe::read(None).unwrap();
-        let allocations: Vec<&str> = resprout::allocation::ALLOCATIONS.iter().map(|entry| entry.name).collect();
+        let rows = resprout::allocation::ALLOCATIONS.iter().map(|entry| entry.name);
+        // One that measures the others compares as a sweep does.
+        let allocations: Vec<&str> = rows.filter(|name| *name != "measured").collect();
         assert_eq!(recipe.grid.allocations, allocations);
         for entry in resprout::repair::REPAIRS {
             assert!(recipe.grid.repairs.iter().any(|repair| repair == entry.name), "{}", entry.name);

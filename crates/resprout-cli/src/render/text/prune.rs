@@ -9,6 +9,7 @@ use resprout::calibrate::Trained;
 use resprout::eval::Evaluation;
 use resprout::repair::Candidate;
 use resprout::report::{RepairReport, Report};
+use resprout::sparsify::AllocationLoss;
 
 pub fn report(report: &Report) {
     reach(report.sparsity.prunable, &report.left_dense);
@@ -35,6 +36,7 @@ pub fn report(report: &Report) {
         };
         table(&["size", "file", "gzip", "zstd", "as sparse file"], &[row("dense", &size.dense), row("sparse", &size.sparse)]);
     }
+    allocations(&report.allocations);
     if let Some(made) = &report.repair {
         outln!();
         repair(made);
@@ -48,6 +50,19 @@ pub fn report(report: &Report) {
         let seconds: f64 = report.seconds.iter().map(|(_, seconds)| seconds).sum();
         outln!("\nwrote {} in {seconds:.1} s", output.path);
     }
+}
+
+/// What the allocation `measured` has tried.
+fn allocations(tried: &[AllocationLoss]) {
+    if tried.is_empty() {
+        return;
+    }
+    outln!("\n  allocations, and the loss after least squares on calibration images that it had not seen:");
+    let row = |tried: &AllocationLoss| {
+        let mark = if tried.chosen { "* " } else { "  " };
+        vec![format!("{mark}{}", tried.allocation), tried.loss.map_or("-".into(), |loss| format!("{loss:.4}"))]
+    };
+    table(&["allocation", "loss"], &tried.iter().map(row).collect::<Vec<_>>());
 }
 
 fn repair(repair: &RepairReport) {
