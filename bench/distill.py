@@ -59,12 +59,18 @@ class Bench:
         return self.data / f"models/{name}.onnx"
 
     def line(self, name, sparsity, repair, images, fitted=None, steps=6, allocation="global", test=None):
-        """One line: the start, and `repair` from there. `fitted` are the images of least squares, if others."""
+        """One line: the start, and `repair` from there. `fitted` are the images of least squares, if others. A line that the record
+        has is not measured again."""
+        given = [pathlib.Path(str(part)).name for part in images]
+        key = [self.study, name, sparsity, steps, repair, given]
+        rows = [json.loads(line) for line in self.record.read_text().splitlines()] if self.record.exists() else []
+        if any([row[part] for part in ["study", "model", "sparsity", "steps", "repair", "images"]] == key for row in rows):
+            return
         file, before = self.start(name, sparsity, fitted or images, steps, allocation)
         test = test or self.test
         report, seconds = self.prune(self.work / "out.onnx", file, "-s", 0, "--reference", self.model(name), "--repair", repair, *images, *test)
         networks = dict(report["evaluation"]["networks"])
-        row = {"study": self.study, "model": name, "sparsity": sparsity, "steps": steps, "repair": repair, "images": [str(i) for i in images],
+        row = {"study": self.study, "model": name, "sparsity": sparsity, "steps": steps, "repair": repair, "images": given,
                "start": networks["pruned"]["top1"]["value"], "cpu_start": round(before, 1), "cpu": round(seconds, 1),
                "trained": report["repair"] and report["repair"]["trained"], "warnings": [w for w in report["warnings"] if "distill" in w]}
         last = networks.get("repaired", networks["pruned"])

@@ -105,12 +105,13 @@ impl Bench<'_> {
         }
         for _ in 0..measured.mixtures {
             tried.sort_by(|a, b| a.loss.total_cmp(&b.loss));
-            let [one, other] = [0, 1].map(|i| (tried[i].name.clone(), tried[i].kept.clone()));
-            for share in SHARES {
+            let [one, other, ..] = &tried[..] else { break };
+            let percent = |share: f64| (100.0 * share).round();
+            let name = |share: f64| format!("{} % ({}), {} % ({})", percent(share), one.name, percent(1.0 - share), other.name);
+            let mixtures = SHARES.map(|share| (name(share), mixture(&one.kept, &other.kept, share)));
+            for (name, kept) in mixtures {
                 progress.check()?;
-                let percent = (100.0 * share).round();
-                let name = format!("{percent} % ({}), {} % ({})", one.0, 100.0 - percent, other.0);
-                tried.push(self.try_counts(name, mixture(&one.1, &other.1, share))?);
+                tried.push(self.try_counts(name, kept)?);
                 progress.advance(1);
             }
         }
