@@ -66,7 +66,7 @@ def prepare(work, model, cifar):
     import torch
     import torchvision
 
-    for name in ["model", "dense", "resnet20", "cifar10_resnet20"]:
+    for name in ["model", "dense", "resnet20", "cifar10_resnet20", "cifar10_resnet56"]:
         (work / f"{name}.onnx").write_bytes(model.read_bytes())
     for folder in [work, work / "cifar-10"]:
         folder.mkdir(exist_ok=True)
