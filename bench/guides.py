@@ -50,7 +50,7 @@ def blocks(page, language):
 
 def commands(page):
     for language, text in re.findall(r"^```(sh|console)\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S):
-        lines = text.replace("\\\n", " ").splitlines()
+        lines = re.sub(r"\s*\\\n\s*", " ", text).splitlines()
         typed = [line.removeprefix("$ ") for line in lines if language == "sh" or line.startswith(("$ ", "cargo "))]
         yield from (line for line in typed if line.startswith(("resprout ", "cargo ")))
 
