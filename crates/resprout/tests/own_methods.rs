@@ -191,6 +191,19 @@ fn invalid_combinations_are_errors() {
     assert!(refused(at_90().repair("none").repair("auto").repair(Rescale)).contains("auto"));
 }
 
+/// A criterion that measures, and leaves the last weight out.
+struct Short;
+
+impl Criterion for Short {
+    fn needs_images(&self) -> bool {
+        true
+    }
+
+    fn score_site(&self, site: &WeightSite) -> Result<Option<Vec<f64>>> {
+        Ok(Some(vec![1.0; site.weights.data.len() - 1]))
+    }
+}
+
 /// A criterion and an allocation with invalid results.
 struct Wrong(f64, usize);
 
@@ -212,6 +225,7 @@ fn invalid_results_of_the_callers_methods_are_errors() {
     assert!(refused(at_90().criterion(Wrong(f64::NAN, 0))).contains("a score is NaN"));
     assert!(refused(at_90().criterion(Wrong(-1.0, 0))).contains("a score is -1"));
     assert!(refused(at_90().criterion(Wrong(1.0, 1))).contains("scores for"));
+    assert!(refused(at_90().criterion(Short)).contains("scores for"));
     assert!(refused(at_90().allocation(Wrong(0.0, 0))).contains("is to keep"));
     assert!(refused(at_90().allocation(Wrong(0.0, 1))).contains("counts for"));
 }

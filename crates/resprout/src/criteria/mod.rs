@@ -124,6 +124,10 @@ impl Visitor for Scorer<'_> {
 
     fn weights(&self, site: &mut WeightSite) -> Result<()> {
         if let Some(scores) = self.criterion.score_site(site)? {
+            let (name, weights) = (site.name, site.weights.data.len());
+            if scores.len() != weights {
+                return Err(Error::data(format!("layer {name:?}: {} scores for {weights} weights", scores.len())));
+            }
             let stored = site.in_file_order(&scores);
             if let Ok(mut all) = self.scores.lock() {
                 all.insert(site.name.to_string(), stored);
