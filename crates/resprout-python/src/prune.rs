@@ -183,16 +183,14 @@ pub fn prune(
     if let Some(pattern) = pattern {
         budget = budget.pattern(Pattern::parse(pattern).map_err(raised)?);
     }
-    let mut failed: Arc<Mutex<Option<PyErr>>> = Arc::default();
-    let rule = PrunableRule { ignore: ignore.clone(), ..PrunableRule::default() };
+    let rule = PrunableRule { ignore, ..PrunableRule::default() };
+    let scores = score.map(|score| Scores::new(score, model, &rule, seed)).transpose()?;
+    let failed = scores.as_ref().map(|scores| scores.raised.clone()).unwrap_or_default();
     let mut sparsify = Sparsify::new(budget).rule(rule).seed(seed).steps(steps).repair_rows(resprout_train::REPAIRS);
     if let Some(criterion) = criterion {
         sparsify = sparsify.criterion(criterion);
     }
-    if let Some(score) = score {
-        let rule = PrunableRule { ignore, ..PrunableRule::default() };
-        let scores = Scores::new(score, model, &rule, seed)?;
-        failed = scores.raised.clone();
+    if let Some(scores) = scores {
         sparsify = sparsify.criterion(scores);
     }
     if let Some(allocation) = allocation {

@@ -72,7 +72,7 @@ impl Session {
         self.note.as_deref()
     }
 
-    /// The plan of this session, to be kept for [`SessionBuilder::plan`](super::SessionBuilder::plan).
+    /// The chosen plan, to be kept for [`SessionBuilder::plan`](super::SessionBuilder::plan).
     pub fn chosen(&self) -> Chosen {
         Chosen {
             stages: self.stages.iter().map(|stage| stage.start).collect(),

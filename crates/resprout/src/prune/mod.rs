@@ -61,6 +61,13 @@ pub struct Scored {
     scores: Vec<LayerScore>,
 }
 
+impl Scored {
+    /// The layers, in order.
+    pub(crate) fn layers(&self) -> &[Prunable] {
+        &self.layers
+    }
+}
+
 /// The scores of one layer.
 enum LayerScore {
     /// Measured, or given by the caller.

@@ -81,7 +81,7 @@ impl PruneOptions {
     pub fn check_without_images(&self) -> Result<()> {
         check_sparsity(self.sparsity, "sparsity")?;
         if self.build_criterion()?.needs_images() {
-            let name = self.criterion.split(':').next().unwrap_or_default();
+            let name = row_name(&self.criterion);
             return Err(Error::option(format!("criterion {name}: needs calibration images, and there are none")));
         }
         if self.measures() {
@@ -92,8 +92,7 @@ impl PruneOptions {
 
     /// Whether the allocation is [`Measured`], which takes images.
     pub(crate) fn measures(&self) -> bool {
-        let name = self.allocation.split(':').next().unwrap_or_default();
-        name == Measured::NAME
+        row_name(&self.allocation) == Measured::NAME
             && self.own.allocation.is_none()
             && matches!(self.pattern, Pattern::Unstructured | Pattern::Mixed { .. })
     }
@@ -121,6 +120,11 @@ impl PruneOptions {
         let (entry, options) = table::find(ALLOCATIONS, "allocation", &self.allocation)?;
         Ok((entry.build)(&options)?.into())
     }
+}
+
+/// The name of a row, without the options behind it.
+fn row_name(text: &str) -> &str {
+    text.split(':').next().unwrap_or_default()
 }
 
 /// What was pruned.

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::eval::Evaluation;
 use crate::model::Model;
 use crate::progress::{Progress, Quiet};
-use crate::prune::{OwnMethods, PruneOptions, prune};
+use crate::prune::{OwnMethods, PruneOptions, Scored, prune_scored, score_layers};
 use crate::repair::{Chain, Judge, RepairOptions};
 use crate::table;
 use crate::tensor::Tensor;
@@ -63,7 +63,8 @@ pub(super) fn resolve(
     let dense_seen = Dense::cached(dense, &cache);
     let repair = RepairOptions { seconds: None, ..repair.clone() };
     let judge = Judge::new(dense, held_out)?;
-    let bench = Bench { model, dense: dense_seen, seen: &seen, judge, options: &options, repair };
+    let scored = score_layers(model, &options, &seen, &Quiet)?;
+    let bench = Bench { model, dense: dense_seen, seen: &seen, scored, judge, options: &options, repair };
     let (kept, tried) = bench.choose(&measured, progress)?;
     options.own.allocation = Some(Arc::new(Counts(kept)));
     Ok((options, tried))
@@ -74,6 +75,7 @@ struct Bench<'b> {
     model: &'b Model,
     dense: Dense<'b>,
     seen: &'b Tensor,
+    scored: Scored,
     judge: Judge,
     options: &'b PruneOptions,
     repair: RepairOptions,
@@ -88,7 +90,7 @@ struct Tried {
 
 impl Bench<'_> {
     fn choose(&self, measured: &Measured, progress: &dyn Progress) -> Result<(Kept, Vec<AllocationLoss>)> {
-        let layers: Vec<String> = self.model.prunable(&self.options.rule)?.0.into_iter().map(|layer| layer.param).collect();
+        let layers: Vec<&str> = self.scored.layers().iter().map(|layer| layer.param.as_str()).collect();
         let (mixtures, exchanges) = (measured.mixtures * SHARES.len(), measured.passes * layers.len());
         progress.begin("measure allocations", (ROWS.len() + mixtures + exchanges) as u64);
         let (mut tried, mut failed) = (Vec::new(), Vec::new());
@@ -104,7 +106,7 @@ impl Bench<'_> {
             progress.advance(1);
         }
         for _ in 0..measured.mixtures {
-            tried.sort_by(|a, b| a.loss.total_cmp(&b.loss));
+            nearest_first(&mut tried);
             let [one, other, ..] = &tried[..] else { break };
             let percent = |share: f64| (100.0 * share).round();
             let name = |share: f64| format!("{} % ({}), {} % ({})", percent(share), one.name, percent(1.0 - share), other.name);
@@ -115,10 +117,10 @@ impl Bench<'_> {
                 progress.advance(1);
             }
         }
-        tried.sort_by(|a, b| a.loss.total_cmp(&b.loss));
+        nearest_first(&mut tried);
         tried.extend(self.exchange(&tried[0], &layers, measured.passes, progress)?);
         progress.end();
-        tried.sort_by(|a, b| a.loss.total_cmp(&b.loss));
+        nearest_first(&mut tried);
         let rows = tried.iter().enumerate().map(|(index, tried)| AllocationLoss {
             allocation: tried.name.clone(),
             loss: Some(tried.loss),
@@ -131,14 +133,14 @@ impl Bench<'_> {
 
     /// Offers each layer more weights than `best` gives it, then fewer, at the expense of all others, and keeps what lowers the
     /// loss. `None` if nothing does.
-    fn exchange(&self, best: &Tried, layers: &[String], passes: usize, progress: &dyn Progress) -> Result<Option<Tried>> {
+    fn exchange(&self, best: &Tried, layers: &[&str], passes: usize, progress: &dyn Progress) -> Result<Option<Tried>> {
         let (mut now, mut exchanges) = (None::<Tried>, 0);
         for layer in (0..passes).flat_map(|_| layers) {
             progress.check()?;
             for factor in FACTORS {
                 let from = now.as_ref().unwrap_or(best);
                 let mut kept = from.kept.clone();
-                kept.entry(layer.clone()).and_modify(|count| *count = (*count as f64 * factor).round() as usize);
+                kept.entry(layer.to_string()).and_modify(|count| *count = (*count as f64 * factor).round() as usize);
                 let name = format!("{} after {} exchanges", best.name, exchanges + 1);
                 let found = self.try_counts(name, kept)?;
                 if found.loss < from.loss {
@@ -159,15 +161,15 @@ impl Bench<'_> {
     /// Prunes, repairs by least squares in one step, and measures.
     fn try_out(&self, name: String, options: &PruneOptions) -> Result<Tried> {
         let mut model = self.model.clone();
-        let outcome = prune(&mut model, options, self.seen, &Quiet)?;
+        let outcome = prune_scored(&mut model, &self.scored, options)?;
         Chain::parse("least-squares")?.repair(&mut model, self.dense, self.seen, &self.repair, &Quiet)?;
         let kept = outcome.layers.iter().zip(&outcome.kept).map(|(layer, &kept)| (layer.param.clone(), kept)).collect();
-        Ok(Tried { name, kept, loss: self.loss(&model)? })
+        Ok(Tried { name, kept, loss: distance(&self.judge.judge(&model)?) })
     }
+}
 
-    fn loss(&self, model: &Model) -> Result<f64> {
-        Ok(distance(&self.judge.judge(model)?))
-    }
+fn nearest_first(tried: &mut [Tried]) {
+    tried.sort_by(|a, b| a.loss.total_cmp(&b.loss));
 }
 
 /// A network that breaks on an image is farther away than any other.

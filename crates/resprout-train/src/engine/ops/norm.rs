@@ -107,7 +107,7 @@ impl Norm<'_> {
                 let (s, p) = gradient_sums(isa, x, dy, affine, mean as f32);
                 (sum, product) = (sum + s, product + p);
                 // Fixed statistics do not wait for the sums, and the plane is in the cache.
-                if let Some(dx) = (!of_batch).then(|| outs.next()).flatten() {
+                if !of_batch && let Some(dx) = outs.next() {
                     input_gradient(isa, x, dy, affine, fixed, dx);
                 }
             }
@@ -116,6 +116,7 @@ impl Norm<'_> {
             let slope = factor * product * inverse * inverse / count;
             let moving =
                 InputCoefficients { a: factor as f32, b: -slope as f32, c: (slope * mean - factor * sum / count) as f32 };
+            // Of fixed statistics none is left.
             planes().zip(outs).for_each(|((x, dy), dx)| input_gradient(isa, x, dy, affine, moving, dx));
             ((product * inverse) as f32, sum as f32 * self.shift)
         };
