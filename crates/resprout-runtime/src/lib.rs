@@ -33,8 +33,10 @@
 pub mod error;
 pub mod formats;
 pub mod forward;
+#[doc(hidden)]
 pub mod linalg;
 pub mod model;
+#[doc(hidden)]
 pub mod ops;
 pub mod progress;
 pub mod random;
@@ -46,6 +48,7 @@ mod testing;
 
 pub use error::{Error, ErrorKind, Result};
 /// The kernels, whose shapes, activations and instruction sets stand in signatures here.
+#[doc(hidden)]
 pub use resprout_kernels as kernels;
 
 /// The instruction sets of this build, best first: name, what the CPU needs, and whether this CPU has it.

@@ -77,6 +77,7 @@ impl Options {
 }
 
 /// The error for an unknown name, of kind `Option`. It lists the known names, and hints at the nearest one.
+#[doc(hidden)]
 pub fn unknown(kind: &str, name: &str, known: &[&str]) -> Error {
     let hint = did_you_mean(name, known.iter().copied());
     Error::option(format!("{kind} {name:?} is not known{hint}; there are {}", known.join(", ")))
@@ -94,16 +95,19 @@ fn did_you_mean<'n>(given: &str, known: impl Iterator<Item = &'n str>) -> String
 ///
 /// # Errors
 /// Of kind `Option` for an unknown name or option. Values are checked by the row's `build`.
+#[doc(hidden)]
 pub fn find<'t, B>(table: &'t [Entry<B>], kind: &str, text: &str) -> Result<(&'t Entry<B>, Options)> {
     find_beside(table, &[], kind, text)
 }
 
 /// As [`find`]. `others` are names without a row, which messages list too.
+#[doc(hidden)]
 pub fn find_beside<'t, B>(table: &'t [Entry<B>], others: &[&str], kind: &str, text: &str) -> Result<(&'t Entry<B>, Options)> {
     find_among(&[table], others, kind, text)
 }
 
 /// As [`find_beside`] in several tables, the first of which that has the name decides.
+#[doc(hidden)]
 pub fn find_among<'t, B>(tables: &[&'t [Entry<B>]], others: &[&str], kind: &str, text: &str) -> Result<(&'t Entry<B>, Options)> {
     let mut parts = text.split(':');
     let name = parts.next().unwrap_or_default();

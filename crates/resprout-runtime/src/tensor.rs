@@ -91,6 +91,7 @@ impl Tensor {
 
 /// A value of a graph: floats, or integers that describe shapes.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Value {
     /// 32-bit floating point.
     F32(Tensor),
@@ -156,6 +157,7 @@ impl Value {
 ///
 /// # Errors
 /// Of kind `Format` if 64-bit elements of this number do not fit into memory.
+#[doc(hidden)]
 pub fn element_count(shape: &[usize]) -> Result<usize> {
     shape
         .iter()
@@ -175,6 +177,7 @@ pub(crate) fn value_count(shape: &[usize]) -> Result<usize> {
 }
 
 /// Row-major strides in elements.
+#[doc(hidden)]
 pub fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
     for axis in (0..shape.len().saturating_sub(1)).rev() {
@@ -187,6 +190,7 @@ pub fn strides(shape: &[usize]) -> Vec<usize> {
 ///
 /// # Errors
 /// Of kind `Data` if it is outside of a shape of `rank` axes.
+#[doc(hidden)]
 pub fn axis_index(axis: i64, rank: usize) -> Result<usize> {
     let from_front = if axis < 0 { axis + rank as i64 } else { axis };
     usize::try_from(from_front)

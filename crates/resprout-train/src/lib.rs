@@ -49,13 +49,17 @@
 #![forbid(unsafe_code)]
 
 pub mod at_init;
+#[doc(hidden)]
 pub mod bench;
+#[doc(hidden)]
 pub mod checkpoint;
+#[doc(hidden)]
 pub mod device;
 pub mod distill;
 mod engine;
 mod error;
 mod gradients;
+#[doc(hidden)]
 pub mod loader;
 mod loss;
 pub mod methods;

@@ -48,6 +48,7 @@ impl Estimate {
 /// The kind of a network's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OutputKind {
     /// One unnormalised score per class.
     Logits,
@@ -140,6 +141,7 @@ pub fn evaluate(
 }
 
 /// The kind of a planned network's first output.
+#[doc(hidden)]
 pub fn output_kind_of(plan: &Plan) -> OutputKind {
     output_kind(&plan.result_shapes[0], plan.output_ops.first().map_or("", String::as_str))
 }

@@ -88,7 +88,9 @@ pub mod compress;
 pub mod criteria;
 pub mod data;
 pub mod eval;
+#[doc(hidden)]
 pub mod hash;
+#[doc(hidden)]
 pub mod lipschitz;
 pub mod prune;
 pub mod repair;
@@ -99,6 +101,8 @@ pub mod structure;
 pub mod study;
 
 pub use resprout_runtime::{Error, ErrorKind, Result};
-pub use resprout_runtime::{error, formats, forward, kernels, linalg, model, ops, progress, random, session, table, tensor};
+pub use resprout_runtime::{error, formats, forward, model, progress, random, session, table, tensor};
+#[doc(hidden)]
+pub use resprout_runtime::{kernels, linalg, ops};
 
 pub use resprout_runtime::isas;

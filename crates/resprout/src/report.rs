@@ -85,6 +85,7 @@ pub struct Shrunk {
 }
 
 /// Compares a network before and after [`shrink`](crate::structure::shrink::shrink()). `image` is `[C, H, W]`.
+#[doc(hidden)]
 pub fn shrunk(before: &Model, after: &Model, image: Option<&[usize]>, cuts: Vec<Cut>) -> Shrunk {
     let macs = |model: &Model| Some(layer_macs(model, image?).ok()?.values().sum::<u64>());
     let macs = macs(before).zip(macs(after)).map(|(before, after)| [before, after]);
@@ -268,6 +269,7 @@ impl EvaluationReport {
 
 /// A row per layer of `layers`, such as those of [`PruneOutcome::layers`](crate::prune::PruneOutcome::layers). Without `macs` of
 /// [`layer_macs`] the operations stay unknown.
+#[doc(hidden)]
 pub fn layer_rows(model: &Model, layers: &[Prunable], macs: Option<&LayerMacs>) -> Result<Vec<LayerRow>> {
     let effective = effective_counts(model, layers);
     let row = |(layer, effective): (&Prunable, usize)| -> Result<LayerRow> {
@@ -290,6 +292,7 @@ pub fn layer_rows(model: &Model, layers: &[Prunable], macs: Option<&LayerMacs>) 
 }
 
 /// Sums over the rows of [`layer_rows`]. `macs` holds all layers, also those that are not pruned.
+#[doc(hidden)]
 pub fn sparsity_info(model: &Model, rows: &[LayerRow], requested: Option<f64>, macs: Option<&LayerMacs>) -> SparsityInfo {
     let macs_dense: Option<u64> = macs.map(|macs| macs.values().sum());
     let sum = |field: fn(&LayerRow) -> usize| rows.iter().map(field).sum::<usize>();
@@ -315,6 +318,7 @@ pub fn sparsity_info(model: &Model, rows: &[LayerRow], requested: Option<f64>, m
 }
 
 /// A warning if less than half of the weights can be pruned; `prunable` is the number that can.
+#[doc(hidden)]
 pub fn reach_warning(prunable: usize, left: &[LeftDense]) -> Option<String> {
     let all = prunable + left.iter().map(|left| left.weights).sum::<usize>();
     (2 * prunable < all).then(|| {
@@ -324,6 +328,7 @@ pub fn reach_warning(prunable: usize, left: &[LeftDense]) -> Option<String> {
 }
 
 /// Warnings of emptied layers and dead channels.
+#[doc(hidden)]
 pub fn layer_warnings(rows: &[LayerRow]) -> Vec<String> {
     let emptied = rows.iter().filter(|row| row.kept == 0).map(|row| format!("{}: emptied, no weight is left", row.layer));
     let dead: usize = rows.iter().map(|row| row.dead_channels).sum();
@@ -334,6 +339,7 @@ pub fn layer_warnings(rows: &[LayerRow]) -> Vec<String> {
 }
 
 /// Warnings of layers with weights that are on no path from the input to an output.
+#[doc(hidden)]
 pub fn path_warnings(model: &Model, layers: &[Prunable], rows: &[LayerRow]) -> Vec<String> {
     if rows.iter().all(|row| row.effective == 0) && !rows.is_empty() {
         let place = first_cut_off(model, layers).map(|layer| format!("; the first layer that nothing passes is {}", layer.layer));
@@ -345,6 +351,7 @@ pub fn path_warnings(model: &Model, layers: &[Prunable], rows: &[LayerRow]) -> V
 }
 
 /// The number of nonzero parameters.
+#[doc(hidden)]
 pub fn nonzero_parameters(model: &Model) -> usize {
     model.params.iter().filter_map(|(_, param)| param.f32()).map(nonzero).sum()
 }
@@ -361,6 +368,7 @@ fn dead_channels(layer: &Prunable, weight: &Tensor) -> usize {
 
 /// Which files are compressed to measure their compressed length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Compress {
     /// Every file.
     Always,
@@ -372,6 +380,7 @@ pub enum Compress {
 pub const QUICK_BYTES: u64 = 8 << 20;
 
 /// The lengths of a model's files.
+#[doc(hidden)]
 pub fn sizes(model: &Model, files: &[PathBuf], compress: Compress) -> Result<Bytes> {
     let length = |file: &PathBuf| std::fs::metadata(file).map(|meta| meta.len()).map_err(|e| Error::io(file, e));
     let raw = files.iter().map(length).sum::<Result<u64>>()?;
@@ -383,6 +392,7 @@ pub fn sizes(model: &Model, files: &[PathBuf], compress: Compress) -> Result<Byt
 }
 
 /// The length of files after gzip.
+#[doc(hidden)]
 pub fn gzip_files(files: &[PathBuf]) -> Result<u64> {
     let mut gzip = gzip();
     copy_files(files, &mut gzip)?;
@@ -397,6 +407,7 @@ fn zstd_files(files: &[PathBuf]) -> Result<u64> {
 }
 
 /// The length of bytes after gzip.
+#[doc(hidden)]
 pub fn gzip_bytes(bytes: &[u8]) -> Result<u64> {
     let mut gzip = gzip();
     let counted = gzip.write_all(bytes).and_then(|()| gzip.finish());

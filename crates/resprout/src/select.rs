@@ -31,6 +31,7 @@ impl<T: AsRef<[f64]> + Sync> ScoreList for T {
 }
 
 /// The number of a layer's `size` weights that stay at a sparsity of its own. The number that goes is rounded half to even.
+#[doc(hidden)]
 pub fn kept_alone(size: usize, sparsity: f64) -> usize {
     size - (sparsity * size as f64).round_ties_even() as usize
 }
@@ -57,6 +58,7 @@ pub fn global_counts<S: ScoreList>(lists: &[S], keep: usize) -> Vec<usize> {
 }
 
 /// The mask that keeps the `keep` highest scores. Among equal scores the first are pruned first.
+#[doc(hidden)]
 pub fn mask(scores: &[f64], keep: usize) -> Mask {
     let removed = scores.len() - keep.min(scores.len());
     let Some(threshold) = threshold(&[scores], removed) else { return Mask(vec![true; scores.len()]) };
@@ -68,6 +70,7 @@ pub fn mask(scores: &[f64], keep: usize) -> Mask {
 }
 
 /// The mask that keeps the highest scores, and at least `floor` of every output channel or all that an older mask has left there.
+#[doc(hidden)]
 pub fn mask_with_floor(layer: &Prunable, scores: &[f64], keep: usize, floor: usize, older: Option<&Mask>) -> Mask {
     if floor == 0 {
         return mask(scores, keep);
@@ -129,6 +132,7 @@ fn bucket_sizes(scores: &[f64]) -> Vec<usize> {
 ///
 /// # Errors
 /// Of kind `Option` if the floors need more than the sum.
+#[doc(hidden)]
 pub fn apply_floors(counts: &[usize], floors: &[usize]) -> Result<Vec<usize>> {
     let total: usize = counts.iter().sum();
     let needed: usize = floors.iter().sum();
@@ -149,6 +153,7 @@ pub fn apply_floors(counts: &[usize], floors: &[usize]) -> Result<Vec<usize>> {
 
 /// Lowers every count to its cap, and raises the others in proportion to their distance from their own cap. The sum stays as
 /// far as the caps allow.
+#[doc(hidden)]
 pub fn apply_caps(counts: &[usize], caps: &[usize]) -> Vec<usize> {
     let lowered: Vec<usize> = counts.iter().zip(caps).map(|(&count, &cap)| count.min(cap)).collect();
     let slack: Vec<usize> = lowered.iter().zip(caps).map(|(count, cap)| cap - count).collect();

@@ -312,6 +312,7 @@ impl Keeper {
 ///
 /// # Errors
 /// Of kind `Option` unless `steps` is from 1 to 1000.
+#[doc(hidden)]
 pub fn schedule(target: f64, steps: usize) -> Result<Vec<f64>> {
     schedule_from(1.0, target, steps)
 }

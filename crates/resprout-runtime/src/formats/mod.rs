@@ -11,7 +11,9 @@
 //!
 //! [`weights`] reads weights of either kind, also from other programs, into a network.
 
+#[doc(hidden)]
 pub mod archive;
+#[doc(hidden)]
 pub mod atomic;
 mod model_file;
 pub mod onnx;

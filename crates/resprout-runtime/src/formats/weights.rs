@@ -12,6 +12,7 @@ use std::path::Path;
 
 /// Kinds of files that hold weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// safetensors, also the sparse ones that hold a graph too.
     Safetensors,

@@ -14,6 +14,7 @@ pub enum Dim {
 
 /// The element type of an input, as the file declares it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ElementType {
     /// 32-bit floats.
     #[default]

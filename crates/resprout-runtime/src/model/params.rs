@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 /// The numbers of one parameter, as far as they can be read.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum ParamData {
     /// A value that the forward can use. Clones of a model share it.
     Value(Arc<Value>),

@@ -1,6 +1,6 @@
 //! The operations: attributes, shape rules, forward.
 //!
-//! [`Op::parse`] reads attributes once. [`resolve`] turns an operation and the known [`Fact`]s of its inputs into a
+//! [`Op::parse`] reads attributes once. `resolve` turns an operation and the known `Fact`s of its inputs into a
 //! [`Compute`] and the output's shape. Shape rule and forward are in one place, so they cannot disagree.
 
 mod attention;

@@ -19,6 +19,7 @@ pub struct TrainSegment {
 
 /// The action before a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Before {
     /// None. Training continues with its momentum.
     Nothing,

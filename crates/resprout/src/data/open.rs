@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Where labels come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LabelSource {
     /// Any labels with the images: class folders, `labels.csv`, fields of the file.
     #[default]

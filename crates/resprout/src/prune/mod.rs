@@ -5,7 +5,9 @@
 pub mod channel;
 mod options;
 
-pub use options::{OwnMethods, PruneOptions, PruneOutcome, check_sparsity};
+#[doc(hidden)]
+pub use options::check_sparsity;
+pub use options::{OwnMethods, PruneOptions, PruneOutcome};
 
 use crate::allocation::{LayerScores, Totals};
 use crate::criteria::{Criterion, ScoreInput, score_with_images};
@@ -55,6 +57,7 @@ impl PruneOptions {
 }
 
 /// The layers that a pattern can prune, and their scores. Prunings to several sparsities share it: see [`score_layers`].
+#[doc(hidden)]
 pub struct Scored {
     layers: Vec<Prunable>,
     left_dense: Vec<LeftDense>,
@@ -120,6 +123,7 @@ impl ScoreList for Masked<'_> {
 ///
 /// # Errors
 /// As [`prune()`].
+#[doc(hidden)]
 pub fn score_layers(model: &Model, options: &PruneOptions, images: &Tensor, progress: &dyn Progress) -> Result<Scored> {
     model.check_finite()?;
     let (mut layers, mut left_dense) = model.prunable(&options.rule)?;
@@ -140,6 +144,7 @@ pub fn score_layers(model: &Model, options: &PruneOptions, images: &Tensor, prog
 ///
 /// # Errors
 /// As [`prune()`].
+#[doc(hidden)]
 pub fn prune_scored(model: &mut Model, scored: &Scored, options: &PruneOptions) -> Result<PruneOutcome> {
     check_sparsity(options.sparsity, "sparsity")?;
     select(model, scored, options)
@@ -230,6 +235,7 @@ fn select(model: &mut Model, scored: &Scored, options: &PruneOptions) -> Result<
 ///
 /// # Errors
 /// As [`Model::prunable`], and of kind `Option` if the pattern fits no layer.
+#[doc(hidden)]
 pub fn weights_left(model: &Model, options: &PruneOptions) -> Result<(usize, usize)> {
     let rule = match options.pattern {
         Pattern::Channel => PrunableRule { include_grouped: true, ..options.rule.clone() },
@@ -247,6 +253,7 @@ pub fn weights_left(model: &Model, options: &PruneOptions) -> Result<(usize, usi
 ///
 /// # Errors
 /// Of kind `Option`, with the counts, and as [`weights_left`].
+#[doc(hidden)]
 pub fn check_present(model: &Model, options: &PruneOptions) -> Result<()> {
     if options.sparsity == 0.0 || options.macs.is_some() || options.pattern.sparsity().is_some() {
         return Ok(());

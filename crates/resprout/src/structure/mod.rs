@@ -1,7 +1,9 @@
 //! Patterns: which weights go together. They are single weights, n of m neighbours, or whole channels. [`shrink`] cuts pruned
 //! channels out of a network.
 
+#[doc(hidden)]
 pub mod coupling;
+#[doc(hidden)]
 pub mod nm;
 pub mod shrink;
 
@@ -13,6 +15,7 @@ const LARGEST_GROUP: usize = 32;
 
 /// Which weights are pruned together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Pattern {
     /// Single weights.
     Unstructured,

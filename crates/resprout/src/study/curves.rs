@@ -99,6 +99,7 @@ impl Curve {
 }
 
 /// The curves of one model's records, in the order of the records.
+#[doc(hidden)]
 pub fn curves(records: &[&Record], metric: Metric) -> Vec<Curve> {
     let mut groups: Vec<(Configuration, f64, Vec<&Record>)> = Vec::new();
     for &record in records.iter().filter(|record| !record.cell.is_dense()) {

@@ -31,6 +31,7 @@ pub(super) fn rounded(value: f64) -> f64 {
 }
 
 /// Kept variance and correlation of every layer of a pruned or repaired network on `images`.
+#[doc(hidden)]
 pub fn diagnostics(model: &Model, dense: Dense, layers: &[Prunable], images: &Tensor) -> Result<[Vec<Option<f64>>; 2]> {
     let pairs = Pairs { local: false, pairs: Mutex::default() }.of(&mut model.clone(), dense, images)?;
     let of = |value: fn(&PairStats) -> f64| in_order(layers, &pairs, value);
@@ -38,6 +39,7 @@ pub fn diagnostics(model: &Model, dense: Dense, layers: &[Prunable], images: &Te
 }
 
 /// Relative Repairability of every layer under the masks of `pruned`.
+#[doc(hidden)]
 pub fn unrepairable(pruned: &Model, dense: Dense, layers: &[Prunable], images: &Tensor) -> Result<Vec<Option<f64>>> {
     let mut model = dense.model().clone();
     model.masks.clone_from(&pruned.masks);

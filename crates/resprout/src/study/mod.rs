@@ -8,6 +8,7 @@ pub mod analysis;
 pub mod curves;
 pub mod diagnostics;
 pub mod grid;
+#[doc(hidden)]
 pub mod journal;
 pub mod recommend;
 pub mod regime;
@@ -110,6 +111,7 @@ pub struct Record {
 /// The metric that compares networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Metric {
     /// Share of images whose highest class is the label.
     Top1,

@@ -41,6 +41,7 @@ pub struct Transition {
 }
 
 /// The regime of every repair's curve for which the recalibrated curve exists. `chance` is the metric of guessing.
+#[doc(hidden)]
 pub fn transitions(curves: &[Curve], dense: f64, chance: f64, thresholds: &Thresholds) -> Vec<Transition> {
     let floor = chance + thresholds.kappa * (dense - chance);
     let one = |curve: &Curve| {
@@ -112,6 +113,7 @@ pub struct Crossing {
 }
 
 /// The crossings of curves that differ by the allocation alone.
+#[doc(hidden)]
 pub fn crossings(curves: &[Curve]) -> Vec<Crossing> {
     let mut found = Vec::new();
     for (i, a) in curves.iter().enumerate() {
@@ -165,6 +167,7 @@ pub struct Winner {
 }
 
 /// The best allocation of curves that differ by the allocation alone.
+#[doc(hidden)]
 pub fn winners(curves: &[Curve]) -> Vec<Winner> {
     let mut found: Vec<Winner> = Vec::new();
     for (i, curve) in curves.iter().enumerate() {
@@ -212,6 +215,7 @@ pub struct Collapse {
 }
 
 /// The first layer collapse of each curve.
+#[doc(hidden)]
 pub fn collapses(curves: &[Curve], layers: &[String], thresholds: &Thresholds) -> Vec<Collapse> {
     let of_curve = |curve: &Curve| {
         curve.points.iter().find_map(|point| {

@@ -70,6 +70,7 @@ fn float_bytes(model: &Model) -> usize {
 
 /// How a file stores tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Storage {
     /// Every element.
     Dense,

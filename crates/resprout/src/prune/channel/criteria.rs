@@ -27,6 +27,7 @@ pub struct UnitLayer<'a> {
 }
 
 /// One score per output channel: not negative and comparable between layers.
+#[doc(hidden)]
 pub type Score = fn(&UnitLayer) -> Result<Vec<f64>>;
 
 /// A criterion of channels, a row of [`CHANNEL_CRITERIA`].
@@ -79,6 +80,7 @@ pub static CHANNEL_CRITERIA: &[Entry<Criterion>] = &[
 ///
 /// # Errors
 /// Of kind `Option` for an unknown name.
+#[doc(hidden)]
 pub fn find(criterion: &str) -> Result<&'static Criterion> {
     table::find(CHANNEL_CRITERIA, "criterion", criterion).map(|(entry, _)| &entry.build)
 }

@@ -110,6 +110,7 @@ fn check(options: &PruneOptions) -> Result<()> {
 ///
 /// # Errors
 /// Of kind `Option`.
+#[doc(hidden)]
 pub fn check_share(macs: f64) -> Result<()> {
     if macs > 0.0 && macs <= 1.0 {
         return Ok(());
