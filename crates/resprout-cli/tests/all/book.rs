@@ -101,6 +101,36 @@ fn the_readme_is_short() {
     assert!(count <= README_LINES, "README.md has {count} lines, at most {README_LINES} are wanted");
 }
 
+/// The cells of the rows between the marks of each table that is made of the record, sorted within a row.
+fn recorded_tables(page: &str) -> HashMap<String, Vec<Vec<String>>> {
+    let rows = |table: &str| table.lines().skip(2).map(|line| sorted_cells(line.trim_matches('|').split('|'))).collect();
+    let tables = page.split("<!-- table: ").skip(1).map(|rest| rest.split("<!-- end -->").next().unwrap());
+    tables.filter_map(|table| table.split_once(" -->\n")).map(|(name, table)| (name.to_string(), rows(table))).collect()
+}
+
+fn sorted_cells<'a>(cells: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut cells: Vec<String> = cells.map(|cell| cell.trim().to_string()).collect();
+    cells.sort();
+    cells
+}
+
+#[test]
+fn tables_of_the_benchmarks_are_the_record() {
+    let mut recorded: HashMap<String, Vec<Vec<String>>> = HashMap::new();
+    for file in files(&root().join("record")).iter().filter(|file| file.extension().is_some_and(|end| end == "jsonl")) {
+        for line in read(file).lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()) {
+            let Some(row) = line["row"].as_object() else { continue };
+            let cells = sorted_cells(row.values().map(|cell| cell.as_str().unwrap()));
+            recorded.entry(line["table"].as_str().unwrap().to_string()).or_default().push(cells);
+        }
+    }
+    let page = read(&root().join("docs/benchmarks.md"));
+    assert_eq!(recorded_tables(&page), recorded, "run bench/benchmark_tables.py");
+    let unmarked =
+        page.lines().zip(page.lines().skip(1)).filter(|(before, line)| line.starts_with("| ---") && !before.is_empty());
+    assert_eq!(unmarked.count(), recorded.len() + 1, "a table beside that of the machines is typed by hand");
+}
+
 /// The commands of a document's shell blocks, each on one line.
 fn commands(text: &str) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
