@@ -103,6 +103,9 @@ pub struct PruneArgs {
     /// Seed of everything random
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
+    /// Write the report as a page with pictures
+    #[arg(long, value_name = "FILE")]
+    pub page: Option<PathBuf>,
     /// Write the report as JSON; - prints it instead of the tables
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -102,7 +102,7 @@ impl std::str::FromStr for ByteCount {
 
 #[derive(Args, Debug)]
 pub struct CompareArgs {
-    /// Models, reports (report.json), run folders, or studies
+    /// Models, reports (report.json), run folders, studies, or times of models as `resprout bench --json` writes them
     #[arg(required = true)]
     pub paths: Vec<PathBuf>,
     /// Measure the models on these images, the first one as the dense one
@@ -118,6 +118,9 @@ pub struct CompareArgs {
     /// How the rows are printed: a table, comma-separated values in full, a table in Markdown, or JSON
     #[arg(long, value_enum, default_value_t = TableFormat::Table, value_name = "FORMAT")]
     pub format: TableFormat,
+    /// Write a page with accuracy or agreement against latency, as a picture
+    #[arg(long, value_name = "FILE")]
+    pub page: Option<PathBuf>,
     /// Write the rows as JSON; - prints them instead of the table
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -1,10 +1,13 @@
 //! From results to what people look at.
 
+mod cells;
+pub mod compare_page;
 pub mod compress_page;
 mod compress_words;
 pub mod figure;
 mod numbers;
 mod plain_page;
+pub mod prune_page;
 pub mod run_page;
 mod run_words;
 pub mod study_page;

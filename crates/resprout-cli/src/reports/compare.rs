@@ -17,4 +17,9 @@ pub struct Compared {
     pub top1: Option<f64>,
     pub agreement: Option<f64>,
     pub kl: Option<f64>,
+    /// Of a batch, where a file of `bench` tells.
+    pub milliseconds: Option<f64>,
+    /// SHA-256 of the model's file, by which times find their row.
+    #[serde(skip)]
+    pub sha256: Option<String>,
 }

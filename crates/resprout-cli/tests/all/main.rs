@@ -7,6 +7,7 @@ mod cli;
 mod compress;
 mod inputs;
 mod order;
+mod pages;
 mod real_data;
 mod session;
 mod sweep;

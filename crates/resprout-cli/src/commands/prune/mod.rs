@@ -7,10 +7,11 @@ mod verify;
 
 use super::{check_computable, fold_batch_norm, read_model, read_model_and_notes, write_json, write_model};
 use crate::args::PruneArgs;
-use crate::render::text;
+use crate::render::{prune_page, text};
 use data::Data;
 use report::{Outcome, build_report};
 use request::Request;
+use resprout::formats::atomic;
 use resprout::progress::Progress;
 use resprout::sparsify::{sparsify, sparsify_from};
 use resprout::structure::Pattern;
@@ -67,6 +68,9 @@ fn prune(request: &Request, progress: &dyn Progress) -> anyhow::Result<()> {
     let mut report = build_report(request, &model, outcome, data)?;
     clock.lap("report");
     report.seconds = clock.laps;
+    if let Some(page) = &output.page {
+        atomic::write(page, prune_page::page(&report).as_bytes())?;
+    }
     if write_json(&report, output.json.as_deref())? {
         text::report(&report);
     }

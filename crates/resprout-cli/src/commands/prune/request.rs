@@ -84,6 +84,7 @@ pub struct OutputRequest {
     pub evaluate: bool,
     /// Which files are compressed to report their size.
     pub compress: Compress,
+    pub page: Option<PathBuf>,
     pub json: Option<PathBuf>,
 }
 
@@ -99,6 +100,7 @@ impl Request {
         check_writable(&args.output, "--output")?;
         let format = format_of(&args.output, &args.how)?;
         check_json_target(args.json.as_deref())?;
+        args.page.as_deref().map_or(Ok(()), |page| check_writable(page, "--page"))?;
         let (most, settle) = match args.calibration_images {
             CalibrationCount::Exactly(count) => (count.get(), false),
             CalibrationCount::Auto => (AUTO_IMAGES, true),
@@ -130,6 +132,7 @@ impl Request {
                 fold_bn: args.how.fold_bn,
                 evaluate: !args.no_evaluation,
                 compress: if args.sizes { Compress::Always } else { Compress::WhereQuick },
+                page: args.page.clone(),
                 json: args.json.clone(),
             },
             listed,

@@ -1,8 +1,9 @@
 //! How networks do on images.
 
-use super::table::table;
+use super::table::{self, table};
 use super::warnings::warnings;
-use crate::render::numbers::{bytes, number_estimate, percent, percent_estimate};
+use crate::render::cells;
+use crate::render::numbers::{bytes, percent};
 use crate::reports::demo::DemoReport;
 use crate::reports::eval::EvalReport;
 use crate::reports::run::Classified;
@@ -13,18 +14,7 @@ use std::path::Path;
 pub fn evaluation(run: &EvaluationReport) {
     let note = if run.on_calibration_images { ", the calibration images themselves: too good to be true for others" } else { "" };
     outln!("  {} images of {}{note}; in brackets 95 % intervals", run.images, run.path);
-    let row = |(name, e): &(String, Evaluation)| {
-        vec![
-            name.clone(),
-            percent_estimate(e.top1),
-            percent_estimate(e.top5),
-            percent_estimate(e.agreement),
-            number_estimate(e.kl),
-            number_estimate(e.relative_error),
-        ]
-    };
-    let rows: Vec<Vec<String>> = run.networks.iter().map(row).collect();
-    table(&["network", "top-1", "top-5", "agreement", "KL (nats)", "relative error"], &rows);
+    table::cells(&cells::evaluation(run));
     for (name, e) in run.networks.iter().filter(|(_, e)| e.broken_images > 0) {
         outln!("  {name}: NaN or infinite outputs for {} images", e.broken_images);
     }

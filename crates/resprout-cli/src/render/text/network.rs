@@ -1,7 +1,8 @@
 //! What is left of a network: layers, sparsity, what stays dense.
 
-use super::table::table;
+use super::table;
 use super::warnings::warnings;
+use crate::render::cells;
 use crate::render::numbers::{bytes, macs, percent};
 use crate::render::run_words::init_repair;
 use crate::reports::inspect::Inspection;
@@ -11,21 +12,7 @@ use resprout::report::{LayerRow, SparsityInfo, reach_warning};
 use std::path::Path;
 
 pub fn layers(rows: &[LayerRow]) {
-    let row = |row: &LayerRow| {
-        vec![
-            row.param.clone(),
-            row.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x"),
-            format!("{:.4}", row.density),
-            row.kept.to_string(),
-            row.effective.to_string(),
-            macs(row.macs),
-            format!("{}/{}", row.dead_channels, row.channels),
-        ]
-    };
-    table(
-        &["weight", "shape", "density", "kept", "effective", "MACs", "dead channels"],
-        &rows.iter().map(row).collect::<Vec<_>>(),
-    );
+    table::cells(&cells::layers(rows));
 }
 
 /// Says first where most of the network cannot be pruned.

@@ -2,12 +2,11 @@
 
 use super::evaluation::evaluation;
 use super::network::{layers, left_dense, reach, sparsity};
-use super::table::table;
+use super::table;
 use super::warnings::warnings;
-use crate::render::numbers::{bytes, macs, number_estimate, percent, percent_estimate};
+use crate::render::cells;
+use crate::render::numbers::{macs, percent};
 use resprout::calibrate::Trained;
-use resprout::eval::Evaluation;
-use resprout::repair::Candidate;
 use resprout::report::{RepairReport, Report};
 use resprout::sparsify::AllocationLoss;
 
@@ -30,11 +29,7 @@ pub fn report(report: &Report) {
     }
     if let Some(size) = &report.size {
         outln!();
-        let row = |name: &str, b: &resprout::report::Bytes| {
-            let sizes = [Some(b.raw), b.gzip, b.zstd, Some(b.sparse)];
-            [name.to_string()].into_iter().chain(sizes.map(|size| size.map_or("see --sizes".into(), bytes))).collect()
-        };
-        table(&["size", "file", "gzip", "zstd", "as sparse file"], &[row("dense", &size.dense), row("sparse", &size.sparse)]);
+        table::cells(&cells::sizes(size));
     }
     allocations(&report.allocations);
     if let Some(made) = &report.repair {
@@ -58,11 +53,7 @@ fn allocations(tried: &[AllocationLoss]) {
         return;
     }
     outln!("\n  allocations, and the loss after least squares on calibration images that it had not seen:");
-    let row = |tried: &AllocationLoss| {
-        let mark = if tried.chosen { "* " } else { "  " };
-        vec![format!("{mark}{}", tried.allocation), tried.loss.map_or("-".into(), |loss| format!("{loss:.4}"))]
-    };
-    table(&["allocation", "loss"], &tried.iter().map(row).collect::<Vec<_>>());
+    table::cells(&cells::allocations(tried));
 }
 
 fn repair(repair: &RepairReport) {
@@ -94,15 +85,7 @@ fn repair(repair: &RepairReport) {
         return;
     }
     outln!("  tried, and judged on every fourth calibration image, which the repair had not seen:");
-    let row = |c: &Candidate| {
-        let mark = if c.chosen { "* " } else { "  " };
-        let of = |e: Option<&Evaluation>| match e {
-            Some(e) => [percent_estimate(e.agreement), number_estimate(e.kl), number_estimate(e.relative_error)],
-            None => ["failed".to_string(), "-".into(), "-".into()],
-        };
-        [vec![format!("{mark}{}", c.repair)], of(c.evaluation.as_ref()).to_vec()].concat()
-    };
-    table(&["repair", "agreement", "KL (nats)", "relative error"], &repair.candidates.iter().map(row).collect::<Vec<_>>());
+    table::cells(&cells::candidates(&repair.candidates));
     for (name, error) in repair.candidates.iter().filter_map(|c| Some((&c.repair, c.error.as_ref()?))) {
         outln!("  {name} failed: {error}");
     }

@@ -1,7 +1,8 @@
 //! Studies, runs and models, side by side.
 
-use super::table::table;
-use crate::render::numbers::{bytes, macs, percent};
+use super::table::{self, table};
+use crate::render::cells::{self, Cells};
+use crate::render::numbers::percent;
 use crate::render::study_words;
 use crate::reports::compare::Compared;
 use resprout::study::Analysis;
@@ -35,34 +36,14 @@ pub fn study(study: &Analysis, measured: usize, folder: &Path) {
 
 /// Runs, studies and models side by side.
 pub fn comparison(rows: &[Compared]) {
-    table(&COMPARED, &compared(rows));
+    table::cells(&cells::compared(rows));
 }
 
 pub fn comparison_in_markdown(rows: &[Compared]) {
+    let Cells { header, rows } = cells::compared(rows);
     let line = |cells: Vec<String>| outln!("| {} |", cells.join(" | "));
-    line(COMPARED.map(String::from).to_vec());
-    line(vec!["---".to_string(); COMPARED.len()]);
+    line(header.iter().map(|cell| cell.to_string()).collect());
+    line(vec!["---".to_string(); header.len()]);
     // A bar in a name would end its cell.
-    compared(rows).into_iter().for_each(|row| line(row.iter().map(|cell| cell.replace('|', "\\|")).collect()));
-}
-
-const COMPARED: [&str; 9] = ["", "sparsity", "smaller", "MACs", "MACs saved", "bytes", "top-1", "agreement", "KL (nats)"];
-
-fn compared(rows: &[Compared]) -> Vec<Vec<String>> {
-    let share = |value: Option<f64>| value.map_or("-".into(), percent);
-    let ratio = |value: Option<f64>| value.map_or("-".into(), |x| format!("{x:.2}x"));
-    let row = |row: &Compared| {
-        vec![
-            row.name.clone(),
-            share(row.sparsity),
-            ratio(row.compression_ratio),
-            macs(row.macs),
-            ratio(row.theoretical_speedup),
-            row.bytes.map_or("-".into(), bytes),
-            share(row.top1),
-            share(row.agreement),
-            row.kl.map_or("-".into(), |kl| format!("{kl:.4}")),
-        ]
-    };
-    rows.iter().map(row).collect()
+    rows.into_iter().for_each(|row| line(row.iter().map(|cell| cell.replace('|', "\\|")).collect()));
 }

@@ -1,5 +1,12 @@
 //! Aligned columns.
 
+use crate::render::cells::Cells;
+
+/// Prints cells as [`table`] does.
+pub fn cells(cells: &Cells) {
+    table(&cells.header, &cells.rows);
+}
+
 /// Prints rows under a header: text to the left, numbers (all columns but the first) to the right.
 pub fn table(header: &[&str], rows: &[Vec<String>]) {
     let width =

@@ -1,11 +1,14 @@
 //! `resprout compare`: runs, reports, studies and models side by side.
 
-use super::{check_json_target, images, model_files, read_computable, read_model, write_json};
+mod times;
+
+use super::{check_json_target, check_writable, file_info, images, model_files, read_computable, read_model, write_json};
 use crate::args::{CompareArgs, TableFormat};
 use crate::commands::sweep::STUDY;
-use crate::render::text;
+use crate::render::{compare_page, text};
 use crate::reports::compare::Compared;
 use resprout::eval::{self, Evaluation};
+use resprout::formats::atomic;
 use resprout::forward::{Network, PlanOptions};
 use resprout::model::{Model, PrunableRule};
 use resprout::progress::Progress;
@@ -20,14 +23,17 @@ use std::path::Path;
 
 pub fn run(args: &CompareArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     check_json_target(args.json.as_deref())?;
+    args.page.as_deref().map_or(Ok(()), |page| check_writable(page, "--page"))?;
     if args.format != TableFormat::Table && args.json.as_deref() == Some(Path::new("-")) {
         return Err(Error::new(ErrorKind::Option, "--json -: prints the rows as --format does; give one of them").into());
     }
     let mut rows = Vec::new();
+    let mut benches = Vec::new();
     let mut models: Vec<(usize, Model)> = Vec::new();
     for path in &args.paths {
-        match report_of(path) {
-            Some(file) => rows.extend(read_report(path, &file, args.filter.as_deref())?),
+        match report_of(path).map(|file| read_json(&file).map(|value| (file, value))).transpose()? {
+            Some((file, value)) if times::is_bench(&value) => benches.push(times::read(&file, value)?),
+            Some((file, value)) => rows.extend(read_report(path, &file, value, args.filter.as_deref())?),
             None => {
                 let model = match args.data.is_some() {
                     true => read_computable(path, &args.network)?,
@@ -38,10 +44,19 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> anyhow::Result<()> {
             }
         }
     }
-    let notes = match &args.data {
+    let mut notes = match &args.data {
         Some(data) => measure(args, data, &models, &mut rows, progress)?,
         None => Vec::new(),
     };
+    notes.extend(times::add(&benches, &mut rows));
+    if let Some(page) = &args.page {
+        let written = compare_page::page(&rows, &notes).ok_or_else(|| {
+            let what = "no row has both a time and an accuracy or agreement";
+            let advice = "add files of `resprout bench --json` for the same networks, and --data or reports of prune";
+            Error::new(ErrorKind::Option, format!("--page {}: {what}; {advice}", page.display()))
+        })?;
+        atomic::write(page, written.as_bytes())?;
+    }
     if write_json(&rows, args.json.as_deref())? {
         print(&rows, args.format)?;
         // Where programs read, notes are not for them.
@@ -77,11 +92,18 @@ fn report_of(path: &Path) -> Option<std::path::PathBuf> {
     path.extension().is_some_and(|extension| extension == "json").then(|| path.to_path_buf())
 }
 
-fn read_report(path: &Path, file: &Path, filter: Option<&str>) -> Result<Vec<Compared>> {
-    let name = path.display().to_string();
+fn wrong(file: &Path) -> impl Fn(serde_json::Error) -> Error {
+    move |e| Error::new(ErrorKind::Format, format!("{}: {e}", file.display()))
+}
+
+fn read_json(file: &Path) -> Result<Value> {
     let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
-    let wrong = |e: serde_json::Error| Error::new(ErrorKind::Format, format!("{}: {e}", file.display()));
-    let mut value: Value = serde_json::from_slice(&bytes).map_err(wrong)?;
+    serde_json::from_slice(&bytes).map_err(wrong(file))
+}
+
+fn read_report(path: &Path, file: &Path, mut value: Value, filter: Option<&str>) -> Result<Vec<Compared>> {
+    let name = path.display().to_string();
+    let wrong = wrong(file);
     if value.get("study_schema_version") == Some(&Value::from(1)) {
         rename_keys(&mut value);
     }
@@ -96,7 +118,7 @@ fn read_report(path: &Path, file: &Path, filter: Option<&str>) -> Result<Vec<Com
     if has("sparsity") && has("layers") {
         return Ok(of_report(&name, &serde_json::from_value(value).map_err(wrong)?));
     }
-    Err(Error::new(ErrorKind::Format, format!("{}: is no report of prune, train or sweep", file.display())))
+    Err(Error::new(ErrorKind::Format, format!("{}: is no report of prune, train, sweep or bench", file.display())))
 }
 
 /// Keys of a study of schema version 1, and their names since version 2.
@@ -135,6 +157,7 @@ fn of_report(name: &str, report: &Report) -> Vec<Compared> {
         macs: report.sparsity.macs_sparse,
         theoretical_speedup: report.sparsity.theoretical_speedup,
         bytes: report.size.as_ref().and_then(|size| size.sparse.gzip),
+        sha256: report.output.as_ref().map(|file| file.sha256.clone()),
         ..Compared::default()
     };
     // With its channels, a smaller network loses biases and normalisations too.
@@ -143,11 +166,22 @@ fn of_report(name: &str, report: &Report) -> Vec<Compared> {
         sparse.compression_ratio = Some(shrunk.parameters[0] as f64 / left as f64);
     }
     let Some(evaluation) = &report.evaluation else { return vec![sparse] };
+    let dense = Compared {
+        sparsity: Some(0.0),
+        compression_ratio: Some(1.0),
+        macs: report.sparsity.macs_dense,
+        bytes: report.size.as_ref().and_then(|size| size.dense.gzip),
+        sha256: Some(report.reference.as_ref().unwrap_or(&report.model).sha256.clone()),
+        ..Compared::default()
+    };
+    // The last network is the one that was written.
+    let written = evaluation.networks.last().map(|(network, _)| network);
     let row = |(network, evaluation): &(String, Evaluation)| {
-        let bytes = report.size.as_ref().and_then(|size| size.dense.gzip);
-        let macs = report.sparsity.macs_dense;
-        let dense = Compared { sparsity: Some(0.0), compression_ratio: Some(1.0), macs, bytes, ..Compared::default() };
-        let row = if network == "dense" { dense } else { sparse.clone() };
+        let row = match network.as_str() {
+            "dense" => dense.clone(),
+            _ if Some(network) == written => sparse.clone(),
+            _ => Compared { sha256: None, ..sparse.clone() },
+        };
         measured(Compared { name: format!("{name} · {network}"), ..row }, evaluation)
     };
     evaluation.networks.iter().map(row).collect()
@@ -177,6 +211,7 @@ fn of_study(name: &str, study: &Analysis, filter: &str) -> Vec<Compared> {
         top1: (model.metric == resprout::study::Metric::Top1).then_some(point.value),
         agreement: (model.metric == resprout::study::Metric::Agreement).then_some(point.value),
         kl: point.kl,
+        ..Compared::default()
     };
     let mut rows = Vec::new();
     for model in &study.models {
@@ -204,6 +239,7 @@ fn of_model(path: &Path, model: &Model, first: Option<&Model>) -> Result<Compare
         macs: own.macs_sparse,
         theoretical_speedup: whole.macs_dense.zip(own.macs_sparse).map(|(whole, left)| whole as f64 / left.max(1) as f64),
         bytes: Some(report::gzip_files(&model_files(path)?)?),
+        sha256: Some(file_info(path)?.sha256),
         ..Compared::default()
     })
 }
