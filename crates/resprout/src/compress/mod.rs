@@ -12,9 +12,16 @@ mod loss;
 mod rows;
 mod search;
 
-pub use candidate::{Candidate, Effort, Family, SingleWeights};
-pub use cost::{Cost, Meter};
-pub use loss::{Examiner, HOLD_OUT, Loss, Split};
+#[doc(hidden)]
+pub use candidate::Effort;
+pub use candidate::{Candidate, Family, SingleWeights};
+pub use cost::Cost;
+#[doc(hidden)]
+pub use cost::Meter;
+#[doc(hidden)]
+pub use loss::{Examiner, HOLD_OUT};
+pub use loss::{Loss, Split};
+#[doc(hidden)]
 pub use rows::{Row, Rows, Stage};
 pub use search::{Found, Search, SearchOptions};
 
@@ -55,6 +62,19 @@ impl Wish {
         self.max_loss.is_none_or(|most| loss.points <= most)
     }
 
+    /// How far a network is from the wish: the sum over what is wished of how much it exceeds its limit, as a share of the
+    /// limit. A loss below a point counts as a point there. 0 where everything is kept.
+    pub fn miss(&self, cost: &Cost, loss: &Loss) -> f64 {
+        let over = |limit: Option<f64>, value: f64, unit: fn(f64) -> f64| {
+            limit.map_or(0.0, |limit| if value <= limit { 0.0 } else { (value - limit) / unit(limit) })
+        };
+        over(self.faster.map(f64::recip), cost.faster.recip(), |limit| limit)
+            + over(self.bytes.map(|bytes| bytes as f64), cost.bytes as f64, |limit| limit)
+            + over(self.macs, cost.macs, |limit| limit)
+            + over(self.parameters, cost.parameters, |limit| limit)
+            + over(self.max_loss, loss.points, |limit| limit.max(1.0))
+    }
+
     /// Fails if a number makes no sense, or nothing is wished.
     ///
     /// # Errors
@@ -87,6 +107,20 @@ impl Wish {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_little_slow_is_closer_than_all_lost() {
+        let cost = |faster| Cost { milliseconds: 1.0, faster, bytes: 1000, macs: 0.3, parameters: 0.2 };
+        let loss = |points| Loss { points, low: points, high: points, distance: 1.0, broken_images: 0 };
+        let wish = Wish { faster: Some(2.0), max_loss: Some(1.0), ..Wish::default() };
+        assert_eq!(wish.miss(&cost(2.0), &loss(1.0)), 0.0);
+        assert!((wish.miss(&cost(1.6), &loss(0.5)) - 0.25).abs() < 1e-12);
+        assert!((wish.miss(&cost(1.6), &loss(3.0)) - 2.25).abs() < 1e-12);
+        assert!(wish.miss(&cost(1.6), &loss(3.0)) < wish.miss(&cost(2.5), &loss(80.0)));
+        // A limit of 0 points does not divide by it.
+        assert_eq!(Wish { max_loss: Some(0.0), ..wish }.miss(&cost(4.0), &loss(2.0)), 2.0);
+        assert!(wish.miss(&cost(2.0), &loss(f64::NAN)).is_nan());
+    }
 
     #[test]
     fn wishes() {

@@ -125,7 +125,11 @@ impl<'a> Search<'a> {
         estimates.sort_by(|a, b| order(rank(a.2), rank(b.2)));
         match self.options.wish.bounds_cost() {
             true => self.in_full(&estimates)?,
-            false => self.as_fast_as_the_loss_allows(&estimates)?,
+            false => {
+                for &(family, rung, _) in estimates.iter().take(FINALISTS) {
+                    self.as_fast_as_the_loss_allows(family, rung)?;
+                }
+            }
         }
         self.finish()
     }
@@ -171,8 +175,24 @@ impl<'a> Search<'a> {
         Ok((low < family.rungs()).then_some(low))
     }
 
-    /// The best candidates in full, then networks around the best one.
+    /// The best candidates in full, then networks around the best one. Where all that are cheap enough lose too much, slower
+    /// networks of its family come first: they show what can be had.
     fn in_full(&mut self, estimates: &[(&Family, usize, usize)]) -> Result<()> {
+        let Some((family, candidate)) = self.finalists(estimates)? else { return Ok(()) };
+        self.in_time(&candidate, CAUTIOUS, "another repair")?;
+        let rung = rung_of(family, &candidate).unwrap_or(0);
+        let wish = self.options.wish;
+        if self.best(|_, _, row| wish.keeps_cost(&row.cost) && wish.keeps_loss(&row.loss)).is_none() {
+            self.as_fast_as_the_loss_allows(family, rung / 2)?;
+        }
+        for step in AROUND.iter().map(|step| rung as isize + step).filter(|step| (0..family.rungs() as isize).contains(step)) {
+            self.in_time(&family.candidate(step as usize), REPAIR, "around the best")?;
+        }
+        Ok(())
+    }
+
+    /// The candidates with the best estimates in full. Returns the best one that is cheap enough.
+    fn finalists<'f>(&mut self, estimates: &[(&'f Family, usize, usize)]) -> Result<Option<(&'f Family, Candidate)>> {
         // Only this search's own: networks of an earlier one, with another wish, would lead elsewhere.
         let mut finalists = Vec::new();
         for (index, &(family, rung, _)) in estimates.iter().take(FINALISTS).enumerate() {
@@ -187,31 +207,23 @@ impl<'a> Search<'a> {
             }
         }
         let best = self.best(|search, index, row| finalists.contains(&index) && search.options.wish.keeps_cost(&row.cost));
-        let Some(best) = best else { return Ok(()) };
-        let candidate = self.rows.all()[best].candidate.clone();
-        self.in_time(&candidate, CAUTIOUS, "another repair")?;
-        let Some(&(family, _, _)) = estimates.iter().find(|(family, ..)| rung_of(family, &candidate).is_some()) else {
-            return Ok(());
-        };
-        let rung = rung_of(family, &candidate).unwrap_or(0) as isize;
-        for step in AROUND.iter().map(|step| rung + step).filter(|step| (0..family.rungs() as isize).contains(step)) {
-            self.in_time(&family.candidate(step as usize), REPAIR, "around the best")?;
-        }
-        Ok(())
+        let best = best.map(|index| self.rows.all()[index].candidate.clone());
+        Ok(best.and_then(|best| {
+            let (family, ..) = estimates.iter().find(|(family, ..)| rung_of(family, &best).is_some())?;
+            Some((*family, best))
+        }))
     }
 
-    /// In the best families the highest rung whose loss is small enough, by bisection.
-    fn as_fast_as_the_loss_allows(&mut self, estimates: &[(&Family, usize, usize)]) -> Result<()> {
-        for &(family, rung, _) in estimates.iter().take(FINALISTS) {
-            let (mut low, mut high, mut next) = (0, family.rungs(), rung);
-            while low < high {
-                let Some(row) = self.in_time(&family.candidate(next), REPAIR, "find the limit")? else { break };
-                match self.options.wish.keeps_loss(&self.rows.all()[row].loss) {
-                    true => low = next + 1,
-                    false => high = next,
-                }
-                next = (low + high) / 2;
+    /// The highest rung of a family whose loss is small enough, by bisection from `first` on.
+    fn as_fast_as_the_loss_allows(&mut self, family: &Family, first: usize) -> Result<()> {
+        let (mut low, mut high, mut next) = (0, family.rungs(), first);
+        while low < high {
+            let Some(row) = self.in_time(&family.candidate(next), REPAIR, "find the limit")? else { break };
+            match self.options.wish.keeps_loss(&self.rows.all()[row].loss) {
+                true => low = next + 1,
+                false => high = next,
             }
+            next = (low + high) / 2;
         }
         Ok(())
     }
@@ -300,12 +312,12 @@ impl<'a> Search<'a> {
     fn finish(self) -> Result<Found> {
         let wish = self.options.wish;
         let chosen = self.best(|_, _, row| wish.keeps_cost(&row.cost) && wish.keeps_loss(&row.loss));
-        let cheap = || self.best(|_, _, row| wish.bounds_cost() && wish.keeps_cost(&row.cost));
-        let least_loss = || {
+        let closest = || {
             let full = self.rows.all().iter().enumerate().filter(|(_, row)| row.stage == Stage::Full);
-            full.min_by(|a, b| a.1.loss.points.total_cmp(&b.1.loss.points)).map(|(index, _)| index)
+            let rank = |row: &Row| (row.loss.broken_images, wish.miss(&row.cost, &row.loss));
+            full.min_by(|a, b| order(rank(a.1), rank(b.1))).map(|(index, _)| index)
         };
-        let nearest = chosen.or_else(cheap).or_else(least_loss);
+        let nearest = chosen.or_else(closest);
         let nearest = nearest.ok_or_else(|| Error::data(format!("no candidate could be repaired: {}", self.notes.join("; "))))?;
         let row = &self.rows.all()[nearest];
         let network = Model::open(self.file(&row.candidate, &row.repair))?;

@@ -1,0 +1,66 @@
+"""The best of a grid of 40 networks made by hand, to lay beside what `resprout compress` finds.
+
+    cargo build --release -p resprout-cli
+    python bench/compress_grid.py MODEL CALIBRATION IMAGES TEST FOLDER RECORD.jsonl [OPTION ...]
+
+Four allocations at ten sparsities, each repaired by least squares with the images that `compress` repairs with: two of three of
+the first IMAGES. Each is measured on TEST, and timed in turns with the dense network. Options of images follow: --preset imagenet.
+A network that RECORD has is not made again.
+"""
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+
+from reference_runs import RESPROUT
+
+ALLOCATIONS = ["lamp", "global", "erk", "uniform"]
+SPARSITIES = [0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+
+
+def report(*arguments):
+    command = [str(word) for word in [RESPROUT, *arguments, "--quiet", "--json", "-"]]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+def faster(dense, sparse, turns=5):
+    """The median over turns of the dense network's time by the other's."""
+    def time(file):
+        return report("bench", file, "--threads", "2", "--rounds", "3")["rows"][0]["ours"]["p50"]
+    return statistics.median(time(dense) / time(sparse) for _ in range(turns))
+
+
+def main(model, calibration, images, test, folder, record, *options):
+    folder, record = pathlib.Path(folder), pathlib.Path(record)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    name = pathlib.Path(model).stem
+    done = {(row["model"], row["allocation"], row["sparsity"]) for row in rows}
+    for allocation in ALLOCATIONS:
+        for sparsity in SPARSITIES:
+            if (name, allocation, sparsity) in done:
+                continue
+            file = folder / "grid.onnx"
+            made = report("prune", model, "-s", sparsity, "--allocation", allocation, "--repair", "least-squares", "--calibration", calibration,
+                          "--calibration-images", images, "--hold-out", 3, "--data", test, "-o", file, *options)
+            networks = dict(made["evaluation"]["networks"])
+            row = {"model": name, "allocation": allocation, "sparsity": sparsity, "faster": faster(model, file),
+                   "dense": networks["dense"]["top1"]["value"], "top1": networks["repaired"]["top1"]["value"]}
+            rows.append(row)
+            with open(record, "a") as lines:
+                lines.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+    for factor in (1.5, 2, 2.5, 3):
+        kept = [row for row in rows if row["model"] == name and row["faster"] >= factor]
+        best = max(kept, key=lambda row: row["top1"], default=None)
+        print(f"at least {factor} times as fast:", json.dumps(best))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 7:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
