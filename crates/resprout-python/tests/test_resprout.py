@@ -220,3 +220,27 @@ def test_a_module_is_pruned_and_gets_its_weights_back(images):
     with torch.no_grad():
         expected = module(torch.from_numpy(images[:8])).numpy()
     np.testing.assert_allclose(rs.Session(result)(images[:8]), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_exporters_own_message_comes_out(images):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+
+    class Eigen(torch.nn.Module):
+        def forward(self, images):
+            return torch.linalg.eigvals(images).real
+
+    module = Eigen().train()
+    with pytest.raises(Exception, match="linalg_eigvals"):
+        rs.prune(module, sparsity=0.5, calibration=images[:4])
+    assert module.training
+
+
+def test_bars_need_tqdm_and_a_progress_that_can_be_called(images):
+    with pytest.raises(ValueError, match="progress"):
+        rs.prune(MODEL, sparsity=0.5, progress=3)
+    if importlib.util.find_spec("tqdm") is None:
+        with pytest.raises(ValueError, match="tqdm"):
+            rs.prune(MODEL, sparsity=0.5, progress=True)
+    else:
+        rs.prune(MODEL, sparsity=0.5, repair="bn", calibration=images[:64], progress=True)

@@ -91,7 +91,7 @@ def prune(
         score: ``score(name, weight)`` returns an array of the weight's shape: a criterion of your own.
             ``score(name, weight, inputs)`` is given the root mean square of the input that each weight multiplies, too,
             over the calibration images.
-        progress: ``progress(stage, done, total)``; its exceptions stop the work.
+        progress: ``True`` for bars by tqdm; or ``progress(stage, done, total)``, whose exceptions stop the work.
 
     Raises:
         ValueError: an argument, a file or an array is wrong; the message names it.
@@ -106,9 +106,31 @@ def prune(
     dense, images = _model_and_images(model, calibration, calibration_images, preset)
     repaired, report = _native.prune(
         dense, images, 0.0 if sparsity is None else float(sparsity), macs, pattern, criterion, allocation,
-        None if repair == "none" else repair, steps, seed, list(ignore), score, progress,
+        None if repair == "none" else repair, steps, seed, list(ignore), score, _progress(progress),
     )
     return Result(dense, repaired, json.loads(report))
+
+
+def _progress(progress):
+    """What is called with stage, done and total."""
+    if progress is None or callable(progress):
+        return progress
+    if progress is not True:
+        raise ValueError("prune: progress: True or a callable is needed")
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise ValueError("prune: progress=True shows bars by tqdm, which is not installed; give a callable") from error
+    bars = {}
+
+    def show(stage, done, total):
+        if stage not in bars:
+            bars[stage] = tqdm(total=total, desc=stage)
+        bars[stage].update(done - bars[stage].n)
+        if done == total:
+            bars.pop(stage).close()
+
+    return show
 
 
 def _model_and_images(model, calibration, count, preset):
@@ -340,21 +362,21 @@ def train(recipe, output, *, on_epoch=None, resume=False):
     ``on_epoch(row)`` is called with each epoch's row of the journal, once it is there.
     """
     folder = pathlib.Path(output)
-    path = recipe
-    if isinstance(recipe, dict):
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
-            json.dump(recipe, file)
-        path = file.name
-    arguments = ["train", path, "--output", folder, "--quiet", *(["--resume"] if resume else [])]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "resprout", *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        _follow(process, folder / "journal.jsonl", on_epoch)
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
+    with tempfile.TemporaryDirectory(prefix="resprout-") as given:
+        path = recipe
+        if isinstance(recipe, dict):
+            path = pathlib.Path(given) / "recipe.yaml"
+            path.write_text(json.dumps(recipe))
+        arguments = ["train", path, "--output", folder, "--quiet", *(["--resume"] if resume else [])]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "resprout", *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            _follow(process, folder / "journal.jsonl", on_epoch)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
     if process.returncode != 0:
         raise ValueError(_message(process.stderr.read(), process.returncode))
     return json.loads((folder / "report.json").read_text())
