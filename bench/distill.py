@@ -46,11 +46,12 @@ class Bench:
         return json.loads(done.stdout), cpu() - before
 
     def start(self, name, sparsity, images, steps=6, allocation="global"):
-        """The file that least squares leaves, and its CPU seconds."""
-        key = f"{name}-{sparsity}-{allocation}-{steps}-{hashlib.sha256(str(list(map(str, images))).encode()).hexdigest()[:8]}"
+        """The file that least squares leaves, and its CPU seconds. The images that `distill` judges by are not fitted."""
+        key = f"held-{name}-{sparsity}-{allocation}-{steps}-{hashlib.sha256(str(list(map(str, images))).encode()).hexdigest()[:8]}"
         file, note = self.work / f"{key}.onnx", self.work / f"{key}.cpu"
         if not note.exists():
             more = ["--allocation", allocation, "--repair", "least-squares", "--steps", steps, "--no-evaluation"]
+            more += ["--hold-out", 8] if "--calibration" in images else []
             _, seconds = self.prune(file, self.model(name), "-s", sparsity, *more, *images)
             note.write_text(str(seconds))
         return file, float(note.read_text())
@@ -64,13 +65,14 @@ class Bench:
         given = [pathlib.Path(str(part)).name for part in images]
         key = [self.study, name, sparsity, steps, repair, given]
         rows = [json.loads(line) for line in self.record.read_text().splitlines()] if self.record.exists() else []
+        rows = [row for row in rows if row.get("held_out") == 8]
         if any([row[part] for part in ["study", "model", "sparsity", "steps", "repair", "images"]] == key for row in rows):
             return
         file, before = self.start(name, sparsity, fitted or images, steps, allocation)
         test = test or self.test
         report, seconds = self.prune(self.work / "out.onnx", file, "-s", 0, "--reference", self.model(name), "--repair", repair, *images, *test)
         networks = dict(report["evaluation"]["networks"])
-        row = {"study": self.study, "model": name, "sparsity": sparsity, "steps": steps, "repair": repair, "images": given,
+        row = {"study": self.study, "model": name, "sparsity": sparsity, "steps": steps, "repair": repair, "images": given, "held_out": 8,
                "start": networks["pruned"]["top1"]["value"], "cpu_start": round(before, 1), "cpu": round(seconds, 1),
                "trained": report["repair"] and report["repair"]["trained"], "warnings": [w for w in report["warnings"] if "distill" in w]}
         last = networks.get("repaired", networks["pruned"])

@@ -172,6 +172,27 @@ fn it_stands_in_chains_and_between_steps() {
     assert!(unknown.contains("distill"), "{unknown}");
 }
 
+/// What training is judged by has not been fitted before: with the images that are held out replaced by others, repairs before it
+/// give the same bits.
+#[test]
+fn repairs_before_it_do_not_get_the_images_that_it_judges_by() {
+    let (dense, seen) = (digits(), images(0..64));
+    let mut others = seen.clone();
+    let (each, unseen) = (seen.data.len() / 64, images(900..908));
+    for (index, image) in unseen.data.chunks(each).enumerate() {
+        others.data[(8 * index + 7) * each..][..each].copy_from_slice(image);
+    }
+    let run = |chain: &str, images: &Tensor| {
+        let mut model = pruned(&dense, 0.8);
+        repair(&mut model, &dense, chain, images).unwrap();
+        bits(&model)
+    };
+    // No training: in no time the start is kept.
+    let chain = "least-squares,distill:seconds=1e-9:batch=16";
+    assert_eq!(run(chain, &seen), run(chain, &others));
+    assert_ne!(run("least-squares", &seen), run("least-squares", &others));
+}
+
 /// With a limit on the time the choice tries it last, in the time that is left.
 #[test]
 fn auto_tries_it_where_the_time_is_limited() {

@@ -61,7 +61,8 @@ const ENTRY: Entry<Build> = Entry {
 /// images. [`Sparsify::repair`](resprout::sparsify::Sparsify::repair) takes it, and
 /// [`Distill::default`] has the values of the row.
 ///
-/// Masks and the statistics of BatchNormalizations stay. An eighth of the images is held out, about 512 at most. Of all states
+/// Masks and the statistics of BatchNormalizations stay. An eighth of the images is held out, about 512 at most, from repairs
+/// before it in the chain too. Of all states
 /// that are judged by these images, the one that is nearest to the dense network is kept, and the start if none is nearer.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -204,13 +205,22 @@ impl NetworkRepair for Distill {
         let named = |e: resprout::Error| if e.kind() == ErrorKind::Interrupted { e } else { e.at("repair distill") };
         train::train(self, model, dense, images, options, progress).map_err(named)
     }
+
+    fn holds_out(&self, images: usize) -> Option<usize> {
+        (images >= FEWEST).then(|| every(images))
+    }
 }
 
-/// The images for training and those held out: every eighth, or fewer of many.
+/// Every so many-th image is held out: every eighth, or fewer of many.
+fn every(images: usize) -> usize {
+    8.max(images / MOST_HELD_OUT)
+}
+
+/// The images for training and those held out.
 fn split(images: &Tensor) -> Result<(Tensor, Tensor)> {
     let count = images.shape.first().copied().unwrap_or(0);
     if count < FEWEST {
         return Err(data(format!("{count} calibration images; at least {FEWEST} are needed, every eighth to judge by")));
     }
-    Ok(images.hold_out(8.max(count / MOST_HELD_OUT)))
+    Ok(images.hold_out(every(count)))
 }

@@ -128,6 +128,13 @@ impl Chain {
         self.repairs.iter().any(|repair| repair.needs_for(model).dense)
     }
 
+    /// The images without those that a repair from `next` on judges by; `None` if there is no such repair.
+    fn unseen(&self, next: usize, images: &Tensor) -> Option<Tensor> {
+        let count = images.shape.first().copied().unwrap_or(0);
+        let every = self.repairs[next..].iter().find_map(|repair| repair.network()?.holds_out(count))?;
+        Some(images.hold_out(every).0)
+    }
+
     /// Repairs `model`, the pruned form of `dense`. `images: [N, C, H, W]` are preprocessed. Pruned weights stay zero.
     ///
     /// `dense` is a [`Model`], or a [`Dense`] that keeps its activations for several repairs. A chain that needs no images
@@ -162,7 +169,8 @@ impl Chain {
             if !needs.images {
                 continue;
             }
-            let images = within_memory(model, images, &needs, options, &mut outcome)?;
+            let unseen = self.unseen(range.end, images);
+            let images = within_memory(model, unseen.as_ref().unwrap_or(images), &needs, options, &mut outcome)?;
             check_batches(&images, needs.batch)?;
             let done = walk_within(left.unwrap_or(f64::INFINITY), model, dense, &images, &repairs, "repair", progress)?;
             // A repair may have set the masked scale and shift of a pruned channel.

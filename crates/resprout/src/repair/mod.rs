@@ -51,7 +51,9 @@ mod none;
 mod stats;
 mod table;
 
-pub use auto::{AUTO, Candidate, Judge};
+#[doc(hidden)]
+pub use auto::AUTO;
+pub use auto::{Candidate, Judge};
 pub use chain::{Chain, RepairOptions};
 pub use least_squares::LeastSquares;
 pub use table::REPAIRS;
@@ -69,6 +71,7 @@ pub type RepairOutcome = crate::calibrate::WalkOutcome;
 /// The last values that a repair changes at a layer, in the order in which the network computes them. Repairs of ascending stage
 /// can share a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Stage {
     /// Weights and biases.
     Weights,
@@ -114,6 +117,13 @@ pub trait NetworkRepair: Send + Sync {
         options: &RepairOptions,
         progress: &dyn Progress,
     ) -> Result<RepairOutcome>;
+
+    /// Of this many images it holds out every so many-th to judge by, as [`Tensor::hold_out`] does. Repairs before it in a
+    /// [`Chain`] do not get these: what was fitted to them would look better than it is. `None` if it holds none out.
+    fn holds_out(&self, images: usize) -> Option<usize> {
+        let _ = images;
+        None
+    }
 }
 
 /// Builds a repair from its options.
