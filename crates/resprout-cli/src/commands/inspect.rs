@@ -1,6 +1,6 @@
 //! `resprout inspect`: a model's layers, what can be pruned, what the forward cannot compute.
 
-use super::{check_json_target, file_info, images, read_model, write_json};
+use super::{check_json_target, file_info, read_model, write_json};
 use crate::args::InspectArgs;
 use crate::render::text;
 use crate::reports::inspect::Inspection;
@@ -27,9 +27,12 @@ fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
         [c, h, w] => layout.shape([c, h, w]).to_vec(),
         _ => shape.clone(),
     });
-    let image = given.or_else(|| resprout::model::fixed_image(model)).or_else(|| default_image(model));
+    let known = given.or_else(|| resprout::model::fixed_image(model));
+    let guessed = known.is_none();
+    let image = known.or_else(|| default_image(model));
     let (macs, forward_error) = match image.as_ref().map(|image| resprout::forward::layer_macs(model, image)).transpose() {
         Ok(macs) => (macs, None),
+        Err(error) if guessed => (None, Some(format!("{error}; the file leaves the image's size open: give --input-shape"))),
         Err(error) => (None, Some(error.to_string())),
     };
     let layers = report::layer_rows(model, &prunable, macs.as_ref())?;
@@ -55,8 +58,10 @@ fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
     })
 }
 
-/// The image that operations are counted for where height and width are free: 224 x 224.
+/// The image that operations are counted for where the file leaves its size open: the first common one that it can compute.
 fn default_image(model: &Model) -> Option<Vec<usize>> {
     let rank = model.graph.inputs.first()?.shape.len();
-    (rank == 4).then(|| model.graph.image_layout().shape([images::channels(model), 224, 224]).to_vec())
+    let possible = resprout::model::possible_images(model);
+    let fits = |image: &&Vec<usize>| resprout::forward::layer_macs(model, image).is_ok();
+    possible.iter().find(fits).or(possible.first()).filter(|_| rank == 4).cloned()
 }

@@ -97,7 +97,7 @@ fn parse_from(
     reader.initializers(graph)?;
     reader.sparse_initializers(graph)?;
     let layers = reader.layers(graph)?;
-    let inputs = reader.inputs(graph)?;
+    let inputs = reader.inputs(graph);
     let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
     let layers = reader.sorted(layers, &inputs, &outputs)?;
     let link = Link { graph, detached: &reader.detached, fold_weights: options.fold_weights };
@@ -304,7 +304,7 @@ impl Reader<'_> {
         code.into_iter().for_each(|code| attributes.insert("output_dtype".into(), Attribute::Int(i64::from(code))));
     }
 
-    fn inputs(&self, graph: &GraphProto) -> Result<Vec<GraphInput>> {
+    fn inputs(&self, graph: &GraphProto) -> Vec<GraphInput> {
         let free = graph.input.iter().filter(|input| self.params.get(&input.name).is_none());
         free.map(read_input).collect()
     }
@@ -365,13 +365,13 @@ fn is_weight(tensor: &TensorProto) -> bool {
     floating.contains(&tensor.data_type) && tensor.dims.iter().filter(|&&dim| dim > 1).count() > 1
 }
 
-fn read_input(info: &ValueInfoProto) -> Result<GraphInput> {
+fn read_input(info: &ValueInfoProto) -> GraphInput {
     let tensor = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
     let shape = tensor.and_then(|t| t.shape.as_ref());
     let axes = shape.map_or(&[][..], |shape| &shape.dim).iter().map(|dim| match (dim.dim_value, &dim.dim_param) {
-        (Some(value), _) if value > 0 => Ok(Dim::Fixed(value as usize)),
-        (Some(value), _) if value < 0 => Err(Error::format(format!("input {:?} has a dimension of {value}", info.name))),
-        (_, name) => Ok(Dim::Free(name.clone().unwrap_or_default())),
+        (Some(value), _) if value > 0 => Dim::Fixed(value as usize),
+        // Paddle's exporter writes -1 for an axis that is free, others 0.
+        (_, name) => Dim::Free(name.clone().unwrap_or_default()),
     });
     let element = match tensor.map_or(0, |t| t.elem_type) {
         // A missing type means floats, as all exporters write them.
@@ -379,7 +379,7 @@ fn read_input(info: &ValueInfoProto) -> Result<GraphInput> {
         data_type::UINT8 => ElementType::Uint8,
         other => ElementType::Other(data_type::name(other)),
     };
-    Ok(GraphInput { name: info.name.clone(), element, shape: axes.collect::<Result<_>>()? })
+    GraphInput { name: info.name.clone(), element, shape: axes.collect() }
 }
 
 fn read_attribute(attribute: &AttributeProto) -> Result<Option<Attribute>> {

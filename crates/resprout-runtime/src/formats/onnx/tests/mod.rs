@@ -14,7 +14,7 @@ use super::proto::{
 use super::write::encode;
 use crate::error::Result;
 use crate::forward::{Network, PlanOptions};
-use crate::model::{LeftDense, Mask, Model, PrunableRule};
+use crate::model::{Dim, LeftDense, Mask, Model, PrunableRule};
 use crate::tensor::Tensor;
 use prost::Message;
 
@@ -105,6 +105,20 @@ fn run(model: &Model, image: &[usize]) -> Vec<f32> {
     let shape = [&[2], image].concat();
     let images = Tensor::new(shape.clone(), (0..shape.iter().product::<usize>()).map(|i| (i as f32 * 0.37).sin()).collect());
     Network::new(model, image, &PlanOptions::default()).unwrap().run(&images).unwrap().swap_remove(0).data
+}
+
+/// Paddle's exporter writes -1 where others leave the value out.
+#[test]
+fn an_axis_of_minus_one_is_free() {
+    let mut proto = model(&[0, 3, 8, 8], vec![node("Relu", &["x"], &["y"])], vec![]);
+    let input = &mut proto.graph.as_mut().unwrap().input[0];
+    let shape = input.r#type.as_mut().unwrap().tensor_type.as_mut().unwrap().shape.as_mut().unwrap();
+    shape.dim[0].dim_value = Some(-1);
+    shape.dim[2].dim_value = Some(-1);
+    let read = parse_proto(&proto).unwrap();
+    assert_eq!(read.graph.inputs[0].shape, [Dim::Free(String::new()), Dim::Fixed(3), Dim::Free(String::new()), Dim::Fixed(8)]);
+    assert_eq!(run(&read, &[3, 5, 8]).len(), 2 * 3 * 5 * 8);
+    assert_eq!(again(&read).graph.inputs[0].shape, read.graph.inputs[0].shape);
 }
 
 fn prunable(model: &Model) -> (Vec<String>, Vec<LeftDense>) {
