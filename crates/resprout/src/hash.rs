@@ -11,6 +11,7 @@ use std::path::PathBuf;
 ///
 /// # Errors
 /// Of kind `Io`, with the file's name.
+#[doc(hidden)]
 pub fn files_sha256(paths: &[PathBuf]) -> Result<(String, u64)> {
     let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
     for path in paths {
@@ -28,11 +29,13 @@ pub fn files_sha256(paths: &[PathBuf]) -> Result<(String, u64)> {
 }
 
 /// SHA-256 of an image tensor, of its elements as little-endian f32, in hexadecimal.
+#[doc(hidden)]
 pub fn images_sha256(images: &Tensor) -> String {
     sha256(&images.to_le_bytes())
 }
 
 /// SHA-256 of bytes, in hexadecimal.
+#[doc(hidden)]
 pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }

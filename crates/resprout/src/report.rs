@@ -377,6 +377,7 @@ pub enum Compress {
 }
 
 /// Files up to this length are always compressed, which takes less than half a second.
+#[doc(hidden)]
 pub const QUICK_BYTES: u64 = 8 << 20;
 
 /// The lengths of a model's files.

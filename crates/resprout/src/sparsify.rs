@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// How [`sparsify()`] prunes and repairs a model.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct SparsifyOptions {
     /// How it is pruned. The sparsity is that of the last step.
@@ -61,6 +62,7 @@ pub struct Sparsified {
 ///
 /// # Errors
 /// As [`Sparsify::run`]. Also `Interrupted`, `Io` for the checkpoint, and `Option` for a checkpoint of another run.
+#[doc(hidden)]
 pub fn sparsify(dense: &Model, images: &Tensor, options: &SparsifyOptions, progress: &dyn Progress) -> Result<Sparsified> {
     sparsify_from(dense, dense, images, options, progress)
 }
@@ -69,6 +71,7 @@ pub fn sparsify(dense: &Model, images: &Tensor, options: &SparsifyOptions, progr
 ///
 /// # Errors
 /// As [`sparsify()`], and of kind `Data` if the layers differ.
+#[doc(hidden)]
 pub fn sparsify_from(
     start: &Model,
     dense: &Model,

@@ -28,6 +28,7 @@ pub fn encode(model: &Model) -> Result<Vec<u8>> {
 }
 
 /// As [`encode`], with extra tensors that are no parameters, and with text as metadata.
+#[doc(hidden)]
 pub fn encode_with(model: &Model, extra: &[(String, Tensor)], metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>> {
     let mut tensors: Vec<Packed> = Vec::new();
     for (name, param) in model.params.iter() {
@@ -45,12 +46,14 @@ pub fn encode_with(model: &Model, extra: &[(String, Tensor)], metadata: Option<H
 }
 
 /// Writes tensors of no model.
+#[doc(hidden)]
 pub fn write_tensors(tensors: &[(String, Tensor)], path: &Path) -> Result<()> {
     let tensors: Vec<Packed> = tensors.iter().map(|(name, tensor)| Packed::floats(name, Cow::Borrowed(tensor))).collect();
     atomic::write(path, &pack(&tensors, None).map_err(|e| e.at(path.display()))?)
 }
 
 /// Writes 64-bit numbers of no model, each tensor as name, shape and values. [`decode_numbers`] reads them.
+#[doc(hidden)]
 pub fn write_numbers(tensors: &[(String, Vec<usize>, Vec<f64>)], path: &Path) -> Result<()> {
     let mut packed: Vec<Packed> = Vec::new();
     for (name, shape, values) in tensors {
@@ -65,6 +68,7 @@ fn open(bytes: &[u8]) -> Result<SafeTensors<'_>> {
 }
 
 /// The tensors of a file with 32-bit or 64-bit floats, by name.
+#[doc(hidden)]
 pub fn decode_numbers(bytes: &[u8]) -> Result<HashMap<String, Vec<f64>>> {
     let file = open(bytes)?;
     let numbers = |(name, view): (&str, TensorView)| {
@@ -79,6 +83,7 @@ pub fn decode_numbers(bytes: &[u8]) -> Result<HashMap<String, Vec<f64>>> {
 
 /// As [`decode_into`], for a file of [`encode_with`]. Also returns the extra tensors, whose names end in `suffix`, by the
 /// rest of the name, and the text.
+#[doc(hidden)]
 #[allow(clippy::type_complexity)]
 pub fn decode_with(
     model: &mut Model,

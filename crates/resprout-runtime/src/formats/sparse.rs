@@ -66,6 +66,7 @@ pub fn encode(model: &Model) -> Result<Vec<u8>> {
 }
 
 /// The length of that file in bytes, without building it.
+#[doc(hidden)]
 pub fn encoded_len(model: &Model) -> Result<u64> {
     let (tensors, metadata) = packed(model)?;
     packed_len(&tensors, Some(metadata))

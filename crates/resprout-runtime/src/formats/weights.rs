@@ -12,6 +12,7 @@ use std::path::Path;
 
 /// Kinds of files that hold weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 #[non_exhaustive]
 pub enum Kind {
     /// safetensors, also the sparse ones that hold a graph too.
@@ -39,6 +40,7 @@ const FOREIGN: [(usize, &[u8], &str); 4] = [
 ///
 /// # Errors
 /// Of kind `Io`, and `Unsupported` for files of other programs that are recognised, such as HDF5 and GGUF.
+#[doc(hidden)]
 pub fn kind(path: &Path) -> Result<Option<Kind>> {
     let mut head = Vec::new();
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
@@ -76,6 +78,7 @@ pub fn read_into(model: &mut Model, path: &Path) -> Result<Vec<String>> {
 }
 
 /// As [`read_into`], from memory.
+#[doc(hidden)]
 pub fn decode_into(model: &mut Model, bytes: &[u8], kind: Kind) -> Result<Vec<String>> {
     match kind {
         Kind::Torch => pth::with_tensors(bytes, |names| place(model, names)),

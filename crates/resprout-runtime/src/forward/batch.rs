@@ -18,11 +18,13 @@ pub(crate) fn workers(images: usize, microbatch: usize, threads: usize) -> usize
 }
 
 /// The shape `[N, C, H, W]` of the network's input: `N` is the batch that the model fixes, or 1. `image` is `[C, H, W]`.
+#[doc(hidden)]
 pub fn with_batch(model: &Model, image: &[usize]) -> Vec<usize> {
     [&[fixed_batch(model).unwrap_or(1)], image].concat()
 }
 
 /// The batch size that the model fixes, if it does.
+#[doc(hidden)]
 pub fn fixed_batch(model: &Model) -> Option<usize> {
     match model.graph.inputs.first().and_then(|input| input.shape.first()) {
         Some(Dim::Fixed(batch)) => Some(*batch),

@@ -128,6 +128,7 @@ fn compile(model: &Model, image: &[usize], isa: Isa, options: &PlanOptions) -> O
 ///
 /// # Errors
 /// As [`Plan::new`].
+#[doc(hidden)]
 pub fn plan_chunk(model: &Model, image: &[usize], options: &PlanOptions) -> Result<Plan> {
     let plan = Plan::new(model, &with_batch(model, image), options)?;
     let chunk = chunk_size(model, &plan);

@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 /// The graph's computations for one input shape, as a list of steps. Each step writes a value to a *slot*, by number.
+#[doc(hidden)]
 pub struct Plan {
     /// In the order in which they run.
     pub steps: Vec<Step>,

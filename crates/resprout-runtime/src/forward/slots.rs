@@ -3,6 +3,7 @@
 use crate::tensor::Tensor;
 
 /// Values on their way through a plan.
+#[doc(hidden)]
 #[derive(Default)]
 pub struct Slots {
     batch: usize,

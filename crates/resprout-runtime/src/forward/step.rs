@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 /// One computation of a plan.
+#[doc(hidden)]
 pub struct Step {
     /// Index of the layer in the graph: of the first one, if the step does several.
     pub layer: usize,
@@ -26,6 +27,7 @@ pub struct Step {
 }
 
 /// The parameters of a BatchNormalization that is a step of its own.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct BatchNormStep {
     /// Names of scale, bias, mean and variance.

@@ -16,6 +16,7 @@ const ALTERNATIVE: &str = "pruning without images (repair none) works";
 ///
 /// # Errors
 /// Of kind `Unsupported`. Pruning by weights alone works with such a network nevertheless.
+#[doc(hidden)]
 pub fn check_supported(model: &Model) -> Result<()> {
     check_opset(model)?;
     let inputs = &model.graph.inputs;
@@ -51,6 +52,7 @@ fn check_opset(model: &Model) -> Result<()> {
 ///
 /// # Errors
 /// Of kind `Unsupported`.
+#[doc(hidden)]
 pub fn check_operations(model: &Model, missing: impl Fn(&Layer) -> bool, what: &str) -> Result<()> {
     let missing: Vec<&Layer> = model.graph.layers.iter().filter(|layer| missing(layer)).collect();
     let mut names: Vec<&str> = Vec::new();

@@ -82,6 +82,7 @@ pub struct Graph {
 }
 
 /// A weight in a graph within a layer: the branch of an If, the body of a Loop.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InnerWeight {
     /// The layer.

@@ -4,6 +4,7 @@ use super::{Dim, Layout, Model};
 use crate::ops::Op;
 
 /// The image shape that the model itself fixes, without the axis of images; `None` if an axis is free.
+#[doc(hidden)]
 pub fn fixed_image(model: &Model) -> Option<Vec<usize>> {
     let [input] = &model.graph.inputs[..] else { return None };
     let fixed = |dim: &Dim| match dim {
@@ -20,6 +21,7 @@ const SIDES: [usize; 10] = [224, 64, 32, 28, 96, 128, 256, 299, 384, 512];
 /// Possible image shapes of a model with one input, without the axis of images: the one that it fixes, or common ones.
 ///
 /// Free heights and widths are tried at ten sides from 28 to 512 pixels, 224 first.
+#[doc(hidden)]
 pub fn possible_images(model: &Model) -> Vec<Vec<usize>> {
     let Some(input) = model.graph.inputs.first() else { return Vec::new() };
     let reader = model.graph.layers.iter().find(|layer| layer.input(0) == Some(&input.name));

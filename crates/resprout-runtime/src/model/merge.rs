@@ -6,6 +6,7 @@ use crate::ops::Op;
 use serde::{Deserialize, Serialize};
 
 /// The outcome for the BatchNormalizations of a network.
+#[doc(hidden)]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MergedNorms {
     /// The number that were merged.

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::tensor::Array;
 
 /// The steps from the tensor in the file to the parameter that a layer reads.
+#[doc(hidden)]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
     /// In the order from the file to the layer.

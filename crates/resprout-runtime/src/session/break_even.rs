@@ -15,6 +15,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// As [`SessionBuilder::build`](super::SessionBuilder::build).
+#[doc(hidden)]
 pub fn break_evens(
     model: &Model,
     image: &[usize],

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// The plan that a session has chosen. With it, a session of the same network on the same CPU starts without measuring.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Chosen {
     /// The parts of the network, in order.
@@ -18,6 +19,7 @@ pub struct Chosen {
 }
 
 /// A plan, and what it was tuned for: [`StoredPlan::key`] fills in all but the plan.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoredPlan {
     /// SHA-256 of the model's file, or any other text that identifies the network.
@@ -37,6 +39,7 @@ pub struct StoredPlan {
 }
 
 /// A convolution's [`Blocking`] as a file keeps it.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredBlocking {
     /// As [`Blocking::rows`].
@@ -153,6 +156,7 @@ impl StoredPlan {
 }
 
 /// The CPU's name. Where the system has them, family and model follow: one name can stand for several generations.
+#[doc(hidden)]
 pub fn cpu_name() -> String {
     describe(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
 }

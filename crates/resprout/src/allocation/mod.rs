@@ -95,4 +95,5 @@ pub trait Allocation: Send + Sync {
 }
 
 /// Builds an allocation from its options.
+#[doc(hidden)]
 pub type Build = fn(&Options) -> Result<Box<dyn Allocation>>;

@@ -127,6 +127,7 @@ pub struct Value {
 }
 
 /// Adds the layers of a network for `classes` classes, and returns the name of the output.
+#[doc(hidden)]
 pub type Build = fn(&mut Net, classes: usize) -> Result<String>;
 
 /// An architecture, a row of [`ARCHITECTURES`](super::ARCHITECTURES): the default image and number of classes, and the layers.

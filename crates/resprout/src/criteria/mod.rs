@@ -87,6 +87,7 @@ pub trait Criterion: Send + Sync {
 }
 
 /// Builds a criterion from its options and the seed of random scores.
+#[doc(hidden)]
 pub type Build = fn(&Options, u64) -> Result<Box<dyn Criterion>>;
 
 /// Scores every layer in one walk of the images through `model`.

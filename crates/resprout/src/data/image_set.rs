@@ -34,6 +34,7 @@ pub struct ImageSet {
 }
 
 /// Recognises a kind of data at a path, a row of [`DATASETS`](super::DATASETS); `None` if it is another kind.
+#[doc(hidden)]
 pub type Open = fn(&Path) -> Result<Option<ImageSet>>;
 
 impl ImageSet {

@@ -20,6 +20,7 @@ mod gaussian;
 mod idx;
 mod image_set;
 mod labels;
+#[doc(hidden)]
 pub mod layouts;
 mod npy;
 mod open;

@@ -40,6 +40,7 @@ pub struct PruneOptions {
 }
 
 /// Methods of the caller, in place of rows of the tables. They prune single weights; channels take rows alone.
+#[doc(hidden)]
 #[derive(Clone, Default)]
 pub struct OwnMethods {
     /// Scores weights.

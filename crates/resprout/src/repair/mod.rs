@@ -127,6 +127,7 @@ pub trait NetworkRepair: Send + Sync {
 }
 
 /// Builds a repair from its options.
+#[doc(hidden)]
 pub type Build = fn(&Options) -> Result<Box<dyn Repair>>;
 
 /// A table of repairs. Other crates, such as `resprout-train`, hand theirs to whatever reads names of repairs.

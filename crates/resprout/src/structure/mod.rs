@@ -36,6 +36,7 @@ pub enum Pattern {
 }
 
 /// Reads a pattern's options.
+#[doc(hidden)]
 pub type Build = fn(&Options) -> Result<Pattern>;
 
 /// All patterns.

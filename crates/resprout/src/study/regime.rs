@@ -6,6 +6,7 @@ use super::curves::{Configuration, Curve};
 use serde::{Deserialize, Serialize};
 
 /// The repair that a transition regime compares with.
+#[doc(hidden)]
 pub const RECALIBRATION: &str = "bn";
 
 /// The thresholds of failure and recovery.

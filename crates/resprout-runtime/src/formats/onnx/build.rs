@@ -17,6 +17,7 @@ const OPSET: i64 = 13;
 const IR_VERSION: i64 = 7;
 
 /// An attribute of a node.
+#[doc(hidden)]
 pub enum Attribute {
     /// One integer.
     Int(i64),
@@ -41,6 +42,7 @@ pub enum Attribute {
 /// # Ok(())
 /// # }
 /// ```
+#[doc(hidden)]
 #[derive(Default)]
 pub struct GraphBuilder {
     graph: GraphProto,

@@ -223,6 +223,7 @@ fn byte_count(tensor: &TensorProto) -> Result<Option<u64>> {
 }
 
 /// The files of external data that an ONNX model names, even if they do not exist.
+#[doc(hidden)]
 pub fn external_files(path: &Path) -> Result<Vec<PathBuf>> {
     let bytes = Bytes::from(skeleton::read(path)?.bytes);
     let Ok(ModelProto { graph: Some(graph), .. }) = ModelProto::decode(bytes) else { return Ok(Vec::new()) };

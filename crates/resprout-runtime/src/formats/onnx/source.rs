@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 /// The ONNX file of a model as it was read, and where it stores each parameter.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct OnnxSource {
     /// The file with functions inlined, without the numbers of large initializers.

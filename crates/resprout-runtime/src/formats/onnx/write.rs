@@ -58,6 +58,7 @@ pub fn write(model: &Model, path: &Path, storage: Storage, verify: impl FnOnce(&
 }
 
 /// The path of external data that [`write()`] uses: that of the model, and `.data`.
+#[doc(hidden)]
 pub fn data_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().map(std::ffi::OsStr::to_os_string).unwrap_or_default();
     name.push(".data");
@@ -95,6 +96,7 @@ pub fn encode(model: &Model) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// Of kind `Unsupported` for [`Storage::External`], which needs a second file.
+#[doc(hidden)]
 pub fn encode_as(model: &Model, storage: Storage) -> Result<Vec<u8>> {
     pieces(model, storage).map(Pieces::into_vec)
 }

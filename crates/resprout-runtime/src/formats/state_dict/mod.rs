@@ -9,4 +9,5 @@ pub(super) use place::{add_bias, place, state_names};
 pub(super) use stored::{Number, Stored};
 
 /// The mask of a parameter has its name and this suffix.
+#[doc(hidden)]
 pub const MASK_SUFFIX: &str = ".mask";

@@ -13,6 +13,7 @@ use crate::tensor::Tensor;
 use std::collections::HashMap;
 
 /// A layer whose output channels are scored.
+#[doc(hidden)]
 pub struct UnitLayer<'a> {
     /// The model.
     pub model: &'a Model,
@@ -31,6 +32,7 @@ pub struct UnitLayer<'a> {
 pub type Score = fn(&UnitLayer) -> Result<Vec<f64>>;
 
 /// A criterion of channels, a row of [`CHANNEL_CRITERIA`].
+#[doc(hidden)]
 pub struct Criterion {
     /// Whether it reads images.
     pub needs_images: bool,

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 /// The order in which units go, by their scores: indices of `scores`, the first to go first. Each of `groups` holds the units of
 /// coupled layers.
+#[doc(hidden)]
 pub type Order = fn(scores: &[f64], groups: &[Vec<usize>]) -> Vec<usize>;
 
 /// All allocations of channels.
