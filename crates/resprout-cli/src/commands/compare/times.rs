@@ -41,6 +41,7 @@ pub fn read(file: &Path, value: Value) -> Result<Bench> {
 /// Gives each row the time of its file; a file without a row gets one. Returns notes on how the times were measured.
 pub fn add(benches: &[Bench], rows: &mut Vec<Compared>) -> Vec<String> {
     let mut notes = Vec::new();
+    let mut machines = Vec::new();
     for bench in benches {
         let Some(timed) = bench.rows.first() else { continue };
         let milliseconds = Some(1e3 * timed.ours.p50);
@@ -49,15 +50,19 @@ pub fn add(benches: &[Bench], rows: &mut Vec<Compared>) -> Vec<String> {
             rows.push(Compared { name: bench.model.path.clone(), sha256: sha256.clone(), ..Compared::default() });
         }
         rows.iter_mut().filter(|row| row.sha256 == sha256).for_each(|row| row.milliseconds = milliseconds);
+        if bench.rows.len() > 1 {
+            notes.push(format!("{}: the first of {} measurements is taken", bench.model.path, bench.rows.len()));
+        }
         let note = format!("times on {}, {} threads, batches of {}", bench.cpu, timed.threads, timed.batch);
-        if !notes.contains(&note) {
-            notes.push(note);
+        if !machines.contains(&note) {
+            machines.push(note);
         }
     }
-    if notes.len() > 1 {
+    if machines.len() > 1 {
         notes.push("times of different machines, threads or batches cannot be compared".into());
     }
-    notes
+    machines.extend(notes);
+    machines
 }
 
 #[cfg(test)]
@@ -78,5 +83,8 @@ mod tests {
         assert_eq!(times, [None, Some(4.0), None, Some(2.0)]);
         assert_eq!((rows[3].name.as_str(), notes), ("c.onnx", vec!["times on a CPU, 2 threads, batches of 1".to_string()]));
         assert!(add(&[bench("a", 1, 1.0), bench("b", 2, 1.0)], &mut rows)[2].contains("cannot be compared"));
+        let mut several = bench("a", 1, 1.0);
+        several.rows.push(Timed { batch: 8, threads: 1, ours: Median { p50: 2.0 } });
+        assert!(add(&[several], &mut rows)[1].contains("a.onnx: the first of 2 measurements"));
     }
 }
