@@ -21,20 +21,13 @@ mod tests;
 mod timing;
 
 pub(crate) use batch::{chunk_outputs, default_microbatch, output_tensors, workers};
-#[doc(hidden)]
 pub use batch::{fixed_batch, with_batch};
 pub(crate) use compiled::{Compiled, SingleThreaded};
 pub use macs::{LayerMacs, layer_macs};
-pub use network::Network;
-#[doc(hidden)]
-pub use network::plan_chunk;
-#[doc(hidden)]
+pub use network::{Network, plan_chunk};
 pub use plan::Plan;
 pub use planner::PlanOptions;
-#[doc(hidden)]
 pub use slots::Slots;
-#[doc(hidden)]
 pub use step::{BatchNormStep, Step};
-#[doc(hidden)]
 pub use support::{check_operations, check_supported};
 pub use timing::LayerTime;

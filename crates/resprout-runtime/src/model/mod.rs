@@ -3,37 +3,26 @@
 #[doc(hidden)]
 pub mod effective;
 mod folded;
-#[doc(hidden)]
-pub mod graph;
+mod graph;
 mod image;
-#[doc(hidden)]
-pub mod input;
-#[doc(hidden)]
-pub mod masks;
+mod input;
+mod masks;
 mod merge;
-#[doc(hidden)]
-pub mod params;
+mod params;
 #[doc(hidden)]
 pub mod prunable;
-#[doc(hidden)]
-pub mod view;
-#[doc(hidden)]
-pub mod zeros;
+pub(crate) mod view;
+mod zeros;
 
-#[doc(hidden)]
-pub use graph::InnerWeight;
 pub(crate) use graph::Merged;
-pub use graph::{Dim, ElementType, Graph, GraphInput, Layer};
-#[doc(hidden)]
+pub use graph::{Dim, ElementType, Graph, GraphInput, InnerWeight, Layer};
 pub use image::{fixed_image, possible_images};
 pub use input::Layout;
 pub use masks::{Mask, MaskTable};
-#[doc(hidden)]
 pub use merge::MergedNorms;
 pub use params::{Param, ParamData, ParamTable};
 pub use prunable::{LeftDense, Prunable, PrunableRule};
-#[doc(hidden)]
-pub use view::View;
+pub use view::{View, ViewStep};
 pub use zeros::CameSparse;
 
 use crate::error::{Error, Result};

@@ -16,6 +16,7 @@ pub struct View {
 
 /// A step of a view: one node.
 #[derive(Clone, Debug, PartialEq)]
+#[doc(hidden)]
 pub enum ViewStep {
     /// Permutes axes.
     Transpose(Vec<usize>),

@@ -31,13 +31,10 @@ mod stage_builder;
 mod tests;
 mod tune;
 
-#[doc(hidden)]
 pub use break_even::break_evens;
 pub use builder::SessionBuilder;
 pub use options::SessionOptions;
-pub use plan::PlanFile;
-#[doc(hidden)]
-pub use plan::{Chosen, StoredBlocking, StoredPlan, cpu_name};
+pub use plan::{Chosen, PlanFile, StoredBlocking, StoredPlan, cpu_name};
 pub use resprout_kernels::engine::Paths;
 pub use run::Session;
 pub use stage::StageStart;

@@ -11,6 +11,7 @@ use crate::tensor::Tensor;
 use std::collections::HashSet;
 
 /// The dense network beside the pruned one, with a cache of its activations or without. A [`Model`] converts to it.
+#[doc(hidden)]
 #[derive(Clone, Copy)]
 pub struct Dense<'a> {
     model: &'a Model,
@@ -44,6 +45,7 @@ impl<'a> Dense<'a> {
 
 /// The dense network's values that repairs read: outputs of layers with weights, inputs of BatchNormalizations, and the summands
 /// of residual sums.
+#[doc(hidden)]
 pub struct ActivationCache {
     input: Vec<usize>,
     store: ActivationStore,

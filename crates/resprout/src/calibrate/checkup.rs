@@ -15,6 +15,7 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 /// The result of [`checkup()`].
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Checkup {
     /// The number of images.
@@ -42,6 +43,7 @@ pub const SETTLED: f64 = 0.05;
 /// The largest [`Checkup::distance`] of images that look like those that the network was trained on. On three networks it is 0.15
 /// to 0.19 for such images, 0.2 to 0.3 for other photographs in the same format, and above 0.3 for images of one class, in grey,
 /// too dark, of another size or with a wrong preprocessing.
+#[doc(hidden)]
 pub const FAR: f64 = 0.3;
 
 /// Images with a lower correlation of neighbours are noise-like.
@@ -57,6 +59,7 @@ const FIRST: usize = 16;
 ///
 /// # Panics
 /// If there are no images.
+#[doc(hidden)]
 pub fn checkup(dense: &Model, images: &Tensor, memory: usize, progress: &dyn Progress) -> Result<Checkup> {
     let (count, shape) = (images.shape[0], &images.shape[1..]);
     let each: usize = shape.iter().product();
@@ -170,6 +173,7 @@ fn curve(dense: &Model, images: &Tensor, progress: &dyn Progress) -> Result<(Cur
 }
 
 /// How far the images are from those that the network was trained on: see [`Checkup::distance`].
+#[doc(hidden)]
 pub fn norm_distance(dense: &Model, images: &Tensor, progress: &dyn Progress) -> Result<Option<f64>> {
     let running = Running::default();
     walk(&mut dense.clone(), dense, images, &[&running], "look at the images", progress)?;

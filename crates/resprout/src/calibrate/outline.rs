@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// What a visitor's time at a layer with weights depends on.
+#[doc(hidden)]
 pub struct Outline {
     /// Calibration images.
     pub images: usize,
@@ -25,6 +26,7 @@ pub struct Outline {
 }
 
 /// How fast this machine computes.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Speed {
     /// Peak multiplications and additions in `f32` per second of all threads.

@@ -10,6 +10,7 @@ use resprout_kernels::Isa;
 use std::collections::HashSet;
 
 /// The values of all calibration images at the same layer. It holds the values that are alive there, for every image.
+#[doc(hidden)]
 pub struct ActivationStore {
     chunks: Vec<Chunk>,
     isa: Isa,

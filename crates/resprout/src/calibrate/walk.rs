@@ -21,6 +21,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 /// What a walk, or a chain of repairs, has done.
+#[doc(hidden)]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WalkOutcome {
     /// The number of changed layers; a layer counts once per walk.
@@ -69,6 +70,7 @@ pub struct Trained {
 /// # Errors
 /// Of kind `Data` or `Unsupported` for images or a network that cannot be run, `Interrupted`, and those of visitors. `model` then
 /// has the changes of the layers that were done.
+#[doc(hidden)]
 pub fn walk<'d>(
     model: &mut Model,
     dense: impl Into<Dense<'d>>,

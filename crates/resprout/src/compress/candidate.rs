@@ -30,6 +30,7 @@ pub struct SingleWeights {
 }
 
 /// How much a repair may take.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct Effort {
     /// A chain of repairs.

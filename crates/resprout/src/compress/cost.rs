@@ -26,6 +26,7 @@ pub struct Cost {
 }
 
 /// Measures networks beside the dense one.
+#[doc(hidden)]
 pub struct Meter {
     dense: Session,
     options: SessionOptions,

@@ -56,6 +56,7 @@ pub struct Split {
 }
 
 /// Every third image is held out.
+#[doc(hidden)]
 pub const HOLD_OUT: usize = 3;
 
 impl Split {
@@ -78,6 +79,7 @@ impl Split {
 }
 
 /// Measures the loss on fixed images, without labels.
+#[doc(hidden)]
 pub struct Examiner(Judge);
 
 impl Examiner {

@@ -12,16 +12,9 @@ mod loss;
 mod rows;
 mod search;
 
-#[doc(hidden)]
-pub use candidate::Effort;
-pub use candidate::{Candidate, Family, SingleWeights};
-pub use cost::Cost;
-#[doc(hidden)]
-pub use cost::Meter;
-#[doc(hidden)]
-pub use loss::{Examiner, HOLD_OUT};
-pub use loss::{Loss, Split};
-#[doc(hidden)]
+pub use candidate::{Candidate, Effort, Family, SingleWeights};
+pub use cost::{Cost, Meter};
+pub use loss::{Examiner, HOLD_OUT, Loss, Split};
 pub use rows::{Row, Rows, Stage};
 pub use search::{Found, Search, SearchOptions};
 

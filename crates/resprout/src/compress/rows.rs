@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// How thoroughly a network was repaired.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -17,6 +18,7 @@ pub enum Stage {
 }
 
 /// A measured network.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What was pruned.
@@ -42,6 +44,7 @@ struct Stored {
 }
 
 /// The rows of a search, in a file.
+#[doc(hidden)]
 pub struct Rows {
     file: PathBuf,
     key: String,

@@ -11,6 +11,7 @@ use std::path::Path;
 ///
 /// The file is safetensors with a tensor of 32-bit or 64-bit floats per prunable weight, by the parameter's name:
 /// [`write_numbers`](crate::formats::safetensors::write_numbers) writes one. `HASH` is the first 16 digits of its SHA-256.
+#[doc(hidden)]
 pub const GIVEN: &str = "scores=";
 
 /// Digits of the hash.
@@ -37,6 +38,7 @@ impl Given {
 ///
 /// # Errors
 /// Of kind `Io`, with the file's name.
+#[doc(hidden)]
 pub fn pinned(criterion: &str) -> Result<String> {
     match criterion.strip_prefix(GIVEN).filter(|file| !file.contains('#')) {
         None => Ok(criterion.into()),

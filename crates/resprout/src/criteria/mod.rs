@@ -44,7 +44,6 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 pub(crate) use given::Given;
-#[doc(hidden)]
 pub use given::{GIVEN, pinned};
 pub use magnitude::Magnitude;
 pub use rms::Rms;

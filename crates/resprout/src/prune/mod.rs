@@ -5,9 +5,7 @@
 pub mod channel;
 mod options;
 
-#[doc(hidden)]
-pub use options::check_sparsity;
-pub use options::{OwnMethods, PruneOptions, PruneOutcome};
+pub use options::{OwnMethods, PruneOptions, PruneOutcome, check_sparsity};
 
 use crate::allocation::{LayerScores, Totals};
 use crate::criteria::{Criterion, ScoreInput, score_with_images};

@@ -143,6 +143,7 @@ pub struct PruneOutcome {
 ///
 /// # Errors
 /// Of kind `Option`.
+#[doc(hidden)]
 pub fn check_sparsity(sparsity: f64, option: &str) -> Result<()> {
     if !(0.0..1.0).contains(&sparsity) {
         return Err(Error::option(format!("{option} {sparsity}: a number from 0 up to, but not including, 1 is needed")));

@@ -8,6 +8,7 @@ use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// `auto`: the choice by [`Judge`], in place of a repair.
+#[doc(hidden)]
 pub const AUTO: &str = "auto";
 
 /// A chain of repairs that was tried, and the repaired network's distance from the dense one.

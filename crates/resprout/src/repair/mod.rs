@@ -51,9 +51,7 @@ mod none;
 mod stats;
 mod table;
 
-#[doc(hidden)]
-pub use auto::AUTO;
-pub use auto::{Candidate, Judge};
+pub use auto::{AUTO, Candidate, Judge};
 pub use chain::{Chain, RepairOptions};
 pub use least_squares::LeastSquares;
 pub use table::REPAIRS;
