@@ -5,6 +5,7 @@ use crate::args::InspectArgs;
 use crate::render::text;
 use crate::reports::inspect::Inspection;
 use resprout::Result;
+use resprout::forward::LayerMacs;
 use resprout::model::{Dim, Model, PrunableRule};
 use resprout::report::{self, SCHEMA_VERSION};
 use std::collections::BTreeMap;
@@ -28,12 +29,12 @@ fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
         _ => shape.clone(),
     });
     let known = given.or_else(|| resprout::model::fixed_image(model));
-    let guessed = known.is_none();
-    let image = known.or_else(|| default_image(model));
-    let (macs, forward_error) = match image.as_ref().map(|image| resprout::forward::layer_macs(model, image)).transpose() {
-        Ok(macs) => (macs, None),
-        Err(error) if guessed => (None, Some(format!("{error}; the file leaves the image's size open: give --input-shape"))),
-        Err(error) => (None, Some(error.to_string())),
+    let (image, macs, forward_error) = match known {
+        Some(image) => {
+            let (macs, error) = counted(model, &image);
+            (Some(image), macs, error)
+        }
+        None => counted_on_a_common_image(model),
     };
     let layers = report::layer_rows(model, &prunable, macs.as_ref())?;
     let mut operations = BTreeMap::new();
@@ -58,10 +59,29 @@ fn inspect(args: &InspectArgs, model: &Model) -> Result<Inspection> {
     })
 }
 
-/// The image that operations are counted for where the file leaves its size open: the first common one that it can compute.
-fn default_image(model: &Model) -> Option<Vec<usize>> {
-    let rank = model.graph.inputs.first()?.shape.len();
-    let possible = resprout::model::possible_images(model);
-    let fits = |image: &&Vec<usize>| resprout::forward::layer_macs(model, image).is_ok();
-    possible.iter().find(fits).or(possible.first()).filter(|_| rank == 4).cloned()
+/// The operations of an image, or why they cannot be counted.
+fn counted(model: &Model, image: &[usize]) -> (Option<LayerMacs>, Option<String>) {
+    match resprout::forward::layer_macs(model, image) {
+        Ok(macs) => (Some(macs), None),
+        Err(error) => (None, Some(error.to_string())),
+    }
+}
+
+/// The same where the file leaves the image's size open: of the first common one that it can compute, or of the first one.
+fn counted_on_a_common_image(model: &Model) -> (Option<Vec<usize>>, Option<LayerMacs>, Option<String>) {
+    let mut first = (None, None, None);
+    if model.graph.inputs.first().is_none_or(|input| input.shape.len() != 4) {
+        return first;
+    }
+    for image in resprout::model::possible_images(model) {
+        match counted(model, &image) {
+            (Some(macs), _) => return (Some(image), Some(macs), None),
+            (None, error) if first.0.is_none() => {
+                let hint = "the file leaves the image's size open: give --input-shape";
+                first = (Some(image), None, error.map(|error| format!("{error}; {hint}")));
+            }
+            _ => {}
+        }
+    }
+    first
 }

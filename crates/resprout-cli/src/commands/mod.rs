@@ -229,7 +229,12 @@ fn write_json<T: Serialize>(value: &T, target: Option<&Path>) -> anyhow::Result<
 }
 
 fn check_json_target(target: Option<&Path>) -> Result<()> {
-    target.filter(|path| *path != Path::new("-")).map_or(Ok(()), |path| check_writable(path, "--json"))
+    check_target(target.filter(|path| *path != Path::new("-")), "--json")
+}
+
+/// As [`check_writable`], for a file that need not be given.
+fn check_target(target: Option<&Path>, option: &str) -> Result<()> {
+    target.map_or(Ok(()), |path| check_writable(path, option))
 }
 
 /// A file's name, hash and length; those of an ONNX file with external data are of graph and data together.

@@ -4,7 +4,7 @@ use super::compress_words::{frontier, summary};
 use super::figure::escape;
 use super::figure::lines::{Line, chart};
 use super::numbers::bytes;
-use super::plain_page::plain_page;
+use super::plain_page::{html_figure, html_list, plain_page};
 use crate::reports::compress::CompressReport;
 use resprout::compress::{Candidate, Row, Stage};
 
@@ -14,28 +14,21 @@ pub fn page(report: &CompressReport) -> String {
     let mut rows: Vec<(usize, &Row)> = report.rows.iter().enumerate().collect();
     rows.sort_by(|a, b| a.1.cost.faster.total_cmp(&b.1.cost.faster));
     let table: String = rows.into_iter().map(|(index, row)| table_row(row, index == report.nearest)).collect();
-    let list = |lines: &[String]| lines.iter().map(|line| format!("<li>{}</li>\n", escape(line))).collect::<String>();
+    let picture = chart("Points lost by speed", "times as fast as the dense network", "points lost", &lines(report));
+    let how = [
+        format!("Measured on {}, {} threads, batches of {}.", report.cpu, report.threads, report.batch),
+        format!("{} images repaired, {} chose.", report.images[0], report.images[1]),
+    ];
     let body = format!(
-        "{paragraphs}<figure><figcaption>Points lost by how many times as fast; networks that were repaired in full</figcaption>\n{}</figure>\n\
+        "{paragraphs}{}\
          <table><tr><th>network<th>repair<th>stage<th>times as fast<th>ms<th>sparse file<th>operations<th>points lost<th>interval</tr>\n\
-         {table}</table>\n<h2>Make it again</h2>\n<pre>{}</pre>\n<h2>Notes</h2>\n<ul>\n<li>Measured on {}, {} threads, batches of {}.</li>\n\
-         <li>{} images repaired, {} chose.</li>\n{}</ul>",
-        chart("Points lost by speed", "times as fast as the dense network", "points lost", &lines(report)),
+         {table}</table>\n<h2>Make it again</h2>\n<pre>{}</pre>\n{}",
+        html_figure("Points lost by how many times as fast; networks that were repaired in full", &picture),
         escape(&report.commands.join("\n")),
-        escape(&report.cpu),
-        report.threads,
-        report.batch,
-        report.images[0],
-        report.images[1],
-        list(&report.warnings)
+        html_list("Notes", &[&how[..], &report.warnings].concat())
     );
     let path = &report.model.path;
-    plain_page(
-        &format!("{path}: loss against latency"),
-        path,
-        "td:first-child,th:first-child{text-align:left}tr.best{font-weight:bold}",
-        &body,
-    )
+    plain_page(&format!("{path}: loss against latency"), path, "tr.best{font-weight:bold}", &body)
 }
 
 /// One line for each kind of pruning, and the frontier.

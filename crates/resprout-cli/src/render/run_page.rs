@@ -2,7 +2,7 @@
 
 use super::figure::escape;
 use super::figure::lines::{Line, chart};
-use super::plain_page::plain_page;
+use super::plain_page::{html_figure, plain_page};
 use resprout_train::checkpoint::EpochRow;
 use resprout_train::run::RunReport;
 
@@ -49,5 +49,5 @@ fn table_row(row: &EpochRow) -> String {
 }
 
 fn figure(title: &str, lines: &[Line]) -> String {
-    format!("<figure><figcaption>{title}</figcaption>\n{}</figure>\n", chart(title, "epoch", "", lines))
+    html_figure(title, &chart(title, "epoch", "", lines))
 }

@@ -181,8 +181,7 @@ impl<'a> Search<'a> {
         let Some((family, candidate)) = self.finalists(estimates)? else { return Ok(()) };
         self.in_time(&candidate, CAUTIOUS, "another repair")?;
         let rung = rung_of(family, &candidate).unwrap_or(0);
-        let wish = self.options.wish;
-        if self.best(|_, _, row| wish.keeps_cost(&row.cost) && wish.keeps_loss(&row.loss)).is_none() {
+        if self.keeper().is_none() {
             self.as_fast_as_the_loss_allows(family, rung / 2)?;
         }
         for step in AROUND.iter().map(|step| rung as isize + step).filter(|step| (0..family.rungs() as isize).contains(step)) {
@@ -309,9 +308,14 @@ impl<'a> Search<'a> {
         possible.min_by(|a, b| order(rank(a.1), rank(b.1))).map(|(index, _)| index)
     }
 
+    /// The best of the rows in full that keep the wish.
+    fn keeper(&self) -> Option<usize> {
+        self.best(|search, _, row| search.options.wish.keeps_cost(&row.cost) && search.options.wish.keeps_loss(&row.loss))
+    }
+
     fn finish(self) -> Result<Found> {
         let wish = self.options.wish;
-        let chosen = self.best(|_, _, row| wish.keeps_cost(&row.cost) && wish.keeps_loss(&row.loss));
+        let chosen = self.keeper();
         let closest = || {
             let full = self.rows.all().iter().enumerate().filter(|(_, row)| row.stage == Stage::Full);
             let rank = |row: &Row| (row.loss.broken_images, wish.miss(&row.cost, &row.loss));

@@ -2,7 +2,7 @@
 
 mod times;
 
-use super::{check_json_target, check_writable, file_info, images, model_files, read_computable, read_model, write_json};
+use super::{check_json_target, check_target, file_info, images, model_files, read_computable, read_model, write_json};
 use crate::args::{CompareArgs, TableFormat};
 use crate::commands::sweep::STUDY;
 use crate::render::{compare_page, text};
@@ -23,7 +23,7 @@ use std::path::Path;
 
 pub fn run(args: &CompareArgs, progress: &dyn Progress) -> anyhow::Result<()> {
     check_json_target(args.json.as_deref())?;
-    args.page.as_deref().map_or(Ok(()), |page| check_writable(page, "--page"))?;
+    check_target(args.page.as_deref(), "--page")?;
     if args.format != TableFormat::Table && args.json.as_deref() == Some(Path::new("-")) {
         return Err(Error::new(ErrorKind::Option, "--json -: prints the rows as --format does; give one of them").into());
     }

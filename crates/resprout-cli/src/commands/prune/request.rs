@@ -1,7 +1,7 @@
 //! What `prune` is to do. Every option is decided and checked before anything is read.
 
 use crate::args::{CalibrationCount, Format, ImageArgs, NetworkArgs, PruneArgs};
-use crate::commands::{check_json_target, check_writable, format_of, memory_bytes};
+use crate::commands::{check_json_target, check_target, check_writable, format_of, memory_bytes};
 use resprout::criteria::{GIVEN, pinned};
 use resprout::model::PrunableRule;
 use resprout::prune::channel;
@@ -100,7 +100,7 @@ impl Request {
         check_writable(&args.output, "--output")?;
         let format = format_of(&args.output, &args.how)?;
         check_json_target(args.json.as_deref())?;
-        args.page.as_deref().map_or(Ok(()), |page| check_writable(page, "--page"))?;
+        check_target(args.page.as_deref(), "--page")?;
         let (most, settle) = match args.calibration_images {
             CalibrationCount::Exactly(count) => (count.get(), false),
             CalibrationCount::Auto => (AUTO_IMAGES, true),
