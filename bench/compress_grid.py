@@ -4,8 +4,8 @@
     python bench/compress_grid.py MODEL CALIBRATION IMAGES TEST FOLDER RECORD.jsonl [OPTION ...]
 
 Four allocations at ten sparsities, each repaired by least squares with the images that `compress` repairs with: two of three of
-the first IMAGES. Each is measured on TEST, and timed in turns with the dense network. Options of images follow: --preset imagenet.
-A network that RECORD has is not made again.
+the first IMAGES. Each is measured on TEST. Only then they are timed, in turns with the dense network, so that the machine can do
+other things before. Options of images follow: --preset imagenet. What FOLDER and RECORD have is not made or timed again.
 """
 import json
 import pathlib
@@ -34,26 +34,38 @@ def faster(dense, sparse, turns=5):
     return statistics.median(time(dense) / time(sparse) for _ in range(turns))
 
 
+def made(model, file, allocation, sparsity, calibration, images, test, options):
+    """The accuracy of the network, which is written if it is not there."""
+    accuracy = file.with_suffix(".json")
+    if not accuracy.exists():
+        done = report("prune", model, "-s", sparsity, "--allocation", allocation, "--repair", "least-squares", "--calibration", calibration,
+                      "--calibration-images", images, "--hold-out", 3, "--data", test, "-o", file, *options)
+        networks = dict(done["evaluation"]["networks"])
+        accuracy.write_text(json.dumps({name: networks[name]["top1"]["value"] for name in ("dense", "repaired")}))
+    return json.loads(accuracy.read_text())
+
+
 def main(model, calibration, images, test, folder, record, *options):
     folder, record = pathlib.Path(folder), pathlib.Path(record)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
     name = pathlib.Path(model).stem
+    grid = {(allocation, sparsity): folder / f"{name}-{allocation}-{sparsity}.onnx" for allocation in ALLOCATIONS for sparsity in SPARSITIES}
+    accuracy = {}
+    for (allocation, sparsity), file in grid.items():
+        accuracy[allocation, sparsity] = made(model, file, allocation, sparsity, calibration, images, test, options)
+        print(allocation, sparsity, accuracy[allocation, sparsity], flush=True)
+    rows = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
     done = {(row["model"], row["allocation"], row["sparsity"]) for row in rows}
-    for allocation in ALLOCATIONS:
-        for sparsity in SPARSITIES:
-            if (name, allocation, sparsity) in done:
-                continue
-            file = folder / "grid.onnx"
-            made = report("prune", model, "-s", sparsity, "--allocation", allocation, "--repair", "least-squares", "--calibration", calibration,
-                          "--calibration-images", images, "--hold-out", 3, "--data", test, "-o", file, *options)
-            networks = dict(made["evaluation"]["networks"])
-            row = {"model": name, "allocation": allocation, "sparsity": sparsity, "faster": faster(model, file),
-                   "dense": networks["dense"]["top1"]["value"], "top1": networks["repaired"]["top1"]["value"]}
-            rows.append(row)
-            with open(record, "a") as lines:
-                lines.write(json.dumps(row) + "\n")
-            print(json.dumps(row), flush=True)
+    for (allocation, sparsity), file in grid.items():
+        if (name, allocation, sparsity) in done:
+            continue
+        top1 = accuracy[allocation, sparsity]
+        row = {"model": name, "allocation": allocation, "sparsity": sparsity, "faster": faster(model, file), "dense": top1["dense"],
+               "top1": top1["repaired"]}
+        rows.append(row)
+        with open(record, "a") as lines:
+            lines.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
     for factor in (1.5, 2, 2.5, 3):
         kept = [row for row in rows if row["model"] == name and row["faster"] >= factor]
         best = max(kept, key=lambda row: row["top1"], default=None)

@@ -74,7 +74,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Run(args) => commands::run::run(args, rayon::current_num_threads(), &progress),
         Command::Bench(args) => commands::bench::run(args, cli.threads.map(NonZeroUsize::get), &progress),
         Command::Inspect(args) => commands::inspect::run(args),
-        Command::Train(args) => commands::train::run(args, &progress),
+        Command::Train(args) => commands::train::run(args, rayon::current_num_threads(), &progress),
         Command::Score(args) => commands::score::run(args, &progress),
         Command::Sweep(args) => commands::sweep::run(args, cli.threads.map(NonZeroUsize::get), &progress),
         Command::Compare(args) => commands::compare::run(args, &progress),

@@ -68,6 +68,7 @@ mod parameters;
 pub mod rates;
 pub mod recipe;
 pub mod run;
+mod step;
 
 pub use distill::{Distill, REPAIRS};
 pub use engine::Mode;

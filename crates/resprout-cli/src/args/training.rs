@@ -61,8 +61,11 @@ pub struct TrainArgs {
     /// A recipe, .yaml; options given beside it win
     pub recipe: Option<PathBuf>,
     /// The run's folder
-    #[arg(short, long, value_name = "FOLDER")]
-    pub output: PathBuf,
+    #[arg(short, long, value_name = "FOLDER", required_unless_present = "bench")]
+    pub output: Option<PathBuf>,
+    /// Time single steps instead, layer by layer, of the dense network and the pruned one; nothing is written [default: 5 rounds]
+    #[arg(long, value_name = "ROUNDS", num_args = 0..=1, require_equals = true, default_missing_value = "5", conflicts_with_all = ["output", "resume"])]
+    pub bench: Option<NonZeroUsize>,
     /// Go on from the folder's last checkpoint, or begin if there is none
     #[arg(long)]
     pub resume: bool,

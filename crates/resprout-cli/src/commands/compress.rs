@@ -24,6 +24,7 @@ pub fn run(args: &CompressArgs, threads: usize, progress: &dyn Progress) -> anyh
     atomic::write(&args.output.join("report.json"), format!("{json}\n").as_bytes())?;
     let page = args.output.join("report.html");
     atomic::write(&page, compress_page::page(&report).as_bytes())?;
+    compress_page::figure(&report).write(&args.output)?;
     if write_json(&report, args.json.as_deref())? {
         text::compress(&report, &args.output);
     }

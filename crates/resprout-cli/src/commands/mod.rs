@@ -17,6 +17,7 @@ mod session;
 pub mod shell;
 pub mod sweep;
 pub mod train;
+mod train_bench;
 
 use crate::args::{Format, NetworkArgs, SourceArgs, WriteArgs};
 use resprout::architectures::{self, Shape};

@@ -1,6 +1,6 @@
 //! `resprout train`: train an architecture or a model file, prune on the way, and leave a run folder.
 
-use super::{check_json_target, write_json, write_model};
+use super::{check_json_target, train_bench, write_json, write_model};
 use crate::args::{Format, TrainArgs};
 use crate::embedded;
 use crate::render::{run_page, text};
@@ -22,13 +22,24 @@ use std::sync::Arc;
 /// Images on which the written model is compared with the trained one.
 const COMPARED: usize = 4;
 
-pub fn run(args: &TrainArgs, progress: &dyn Progress) -> anyhow::Result<()> {
+pub fn run(args: &TrainArgs, threads: usize, progress: &dyn Progress) -> anyhow::Result<()> {
     check_json_target(args.json.as_deref())?;
     let recipe = recipe(args)?;
     recipe.check()?;
     let data = open_data(&recipe)?;
     let mut model = open_model(&recipe, &data)?;
-    let folder = &args.output;
+    let folder = match (args.bench, &args.output) {
+        (Some(rounds), _) => {
+            let report = train_bench::run(&model, &recipe, &data, rounds.get(), threads, progress);
+            let report = report.map_err(|error| of_model(error, recipe.model.as_deref()))?;
+            if write_json(&report, args.json.as_deref())? {
+                text::train_bench(&report);
+            }
+            return Ok(());
+        }
+        (None, Some(folder)) => folder,
+        (None, None) => return Err(Error::new(ErrorKind::Option, "--output: the run needs a folder").into()),
+    };
     let options = RunOptions { folder: Some(folder.clone()), resume: args.resume, workers: args.workers.get() };
     let trained = run::train(&mut model, &recipe, &data, &options, progress);
     let (outcome, best) = trained.map_err(|error| of_model(interrupted(error, folder), recipe.model.as_deref()))?;
@@ -76,10 +87,9 @@ fn interrupted(error: Error, folder: &Path) -> Error {
 
 /// The recipe file, if there is one, with what was typed over it.
 fn recipe(args: &TrainArgs) -> Result<Recipe> {
-    let kept = args.output.join(RECIPE);
-    let mut recipe = match &args.recipe {
+    let kept = args.output.as_ref().filter(|_| args.resume).map(|folder| folder.join(RECIPE)).filter(|kept| kept.exists());
+    let mut recipe = match args.recipe.as_ref().or(kept.as_ref()) {
         Some(path) => Recipe::read(path)?,
-        None if args.resume && kept.exists() => Recipe::read(&kept)?,
         None => Recipe::default(),
     };
     args.overrides.apply(&mut recipe);

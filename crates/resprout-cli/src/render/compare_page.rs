@@ -10,8 +10,8 @@ pub fn page(rows: &[Compared], notes: &[String]) -> Option<String> {
     let (name, points) = points(rows)?;
     let title = format!("{name} by latency");
     let lines: Vec<Line> = [frontier(&points)].into_iter().chain(points.iter().map(single)).collect();
-    let svg = chart(&title, "milliseconds", &format!("{name} (%)"), &lines);
-    let body = html_figure(&format!("{title}; dashed: the networks that no other one beats in both"), &svg)
+    let picture = chart(&title, "milliseconds", &format!("{name} (%)"), &lines);
+    let body = html_figure(&format!("{title}; dashed: the networks that no other one beats in both"), &picture)
         + &html_table(&cells::compared(rows))
         + &html_list("Notes", notes);
     Some(plain_page(&title, &title, "", &body))

@@ -1,8 +1,8 @@
 //! A search's page: one file, no network.
 
 use super::compress_words::{frontier, summary};
-use super::figure::escape;
 use super::figure::lines::{Line, chart};
+use super::figure::{Figure, escape, slug};
 use super::numbers::bytes;
 use super::plain_page::{html_figure, html_list, plain_page};
 use crate::reports::compress::CompressReport;
@@ -14,7 +14,6 @@ pub fn page(report: &CompressReport) -> String {
     let mut rows: Vec<(usize, &Row)> = report.rows.iter().enumerate().collect();
     rows.sort_by(|a, b| a.1.cost.faster.total_cmp(&b.1.cost.faster));
     let table: String = rows.into_iter().map(|(index, row)| table_row(row, index == report.nearest)).collect();
-    let picture = chart("Points lost by speed", "times as fast as the dense network", "points lost", &lines(report));
     let how = [
         format!("Measured on {}, {} threads, batches of {}.", report.cpu, report.threads, report.batch),
         format!("{} images repaired, {} chose.", report.images[0], report.images[1]),
@@ -23,12 +22,22 @@ pub fn page(report: &CompressReport) -> String {
         "{paragraphs}{}\
          <table><tr><th>network<th>repair<th>stage<th>times as fast<th>ms<th>sparse file<th>operations<th>points lost<th>interval</tr>\n\
          {table}</table>\n<h2>Make it again</h2>\n<pre>{}</pre>\n{}",
-        html_figure("Points lost by how many times as fast; networks that were repaired in full", &picture),
+        html_figure("Points lost by how many times as fast; networks that were repaired in full", &figure(report).drawing),
         escape(&report.commands.join("\n")),
         html_list("Notes", &[&how[..], &report.warnings].concat())
     );
     let path = &report.model.path;
     plain_page(&format!("{path}: loss against latency"), path, "tr.best{font-weight:bold}", &body)
+}
+
+/// The picture of the page, for a file of its own.
+pub fn figure(report: &CompressReport) -> Figure {
+    let lines = lines(report);
+    let title = "Points lost by speed";
+    let drawing = chart(title, "times as fast as the dense network", "points lost", &lines);
+    let row = |line: &Line, (x, y): &(f64, f64)| vec![line.name.clone(), x.to_string(), y.to_string()];
+    let rows = lines.iter().flat_map(|line| line.points.iter().map(move |point| row(line, point))).collect();
+    Figure { id: slug(title), drawing, columns: vec!["kind", "times as fast", "points lost"], rows }
 }
 
 /// One line for each kind of pruning, and the frontier.

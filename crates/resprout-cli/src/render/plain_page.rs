@@ -1,7 +1,7 @@
 //! The frame of pages that need no script: one file, no network.
 
 use super::cells::Cells;
-use super::figure::escape;
+use super::figure::{Drawing, escape, svg};
 
 const STYLE: &str = ":root{color-scheme:light dark}body{font:15px/1.5 sans-serif;max-width:54rem;margin:2rem auto;padding:0 1rem}\
 table{border-collapse:collapse;display:block;overflow-x:auto}td,th{white-space:nowrap;padding:.15rem .6rem;text-align:right}td:first-child,th:first-child{text-align:left}figure{margin:1.5rem 0}pre{overflow:auto}\
@@ -27,8 +27,8 @@ pub fn html_table(cells: &Cells) -> String {
 }
 
 /// A picture with its caption.
-pub fn html_figure(caption: &str, svg: &str) -> String {
-    format!("<figure><figcaption>{}</figcaption>\n{svg}</figure>\n", escape(caption))
+pub fn html_figure(caption: &str, drawing: &Drawing) -> String {
+    format!("<figure><figcaption>{}</figcaption>\n{}</figure>\n", escape(caption), svg(drawing))
 }
 
 /// A heading and a list, if there is anything in it.

@@ -2,24 +2,37 @@
 
 use super::figure::heatmap::{Heatmap, HeatmapCell, heatmap};
 use super::figure::lines::{Line, chart};
-use super::figure::{Figure, bars::bars, escape, ranges::ranges, short};
+use super::figure::{Drawing, Figure, bars::bars, escape, ranges::ranges, short, slug, svg};
 use super::study_words;
 use resprout::formats::atomic;
 use resprout::study::analysis::{Analysis, ModelStudy};
 use resprout::study::curves::{Configuration, Curve, Point};
 use resprout::{Error, Result};
+use std::collections::HashMap;
 use std::path::Path;
 
-/// Writes `report.html`, and each figure as SVG and CSV into `figures/`.
+/// Writes `report.html`, and each figure as SVG, PDF and CSV into `figures/`.
 pub fn write(study: &Analysis, folder: &Path) -> Result<()> {
-    let figures: Vec<Vec<Figure>> = study.models.iter().enumerate().map(|(i, model)| figures(model, i)).collect();
+    let mut figures: Vec<Vec<Figure>> = study.models.iter().map(figures).collect();
+    tell_apart(figures.iter_mut().flatten());
     let pictures = folder.join("figures");
     std::fs::create_dir_all(&pictures).map_err(|e| Error::io(&pictures, e))?;
     for figure in figures.iter().flatten() {
-        atomic::write(&pictures.join(format!("{}.svg", figure.id)), figure.file().as_bytes())?;
-        atomic::write(&pictures.join(format!("{}.csv", figure.id)), figure.csv().as_bytes())?;
+        figure.write(&pictures)?;
     }
     atomic::write(&folder.join("report.html"), page(study, &figures).as_bytes())
+}
+
+/// Numbers the figures of which there are several of one name.
+fn tell_apart<'a>(figures: impl Iterator<Item = &'a mut Figure>) {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for figure in figures {
+        let count = seen.entry(figure.id.clone()).or_default();
+        *count += 1;
+        if *count > 1 {
+            figure.id += &format!("-{count}");
+        }
+    }
 }
 
 fn page(study: &Analysis, figures: &[Vec<Figure>]) -> String {
@@ -65,14 +78,14 @@ const WIDE: f64 = 720.0;
 
 fn figure_html(figure: &Figure) -> String {
     // A picture that would become too small to read beside another has the line for itself.
-    let class = if figure.width() > WIDE { " class=\"wide\"" } else { "" };
+    let class = if figure.drawing.width > WIDE { " class=\"wide\"" } else { "" };
     let data = serde_json::json!({ "columns": figure.columns, "rows": figure.rows }).to_string();
     format!(
         "<figure id=\"{}\"{class}><figcaption>{}</figcaption>\n{}\n<div class=\"save\">save as<button>SVG</button><button>PNG</button>\
          <button>CSV</button><button>JSON</button></div>\n<script type=\"application/json\">{}</script></figure>\n",
         escape(&figure.id),
-        escape(&figure.title),
-        figure.svg,
+        escape(&figure.drawing.title),
+        svg(&figure.drawing),
         // Nothing in it may end the script.
         data.replace('<', "\\u003c")
     )
@@ -183,7 +196,7 @@ fn prefix(configuration: &Configuration, curves: &[Curve]) -> String {
     words.iter().map(|word| format!("{word}, ")).collect()
 }
 
-fn figures(model: &ModelStudy, index: usize) -> Vec<Figure> {
+fn figures(model: &ModelStudy) -> Vec<Figure> {
     let curves = &model.curves;
     let mut all: Vec<Figure> = winner_figure(model).into_iter().chain(transition_figure(model)).collect();
     for group in kinds(curves, Configuration::same_but_repair) {
@@ -200,7 +213,11 @@ fn figures(model: &ModelStudy, index: usize) -> Vec<Figure> {
     }
     all.extend(calibration_figures(model));
     all.extend(layer_figures(model));
-    all.into_iter().enumerate().map(|(i, figure)| Figure { id: format!("model-{index}-figure-{i}"), ..figure }).collect()
+    all.into_iter().map(|figure| Figure { id: slug(&format!("{} {}", model.name, figure.drawing.title)), ..figure }).collect()
+}
+
+fn unnamed(drawing: Drawing, columns: Vec<&'static str>, rows: Vec<Vec<String>>) -> Figure {
+    Figure { id: String::new(), drawing, columns, rows }
 }
 
 fn curve_figure(model: &ModelStudy, title: String, curves: &[&Curve], name: fn(&Configuration) -> String) -> Figure {
@@ -227,8 +244,8 @@ fn curve_figure(model: &ModelStudy, title: String, curves: &[&Curve], name: fn(&
             reference: false,
         });
     }
-    let svg = chart(&title, "sparsity, %", &format!("{}, %", model.metric.name()), &lines);
-    Figure { id: String::new(), title, svg, columns: vec!["name", "sparsity", "value", "low", "high", "sd"], rows }
+    let drawing = chart(&title, "sparsity, %", &format!("{}, %", model.metric.name()), &lines);
+    unnamed(drawing, vec!["name", "sparsity", "value", "low", "high", "sd"], rows)
 }
 
 /// The best allocation by repair and sparsity.
@@ -269,12 +286,9 @@ fn winner_figure(model: &ModelStudy) -> Option<Figure> {
             w.clear.to_string(),
         ]
     };
-    (!map.rows.is_empty()).then(|| Figure {
-        id: String::new(),
-        svg: heatmap(&title, &map),
-        title,
-        columns: vec!["repair", "sparsity", "best", "value", "second", "ahead", "clear"],
-        rows: model.winners.iter().map(row).collect(),
+    (!map.rows.is_empty()).then(|| {
+        let columns = vec!["repair", "sparsity", "best", "value", "second", "ahead", "clear"];
+        unnamed(heatmap(&title, &map), columns, model.winners.iter().map(row).collect())
     })
 }
 
@@ -298,14 +312,8 @@ fn transition_figure(model: &ModelStudy) -> Option<Figure> {
         );
         bars.push((name, kind, transition.ranges.iter().map(|range| range.map(|end| end * 100.0)).collect()));
     }
-    let title = "Transition regime: recalibration fails, repair still recovers".to_string();
-    (!bars.is_empty()).then(|| Figure {
-        id: String::new(),
-        svg: ranges(&title, "sparsity, %", axis, &bars),
-        title,
-        columns: vec!["name", "from", "to", "open"],
-        rows,
-    })
+    let title = "Transition regime: recalibration fails, repair still recovers";
+    (!bars.is_empty()).then(|| unnamed(ranges(title, "sparsity, %", axis, &bars), vec!["name", "from", "to", "open"], rows))
 }
 
 /// Where several numbers of calibration images were tried: one figure for each allocation, at the highest sparsity
@@ -336,8 +344,8 @@ fn calibration_figures(model: &ModelStudy) -> Vec<Figure> {
         }
         lines.iter_mut().for_each(|line| line.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
         let title = format!("{}: calibration images at {} %", group[0].configuration.allocation, short(sparsity * 100.0));
-        let svg = chart(&title, "calibration images", &format!("{}, %", model.metric.name()), &lines);
-        Some(Figure { id: String::new(), title, svg, columns: vec!["repair", "images", "value"], rows })
+        let drawing = chart(&title, "calibration images", &format!("{}, %", model.metric.name()), &lines);
+        Some(unnamed(drawing, vec!["repair", "images", "value"], rows))
     };
     kinds(&model.curves, alike).into_iter().filter(several).filter_map(figure).collect()
 }
@@ -402,13 +410,7 @@ fn layer_map(title: String, layers: &[String], curve: &Curve, of: OfLayers) -> F
         };
         layers.iter().enumerate().map(value)
     });
-    Figure {
-        id: String::new(),
-        svg: heatmap(&title, &map),
-        columns: vec!["layer", "sparsity", "value"],
-        rows: rows.collect(),
-        title,
-    }
+    unnamed(heatmap(&title, &map), vec!["layer", "sparsity", "value"], rows.collect())
 }
 
 /// What each allocation gives each layer, at the measured sparsity that is nearest to 90 %.
@@ -428,11 +430,6 @@ fn density_figure(model: &ModelStudy) -> Option<Figure> {
     let rows = series.iter().flat_map(|(name, values)| {
         layers.iter().zip(values).map(move |(layer, value)| vec![layer.clone(), name.clone(), value.to_string()])
     });
-    (!series.is_empty()).then(|| Figure {
-        id: String::new(),
-        svg: bars(&title, "density", layers, &series),
-        columns: vec!["layer", "allocation", "density"],
-        rows: rows.collect(),
-        title,
-    })
+    let columns = vec!["layer", "allocation", "density"];
+    (!series.is_empty()).then(|| unnamed(bars(&title, "density", layers, &series), columns, rows.collect()))
 }

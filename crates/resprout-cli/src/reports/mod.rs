@@ -9,3 +9,4 @@ pub mod inspect;
 pub mod list;
 pub mod run;
 pub mod score;
+pub mod train_bench;

@@ -29,6 +29,9 @@ fn a_wish_is_kept_and_its_network_made_again_by_the_command_that_is_printed() {
     assert!(printed.contains("It keeps the wish"), "{printed}");
     let page = std::fs::read_to_string(scratch.path("small/report.html")).unwrap();
     assert!(page.contains("<svg") && page.contains("Make it again"));
+    for ending in ["svg", "pdf", "csv"] {
+        assert!(scratch.path(&format!("small/points-lost-by-speed.{ending}")).is_file(), "{ending}");
+    }
 
     // The command writes the same bytes.
     let network = std::fs::read(scratch.path("small/model.onnx")).unwrap();

@@ -47,9 +47,12 @@ fn a_sweep_says_what_prune_says() {
     assert_eq!(point["realised"], report["sparsity"]["of_prunable"]);
     let page = std::fs::read_to_string(scratch.path("study/report.html")).unwrap();
     assert!(page.contains("<svg") && !page.contains("src=\"http"));
-    let figure = std::fs::read_to_string(scratch.path("study/figures/model-0-figure-0.svg")).unwrap();
+    // Files are named by what they show.
+    let name = "study/figures/digits-density-of-each-layer-at-90";
+    let figure = std::fs::read_to_string(scratch.path(&format!("{name}.svg"))).unwrap();
     assert!(figure.contains("<rect") && !figure.contains("NaN"));
-    assert!(scratch.path("study/figures/model-0-figure-0.csv").is_file());
+    assert!(scratch.path(&format!("{name}.csv")).is_file());
+    assert!(std::fs::read(scratch.path(&format!("{name}.pdf"))).unwrap().starts_with(b"%PDF-"));
 }
 
 #[test]

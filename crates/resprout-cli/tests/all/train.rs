@@ -64,6 +64,29 @@ fn every_method_trains_prunes_and_leaves_a_model() {
 }
 
 #[test]
+fn steps_are_timed_layer_by_layer_and_nothing_is_written() {
+    let scratch = Scratch::new();
+    let files = || std::fs::read_dir(scratch.path(".")).unwrap().count();
+    let before = files();
+    let report = json(&scratch.ok(&with(&["--allocation", "uniform", "--bench=2", "--json", "-"])));
+    assert_eq!(files(), before);
+    let networks = report["networks"].as_array().unwrap();
+    assert_eq!(networks.len(), 2);
+    assert!((networks[1]["sparsity"].as_f64().unwrap() - 0.9).abs() < 1e-3);
+    let macs = |network: &serde_json::Value| -> [u64; 2] {
+        let layers = network["layers"].as_array().unwrap().iter().filter(|layer| layer["macs"].is_array());
+        layers.fold([0, 0], |[f, b], layer| [f + layer["macs"][0].as_u64().unwrap(), b + layer["macs"][1].as_u64().unwrap()])
+    };
+    // A tenth of the weights is computed, in both directions.
+    let (dense, pruned) = (macs(&networks[0]), macs(&networks[1]));
+    assert!((0..2).all(|i| (pruned[i] as f64 / dense[i] as f64 - 0.1).abs() < 0.02), "{dense:?} {pruned:?}");
+    let dense_alone = json(&scratch.ok(&with(&["--sparsity", "0", "--bench=1", "--json", "-"])));
+    assert_eq!(dense_alone["networks"].as_array().unwrap().len(), 1);
+    assert!(scratch.fails(2, &with(&["--bench", "-o", "run"])).contains("--output"));
+    assert!(scratch.fails(1, &["train", "--arch", "resnet-20", "--bench", "--rate", "1e30"]).contains("lower rate"));
+}
+
+#[test]
 fn the_written_model_is_as_good_as_the_report_says() {
     let scratch = Scratch::new();
     let report = json(&scratch.ok(&with(&["--sparsity", "0.5", "-o", "run", "--json", "-"])));

@@ -269,7 +269,7 @@ unsafe fn run_blocks<I: Simd, const B: usize, const R: usize, const W: usize, co
             for g in 0..B {
                 accumulators[g] = load_accumulators::<I, R, W>(work, channel_block * B + g);
             }
-            let mut entries = entries::<B>(work, place).chunks_exact(1 + B);
+            let mut entries = entries::<B>(work, place);
             if B == 1 {
                 prefetch::<I, R, W>(work, next);
             } else {
@@ -282,12 +282,22 @@ unsafe fn run_blocks<I: Simd, const B: usize, const R: usize, const W: usize, co
                     if apart {
                         I::prefetch(added.wrapping_add(other));
                     }
-                    if let Some(entry) = entries.next() {
+                    if let Some((entry, rest)) = entries.split_at_checked(1 + B) {
+                        entries = rest;
                         add_entry::<I, B, R, W, S>(entry, &rows, &mut accumulators);
                     }
                 }
             }
-            for entry in entries {
+            // In some alignments Zen 3 takes twice as long for a loop of one such entry. Blocks of one wait for memory instead.
+            if B > 1 {
+                let mut pairs = entries.chunks_exact(2 * (1 + B));
+                for pair in &mut pairs {
+                    add_entry::<I, B, R, W, S>(pair.get_unchecked(..1 + B), &rows, &mut accumulators);
+                    add_entry::<I, B, R, W, S>(pair.get_unchecked(1 + B..), &rows, &mut accumulators);
+                }
+                entries = pairs.remainder();
+            }
+            for entry in entries.chunks_exact(1 + B) {
                 add_entry::<I, B, R, W, S>(entry, &rows, &mut accumulators);
             }
             for g in 0..B {

@@ -31,6 +31,7 @@ use ops::remap::Maps;
 use resprout::Result;
 use resprout::model::Model;
 use resprout::ops::{BinaryOp, UnaryOp};
+use serde::Serialize;
 
 /// Where an operand comes from.
 #[derive(Clone)]
@@ -101,6 +102,17 @@ pub struct TrainProgram {
     times: Option<Vec<[f64; 2]>>,
 }
 
+/// The time of a layer in one step.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerTimes {
+    /// Its name; a layer of several operations has several rows.
+    pub layer: String,
+    /// Forward and backward.
+    pub seconds: [f64; 2],
+    /// Multiply-accumulates with the weights that are computed, forward and backward, if the layer has any.
+    pub macs: Option<[u64; 2]>,
+}
+
 /// How BatchNormalizations are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -122,16 +134,20 @@ impl TrainProgram {
         self.classes
     }
 
-    /// Measures every step from now on, or no more. Returns what was measured: layer, seconds forward and backward, and
-    /// multiply-accumulates of a forward pass with the weights that are computed, if it is a convolution.
-    pub(crate) fn measure(&mut self, on: bool) -> Vec<(String, [f64; 2], Option<u64>)> {
+    /// Measures every step from now on, or no more. Returns what was measured.
+    pub(crate) fn measure(&mut self, on: bool) -> Vec<LayerTimes> {
         let found = std::mem::replace(&mut self.times, on.then(|| vec![[0.0; 2]; self.steps.len()]));
-        let work = |step: &Step| match step.instruction {
-            Instruction::Conv(index) => Some(self.convs[index].macs(self.layout.images)),
-            _ => None,
-        };
         let rows = self.steps.iter().zip(found.into_iter().flatten());
-        rows.map(|(step, seconds)| (step.layer.clone(), seconds, work(step))).collect()
+        rows.map(|(step, seconds)| LayerTimes { layer: step.layer.clone(), seconds, macs: self.macs(step) }).collect()
+    }
+
+    /// Multiply-accumulates of a convolution, forward and backward. Backward there are twice as many, but for the first layer,
+    /// of whose input nobody needs the gradient.
+    fn macs(&self, step: &Step) -> Option<[u64; 2]> {
+        let Instruction::Conv(index) = step.instruction else { return None };
+        let wanted = matches!(step.inputs[..], [Operand::Slot(slot), ..] if self.wanted[slot]);
+        let forward = self.convs[index].macs(self.layout.images);
+        Some([forward, forward * (1 + u64::from(wanted))])
     }
 
     /// Elements of a slot's value.

@@ -7,9 +7,9 @@ use crate::checkpoint::{self, EpochRow, Position};
 use crate::engine::{Mode, TrainProgram};
 use crate::error::data;
 use crate::loader::Batch;
-use crate::loss;
 use crate::methods::Before;
 use crate::rates;
+use crate::step::Descent;
 use resprout::progress::Progress;
 use resprout::{Error, Result};
 use std::time::Instant;
@@ -75,17 +75,13 @@ impl Run<'_> {
             self.programs.insert(count, TrainProgram::new(self.model, &self.parameters, &shape)?);
         }
         let Some(program) = self.programs.get_mut(&count) else { return Err(data("a batch without a program")) };
-        let forward = program.forward(&self.parameters, &batch.images, Mode::Training);
-        let (value, gradient) = loss::cross_entropy(&forward.logits, &batch.labels, self.recipe.label_smoothing, 1.0);
+        let descent = Descent { optimiser: &self.optimiser, label_smoothing: self.recipe.label_smoothing, rate };
+        let (value, logits) = descent.step(program, &mut self.parameters, &batch.images, &batch.labels);
         if !value.is_finite() {
             let layer = program.first_broken_layer(&self.parameters, &batch.images, Mode::Training);
             return Err(self.broken(layer, step, value));
         }
-        let hits = hits(&forward.logits, &batch.labels, self.classes);
-        forward.update_statistics(&mut self.parameters);
-        let gradients = program.backward(&self.parameters, forward, Mode::Training, &gradient);
-        self.optimiser.step(&mut self.parameters, gradients, rate);
-        Ok((value, hits))
+        Ok((value, hits(&logits, &batch.labels, self.classes)))
     }
 
     /// The learning rate of a step. A rewound segment continues the schedule from the step of its weights.

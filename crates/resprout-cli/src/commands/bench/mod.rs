@@ -4,7 +4,7 @@ mod baseline;
 mod contend;
 mod entrant;
 mod plans;
-mod timing;
+pub mod timing;
 
 use super::session::{open_session, session_options, thread_note};
 use super::{check_json_target, file_info, read_computable, read_model, write_json};

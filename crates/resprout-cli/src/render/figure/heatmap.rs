@@ -1,7 +1,7 @@
 //! A table of numbers from 0 to 1 as colours.
 
-use super::{colour, escape, legend, open, text};
-use std::fmt::Write;
+use super::colour;
+use super::drawing::{Anchor, Drawing, Paint, Shape};
 
 /// Rows, columns and what stands in the cells.
 pub struct Heatmap {
@@ -29,43 +29,37 @@ const TOP: f64 = 8.0;
 const LETTER: f64 = 6.2;
 
 /// The heatmap with its labels.
-pub fn heatmap(title: &str, map: &Heatmap) -> String {
+pub fn heatmap(title: &str, map: &Heatmap) -> Drawing {
     let left = 12.0 + LETTER * map.rows.iter().map(|name| name.chars().count()).max().unwrap_or(0) as f64;
     let cell_width = (900.0 / map.columns.len().max(1) as f64).clamp(26.0, 64.0);
     let cell_height = if map.rows.len() > 24 { 12.0 } else { 20.0 };
     let (width, height) = (cell_width * map.columns.len() as f64, cell_height * map.rows.len() as f64);
     let below = if map.kinds.is_empty() { 0.0 } else { 22.0 };
-    let mut svg = open((left + width + 12.0).max(420.0), TOP + height + 36.0 + below, title);
+    let mut sheet = Drawing::new((left + width + 12.0).max(420.0), TOP + height + 36.0 + below, title);
     for (r, (name, cells)) in map.rows.iter().zip(&map.cells).enumerate() {
         let y = TOP + cell_height * r as f64;
-        text(&mut svg, left - 6.0, y + cell_height / 2.0 + 4.0, "end", name);
+        let base = y + cell_height / 2.0 + 4.0;
+        sheet.text(left - 6.0, base, Anchor::End, name);
         for (c, cell) in cells.iter().enumerate() {
             let x = left + cell_width * c as f64;
             let Some(cell) = cell else {
-                text(&mut svg, x + cell_width / 2.0, y + cell_height / 2.0 + 4.0, "middle", "-");
+                sheet.text(x + cell_width / 2.0, base, Anchor::Middle, "-");
                 continue;
             };
-            let place = format!("{name}, {}: {}", map.columns.get(c).map_or("", String::as_str), cell.words);
-            let _ = writeln!(
-                svg,
-                "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{}\" fill-opacity=\"{:.2}\" \
-                 stroke=\"currentColor\" stroke-opacity=\"0.1\"><title>{}</title></rect>",
-                cell_width - 1.0,
-                cell_height - 1.0,
-                colour(cell.kind),
-                cell.share.clamp(0.0, 1.0) * 0.75,
-                escape(&place)
-            );
+            let hint = format!("{name}, {}: {}", map.columns.get(c).map_or("", String::as_str), cell.words);
+            let paint = Paint { opacity: cell.share.clamp(0.0, 1.0) * 0.75, ..Paint::new(colour(cell.kind)) };
+            sheet.shapes.push(Shape::Box { corner: (x, y), size: (cell_width - 1.0, cell_height - 1.0), paint, hint });
             if cell_height > 14.0 && cell.words.chars().count() as f64 * LETTER < cell_width + 4.0 {
-                text(&mut svg, x + cell_width / 2.0, y + cell_height / 2.0 + 4.0, "middle", &cell.words);
+                sheet.text(x + cell_width / 2.0, base, Anchor::Middle, &cell.words);
             }
         }
     }
     for (c, name) in map.columns.iter().enumerate() {
-        text(&mut svg, left + cell_width * (c as f64 + 0.5), TOP + height + 14.0, "middle", name);
+        sheet.text(left + cell_width * (c as f64 + 0.5), TOP + height + 14.0, Anchor::Middle, name);
     }
-    text(&mut svg, left + width, TOP + height + 30.0, "end", &map.column_name);
-    let names: Vec<(String, &str, &str)> = map.kinds.iter().enumerate().map(|(i, name)| (name.clone(), colour(i), "")).collect();
-    legend(&mut svg, 8.0, TOP + height + 50.0, names.len().max(1), 130.0, &names);
-    svg + "</svg>"
+    sheet.text(left + width, TOP + height + 30.0, Anchor::End, &map.column_name);
+    let names: Vec<(String, Paint)> =
+        map.kinds.iter().enumerate().map(|(i, name)| (name.clone(), Paint::new(colour(i)))).collect();
+    sheet.legend(8.0, TOP + height + 50.0, names.len().max(1), 130.0, &names);
+    sheet
 }

@@ -1,27 +1,42 @@
-//! Figures as SVG, with the numbers behind them.
+//! Figures as SVG and PDF, with the numbers behind them.
 
 pub mod bars;
+mod drawing;
 pub mod heatmap;
 pub mod lines;
+mod pdf;
 pub mod ranges;
+mod svg;
 
-use std::fmt::Write;
+pub use drawing::Drawing;
+use drawing::Ink;
+use resprout::Result;
+use resprout::formats::atomic;
+use std::path::Path;
+pub use svg::svg;
 
 /// Colours that stay apart for the colour-blind, on light and on dark (Okabe and Ito, 2008; Tol, 2021).
-const COLOURS: [&str; 9] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#aa4466", "#6f6fb5"];
+const COLOURS: [[u8; 3]; 9] = [
+    [0x00, 0x72, 0xb2],
+    [0xd5, 0x5e, 0x00],
+    [0x00, 0x9e, 0x73],
+    [0xcc, 0x79, 0xa7],
+    [0xe6, 0x9f, 0x00],
+    [0x56, 0xb4, 0xe9],
+    [0x99, 0x99, 0x33],
+    [0xaa, 0x44, 0x66],
+    [0x6f, 0x6f, 0xb5],
+];
 
-fn colour(index: usize) -> &'static str {
-    COLOURS[index % COLOURS.len()]
+fn colour(index: usize) -> Ink {
+    Ink::Rgb(COLOURS[index % COLOURS.len()])
 }
 
 /// A picture, and its numbers as a table.
 pub struct Figure {
     /// File name without ending.
     pub id: String,
-    /// What it shows.
-    pub title: String,
-    /// An `<svg>` that takes its ink from the page.
-    pub svg: String,
+    pub drawing: Drawing,
     /// Names of the numbers.
     pub columns: Vec<&'static str>,
     /// The numbers.
@@ -29,19 +44,16 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// In pixels.
-    pub fn width(&self) -> f64 {
-        let text = self.svg.split("width=\"").nth(1).and_then(|rest| rest.split('"').next());
-        text.and_then(|text| text.parse().ok()).unwrap_or(0.0)
+    /// Writes the picture as SVG, on white, and as PDF, and its numbers as CSV.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let file = |ending: &str, bytes: &[u8]| atomic::write(&folder.join(format!("{}.{ending}", self.id)), bytes);
+        let on_white = svg(&self.drawing).replacen("<svg ", "<svg style=\"background:#fff;color:#222\" ", 1) + "\n";
+        file("svg", on_white.as_bytes())?;
+        file("pdf", &pdf::pdf(&self.drawing))?;
+        file("csv", self.csv().as_bytes())
     }
 
-    /// The picture as a file of its own, on white.
-    pub fn file(&self) -> String {
-        self.svg.replacen("<svg ", "<svg style=\"background:#fff;color:#222\" ", 1) + "\n"
-    }
-
-    /// The numbers as a file of comma-separated values.
-    pub fn csv(&self) -> String {
+    fn csv(&self) -> String {
         let line = |cells: &mut dyn Iterator<Item = &str>| cells.map(quoted).collect::<Vec<_>>().join(",") + "\n";
         let mut text = line(&mut self.columns.iter().copied());
         self.rows.iter().for_each(|row| text += &line(&mut row.iter().map(String::as_str)));
@@ -58,33 +70,11 @@ pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// The beginning of an SVG.
-fn open(width: f64, height: f64, title: &str) -> String {
-    format!(
-        "<svg viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\" role=\"img\" aria-label=\"{}\" \
-         xmlns=\"http://www.w3.org/2000/svg\" font-family=\"sans-serif\" font-size=\"11\" fill=\"currentColor\">\n",
-        escape(title)
-    )
-}
-
-fn text(svg: &mut String, x: f64, y: f64, anchor: &str, words: &str) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>", escape(words));
-}
-
-/// Names with their colours, in columns.
-fn legend(svg: &mut String, left: f64, top: f64, columns: usize, width: f64, names: &[(String, &str, &str)]) {
-    for (i, (name, colour, dash)) in names.iter().enumerate() {
-        let (x, y) = (left + width * (i % columns) as f64, top + 16.0 * (i / columns) as f64);
-        let _ = writeln!(
-            svg,
-            "<line x1=\"{x:.1}\" x2=\"{:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" stroke=\"{colour}\" stroke-width=\"3\"{dash}/>",
-            x + 18.0,
-            y - 4.0,
-            y - 4.0
-        );
-        text(svg, x + 23.0, y, "start", name);
-    }
+/// A file name out of words, not too long for a disk: letters, digits and points, all else as single hyphens.
+pub fn slug(words: &str) -> String {
+    let words: String = words.chars().take(80).collect();
+    let kept = words.to_lowercase().replace(|letter: char| !letter.is_alphanumeric() && letter != '.', " ");
+    kept.split_whitespace().collect::<Vec<_>>().join("-")
 }
 
 /// Lowest and highest value, apart from each other.
@@ -127,10 +117,10 @@ mod tests {
     #[test]
     fn names_cannot_break_out() {
         let rows = vec![vec!["a \"b\", c".to_string(), "1".into()]];
-        let figure =
-            Figure { id: "x".into(), title: "t".into(), svg: "<svg width=\"30\">".into(), columns: vec!["name", "n"], rows };
+        let figure = Figure { id: "x".into(), drawing: Drawing::new(30.0, 20.0, "<t>"), columns: vec!["name", "n"], rows };
         assert_eq!(figure.csv(), "name,n\n\"a \"\"b\"\", c\",1\n");
-        assert!(figure.file().starts_with("<svg style=") && figure.width() == 30.0);
+        assert!(svg(&figure.drawing).contains("&lt;t&gt;"));
+        assert_eq!(slug("net/v2.1: LAMP, 90 % <x>"), "net-v2.1-lamp-90-x");
         assert_eq!(escape("<a b=\"c\">&"), "&lt;a b=&quot;c&quot;&gt;&amp;");
     }
 }

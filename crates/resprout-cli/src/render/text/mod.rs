@@ -18,5 +18,5 @@ pub use list::list;
 pub use network::{inspection, scored};
 pub use prune::report;
 pub use study::{comparison, comparison_in_markdown, study};
-pub use training::run;
+pub use training::{run, train_bench};
 pub use warnings::warnings;
