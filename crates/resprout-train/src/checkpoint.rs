@@ -52,6 +52,18 @@ pub struct EpochRow {
     pub sparsity: f64,
     /// Images per second of the training steps.
     pub images_per_second: f64,
+    /// Weights that were pruned whole in this epoch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub emptied: Vec<Emptied>,
+}
+
+/// A layer that pruning has left without any weight: nothing passes it any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Emptied {
+    /// The weight's name.
+    pub param: String,
+    /// The step of the epoch before which it was pruned, from 1 on.
+    pub step: usize,
 }
 
 /// The state that a run needs to resume, without the model.

@@ -3,7 +3,7 @@
 use super::{check_json_target, train_bench, write_json, write_model};
 use crate::args::{Format, TrainArgs};
 use crate::embedded;
-use crate::render::{run_page, text};
+use crate::render::{run_page, run_words, text};
 use resprout::architectures::{self, Shape};
 use resprout::data::layouts::{self, Splits};
 use resprout::data::{ImageSet, LabelSource, Preprocess};
@@ -56,7 +56,8 @@ pub fn run(args: &TrainArgs, threads: usize, progress: &dyn Progress) -> anyhow:
     if write_json(&report, args.json.as_deref())? {
         text::run(&report, folder);
         let sets = [Some(&data.train), data.test.as_ref()];
-        text::warnings(&sets.into_iter().flatten().flat_map(|examples| examples.set.left_out()).collect::<Vec<_>>());
+        let left_out = sets.into_iter().flatten().flat_map(|examples| examples.set.left_out());
+        text::warnings(&run_words::run_warnings(&report).into_iter().chain(left_out).collect::<Vec<_>>());
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ mod numbers;
 mod plain_page;
 pub mod prune_page;
 pub mod run_page;
-mod run_words;
+pub mod run_words;
 pub mod study_page;
 mod study_words;
 pub mod text;

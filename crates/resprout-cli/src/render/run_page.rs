@@ -2,7 +2,7 @@
 
 use super::figure::escape;
 use super::figure::lines::{Line, chart};
-use super::plain_page::{html_figure, plain_page};
+use super::plain_page::{html_figure, html_list, plain_page};
 use resprout_train::checkpoint::EpochRow;
 use resprout_train::run::RunReport;
 
@@ -28,9 +28,10 @@ pub fn page(report: &RunReport) -> String {
     let network = report.recipe.arch.as_deref().or(report.recipe.model.as_deref()).unwrap_or_default();
     let body = format!(
         "<p>{}</p>\n{}\n<table><tr><th>epoch<th>loss<th>training<th>validation<th>sparsity<th>rate</tr>\n{table}</table>\n\
-         <h2>Recipe</h2>\n<pre>{recipe}</pre>",
+         {}<h2>Recipe</h2>\n<pre>{recipe}</pre>",
         escape(&super::run_words::run_summary(report)),
-        charts.join("")
+        charts.join(""),
+        html_list("Warnings", &super::run_words::run_warnings(report))
     );
     plain_page(&format!("{network}: a run of resprout"), network, "body{max-width:44rem}", &body)
 }

@@ -27,6 +27,17 @@ pub fn run_summary(report: &RunReport) -> String {
     )
 }
 
+/// What a run's reader must know.
+pub fn run_warnings(report: &RunReport) -> Vec<String> {
+    let rows = &report.outcome.rows;
+    let emptied: Vec<String> = rows
+        .iter()
+        .flat_map(|row| row.emptied.iter().map(move |e| format!("{} (epoch {}, before step {})", e.param, row.epoch, e.step)))
+        .collect();
+    let message = || format!("pruning left no weight in {}; a lower sparsity or another allocation may help", emptied.join(", "));
+    if emptied.is_empty() { Vec::new() } else { vec![message()] }
+}
+
 /// What a repair at initialisation did, in a sentence.
 pub fn init_repair(rows: &[LipschitzRow]) -> String {
     let scaled = rows.iter().filter(|row| row.gamma.is_some()).count();

@@ -296,6 +296,19 @@ fn data_that_cannot_be_trained_on_are_refused() {
 }
 
 #[test]
+fn a_layer_without_any_weight_is_named_with_its_step() {
+    let scratch = Scratch::new();
+    let args = ["train", "--arch", "resnet-20", "--quiet", "--sparsity", "0.9995", "--epochs", "3", "-o", "run"];
+    let printed = scratch.ok(&args);
+    let row = journal(&scratch.path("run")).into_iter().find(|row| row["emptied"].is_array()).unwrap();
+    let (emptied, epoch) = (&row["emptied"][0], &row["epoch"]);
+    let (param, step) = (emptied["param"].as_str().unwrap(), emptied["step"].as_u64().unwrap());
+    let named = format!("{param} (epoch {epoch}, before step {step})");
+    assert!(step > 0 && printed.contains(&named), "{named}: {printed}");
+    assert!(std::fs::read_to_string(scratch.path("run/report.html")).unwrap().contains(&named));
+}
+
+#[test]
 fn a_loss_that_is_no_number_stops_and_keeps_the_last_good_state() {
     let scratch = Scratch::new();
     let args = |rate, more: &[&'static str]| {

@@ -63,7 +63,7 @@ impl Run<'_> {
             self.keep_early_weights()?;
         }
         if let Some(sparsity) = self.segment().ramp.and_then(|ramp| ramp.at(step, self.steps_per_epoch)) {
-            self.prune(sparsity, false, progress)?;
+            self.prune(sparsity, false, step % self.steps_per_epoch, progress)?;
         }
         let rate = self.rate(step);
         let count = batch.labels.len();
@@ -120,7 +120,7 @@ impl Run<'_> {
             && let Some(sparsity) = ramp.at(self.position.epoch * self.steps_per_epoch, self.steps_per_epoch)
             && self.position.epoch == self.segment().epochs
         {
-            self.prune(sparsity, false, progress)?;
+            self.prune(sparsity, false, self.steps_per_epoch, progress)?;
         }
         self.parameters.store(self.model);
         self.model.check_finite().map_err(|e| e.at(format!("after epoch {}", self.rows.len() + 1)))?;
@@ -137,6 +137,7 @@ impl Run<'_> {
             validation_accuracy: validation.map(|estimate| estimate.value),
             sparsity,
             images_per_second,
+            emptied: std::mem::take(&mut self.emptied),
         });
         if self.position.epoch == self.segment().epochs {
             self.position = Position { segment: segment + 1, epoch: 0, ..self.position };

@@ -3,6 +3,7 @@
 use super::state::Run;
 use crate::at_init::ablation::{self, Pruning};
 use crate::at_init::{self, Input};
+use crate::checkpoint::Emptied;
 use crate::error::data;
 use crate::methods::Before;
 use crate::recipe::Recipe;
@@ -26,11 +27,11 @@ impl Run<'_> {
     pub(super) fn begin_segment(&mut self, progress: &dyn Progress) -> Result<()> {
         match self.segment().before {
             Before::Nothing => Ok(()),
-            Before::Prune(sparsity) => self.prune(sparsity, false, progress),
+            Before::Prune(sparsity) => self.prune(sparsity, false, 0, progress),
             Before::PruneAtInit(sparsity) => self.prune_at_init(sparsity, progress),
-            Before::PruneAtRandom(sparsity) => self.prune(sparsity, true, progress),
+            Before::PruneAtRandom(sparsity) => self.prune(sparsity, true, 0, progress),
             Before::PruneAndRewind { sparsity, .. } => {
-                self.prune(sparsity, false, progress)?;
+                self.prune(sparsity, false, 0, progress)?;
                 let early = self.rewind.as_ref().ok_or_else(|| data("the weights to rewind to are missing"))?;
                 let masks = std::mem::take(&mut self.model.masks);
                 *self.model = early.clone();
@@ -41,14 +42,23 @@ impl Run<'_> {
         }
     }
 
-    /// Prunes by the current weights. Weights that an earlier mask has pruned stay pruned.
-    pub(super) fn prune(&mut self, sparsity: f64, at_random: bool, progress: &dyn Progress) -> Result<()> {
+    /// Prunes by the current weights after some steps of the epoch. Weights that an earlier mask has pruned stay pruned.
+    pub(super) fn prune(&mut self, sparsity: f64, at_random: bool, steps: usize, progress: &dyn Progress) -> Result<()> {
         progress.check()?;
         self.parameters.store(self.model);
         let options = self.recipe.prune_options(sparsity, at_random);
         prune(self.model, &options, &Default::default(), &Quiet)?;
         self.parameters.set_masks(self.model);
+        self.note_emptied(steps);
         Ok(())
+    }
+
+    /// Keeps which layers the last pruning has left without any weight.
+    fn note_emptied(&mut self, steps: usize) {
+        let known: Vec<&Emptied> = self.rows.iter().flat_map(|row| &row.emptied).chain(&self.emptied).collect();
+        let empty = self.model.masks.iter().filter(|(name, mask)| mask.kept() == 0 && known.iter().all(|e| e.param != *name));
+        let new: Vec<Emptied> = empty.map(|(name, _)| Emptied { param: name.to_string(), step: steps + 1 }).collect();
+        self.emptied.extend(new);
     }
 
     fn prune_at_init(&mut self, sparsity: f64, progress: &dyn Progress) -> Result<()> {
@@ -59,6 +69,7 @@ impl Run<'_> {
         let options = self.recipe.prune_options(sparsity, false);
         let pruning = Pruning { method: &method, options: &options, input: &input, init: &self.recipe.init };
         ablation::find(&self.recipe.ablation)?.prune(self.model, &pruning, progress)?;
+        self.note_emptied(0);
         self.parameters.load(self.model)
     }
 }

@@ -1,6 +1,6 @@
 //! The state of a run.
 
-use crate::checkpoint::{EpochRow, Position};
+use crate::checkpoint::{Emptied, EpochRow, Position};
 use crate::device;
 use crate::engine::TrainProgram;
 use crate::error::option;
@@ -56,6 +56,8 @@ pub(super) struct Run<'a> {
     pub steps_per_epoch: usize,
     pub position: Position,
     pub rows: Vec<EpochRow>,
+    /// Those of the current epoch.
+    pub emptied: Vec<Emptied>,
     pub init_repair: Vec<LipschitzRow>,
     /// The best epoch, its validation accuracy and its model.
     pub best: Option<(usize, f64, Model)>,
@@ -99,6 +101,7 @@ impl<'a> Run<'a> {
             steps_per_epoch,
             position: Position::default(),
             rows: Vec::new(),
+            emptied: Vec::new(),
             init_repair: Vec::new(),
             best: None,
             rewind: None,
