@@ -17,6 +17,7 @@ mod weight;
 pub use buffer::Buffer;
 pub use pass::Scratch;
 
+use crate::isa::Level;
 use crate::{ConvShape, Isa};
 use pass::{Pass, Tap};
 use std::ops::Range;
@@ -26,7 +27,13 @@ use weight::WeightPass;
 pub const LANES: usize = crate::simd::LANES;
 
 /// From this share of weights on, all of them are computed.
-const DENSE: f64 = 0.35;
+fn dense_from(isa: Isa) -> f64 {
+    match isa.level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => 0.8,
+        _ => 0.35,
+    }
+}
 
 /// A convolution of vectors of images, with the weights of one mask.
 pub struct BatchedConv {
@@ -49,7 +56,7 @@ impl BatchedConv {
         assert!(mask.is_none_or(|mask| mask.len() == count), "mask of {shape:?}");
         let is_kept = |index: usize| mask.is_none_or(|mask| mask[index]);
         let kept = (0..count).filter(|&index| is_kept(index)).count();
-        let dense = shape.groups == 1 && kept as f64 >= DENSE * count as f64;
+        let dense = shape.groups == 1 && kept as f64 >= dense_from(isa) * count as f64;
         // Where all are computed, those outside of the mask are zero.
         let is_computed = |index: usize| dense || is_kept(index);
         let rows = rows(shape, is_computed);
