@@ -38,6 +38,11 @@ impl Stepper {
         Ok(Stepper { parameters, program, optimiser })
     }
 
+    /// The number of classes.
+    pub fn classes(&self) -> usize {
+        self.program.classes()
+    }
+
     /// One step of SGD on `images`, `[N, C, H, W]` flat, with one label each. Returns the mean cross-entropy in nats.
     pub fn step(&mut self, images: &[f32], labels: &[usize], rate: f64) -> f64 {
         let descent = Descent { optimiser: &self.optimiser, label_smoothing: 0.0, rate };

@@ -64,6 +64,16 @@ impl Examples {
         Ok(self.indices.iter().map(|&index| labels[index]).collect())
     }
 
+    /// Fails on a label that a model of so many classes has no class for.
+    ///
+    /// # Errors
+    /// Of kind `Data`, also if the images have no labels.
+    pub fn check_labels(&self, classes: usize) -> Result<()> {
+        let Some(label) = self.labels()?.into_iter().find(|&label| label >= classes) else { return Ok(()) };
+        let (path, last) = (self.set.path().display(), classes - 1);
+        Err(data(format!("{path}: label {label}, but the model has {classes} classes (0 to {last})")))
+    }
+
     /// The batches of an epoch, of `batch` images each, loaded by `workers` threads. `seed` and `epoch` determine order and
     /// augmentation.
     ///

@@ -2,13 +2,12 @@
 
 use super::bench::timing::times;
 use crate::reports::train_bench::{TrainBenchReport, TrainBenchRow};
-use resprout::Error;
-use resprout::Result;
 use resprout::model::Model;
 use resprout::progress::{Progress, Quiet};
 use resprout::prune::prune;
 use resprout::report::SCHEMA_VERSION;
 use resprout::session::cpu_name;
+use resprout::{Error, Result};
 use resprout_train::bench::{Stepper, time};
 use resprout_train::recipe::Recipe;
 use resprout_train::run::Data;
@@ -29,6 +28,7 @@ pub fn run(
     let image = examples.image()?;
     let stepper = |model: &Model| Stepper::new(model, image, recipe.batch, recipe.optimiser());
     let mut networks = vec![("dense", 0.0, stepper(model)?)];
+    examples.check_labels(networks[0].2.classes())?;
     if recipe.sparsity > 0.0 {
         let mut pruned = model.clone();
         let outcome = prune(&mut pruned, &recipe.prune_options(recipe.sparsity, false), &Default::default(), &Quiet)?;

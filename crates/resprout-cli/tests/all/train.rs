@@ -293,6 +293,9 @@ fn data_that_cannot_be_trained_on_are_refused() {
     let message =
         scratch.fails(1, &["train", "--model", "digits.onnx", "--data", "more", "-o", "run", "--quiet", "--preset", "raw"]);
     assert!(message.contains("label 10") && message.contains("10 classes"), "{message}");
+    let message =
+        scratch.fails(1, &["train", "--model", "digits.onnx", "--data", "more", "--bench", "--quiet", "--preset", "raw"]);
+    assert!(message.contains("label 10") && message.contains("10 classes"), "{message}");
 }
 
 #[test]

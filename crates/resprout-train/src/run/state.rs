@@ -10,9 +10,9 @@ use crate::optimiser::Sgd;
 use crate::parameters::Parameters;
 use crate::rates::{self, Schedule};
 use crate::recipe::Recipe;
+use resprout::Result;
 use resprout::lipschitz::LipschitzRow;
 use resprout::model::Model;
-use resprout::{Error, ErrorKind, Result};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -82,7 +82,7 @@ impl<'a> Run<'a> {
         let program = TrainProgram::new(model, &parameters, &[&[count][..], &image].concat())?;
         let classes = program.classes();
         for examples in [Some(&data.train), data.validation.as_ref(), data.test.as_ref()].into_iter().flatten() {
-            check_labels(examples, classes)?;
+            examples.check_labels(classes)?;
         }
         let initial = model.clone();
         Ok(Run {
@@ -129,21 +129,5 @@ impl<'a> Run<'a> {
 
     pub(super) fn steps(&self, epochs: f64) -> usize {
         (epochs * self.steps_per_epoch as f64).round() as usize
-    }
-}
-
-/// Fails on a label that the model has no class for.
-fn check_labels(examples: &Examples, classes: usize) -> Result<()> {
-    let wrong = examples.labels()?.into_iter().find(|&label| label >= classes);
-    match wrong {
-        Some(label) => Err(Error::new(
-            ErrorKind::Data,
-            format!(
-                "{}: label {label}, but the model has {classes} classes (0 to {})",
-                examples.set.path().display(),
-                classes - 1
-            ),
-        )),
-        None => Ok(()),
     }
 }
