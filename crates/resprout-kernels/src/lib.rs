@@ -26,6 +26,7 @@ pub mod conv;
 pub mod dense;
 mod depthwise;
 pub mod engine;
+mod entries;
 pub mod gram;
 mod isa;
 mod linear;

@@ -2,6 +2,7 @@
 
 use super::pass::VECTOR_BYTES;
 use crate::Isa;
+use crate::entries::add_entries;
 use crate::isa::Level;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
@@ -65,51 +66,12 @@ unsafe fn run<I: Simd, const G: usize, const R: usize, const W: usize, const S: 
                 }
             }
             let range = work.row_offsets[group] as usize * (1 + G)..work.row_offsets[group + 1] as usize * (1 + G);
-            let mut entries = &work.entries[range];
-            // As in the tiles of inference: in some alignments Zen 3 takes twice as long for a loop of one such entry.
-            if G > 1 {
-                let mut pairs = entries.chunks_exact(2 * (1 + G));
-                for pair in &mut pairs {
-                    add::<I, G, R, W>(pair.get_unchecked(..1 + G), &rows, step, &mut sums);
-                    add::<I, G, R, W>(pair.get_unchecked(1 + G..), &rows, step, &mut sums);
-                }
-                entries = pairs.remainder();
-            }
-            for entry in entries.chunks_exact(1 + G) {
-                add::<I, G, R, W>(entry, &rows, step, &mut sums);
-            }
+            add_entries::<I, G, R, W>(&work.entries[range], &rows, step, &mut sums);
             for g in 0..G {
                 for r in 0..R {
                     for x in 0..W {
                         I::store(target(g, r, x), sums[g][r][x]);
                     }
-                }
-            }
-        }
-    }
-}
-
-/// Adds an entry to the sums of its `G` target channels.
-///
-/// # Safety
-/// The CPU must have the instructions of `I`. `entry` must have `1 + G` words; at its offset from every row there must be `W` whole,
-/// aligned vectors, `step` bytes apart.
-#[inline(always)]
-unsafe fn add<I: Simd, const G: usize, const R: usize, const W: usize>(
-    entry: &[u32],
-    rows: &[*const u8; R],
-    step: usize,
-    sums: &mut [[[I::Vector; W]; R]; G],
-) {
-    // SAFETY: the caller vouches for the entry's words, the vectors and the instructions.
-    unsafe {
-        let offset = *entry.get_unchecked(0) as usize;
-        let weights: [I::Vector; G] = std::array::from_fn(|g| I::splat(f32::from_bits(*entry.get_unchecked(1 + g))));
-        for r in 0..R {
-            for x in 0..W {
-                let vector = I::load(rows[r].add(offset + x * step));
-                for g in 0..G {
-                    sums[g][r][x] = I::multiply_add(weights[g], vector, sums[g][r][x]);
                 }
             }
         }

@@ -4,6 +4,7 @@ use super::arena::VECTOR_BYTES;
 use super::layout::HaloCopy;
 use super::moves::copy_halo;
 use crate::Activation;
+use crate::entries::{add_entries, add_entry};
 use crate::simd::Simd;
 use std::ops::Range;
 
@@ -214,32 +215,6 @@ unsafe fn rows<const R: usize>(work: &Work) -> [*const u8; R] {
     std::array::from_fn(|r| unsafe { work.input.add(work.tile.input[r]) })
 }
 
-/// Adds an entry of a block to the sums of its `B` output channels.
-///
-/// # Safety
-/// The CPU must have the instructions of `I`. `entry` must have `1 + B` words. At its offset from every row there must be `W` readable,
-/// aligned vectors, `S` vectors apart.
-#[inline(always)]
-unsafe fn add_entry<I: Simd, const B: usize, const R: usize, const W: usize, const S: usize>(
-    entry: &[u32],
-    rows: &[*const u8; R],
-    accumulators: &mut [Accumulators<I::Vector, R, W>; B],
-) {
-    // SAFETY: the caller vouches for the entry's words, the vectors and the instructions.
-    unsafe {
-        let weights: [I::Vector; B] = std::array::from_fn(|g| I::splat(f32::from_bits(*entry.get_unchecked(1 + g))));
-        let offset = *entry.get_unchecked(0) as usize;
-        for r in 0..R {
-            for x in 0..W {
-                let vector = I::load(rows[r].add(offset + x * S * VECTOR_BYTES));
-                for g in 0..B {
-                    accumulators[g][r][x] = I::multiply_add(weights[g], vector, accumulators[g][r][x]);
-                }
-            }
-        }
-    }
-}
-
 /// Computes a tile of `R` rows of `W` vectors in blocks of `B` output channels. Its input moves by `S` vectors per output vector.
 ///
 /// # Safety
@@ -284,22 +259,11 @@ unsafe fn run_blocks<I: Simd, const B: usize, const R: usize, const W: usize, co
                     }
                     if let Some((entry, rest)) = entries.split_at_checked(1 + B) {
                         entries = rest;
-                        add_entry::<I, B, R, W, S>(entry, &rows, &mut accumulators);
+                        add_entry::<I, B, R, W>(entry, &rows, S * VECTOR_BYTES, &mut accumulators);
                     }
                 }
             }
-            // In some alignments Zen 3 takes twice as long for a loop of one such entry. Blocks of one wait for memory instead.
-            if B > 1 {
-                let mut pairs = entries.chunks_exact(2 * (1 + B));
-                for pair in &mut pairs {
-                    add_entry::<I, B, R, W, S>(pair.get_unchecked(..1 + B), &rows, &mut accumulators);
-                    add_entry::<I, B, R, W, S>(pair.get_unchecked(1 + B..), &rows, &mut accumulators);
-                }
-                entries = pairs.remainder();
-            }
-            for entry in entries.chunks_exact(1 + B) {
-                add_entry::<I, B, R, W, S>(entry, &rows, &mut accumulators);
-            }
+            add_entries::<I, B, R, W>(entries, &rows, S * VECTOR_BYTES, &mut accumulators);
             for g in 0..B {
                 store_accumulators::<I, R, W>(work, channel_block * B + g, &accumulators[g]);
             }
@@ -334,13 +298,11 @@ pub(super) unsafe fn run_interleaved<I: Simd, const P: usize, const R: usize, co
             }
             for at in (0..shared).step_by(2) {
                 for p in 0..P {
-                    add_entry::<I, 1, R, W, S>(own[p].get_unchecked(at..at + 2), &rows, &mut accumulators[p]);
+                    add_entry::<I, 1, R, W>(own[p].get_unchecked(at..at + 2), &rows, S * VECTOR_BYTES, &mut accumulators[p]);
                 }
             }
             for p in 0..P {
-                for entry in own[p].get_unchecked(shared..).chunks_exact(2) {
-                    add_entry::<I, 1, R, W, S>(entry, &rows, &mut accumulators[p]);
-                }
+                add_entries::<I, 1, R, W>(own[p].get_unchecked(shared..), &rows, S * VECTOR_BYTES, &mut accumulators[p]);
                 store_accumulators::<I, R, W>(work, channels[p], &accumulators[p][0]);
             }
             place += P;
