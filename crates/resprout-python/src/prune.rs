@@ -205,7 +205,7 @@ pub fn prune(
         let done = sparsify.run_with(&dense, &images, &callback)?;
         let prunable: usize = done.outcome.layers.iter().map(|layer| layer.len()).sum();
         let kept: usize = done.outcome.kept.iter().sum();
-        let of_prunable = 1.0 - kept as f64 / (prunable as f64).max(1.0);
+        let of_prunable = done.outcome.sparsity();
         let requested = macs.is_none().then_some(sparsity);
         let layers: Vec<_> = done.outcome.layers.iter().zip(&done.outcome.kept).collect();
         let row = |(layer, kept): &(&Prunable, &usize)| {

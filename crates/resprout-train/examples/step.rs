@@ -3,6 +3,7 @@
 //! Forward, loss, backward and update of one batch of noise, with random masks of each density in turns; medians.
 
 use resprout::architectures::{Shape, build};
+use resprout::linalg::median;
 use resprout::model::Model;
 use resprout::progress::Quiet;
 use resprout::prune::{PruneOptions, prune};
@@ -39,9 +40,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stepper = |model: &Model| Stepper::new(model, image, batch, sgd.clone());
     let mut steppers: Vec<Stepper> = models.iter().map(stepper).collect::<Result<_, _>>()?;
     let times = time(&mut steppers, &images, &labels, 1e-3, rounds, &Quiet)?;
-    for (density, mut times) in densities.iter().zip(times) {
-        times.seconds.sort_by(f64::total_cmp);
-        println!("{density} {:.1}", times.seconds[rounds / 2] * 1e3);
+    for (density, times) in densities.iter().zip(times) {
+        println!("{density} {:.1}", median(&times.seconds) * 1e3);
     }
     Ok(())
 }

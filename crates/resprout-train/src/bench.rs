@@ -7,6 +7,7 @@ use crate::optimiser::Sgd;
 use crate::parameters::Parameters;
 use crate::step::Descent;
 use resprout::Result;
+use resprout::linalg::median;
 use resprout::model::Model;
 use resprout::progress::Progress;
 use std::time::Instant;
@@ -93,9 +94,7 @@ pub fn time(
 fn medians(rounds: &[Vec<LayerTimes>]) -> Vec<LayerTimes> {
     let Some(first) = rounds.first() else { return Vec::new() };
     let of = |layer: usize, direction: usize| {
-        let mut all: Vec<f64> = rounds.iter().map(|round| round[layer].seconds[direction]).collect();
-        all.sort_by(f64::total_cmp);
-        all[all.len() / 2]
+        median(&rounds.iter().map(|round| round[layer].seconds[direction]).collect::<Vec<f64>>())
     };
     let row = |(index, layer): (usize, &LayerTimes)| LayerTimes { seconds: [of(index, 0), of(index, 1)], ..layer.clone() };
     first.iter().enumerate().map(row).collect()

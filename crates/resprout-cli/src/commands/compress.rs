@@ -23,8 +23,9 @@ pub fn run(args: &CompressArgs, threads: usize, progress: &dyn Progress) -> anyh
     let json = serde_json::to_string_pretty(&report)?;
     atomic::write(&args.output.join("report.json"), format!("{json}\n").as_bytes())?;
     let page = args.output.join("report.html");
-    atomic::write(&page, compress_page::page(&report).as_bytes())?;
-    compress_page::figure(&report).write(&args.output)?;
+    let figure = compress_page::figure(&report);
+    atomic::write(&page, compress_page::page(&report, &figure).as_bytes())?;
+    figure.write(&args.output)?;
     if write_json(&report, args.json.as_deref())? {
         text::compress(&report, &args.output);
     }

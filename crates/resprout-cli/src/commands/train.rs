@@ -28,18 +28,15 @@ pub fn run(args: &TrainArgs, threads: usize, progress: &dyn Progress) -> anyhow:
     recipe.check()?;
     let data = open_data(&recipe)?;
     let mut model = open_model(&recipe, &data)?;
-    let folder = match (args.bench, &args.output) {
-        (Some(rounds), _) => {
-            let report = train_bench::run(&model, &recipe, &data, rounds.get(), threads, progress);
-            let report = report.map_err(|error| of_model(error, recipe.model.as_deref()))?;
-            if write_json(&report, args.json.as_deref())? {
-                text::train_bench(&report);
-            }
-            return Ok(());
+    if let Some(rounds) = args.bench {
+        let report = train_bench::run(&model, &recipe, &data, rounds.get(), threads, progress);
+        let report = report.map_err(|error| of_model(error, recipe.model.as_deref()))?;
+        if write_json(&report, args.json.as_deref())? {
+            text::train_bench(&report);
         }
-        (None, Some(folder)) => folder,
-        (None, None) => return Err(Error::new(ErrorKind::Option, "--output: the run needs a folder").into()),
-    };
+        return Ok(());
+    }
+    let folder = args.output.as_ref().ok_or_else(|| Error::new(ErrorKind::Option, "--output: the run needs a folder"))?;
     let options = RunOptions { folder: Some(folder.clone()), resume: args.resume, workers: args.workers.get() };
     let trained = run::train(&mut model, &recipe, &data, &options, progress);
     let (outcome, best) = trained.map_err(|error| of_model(interrupted(error, folder), recipe.model.as_deref()))?;

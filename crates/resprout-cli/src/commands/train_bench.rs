@@ -8,7 +8,7 @@ use resprout::prune::prune;
 use resprout::report::SCHEMA_VERSION;
 use resprout::session::cpu_name;
 use resprout::{Error, Result};
-use resprout_train::bench::{Stepper, time};
+use resprout_train::bench::{StepTimes, Stepper, time};
 use resprout_train::recipe::Recipe;
 use resprout_train::run::Data;
 
@@ -27,18 +27,16 @@ pub fn run(
     let labels: Vec<usize> = examples.labels()?.into_iter().cycle().take(recipe.batch).collect();
     let image = examples.image()?;
     let stepper = |model: &Model| Stepper::new(model, image, recipe.batch, recipe.optimiser());
-    let mut networks = vec![("dense", 0.0, stepper(model)?)];
-    examples.check_labels(networks[0].2.classes())?;
+    let (mut networks, mut steppers) = (vec![("dense", 0.0)], vec![stepper(model)?]);
+    examples.check_labels(steppers[0].classes())?;
     if recipe.sparsity > 0.0 {
         let mut pruned = model.clone();
         let outcome = prune(&mut pruned, &recipe.prune_options(recipe.sparsity, false), &Default::default(), &Quiet)?;
-        let (kept, all) = (outcome.kept.iter().sum::<usize>(), outcome.layers.iter().map(|layer| layer.len()).sum::<usize>());
-        networks.push(("pruned", 1.0 - kept as f64 / all.max(1) as f64, stepper(&pruned)?));
+        networks.push(("pruned", outcome.sparsity()));
+        steppers.push(stepper(&pruned)?);
     }
-    let (names, mut steppers): (Vec<_>, Vec<Stepper>) =
-        networks.into_iter().map(|(name, sparsity, stepper)| ((name, sparsity), stepper)).unzip();
     let timed = time(&mut steppers, &images.data, &labels, recipe.rate, rounds, progress)?;
-    let row = |((name, sparsity), timed): ((&'static str, f64), resprout_train::bench::StepTimes)| TrainBenchRow {
+    let row = |((name, sparsity), timed): ((&'static str, f64), StepTimes)| TrainBenchRow {
         name,
         sparsity,
         step: times(&timed.seconds, recipe.batch),
@@ -54,6 +52,6 @@ pub fn run(
         image,
         rounds,
         peak: resprout_kernels::engine::peak(threads).map_err(|e| Error::data(format!("cannot start threads: {e}")))?,
-        networks: names.into_iter().zip(timed).map(row).collect(),
+        networks: networks.into_iter().zip(timed).map(row).collect(),
     })
 }

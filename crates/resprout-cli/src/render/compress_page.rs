@@ -8,8 +8,8 @@ use super::plain_page::{html_figure, html_list, plain_page};
 use crate::reports::compress::CompressReport;
 use resprout::compress::{Candidate, Row, Stage};
 
-/// The page.
-pub fn page(report: &CompressReport) -> String {
+/// The page, with its [`figure`].
+pub fn page(report: &CompressReport, figure: &Figure) -> String {
     let paragraphs: String = summary(report).lines().map(|line| format!("<p>{}</p>\n", escape(line))).collect();
     let mut rows: Vec<(usize, &Row)> = report.rows.iter().enumerate().collect();
     rows.sort_by(|a, b| a.1.cost.faster.total_cmp(&b.1.cost.faster));
@@ -22,7 +22,7 @@ pub fn page(report: &CompressReport) -> String {
         "{paragraphs}{}\
          <table><tr><th>network<th>repair<th>stage<th>times as fast<th>ms<th>sparse file<th>operations<th>points lost<th>interval</tr>\n\
          {table}</table>\n<h2>Make it again</h2>\n<pre>{}</pre>\n{}",
-        html_figure("Points lost by how many times as fast; networks that were repaired in full", &figure(report).drawing),
+        html_figure("Points lost by how many times as fast; networks that were repaired in full", &figure.drawing),
         escape(&report.commands.join("\n")),
         html_list("Notes", &[&how[..], &report.warnings].concat())
     );

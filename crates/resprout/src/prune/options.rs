@@ -139,6 +139,14 @@ pub struct PruneOutcome {
     pub left_dense: Vec<LeftDense>,
 }
 
+impl PruneOutcome {
+    /// The share of the weights of these layers that is pruned.
+    pub fn sparsity(&self) -> f64 {
+        let all: usize = self.layers.iter().map(Prunable::len).sum();
+        1.0 - self.kept.iter().sum::<usize>() as f64 / (all as f64).max(1.0)
+    }
+}
+
 /// Fails unless the sparsity lies in `[0, 1)`. `option` is its name in the message.
 ///
 /// # Errors
