@@ -92,6 +92,7 @@ pub mod eval;
 pub mod hash;
 #[doc(hidden)]
 pub mod lipschitz;
+pub mod lock;
 pub mod prune;
 pub mod repair;
 pub mod report;

@@ -11,6 +11,7 @@ use crate::calibrate::{ActivationCache, Dense};
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::{images_sha256, sha256};
 use crate::formats::{atomic, safetensors};
+use crate::lock::FolderLock;
 use crate::model::{Layer, Model};
 use crate::progress::{Progress, Renamed};
 use crate::prune::{PruneOptions, PruneOutcome, check_present, prune, weights_left};
@@ -242,8 +243,10 @@ fn gradual(
 
 /// Stores the network of the last finished step in a folder.
 struct Keeper {
-    file: PathBuf,
+    folder: PathBuf,
+    name: String,
     key: String,
+    _lock: FolderLock,
 }
 
 /// The state beside the stored network.
@@ -263,19 +266,24 @@ impl Keeper {
         steps: &[f64],
         options: &SparsifyOptions,
     ) -> Result<Keeper> {
-        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        let lock = FolderLock::take(folder)?;
         let mut weights = sha256(&safetensors::encode(dense)?);
         if !std::ptr::eq(start, dense) {
             weights += &sha256(&safetensors::encode(start)?);
         }
         let repair = (chain.text(), &options.repair_options);
         let key = format!("{weights} {} {repair:?} {steps:?} {:?}", images_sha256(images), options.prune);
-        let name = sha256(chain.text().as_bytes());
-        Ok(Keeper { file: folder.join(format!("{}.safetensors", &name[..16])), key: sha256(key.as_bytes()) })
+        let name = sha256(chain.text().as_bytes())[..16].to_string();
+        Ok(Keeper { folder: folder.to_path_buf(), name, key: sha256(key.as_bytes()), _lock: lock })
     }
 
     fn state(&self) -> PathBuf {
-        self.file.with_extension("json")
+        self.folder.join(format!("{}.json", self.name))
+    }
+
+    /// The network after so many steps.
+    fn network(&self, steps_done: usize) -> PathBuf {
+        self.folder.join(format!("{}-{steps_done}.safetensors", self.name))
     }
 
     /// Loads the stored network into `model`, and returns its number of finished steps.
@@ -289,18 +297,21 @@ impl Keeper {
                 path.display()
             )));
         }
-        let bytes = std::fs::read(&self.file).map_err(|e| Error::io(&self.file, e))?;
-        safetensors::decode_into(model, &bytes).map_err(|e| e.at(self.file.display()))?;
+        let network = self.network(state.steps_done);
+        let bytes = std::fs::read(&network).map_err(|e| Error::io(&network, e))?;
+        safetensors::decode_into(model, &bytes).map_err(|e| e.at(network.display()))?;
         Ok(state.steps_done)
     }
 
-    /// Removes the state before it replaces the network. An interruption in between loses steps, and never counts one twice.
+    /// The state names the network's file, so that an interruption in between leaves the step before.
     fn save(&self, model: &Model, steps_done: usize) -> Result<()> {
-        let _ = std::fs::remove_file(self.state());
-        safetensors::write(model, &self.file)?;
+        safetensors::write(model, &self.network(steps_done))?;
         let state = State { key: self.key.clone(), steps_done };
         let text = serde_json::to_string(&state).map_err(|e| Error::data(e.to_string()))?;
-        atomic::write(&self.state(), text.as_bytes())
+        atomic::write(&self.state(), text.as_bytes())?;
+        // A file that is left takes space and nothing else.
+        let _ = std::fs::remove_file(self.network(steps_done - 1));
+        Ok(())
     }
 }
 

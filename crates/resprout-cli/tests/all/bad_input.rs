@@ -362,3 +362,21 @@ fn patterns() {
     prune(&["--pattern", "channel", "--sparsity", "0.5", "--ignore", "re:."], &["no channel can go"]);
     prune(&["--pattern", "channel", "--sparsity", "0.5", "--criterion", "activation"], &["--calibration"]);
 }
+
+#[test]
+fn a_folder_that_another_process_writes_is_refused() {
+    let scratch = Scratch::new();
+    let _lock = resprout::lock::FolderLock::take(&scratch.path("run")).unwrap();
+    let images = ["--calibration", "digits-images-idx3-ubyte.gz"];
+    let prune = ["prune", "digits.onnx", "-o", "out.onnx", "-s", "0.9", "--steps", "2", "--repair", "bn", "--checkpoint", "run"];
+    let compress = ["compress", "digits.onnx", "--parameters", "0.5", "-o", "run"];
+    for command in
+        [&["train", "--arch", "resnet-20", "-o", "run"][..], &[&prune[..], &images].concat(), &[&compress[..], &images].concat()]
+    {
+        let error = scratch.fails(1, command);
+        assert!(error.contains("run: ") && error.contains("is writing here"), "{error}");
+        let left: Vec<_> = std::fs::read_dir(scratch.path("run")).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(left, [resprout::lock::FILE], "{}", command[0]);
+    }
+    assert!(!scratch.path("out.onnx").exists());
+}

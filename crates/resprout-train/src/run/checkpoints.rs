@@ -4,9 +4,9 @@ use super::state::Run;
 use crate::checkpoint::{self, Checkpoint};
 use crate::error::{data, option};
 use crate::recipe::{RECIPE, Recipe};
+use resprout::Result;
 use resprout::eval::Estimate;
 use resprout::progress::Progress;
-use resprout::{Error, Result};
 
 impl Run<'_> {
     /// Begins, or resumes from the last checkpoint.
@@ -22,7 +22,6 @@ impl Run<'_> {
             return Err(option(format!("{}: holds a run already; resume it, or choose another folder", folder.display())));
         }
         if !last.exists() {
-            std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
             self.recipe.write(&kept)?;
             return self.begin(progress);
         }

@@ -12,6 +12,7 @@ pub use state::{Data, RunOptions};
 
 use crate::recipe::Recipe;
 use resprout::Result;
+use resprout::lock::FolderLock;
 use resprout::model::Model;
 use resprout::progress::Progress;
 use segments::sparsity;
@@ -25,7 +26,7 @@ use state::Run;
 /// # Errors
 /// * `Option` for an invalid recipe, too few images for a batch, and a folder that holds another run.
 /// * `Data` for images without labels, of different sizes, or with labels that the model does not have.
-/// * `Unsupported` for a layer that cannot be trained; `Io` for files of the run; `Interrupted`.
+/// * `Unsupported` for a layer that cannot be trained; `Io` for files of the run, or if another process writes them; `Interrupted`.
 pub fn train(
     model: &mut Model,
     recipe: &Recipe,
@@ -35,6 +36,7 @@ pub fn train(
 ) -> Result<(Outcome, Option<Model>)> {
     recipe.check()?;
     let mut run = Run::new(model, recipe, data, options)?;
+    let _lock = options.folder.as_deref().map(FolderLock::take).transpose()?;
     run.start(progress)?;
     while !run.finished() {
         run.epoch(progress)?;

@@ -2,6 +2,7 @@
 
 use super::{Candidate, Cost, Effort, Examiner, Family, Meter, Row, Rows, Split, Stage, Wish};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lock::FolderLock;
 use crate::model::{Model, PrunableRule};
 use crate::progress::{Progress, Quiet, Renamed};
 use crate::repair::RepairOptions;
@@ -70,6 +71,7 @@ pub struct Search<'a> {
     progress: &'a dyn Progress,
     started: Instant,
     notes: Vec<String>,
+    _lock: FolderLock,
 }
 
 impl<'a> Search<'a> {
@@ -87,6 +89,7 @@ impl<'a> Search<'a> {
         progress: &'a dyn Progress,
     ) -> Result<Search<'a>> {
         options.wish.check()?;
+        let lock = FolderLock::take(folder)?;
         let networks = folder.join("candidates");
         std::fs::create_dir_all(&networks).map_err(|e| Error::io(&networks, e))?;
         Ok(Search {
@@ -100,6 +103,7 @@ impl<'a> Search<'a> {
             progress,
             started: Instant::now(),
             notes: Vec::new(),
+            _lock: lock,
         })
     }
 

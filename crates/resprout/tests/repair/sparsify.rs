@@ -80,7 +80,13 @@ fn an_interrupted_run_resumes() {
     let stop = StopAfter { left: std::sync::atomic::AtomicUsize::new(70) };
     let error = sparsify(&dense, &images, &options(Some(folder.path().into())), &stop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Interrupted);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "a network and its state");
+    let names = || std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names().filter(|name| name != resprout::lock::FILE).count(), 2, "a network and its state");
+    // As if it had been killed while it wrote the next network.
+    let network = names().find(|name| name.ends_with(".safetensors")).unwrap();
+    let (run, steps) = network.strip_suffix(".safetensors").unwrap().rsplit_once('-').unwrap();
+    let next = format!("{run}-{}.safetensors", steps.parse::<usize>().unwrap() + 1);
+    std::fs::write(folder.path().join(next), b"half of").unwrap();
     let resumed = sparsify(&dense, &images, &options(Some(folder.path().into())), &Quiet).unwrap().repaired;
     assert!(same_weights(&whole, &resumed) && whole.masks == resumed.masks);
     let other = SparsifyOptions { steps: 5, ..options(Some(folder.path().into())) };
