@@ -1,10 +1,10 @@
 //! What a study has found, in sentences: for the page and for the terminal.
 
 use super::numbers::percent;
+use resprout::study::Failure;
 use resprout::study::analysis::ModelStudy;
 use resprout::study::recommend::Constraints;
 use resprout::study::regime::{Collapse, Thresholds, Transition};
-use resprout::study::run::Failure;
 
 /// The dense network.
 pub fn dense(model: &ModelStudy) -> String {

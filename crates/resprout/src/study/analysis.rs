@@ -3,8 +3,7 @@
 use super::curves::{Curve, curves};
 use super::recommend::{Constraints, Recommendation};
 use super::regime::{Collapse, Crossing, Thresholds, Transition, Winner, collapses, crossings, transitions, winners};
-use super::run::Failure;
-use super::{CellResult, Metric, Record};
+use super::{CellResult, Failure, Metric, Record};
 use serde::{Deserialize, Serialize};
 
 /// The version of the JSON form, raised when a field changes its meaning or is removed.

@@ -98,6 +98,38 @@ impl Curve {
     }
 }
 
+/// A share over several seeds.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OverSeeds {
+    /// The mean.
+    pub value: f64,
+    /// The mean ends of the 95 % intervals over the images.
+    pub interval: [f64; 2],
+    /// The standard deviation over several seeds.
+    pub sd: Option<f64>,
+    /// Number of seeds.
+    pub seeds: usize,
+}
+
+impl OverSeeds {
+    /// Of the estimates of each seed; `None` for none.
+    pub fn of(estimates: &[Estimate]) -> Option<OverSeeds> {
+        let of = |part: fn(&Estimate) -> f64| mean(&mut estimates.iter().map(part));
+        let value = of(|e| e.value)?;
+        let squares: f64 = estimates.iter().map(|e| (e.value - value).powi(2)).sum();
+        let sd = (estimates.len() > 1).then(|| (squares / (estimates.len() - 1) as f64).sqrt());
+        Some(OverSeeds { value, interval: [of(|e| e.low)?, of(|e| e.high)?], sd, seeds: estimates.len() })
+    }
+}
+
+/// The mean of any numbers.
+#[doc(hidden)]
+pub fn mean(values: &mut dyn Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+    (count > 0.0).then_some(sum / count)
+}
+
 /// The curves of one model's records, in the order of the records.
 #[doc(hidden)]
 pub fn curves(records: &[&Record], metric: Metric) -> Vec<Curve> {
@@ -124,12 +156,7 @@ pub fn curves(records: &[&Record], metric: Metric) -> Vec<Curve> {
 fn point(sparsity: f64, records: &[&Record], metric: Metric) -> Option<Point> {
     let estimates: Vec<Estimate> = records.iter().filter_map(|r| metric.estimate(&r.result.evaluation)).collect();
     let first = &records.first()?.result;
-    let mean = |values: &mut dyn Iterator<Item = f64>| {
-        let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
-        (count > 0.0).then_some(sum / count)
-    };
-    let value = mean(&mut estimates.iter().map(|e| e.value))?;
-    let squares: f64 = estimates.iter().map(|e| (e.value - value).powi(2)).sum();
+    let OverSeeds { value, interval, sd, .. } = OverSeeds::of(&estimates)?;
     let info = |of: fn(&crate::report::SparsityInfo) -> Option<f64>| {
         mean(&mut records.iter().filter_map(|record| of(&record.result.sparsity)))
     };
@@ -140,8 +167,8 @@ fn point(sparsity: f64, records: &[&Record], metric: Metric) -> Option<Point> {
         theoretical_speedup: info(|s| s.theoretical_speedup),
         sparse_bytes: mean(&mut records.iter().map(|r| r.result.sparse_bytes as f64))?.round() as u64,
         value,
-        interval: [mean(&mut estimates.iter().map(|e| e.low))?, mean(&mut estimates.iter().map(|e| e.high))?],
-        sd: (estimates.len() > 1).then(|| (squares / (estimates.len() - 1) as f64).sqrt()),
+        interval,
+        sd,
         seeds: records.len(),
         kl: mean(&mut records.iter().filter_map(|r| Some(r.result.evaluation.kl?.value))),
         diagnostics: first.diagnostics.clone(),

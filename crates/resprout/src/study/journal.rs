@@ -4,11 +4,13 @@
 //! what the result depends on. The record is JSON.
 //!
 //! A last line without its end is from a killed process and is dropped. Any other line that does not match its check is an error.
+//! Studies of every kind have this form; their records differ.
 
-use super::{Cell, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::sha256;
 use crate::formats::atomic;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -24,45 +26,50 @@ pub struct Journal {
     file: Mutex<File>,
 }
 
-/// The lines of a journal.
-#[derive(Clone, Debug, Default)]
-pub struct Lines {
+/// The lines of a journal of records `R`.
+#[derive(Clone, Debug)]
+pub struct Lines<R> {
     /// Key, record and text of each line.
-    pub lines: Vec<(String, Record, String)>,
+    pub lines: Vec<(String, R, String)>,
     /// Whether a last line without its end was dropped.
     pub torn: bool,
     /// Numbers of the lines that do not match their check, from 1 on.
     pub corrupt: Vec<usize>,
+    /// Numbers of the lines that match their check, but whose record is of another kind.
+    pub foreign: Vec<usize>,
 }
 
-/// The key of a cell: a hash of everything that determines its result.
-pub fn key(cell: &Cell, of_subject: &str) -> String {
-    // The key depends on the model's contents, not on its name.
-    let cell = Cell { model: String::new(), ..cell.clone() };
-    let text = format!("{cell:?} {of_subject}");
-    sha256(text.as_bytes())[..DIGITS].to_string()
+impl<R> Default for Lines<R> {
+    fn default() -> Lines<R> {
+        Lines { lines: Vec::new(), torn: false, corrupt: Vec::new(), foreign: Vec::new() }
+    }
 }
 
-fn line(key: &str, record: &Record) -> Result<String> {
+/// The key of a cell, of a text that holds everything that determines its result.
+pub fn key(determined_by: &str) -> String {
+    sha256(determined_by.as_bytes())[..DIGITS].to_string()
+}
+
+fn line(key: &str, record: &impl Serialize) -> Result<String> {
     let json = serde_json::to_string(record).map_err(|e| Error::data(e.to_string()))?;
     let rest = format!("{key} {json}");
     Ok(format!("{} {rest}", &sha256(rest.as_bytes())[..DIGITS]))
 }
 
-fn parse(line: &str) -> Option<(String, Record)> {
+/// Key and record of a line that matches its check.
+fn parse(line: &str) -> Option<(&str, &str)> {
     let (check, rest) = line.split_once(' ')?;
     if check != sha256(rest.as_bytes()).get(..DIGITS)? {
         return None;
     }
-    let (key, json) = rest.split_once(' ')?;
-    Some((key.to_string(), serde_json::from_str(json).ok()?))
+    rest.split_once(' ')
 }
 
 /// Reads a journal. A missing file has no lines.
 ///
 /// # Errors
 /// Of kind `Io`. Corrupt lines are listed: see [`check`].
-pub fn read(path: &Path) -> Result<Lines> {
+pub fn read<R: DeserializeOwned>(path: &Path) -> Result<Lines<R>> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Lines::default()),
@@ -79,7 +86,10 @@ pub fn read(path: &Path) -> Result<Lines> {
         };
         let text = std::str::from_utf8(&rest[..end]).ok();
         match text.and_then(|text| Some((parse(text)?, text))) {
-            Some(((key, record), text)) => lines.lines.push((key, record, text.to_string())),
+            Some(((key, json), text)) => match serde_json::from_str(json) {
+                Ok(record) => lines.lines.push((key.to_string(), record, text.to_string())),
+                Err(_) => lines.foreign.push(number),
+            },
             None => lines.corrupt.push(number),
         }
         rest = &rest[end + 1..];
@@ -87,11 +97,15 @@ pub fn read(path: &Path) -> Result<Lines> {
     Ok(lines)
 }
 
-/// Fails if a line is corrupt.
+/// Fails if a line is corrupt, or of another kind of study.
 ///
 /// # Errors
 /// Of kind `Format`, with the number of the first such line.
-pub fn check(lines: &Lines, path: &Path) -> Result<()> {
+pub fn check<R>(lines: &Lines<R>, path: &Path) -> Result<()> {
+    if let Some(number) = lines.foreign.first() {
+        let message = format!("{}: line {number} is of another kind of study; choose another folder", path.display());
+        return Err(Error::new(ErrorKind::Format, message));
+    }
     match lines.corrupt.first() {
         None => Ok(()),
         Some(number) => Err(Error::new(
@@ -114,7 +128,7 @@ pub fn write<'l>(path: &Path, lines: impl IntoIterator<Item = &'l str>) -> Resul
 
 impl Journal {
     /// Opens the journal to append, without a torn last line.
-    pub fn open(path: &Path, lines: &Lines) -> Result<Journal> {
+    pub fn open<R>(path: &Path, lines: &Lines<R>) -> Result<Journal> {
         if lines.torn {
             write(path, lines.lines.iter().map(|(_, _, line)| line.as_str()))?;
         }
@@ -126,7 +140,7 @@ impl Journal {
     }
 
     /// Appends a record; returns its line.
-    pub fn append(&self, key: &str, record: &Record) -> Result<String> {
+    pub fn append(&self, key: &str, record: &impl Serialize) -> Result<String> {
         let line = line(key, record)?;
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let done = file.write_all(format!("{line}\n").as_bytes()).and_then(|()| file.sync_data());
@@ -136,7 +150,7 @@ impl Journal {
 }
 
 /// Lines of several journals, the first of each key.
-pub fn merge(all: impl IntoIterator<Item = Lines>) -> HashMap<String, (Record, String)> {
+pub fn merge<R>(all: impl IntoIterator<Item = Lines<R>>) -> HashMap<String, (R, String)> {
     let mut merged = HashMap::new();
     for (key, record, line) in all.into_iter().flat_map(|lines| lines.lines) {
         merged.entry(key).or_insert((record, line));

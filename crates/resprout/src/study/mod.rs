@@ -2,7 +2,7 @@
 //!
 //! A [`Grid`] expands to [`Cell`]s. [`run()`] measures each cell once, and a [`Journal`] stores one line per cell. The key
 //! of a line identifies everything that determines the result. So a killed run resumes, and the journals of several machines
-//! merge. [`Analysis`] reads out of the records alone how far each configuration can be pruned and repaired.
+//! merge. [`schedule`] does the same for cells of any kind. [`Analysis`] reads out of the records alone how far each configuration can be pruned and repaired.
 
 pub mod analysis;
 pub mod curves;
@@ -13,6 +13,8 @@ pub mod journal;
 pub mod recommend;
 pub mod regime;
 pub mod run;
+#[doc(hidden)]
+pub mod schedule;
 
 pub use analysis::Analysis;
 pub use diagnostics::LayerDiagnostics;
@@ -99,13 +101,22 @@ pub struct CellResult {
     pub warnings: Vec<String>,
 }
 
-/// A line of the journal.
+/// A line of the journal. Cells of other kinds have results of their own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct Record<C = Cell, R = CellResult> {
     /// The cell.
-    pub cell: Cell,
+    pub cell: C,
     /// Its measurements.
-    pub result: CellResult,
+    pub result: R,
+}
+
+/// A cell that could not be measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure<C = Cell> {
+    /// The cell; [`Cell::dense`] for a model that could not be used at all.
+    pub cell: C,
+    /// The reason.
+    pub error: String,
 }
 
 /// The metric that compares networks.

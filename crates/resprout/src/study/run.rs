@@ -3,9 +3,10 @@
 use super::diagnostics::{diagnostics, rounded, unrepairable};
 use super::grid::criterion_needs_images;
 use super::journal::{self, Journal};
+use super::schedule::{CellGroup, Finished, RunOutcome, Share, lock, schedule};
 use super::{Cell, CellResult, LayerDiagnostics, Record};
 use crate::calibrate::{ActivationCache, Dense};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::eval::{self, OutputKind, images_sha256, sha256};
 use crate::forward::LayerMacs;
 use crate::forward::{Network, PlanOptions};
@@ -17,11 +18,9 @@ use crate::repair::{Chain, RepairOptions, Rows};
 use crate::report::{self, LayerRow};
 use crate::structure::Pattern;
 use crate::tensor::Tensor;
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Decoded images, shared by models with the same preprocessing.
 pub struct Images {
@@ -64,36 +63,15 @@ pub struct StudyOptions {
     pub shard: Option<(usize, usize)>,
 }
 
-/// A cell that could not be measured.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Failure {
-    /// The cell; [`Cell::dense`] for a model that could not be used at all.
-    pub cell: Cell,
-    /// The reason.
-    pub error: String,
-}
-
-/// The results of a run.
-#[derive(Clone, Debug, Default)]
-pub struct RunOutcome {
-    /// Key, record and line of every measured cell, in the order of the grid.
-    pub lines: Vec<(String, Record, String)>,
-    /// The failed cells of this run.
-    pub failures: Vec<Failure>,
-    /// The number of cells measured in this run.
-    pub measured: usize,
-    /// The number of cells that are neither measured nor failed: those of other shards.
-    pub missing: usize,
-}
-
-/// Cells with the same masks. One job measures them in order.
+/// Cells with the same masks.
 struct Group<'a> {
     subject: &'a Prepared<'a>,
     cells: Range<usize>,
+    options: &'a StudyOptions,
 }
 
 /// Measures every cell that is not in `done`, and appends each to the journal. [`merge`](super::journal::merge) makes `done`. A
-/// cell that cannot be measured is a [`Failure`], and the run goes on. Errors are of kind `Io` or `Interrupted`.
+/// cell that cannot be measured is a [`Failure`](super::Failure), and the run goes on. Errors are of kind `Io` or `Interrupted`.
 pub fn run(
     subjects: &[Subject],
     done: HashMap<String, (Record, String)>,
@@ -102,109 +80,33 @@ pub fn run(
     progress: &dyn Progress,
 ) -> Result<RunOutcome> {
     let prepared: Vec<Prepared> = subjects.iter().map(|subject| Prepared::new(subject, options)).collect();
-    let groups: Vec<Group> = prepared.iter().flat_map(Prepared::groups).collect();
-    let mine = |(index, _): &(usize, &Group)| options.shard.is_none_or(|(part, parts)| index % parts == part - 1);
-    let missing = |group: &Group| group.cells.clone().filter(|&i| !done.contains_key(&group.subject.keys[i])).count();
-    let groups: Vec<(&Group, usize)> =
-        groups.iter().enumerate().filter(mine).map(|(_, group)| (group, missing(group))).filter(|(_, n)| *n > 0).collect();
-    let state =
-        State { done: Mutex::new(done), failures: Mutex::default(), fatal: Mutex::default(), stop: AtomicBool::new(false) };
-    let next = AtomicUsize::new(0);
-    progress.begin("sweep", groups.iter().map(|(_, missing)| *missing as u64).sum());
-    let work = || {
-        while let Some((group, _)) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = measure_group(group, journal, options, &state, progress) {
-                state.stop.store(true, Ordering::Relaxed);
-                lock(&state.fatal).get_or_insert(error);
-                return;
-            }
-        }
-    };
-    match options.jobs {
-        0 | 1 => work(),
-        jobs => {
-            let threads = (rayon::current_num_threads() / jobs).max(1);
-            let pools: Result<Vec<_>, _> =
-                (0..jobs).map(|_| rayon::ThreadPoolBuilder::new().num_threads(threads).build()).collect();
-            let pools = pools.map_err(|e| Error::new(ErrorKind::Io, format!("cannot start threads: {e}")))?;
-            std::thread::scope(|scope| pools.iter().for_each(|pool| drop(scope.spawn(|| pool.install(work)))));
-        }
+    let groups: Vec<Group> = prepared.iter().flat_map(|subject| subject.groups(options)).collect();
+    schedule(&groups, done, journal, &Share { jobs: options.jobs, shard: options.shard }, progress)
+}
+
+impl CellGroup for Group<'_> {
+    type Cell = Cell;
+    type Result = CellResult;
+
+    fn cells(&self) -> Vec<(&str, &Cell)> {
+        let subject = self.subject;
+        self.cells.clone().map(|i| (subject.keys[i].as_str(), &subject.subject.cells[i])).collect()
     }
-    progress.end();
-    if let Some(error) = lock(&state.fatal).take() {
-        return Err(error);
-    }
-    Ok(collect(&prepared, state, groups.iter().map(|(_, missing)| missing).sum()))
-}
 
-fn collect(prepared: &[Prepared], state: State, scheduled: usize) -> RunOutcome {
-    let done = lock(&state.done);
-    let failures = std::mem::take(&mut *lock(&state.failures));
-    let mut outcome = RunOutcome { measured: scheduled - failures.len(), failures, ..RunOutcome::default() };
-    for subject in prepared {
-        for (key, cell) in subject.keys.iter().zip(&subject.subject.cells) {
-            match done.get(key) {
-                // The model may have had another name when it was measured.
-                Some((record, line)) => {
-                    let record = Record { cell: Cell { model: cell.model.clone(), ..record.cell.clone() }, ..record.clone() };
-                    outcome.lines.push((key.clone(), record, line.clone()));
-                }
-                None => outcome.missing += 1,
-            }
-        }
-    }
-    outcome.missing -= outcome.failures.len();
-    outcome
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// State that the jobs share.
-struct State {
-    done: Mutex<HashMap<String, (Record, String)>>,
-    failures: Mutex<Vec<Failure>>,
-    /// The error that ends the run.
-    fatal: Mutex<Option<Error>>,
-    stop: AtomicBool,
-}
-
-impl State {
-    fn check(&self, progress: &dyn Progress) -> Result<()> {
-        if self.stop.load(Ordering::Relaxed) || progress.cancelled() {
-            return Err(Error::new(
-                ErrorKind::Interrupted,
-                "interrupted; the journal holds what is finished, the same command goes on",
-            ));
+    fn measure(&self, todo: &[usize], progress: &dyn Progress, finished: &mut Finished<CellResult>) -> Result<()> {
+        let (subject, options) = (self.subject, self.options);
+        let cells = &subject.subject.cells[self.cells.clone()];
+        let masked = subject.masked(&cells[0], options);
+        for &index in todo {
+            progress.check()?;
+            let result = match &masked {
+                Ok(masked) => subject.measure(&cells[index], masked, options),
+                Err(error) => Err(Error::new(error.kind(), error.to_string())),
+            };
+            finished(index, result)?;
         }
         Ok(())
     }
-}
-
-fn measure_group(group: &Group, journal: &Journal, options: &StudyOptions, state: &State, progress: &dyn Progress) -> Result<()> {
-    let subject = group.subject;
-    let todo: Vec<usize> = group.cells.clone().filter(|&i| !lock(&state.done).contains_key(&subject.keys[i])).collect();
-    state.check(progress)?;
-    let masked = subject.masked(&subject.subject.cells[group.cells.start], options);
-    for index in todo {
-        state.check(progress)?;
-        let cell = &subject.subject.cells[index];
-        let result = match &masked {
-            Ok(masked) => subject.measure(cell, masked, options),
-            Err(error) => Err(Error::new(error.kind(), error.to_string())),
-        };
-        match result {
-            Ok(result) => {
-                let record = Record { cell: cell.clone(), result };
-                let line = journal.append(&subject.keys[index], &record)?;
-                lock(&state.done).insert(subject.keys[index].clone(), (record, line));
-            }
-            Err(error) => lock(&state.failures).push(Failure { cell: cell.clone(), error: error.to_string() }),
-        }
-        progress.advance(1);
-    }
-    Ok(())
 }
 
 /// The number of cached scores.
@@ -265,19 +167,21 @@ impl<'a> Prepared<'a> {
                 "{} {tests} {labels:?} {:?} {calibration:?} {} {}{masks}",
                 subject.sha256, subject.rule, options.memory, options.diagnostic_images
             );
-            journal::key(cell, &of_subject)
+            // It depends on the model's contents, not on its name.
+            let cell = Cell { model: String::new(), ..cell.clone() };
+            journal::key(&format!("{cell:?} {of_subject}"))
         };
         let keys = subject.cells.iter().map(key).collect();
         Prepared { subject, keys, calibrations, shared: Mutex::default(), scores: Mutex::default(), cache: Mutex::default() }
     }
 
-    fn groups(&self) -> Vec<Group<'_>> {
+    fn groups(&'a self, options: &'a StudyOptions) -> Vec<Group<'a>> {
         let cells = &self.subject.cells;
         let mut groups: Vec<Group> = Vec::new();
         for index in 0..cells.len() {
             match groups.last_mut() {
                 Some(group) if cells[group.cells.start].same_masks(&cells[index]) => group.cells.end = index + 1,
-                _ => groups.push(Group { subject: self, cells: index..index + 1 }),
+                _ => groups.push(Group { subject: self, cells: index..index + 1, options }),
             }
         }
         groups
