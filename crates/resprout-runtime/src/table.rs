@@ -84,7 +84,8 @@ pub fn unknown(kind: &str, name: &str, known: &[&str]) -> Error {
 }
 
 /// A hint at the known name that is nearest to the given one; empty if none is near.
-fn did_you_mean<'n>(given: &str, known: impl Iterator<Item = &'n str>) -> String {
+#[doc(hidden)]
+pub fn did_you_mean<'n>(given: &str, known: impl Iterator<Item = &'n str>) -> String {
     let near = known.map(|name| (strsim::damerau_levenshtein(given, name), name)).min_by_key(|(distance, _)| *distance);
     // At most half of a short name may be misspelt.
     let found = near.filter(|&(distance, name)| distance > 0 && distance <= (given.len().min(name.len()) / 2).min(3));

@@ -40,6 +40,7 @@
 //! | [`loader`] | labelled examples, and batches with augmentation |
 //! | [`methods`] | when training prunes: gradually, once, or by iterations with rewinding |
 //! | [`at_init`] | pruning before training: SNIP, GraSP, SynFlow and others, and sanity checks of them |
+//! | [`study`] | grids of runs in one journal, and their analysis |
 //! | [`rates`], [`optimiser`] | schedules of the learning rate, SGD and Adam |
 //! | [`distill`] | the repair [`Distill`], which trains a pruned network without labels |
 //! | [`device`], [`bench`](mod@bench) | where training runs, and single steps to be timed |
@@ -69,6 +70,7 @@ pub mod rates;
 pub mod recipe;
 pub mod run;
 mod step;
+pub mod study;
 
 pub use distill::{Distill, REPAIRS};
 pub use engine::Mode;

@@ -80,7 +80,7 @@ pub enum Command {
         after_help = "Examples:\n  resprout score --arch resnet-20 --method synflow --sparsity 0.95 -o masks.safetensors\n  resprout score --arch vgg-16-bn-cifar --method snip --data cifar-10-batches-bin --sparsity 0.98 -o masks.safetensors"
     )]
     Score(ScoreArgs),
-    /// Measure a grid of ways to prune and repair; killed, the same command goes on; a report to look at
+    /// Measure a grid of ways to prune and repair, or to train; killed, the same command goes on; a report to look at
     #[command(
         after_help = "Examples:\n  resprout sweep -o study (the embedded network; nothing else is needed)\n  resprout sweep recipe.yaml -o study --jobs 2 --at-most-loss 1\n  resprout sweep recipe.yaml -o study --launcher slurm --shards 8 --slurm-option=--cpus-per-task=4"
     )]

@@ -8,12 +8,12 @@ use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 pub struct SweepArgs {
-    /// The recipe, .yaml; without one, the embedded network with every allocation and every repair
+    /// The recipe, .yaml, of a grid of repairs or of training; without one, the embedded network with every allocation and every repair
     pub recipe: Option<PathBuf>,
-    /// The study's folder: journal, study.json, report.html, figures
+    /// The study's folder: journal, study.json, report.html, tables, figures
     #[arg(short, long, value_name = "FOLDER")]
     pub output: PathBuf,
-    /// Cells that are measured at a time, on as many of the threads each; each takes the recipe's memory
+    /// Cells that are measured at a time, which share the threads; each takes the recipe's memory, or that of a run of training
     #[arg(short, long, default_value = "1", value_name = "N")]
     pub jobs: NonZeroUsize,
     /// Do part I of N of the work, in a journal of its own; without --shard all journals of the folder merge
@@ -34,15 +34,15 @@ pub struct SweepArgs {
     /// For slurm: an option of sbatch, such as --partition=cpu; may be given several times
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     pub slurm_option: Vec<String>,
-    /// Transition regime: points by which a repair must be better than recalibration
-    #[arg(long, default_value_t = 5.0, value_name = "POINTS", allow_negative_numbers = true)]
-    pub delta: f64,
-    /// Transition regime: share of the way from chance to the dense network that a repair must reach
-    #[arg(long, default_value_t = 0.1, value_name = "SHARE", allow_negative_numbers = true)]
-    pub kappa: f64,
-    /// Share of the dense variance below which a layer is dead
-    #[arg(long, default_value_t = 0.01, value_name = "SHARE", allow_negative_numbers = true)]
-    pub dead: f64,
+    /// Transition regime: points by which a repair must be better than recalibration [default: 5]
+    #[arg(long, value_name = "POINTS", allow_negative_numbers = true)]
+    pub delta: Option<f64>,
+    /// Transition regime: share of the way from chance to the dense network that a repair must reach [default: 0.1]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub kappa: Option<f64>,
+    /// Share of the dense variance below which a layer is dead [default: 0.01]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub dead: Option<f64>,
     /// Recommend the smallest network that loses at most so many points
     #[arg(long, value_name = "POINTS", allow_negative_numbers = true)]
     pub at_most_loss: Option<f64>,

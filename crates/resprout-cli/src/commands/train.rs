@@ -7,6 +7,7 @@ use crate::render::{run_page, run_words, text};
 use resprout::architectures::{self, Shape};
 use resprout::data::layouts::{self, Splits};
 use resprout::data::{ImageSet, LabelSource, Preprocess};
+use resprout::eval;
 use resprout::formats::{atomic, onnx, weights};
 use resprout::model::{Dim, ElementType, Layout, Model};
 use resprout::progress::Progress;
@@ -96,35 +97,71 @@ fn recipe(args: &TrainArgs) -> Result<Recipe> {
 
 /// The splits of the recipe's data, with a part of the training images set apart for validation.
 pub(super) fn open_data(recipe: &Recipe) -> Result<Data> {
-    let splits = match recipe.data.as_str() {
-        "digits" => embedded::splits()?,
-        path => layouts::open(Path::new(path))?,
-    };
-    let Splits { train, mut test, .. } = splits;
-    if let Some(path) = &recipe.test {
-        test = Some(ImageSet::open(Path::new(path), &LabelSource::Auto)?);
+    Ok(TrainImages::open(recipe)?.split(recipe))
+}
+
+/// The images of a recipe, for any seed and share of validation.
+pub(super) struct TrainImages {
+    train: Arc<ImageSet>,
+    test: Option<Arc<ImageSet>>,
+    preprocess: Preprocess,
+    channels: usize,
+}
+
+impl TrainImages {
+    pub fn open(recipe: &Recipe) -> Result<TrainImages> {
+        let splits = match recipe.data.as_str() {
+            "digits" => embedded::splits()?,
+            path => layouts::open(Path::new(path))?,
+        };
+        let Splits { train, mut test, .. } = splits;
+        if let Some(path) = &recipe.test {
+            test = Some(ImageSet::open(Path::new(path), &LabelSource::Auto)?);
+        }
+        if train.labels().is_none() {
+            return Err(Error::new(
+                ErrorKind::Data,
+                format!("{}: the images have no labels to train on", train.path().display()),
+            ));
+        }
+        let preprocess = preprocess(recipe, &train)?;
+        let channels = channels(&train, &preprocess)?;
+        Ok(TrainImages { train: Arc::new(train), test: test.map(Arc::new), preprocess, channels })
     }
-    if train.labels().is_none() {
-        return Err(Error::new(ErrorKind::Data, format!("{}: the images have no labels to train on", train.path().display())));
+
+    pub fn split(&self, recipe: &Recipe) -> Data {
+        let examples = |set: &Arc<ImageSet>, indices: Vec<usize>| Examples {
+            set: set.clone(),
+            indices: Arc::new(indices),
+            preprocess: self.preprocess.clone(),
+            channels: self.channels,
+        };
+        let train = &self.train;
+        let held = (recipe.validation * train.len() as f64).round() as usize;
+        let mut order: Vec<usize> = (0..train.len()).collect();
+        // The split has a stream of random numbers that no epoch uses.
+        SplitMix64::new(recipe.seed, u64::MAX).shuffle(&mut order);
+        let validation = (held > 0).then(|| examples(train, order[..held].to_vec()));
+        let mut rest = order[held..].to_vec();
+        rest.sort_unstable();
+        let test = self.test.as_ref().map(|set| examples(set, (0..set.len()).collect()));
+        Data { train: examples(train, rest), validation, test }
     }
-    let preprocess = preprocess(recipe, &train)?;
-    let channels = channels(&train, &preprocess)?;
-    let examples = |set: &Arc<ImageSet>, indices: Vec<usize>| Examples {
-        set: set.clone(),
-        indices: Arc::new(indices),
-        preprocess: preprocess.clone(),
-        channels,
-    };
-    let train = Arc::new(train);
-    let held = (recipe.validation * train.len() as f64).round() as usize;
-    let mut order: Vec<usize> = (0..train.len()).collect();
-    // The split has a stream of random numbers that no epoch uses.
-    SplitMix64::new(recipe.seed, u64::MAX).shuffle(&mut order);
-    let validation = (held > 0).then(|| examples(&train, order[..held].to_vec()));
-    let mut rest = order[held..].to_vec();
-    rest.sort_unstable();
-    let test = test.map(Arc::new).map(|set| examples(&set, (0..set.len()).collect()));
-    Ok(Data { train: examples(&train, rest), validation, test })
+
+    pub fn has_test(&self) -> bool {
+        self.test.is_some()
+    }
+
+    /// A hash of what training and measuring see of them.
+    pub fn sha256(&self) -> Result<String> {
+        let test = self.test.as_ref().map(|set| set.sha256()).transpose()?;
+        let all = format!("{} {test:?} {:?} {}", self.train.sha256()?, self.preprocess, self.channels);
+        Ok(eval::sha256(all.as_bytes()))
+    }
+
+    pub fn left_out(&self) -> impl Iterator<Item = String> {
+        [Some(&self.train), self.test.as_ref()].into_iter().flatten().flat_map(|set| set.left_out())
+    }
 }
 
 fn preprocess(recipe: &Recipe, train: &ImageSet) -> Result<Preprocess> {
@@ -162,7 +199,7 @@ pub(super) fn shape(examples: &Examples) -> Result<Shape> {
     Ok(Shape { classes: Some(named.unwrap_or(seen)), image: Some(examples.image()?) })
 }
 
-fn open_model(recipe: &Recipe, data: &Data) -> Result<Model> {
+pub(super) fn open_model(recipe: &Recipe, data: &Data) -> Result<Model> {
     let mut model = match (&recipe.arch, &recipe.model) {
         (Some(name), _) => architectures::build(name, &shape(&data.train)?, &recipe.init, recipe.seed)?,
         (None, Some(path)) => onnx::read(Path::new(path))?,

@@ -2,93 +2,40 @@
 
 use super::figure::heatmap::{Heatmap, HeatmapCell, heatmap};
 use super::figure::lines::{Line, chart};
-use super::figure::{Drawing, Figure, bars::bars, escape, ranges::ranges, short, slug, svg};
-use super::study_words;
-use resprout::formats::atomic;
+use super::figure::{Drawing, Figure, bars::bars, ranges::ranges, short, slug};
+use super::study_frame::{Section, StudyPage};
+use super::{study_table, study_words};
+use resprout::Result;
 use resprout::study::analysis::{Analysis, ModelStudy};
 use resprout::study::curves::{Configuration, Curve, Point};
-use resprout::{Error, Result};
-use std::collections::HashMap;
 use std::path::Path;
 
-/// Writes `report.html`, and each figure as SVG, PDF and CSV into `figures/`.
+/// Writes `report.html`, tables, and each figure as SVG, PDF and CSV into `figures/`.
 pub fn write(study: &Analysis, folder: &Path) -> Result<()> {
-    let mut figures: Vec<Vec<Figure>> = study.models.iter().map(figures).collect();
-    tell_apart(figures.iter_mut().flatten());
-    let pictures = folder.join("figures");
-    std::fs::create_dir_all(&pictures).map_err(|e| Error::io(&pictures, e))?;
-    for figure in figures.iter().flatten() {
-        figure.write(&pictures)?;
-    }
-    atomic::write(&folder.join("report.html"), page(study, &figures).as_bytes())
-}
-
-/// Numbers the figures of which there are several of one name.
-fn tell_apart<'a>(figures: impl Iterator<Item = &'a mut Figure>) {
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    for figure in figures {
-        let count = seen.entry(figure.id.clone()).or_default();
-        *count += 1;
-        if *count > 1 {
-            figure.id += &format!("-{count}");
-        }
-    }
-}
-
-fn page(study: &Analysis, figures: &[Vec<Figure>]) -> String {
-    let list = |items: &[String]| items.iter().map(|item| format!("<li>{}</li>\n", escape(item))).collect::<String>();
-    let mut contents = String::new();
-    let mut sections = String::new();
-    for (i, (model, figures)) in study.models.iter().zip(figures).enumerate() {
-        contents += &format!("<li><a href=\"#model-{i}\">{}</a></li>", escape(&model.name));
-        let best = study_words::recommendation(model, &study.constraints);
-        let best = best.map_or(String::new(), |text| format!("<p class=\"best\">{}</p>\n", escape(&text)));
-        sections += &format!(
-            "<section id=\"model-{i}\"><h2>{}</h2>\n<p>{}</p>\n{best}<ul>\n{}</ul>\n<div class=\"figures\">\n{}</div></section>\n",
-            escape(&model.name),
-            escape(&study_words::dense(model)),
-            list(&study_words::findings(model, &study.thresholds)),
-            figures.iter().map(figure_html).collect::<String>()
-        );
-    }
-    let failures: Vec<String> = study.failures.iter().map(study_words::failure).collect();
-    let failures = match failures.is_empty() {
-        true => String::new(),
-        false => format!("<section class=\"failed\"><h2>Not measured</h2>\n<ul>\n{}</ul></section>\n", list(&failures)),
+    let section = |model: &ModelStudy| Section {
+        name: model.name.clone(),
+        summary: study_words::dense(model),
+        best: study_words::recommendation(model, &study.constraints),
+        findings: study_words::findings(model, &study.thresholds),
+        figures: figures(model),
     };
-    let notes = list(&study.notes);
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
-         <title>A study of sparsity and repair</title>\n<link rel=\"icon\" href=\"data:,\">\n<style>\n{}</style>\n</head>\n<body>\n\
-         <a class=\"skip\" href=\"#table\">To the table</a>\n<h1>A study of sparsity and repair</h1>\n\
-         <p class=\"note\">resprout {}. Bands and brackets: 95 % intervals from the number of test images; ± and sd: over seeds.</p>\n\
-         <nav aria-label=\"Contents\"><ul>{contents}<li><a href=\"#table\">All points</a></li><li><a href=\"#recipe\">Recipe</a></li></ul></nav>\n\
-         <ul class=\"note\">{notes}</ul>\n{failures}<main>\n{sections}{}<section id=\"recipe\"><h2>Recipe</h2>\n<pre>{}</pre></section>\n\
-         </main>\n<script>\n{}</script>\n</body>\n</html>\n",
-        include_str!("study.css"),
-        escape(&study.tool_version),
-        table(study),
-        escape(&format!("{:#}", study.recipe)),
-        include_str!("study.js")
-    )
-}
-
-/// From this width on, in pixels.
-const WIDE: f64 = 720.0;
-
-fn figure_html(figure: &Figure) -> String {
-    // A picture that would become too small to read beside another has the line for itself.
-    let class = if figure.drawing.width > WIDE { " class=\"wide\"" } else { "" };
-    let data = serde_json::json!({ "columns": figure.columns, "rows": figure.rows }).to_string();
-    format!(
-        "<figure id=\"{}\"{class}><figcaption>{}</figcaption>\n{}\n<div class=\"save\">save as<button>SVG</button><button>PNG</button>\
-         <button>CSV</button><button>JSON</button></div>\n<script type=\"application/json\">{}</script></figure>\n",
-        escape(&figure.id),
-        escape(&figure.drawing.title),
-        svg(&figure.drawing),
-        // Nothing in it may end the script.
-        data.replace('<', "\\u003c")
-    )
+    let points = study.models.iter().flat_map(|model| {
+        model.curves.iter().flat_map(move |curve| curve.points.iter().map(move |point| row(model, &curve.configuration, point)))
+    });
+    let page = StudyPage {
+        title: "A study of sparsity and repair",
+        legend: "Bands and brackets: 95 % intervals from the number of test images; ± and sd: over seeds.",
+        tool_version: &study.tool_version,
+        recipe: &study.recipe,
+        notes: &study.notes,
+        failures: study.failures.iter().map(study_words::failure).collect(),
+        sections: study.models.iter().map(section).collect(),
+        columns: &COLUMNS,
+        rows: points.collect(),
+        choices: &[0, 3, 4],
+    };
+    page.write(folder)?;
+    study_table::write(&study_table::of_study(study), folder)
 }
 
 const COLUMNS: [(&str, bool); 17] = [
@@ -110,47 +57,6 @@ const COLUMNS: [(&str, bool); 17] = [
     ("seeds", false),
     ("KL", false),
 ];
-
-fn table(study: &Analysis) -> String {
-    let header: String = COLUMNS
-        .iter()
-        .map(|(name, words)| {
-            format!("<th scope=\"col\"{}><button>{name}</button></th>", if *words { " class=\"words\"" } else { "" })
-        })
-        .collect();
-    let points = study.models.iter().flat_map(|model| {
-        model.curves.iter().flat_map(move |curve| curve.points.iter().map(move |point| row(model, &curve.configuration, point)))
-    });
-    let rows: Vec<Vec<String>> = points.collect();
-    let body: String = rows
-        .iter()
-        .map(|row| {
-            let cell = |(text, (_, words)): (&String, &(&str, bool))| match words {
-                true => format!("<td class=\"words\">{}</td>", escape(text)),
-                false => format!("<td>{text}</td>"),
-            };
-            format!("<tr>{}</tr>\n", row.iter().zip(&COLUMNS).map(cell).collect::<String>())
-        })
-        .collect();
-    let choice = |column: usize| {
-        let mut values: Vec<&str> = Vec::new();
-        for row in &rows {
-            if !values.contains(&row[column].as_str()) {
-                values.push(&row[column]);
-            }
-        }
-        let options: String = values.iter().map(|value| format!("<option>{}</option>", escape(value))).collect();
-        let name = COLUMNS[column].0;
-        format!("<label>{name} <select data-column=\"{column}\"><option value=\"\">all</option>{options}</select></label>")
-    };
-    let choices: String = [0, 3, 4].into_iter().map(choice).collect();
-    format!(
-        "<section id=\"table\"><h2>All points</h2>\n<p>Means over seeds. MACs saved: operations before by after, what a perfect sparse \
-         machine would gain; sparse bytes: four for each parameter left, one bit for each prunable one.</p>\n<div class=\"filters\">\
-         <label>search <input id=\"words\" type=\"search\"></label>{choices}<span id=\"count\" role=\"status\"></span></div>\n\
-         <div class=\"scroll\"><table id=\"points\"><thead><tr>{header}</tr></thead>\n<tbody>\n{body}</tbody></table></div></section>\n"
-    )
-}
 
 fn row(model: &ModelStudy, configuration: &Configuration, point: &Point) -> Vec<String> {
     let percent = |share: f64| format!("{:.2}", share * 100.0);

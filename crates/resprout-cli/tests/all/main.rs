@@ -13,5 +13,6 @@ mod session;
 mod sweep;
 mod tidy;
 mod train;
+mod train_sweep;
 mod util;
 mod written;

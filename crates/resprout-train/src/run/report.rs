@@ -26,7 +26,7 @@ pub struct Outcome {
 }
 
 /// The epoch that validation chose.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     /// The number of the epoch, from 1 on.
     pub epoch: usize,

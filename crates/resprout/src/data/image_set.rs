@@ -4,6 +4,7 @@ use super::decode::decode;
 use super::preprocess::Preprocess;
 use super::raw::{Pixels, RawImage};
 use crate::error::{Error, Result};
+use crate::hash::{files_sha256, sha256};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -108,6 +109,23 @@ impl ImageSet {
     /// What of the path is not read, and why: one sentence each.
     pub fn left_out(&self) -> impl Iterator<Item = String> {
         self.left_out.iter().map(|what| format!("{}: {what}", self.path.display()))
+    }
+
+    /// SHA-256 of the images in order, their labels and the names of their classes, wherever they lie.
+    ///
+    /// # Errors
+    /// Of kind `Io` for files that cannot be read.
+    #[doc(hidden)]
+    pub fn sha256(&self) -> Result<String> {
+        let used = |shape: &[usize; 4]| shape.iter().product::<usize>();
+        let (images, shape) = match &self.source {
+            Source::Files(files) => (files_sha256(files)?.0, None),
+            Source::Bytes(data, shape) => (sha256(&data[..used(shape)]), Some(shape)),
+            Source::Floats(data, shape) => {
+                (sha256(&data[..used(shape)].iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>()), Some(shape))
+            }
+        };
+        Ok(sha256(format!("{images} {shape:?} {:?} {:?}", self.labels, self.class_names).as_bytes()))
     }
 
     /// The path that the images came from, or their name.

@@ -18,6 +18,8 @@ use resprout::study::analysis::ModelStudy;
 use resprout::study::curves::{Configuration, Point};
 use resprout::{Error, ErrorKind, Result};
 use resprout_train::run::RunReport;
+use resprout_train::study::TrainAnalysis;
+use resprout_train::study::analysis::TrainPoint;
 use serde_json::Value;
 use std::path::Path;
 
@@ -111,6 +113,10 @@ fn read_report(path: &Path, file: &Path, mut value: Value, filter: Option<&str>)
     if has("study_schema_version") {
         let study: Analysis = serde_json::from_value(value).map_err(wrong)?;
         return Ok(of_study(&name, &study, filter.unwrap_or_default()));
+    }
+    if has("train_study_schema_version") {
+        let study: TrainAnalysis = serde_json::from_value(value).map_err(wrong)?;
+        return Ok(of_train_study(&name, &study, filter.unwrap_or_default()));
     }
     if has("outcome") {
         return Ok(vec![of_run(name, &serde_json::from_value(value).map_err(wrong)?)]);
@@ -219,6 +225,25 @@ fn of_study(name: &str, study: &Analysis, filter: &str) -> Vec<Compared> {
             rows.extend(
                 curve.points.iter().map(|p| point(model, &curve.configuration, p)).filter(|row| row.name.contains(filter)),
             );
+        }
+    }
+    rows
+}
+
+fn of_train_study(name: &str, study: &TrainAnalysis, filter: &str) -> Vec<Compared> {
+    let mut rows = Vec::new();
+    for network in &study.networks {
+        for curve in &network.curves {
+            let row = |point: &TrainPoint| Compared {
+                name: format!("{name} · {} · {}", network.name, curve.configuration.name()),
+                sparsity: Some(point.realised),
+                compression_ratio: Some(point.compression_ratio),
+                theoretical_speedup: point.theoretical_speedup,
+                bytes: Some(point.sparse_bytes),
+                top1: Some(point.test.value),
+                ..Compared::default()
+            };
+            rows.extend(curve.points.iter().map(row).filter(|row| row.name.contains(filter)));
         }
     }
     rows

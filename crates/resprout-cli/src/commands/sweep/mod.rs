@@ -1,21 +1,25 @@
-//! `resprout sweep`: a grid of ways to prune and repair, measured once, kept, analysed and shown.
+//! `resprout sweep`: a grid of ways to prune and repair, or to train, measured once, kept, analysed and shown.
 
 mod recipe;
 mod slurm;
+mod training;
 
 use super::{check_json_target, write_json};
 use crate::args::{Launcher, SweepArgs};
 use crate::render::{study_page, text};
 use anyhow::bail;
-use recipe::StudyRecipe;
+use recipe::{StudyRecipe, SweepRecipe};
 use resprout::formats::atomic;
 use resprout::progress::Progress;
 use resprout::study::recommend::Constraints;
 use resprout::study::regime::Thresholds;
+use resprout::study::schedule::{Done, RunOutcome};
 use resprout::study::{self, Analysis, Journal, Record, StudyOptions, journal};
 use resprout::{Error, ErrorKind, Result};
 use resprout_train::REPAIRS;
-use std::collections::{HashMap, HashSet};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// The journal of a whole sweep.
@@ -24,65 +28,115 @@ const JOURNAL: &str = "journal.jsonl";
 pub const STUDY: &str = "study.json";
 
 pub fn run(args: &SweepArgs, threads: Option<usize>, progress: &dyn Progress) -> anyhow::Result<()> {
-    let recipe = StudyRecipe::read(args.recipe.as_deref())?;
+    let recipe = SweepRecipe::read(args.recipe.as_deref())?;
     let (thresholds, constraints) = (thresholds(args)?, constraints(args)?);
     check_json_target(args.json.as_deref())?;
-    std::fs::create_dir_all(&args.output).map_err(|e| Error::io(&args.output, e))?;
+    if matches!(recipe, SweepRecipe::Training(_)) {
+        training::check_options(args)?;
+    }
     if args.launcher == Launcher::Slurm {
+        create(&args.output)?;
         return Ok(slurm::submit(args, threads)?);
     }
-    let own = args.output.join(match args.shard {
-        Some((part, parts)) => format!("journal-{part}-of-{parts}.jsonl"),
-        None => JOURNAL.into(),
-    });
-    let journals = Journals::open(args, &own)?;
     let json = recipe.to_json()?;
-    atomic::write(&args.output.join("recipe.json"), format!("{json:#}\n").as_bytes())?;
+    match recipe {
+        SweepRecipe::Repairs(recipe) => repairs(args, &recipe, json, thresholds, constraints, progress),
+        SweepRecipe::Training(study) => training::run(args, &study, json, progress),
+    }
+}
 
-    let (subjects, mut failures, notes) = recipe.subjects()?;
-    let options = StudyOptions {
-        jobs: args.jobs.get(),
-        memory: recipe.memory_bytes(),
-        diagnostic_images: recipe.diagnostic_images,
-        repair_rows: REPAIRS,
-        shard: args.shard,
-    };
-    let outcome = study::run(&subjects, journals.merged, &journals.own, &options, progress)?;
+/// A grid of ways to prune and repair trained networks.
+fn repairs(
+    args: &SweepArgs,
+    recipe: &StudyRecipe,
+    json: Value,
+    thresholds: Thresholds,
+    constraints: Constraints,
+    progress: &dyn Progress,
+) -> anyhow::Result<()> {
+    let (mut failures, mut notes) = (Vec::new(), recipe.grid.notes());
+    let outcome = measure(args, &json, |done, journal| {
+        let (subjects, unusable, more) = recipe.subjects()?;
+        failures.extend(unusable);
+        notes.extend(more);
+        let options = StudyOptions {
+            jobs: args.jobs.get(),
+            memory: recipe.memory_bytes(),
+            diagnostic_images: recipe.diagnostic_images,
+            repair_rows: REPAIRS,
+            shard: args.shard,
+        };
+        study::run(&subjects, done, journal, &options, progress)
+    })?;
     failures.extend(outcome.failures);
     if args.shard.is_none() {
-        // The same cells give the same file, in whatever order and on however many machines they were measured.
-        let keys: HashSet<&str> = outcome.lines.iter().map(|(key, _, _)| key.as_str()).collect();
-        let others = journals.lines.iter().filter(|(key, _)| !keys.contains(key.as_str())).map(|(_, line)| line.as_str());
-        journal::write(&own, outcome.lines.iter().map(|(_, _, line)| line.as_str()).chain(others))?;
         let records: Vec<Record> = outcome.lines.into_iter().map(|(_, record, _)| record).collect();
-        let analysis =
-            Analysis::new(&records, failures.clone(), json, thresholds, constraints, [recipe.grid.notes(), notes].concat());
+        let analysis = Analysis::new(&records, failures.clone(), json, thresholds, constraints, notes);
         atomic::write(&args.output.join(STUDY), &serde_json::to_vec(&analysis)?)?;
         study_page::write(&analysis, &args.output)?;
         if write_json(&analysis, args.json.as_deref())? {
             text::study(&analysis, outcome.measured, &args.output);
         }
+    }
+    report_failures(failures.iter().map(|failure| format!("{}: {}", failure.cell.model, failure.error)), args)
+}
+
+fn create(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))
+}
+
+/// Measures what the journals of the folder do not have. Without shards their lines become one journal.
+fn measure<C, R>(
+    args: &SweepArgs,
+    recipe: &Value,
+    run: impl FnOnce(Done<C, R>, &Journal) -> Result<RunOutcome<C, R>>,
+) -> Result<RunOutcome<C, R>>
+where
+    Record<C, R>: DeserializeOwned,
+{
+    create(&args.output)?;
+    let own = args.output.join(match args.shard {
+        Some((part, parts)) => format!("journal-{part}-of-{parts}.jsonl"),
+        None => JOURNAL.into(),
+    });
+    let journals = Journals::open(args, &own)?;
+    atomic::write(&args.output.join("recipe.json"), format!("{recipe:#}\n").as_bytes())?;
+    let outcome = run(journals.merged, &journals.own)?;
+    if args.shard.is_none() {
+        // The same cells give the same file, in whatever order and on however many machines they were measured.
+        let keys: HashSet<&str> = outcome.lines.iter().map(|(key, _, _)| key.as_str()).collect();
+        let others = journals.lines.iter().filter(|(key, _)| !keys.contains(key.as_str())).map(|(_, line)| line.as_str());
+        journal::write(&own, outcome.lines.iter().map(|(_, _, line)| line.as_str()).chain(others))?;
     } else if args.json.as_deref() != Some(Path::new("-")) {
         outln!("{} cells measured; {} holds this shard", outcome.measured, own.display());
     }
-    if !failures.is_empty() {
-        failures.iter().for_each(|failure| eprintln!("failed: {}: {}", failure.cell.model, failure.error));
-        bail!("{} of the study could not be measured; all else is in {}", failures.len(), args.output.display());
+    Ok(outcome)
+}
+
+/// Fails if any cell has.
+fn report_failures(failures: impl ExactSizeIterator<Item = String>, args: &SweepArgs) -> anyhow::Result<()> {
+    let count = failures.len();
+    failures.for_each(|failure| eprintln!("failed: {failure}"));
+    if count > 0 {
+        bail!("{count} of the study could not be measured; all else is in {}", args.output.display());
     }
     Ok(())
 }
 
 /// The journals that are there.
-struct Journals {
+struct Journals<C, R> {
     own: Journal,
-    merged: HashMap<String, (Record, String)>,
+    merged: Done<C, R>,
     /// Keys and lines, sorted.
     lines: Vec<(String, String)>,
 }
 
-impl Journals {
+impl<C, R> Journals<C, R>
+where
+    Record<C, R>: DeserializeOwned,
+{
     /// Those of the output folder, this shard's own first, and those that are named.
-    fn open(args: &SweepArgs, own: &Path) -> Result<Journals> {
+    fn open(args: &SweepArgs, own: &Path) -> Result<Journals<C, R>> {
         let mut paths = vec![own.to_path_buf()];
         if args.shard.is_none() {
             paths.extend(shards(&args.output)?);
@@ -95,8 +149,8 @@ impl Journals {
         }
         let mut all = Vec::new();
         for path in &paths {
-            let mut lines = journal::read(path)?;
-            if args.repair_journal && !lines.corrupt.is_empty() {
+            let mut lines = journal::read::<Record<C, R>>(path)?;
+            if args.repair_journal && !lines.corrupt.is_empty() && lines.foreign.is_empty() {
                 eprintln!("{}: {} corrupt lines were dropped", path.display(), lines.corrupt.len());
                 journal::write(path, lines.lines.iter().map(|(_, _, line)| line.as_str()))?;
                 lines.corrupt.clear();
@@ -132,9 +186,9 @@ fn thresholds(args: &SweepArgs) -> Result<Thresholds> {
         false => Err(Error::new(ErrorKind::Option, format!("{option} {value}: a number from 0 to {most} is needed"))),
     };
     Ok(Thresholds {
-        delta: within(args.delta, 100.0, "--delta")? / 100.0,
-        kappa: within(args.kappa, 1.0, "--kappa")?,
-        dead: within(args.dead, 1.0, "--dead")?,
+        delta: within(args.delta.unwrap_or(5.0), 100.0, "--delta")? / 100.0,
+        kappa: within(args.kappa.unwrap_or(0.1), 1.0, "--kappa")?,
+        dead: within(args.dead.unwrap_or(0.01), 1.0, "--dead")?,
     })
 }
 

@@ -11,6 +11,7 @@ use resprout::model::{Model, PrunableRule};
 use resprout::study::{Cell, Failure, Grid, Images, Subject};
 use resprout::{Error, ErrorKind, Result};
 use resprout_train::REPAIRS;
+use resprout_train::study::TrainStudy;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::num::NonZeroUsize;
@@ -137,16 +138,47 @@ fn option(message: String) -> Error {
     Error::new(ErrorKind::Option, message)
 }
 
-impl StudyRecipe {
+/// A grid of either kind.
+pub enum SweepRecipe {
+    Repairs(Box<StudyRecipe>),
+    Training(Box<TrainStudy>),
+}
+
+/// The key of a grid of training, which has no others beside it.
+const TRAIN: &str = "train";
+
+impl SweepRecipe {
     /// Reads a file, or the embedded study.
-    pub fn read(path: Option<&Path>) -> Result<StudyRecipe> {
-        let Some(path) = path else { return StudyRecipe::parse(embedded::STUDY) };
+    pub fn read(path: Option<&Path>) -> Result<SweepRecipe> {
+        let Some(path) = path else { return SweepRecipe::parse(embedded::STUDY) };
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        StudyRecipe::parse(&text).map_err(|e| e.at(path.display()))
+        SweepRecipe::parse(&text).map_err(|e| e.at(path.display()))
     }
 
-    fn parse(text: &str) -> Result<StudyRecipe> {
+    fn parse(text: &str) -> Result<SweepRecipe> {
         let mut value: Value = serde_saphyr::from_str(text).map_err(|e| option(e.to_string()))?;
+        let Some(train) = value.as_object_mut().and_then(|keys| keys.remove(TRAIN)) else {
+            return Ok(SweepRecipe::Repairs(Box::new(StudyRecipe::from_json(value)?)));
+        };
+        if let Some(key) = value.as_object().and_then(|keys| keys.keys().next()) {
+            return Err(option(format!("{key}: a recipe with {TRAIN} has no other keys; those of a run stand below {TRAIN}")));
+        }
+        let Value::Object(keys) = train else { return Err(option(format!("{TRAIN}: keys and values are needed, not {train}"))) };
+        let study = TrainStudy::from_json(keys).and_then(|study| study.check().map(|()| study));
+        Ok(SweepRecipe::Training(Box::new(study.map_err(|e| e.at(TRAIN))?)))
+    }
+
+    /// Every key, as JSON.
+    pub fn to_json(&self) -> Result<Value> {
+        match self {
+            SweepRecipe::Repairs(recipe) => serde_json::to_value(recipe).map_err(|e| option(e.to_string())),
+            SweepRecipe::Training(study) => Ok(serde_json::json!({ TRAIN: study.to_json()? })),
+        }
+    }
+}
+
+impl StudyRecipe {
+    fn from_json(mut value: Value) -> Result<StudyRecipe> {
         if value.get("signs_images").is_some() {
             return Err(option("signs_images: this key is called diagnostic_images now".into()));
         }
@@ -179,11 +211,6 @@ impl StudyRecipe {
             return Err(option(format!("models: {:?} is there twice; give one of them another name", names[twice])));
         }
         self.grid.check(REPAIRS)
-    }
-
-    /// Every key, as JSON.
-    pub fn to_json(&self) -> Result<Value> {
-        serde_json::to_value(self).map_err(|e| option(e.to_string()))
     }
 
     /// Bytes that the images' values may take.
@@ -338,9 +365,13 @@ fn check_keys<T: Serialize>(value: &Value, known: &T, place: &str) -> Result<()>
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<StudyRecipe> {
+        StudyRecipe::from_json(serde_saphyr::from_str(text).unwrap())
+    }
+
     #[test]
     fn the_embedded_study_is_valid_and_complete() {
-        let recipe = StudyRecipe::read(None).unwrap();
+        let recipe = parse(embedded::STUDY).unwrap();
         let rows = resprout::allocation::ALLOCATIONS.iter().map(|entry| entry.name);
         // One that measures the others compares as a sweep does.
         let allocations: Vec<&str> = rows.filter(|name| *name != "measured").collect();
@@ -352,7 +383,7 @@ mod tests {
 
     #[test]
     fn wrong_keys_are_named_with_the_nearest() {
-        let wrong = |text: &str| StudyRecipe::parse(text).unwrap_err().to_string();
+        let wrong = |text: &str| parse(text).unwrap_err().to_string();
         assert!(wrong("models: [a]\nalocations: [erk]").contains("did you mean allocations?"));
         assert!(wrong("models: [{path: a, weigths: b}]").contains("did you mean weights?"));
         assert!(wrong("models: []").contains("models"));
@@ -364,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_model_has_its_own_images_or_those_of_all() {
-        let recipe = StudyRecipe::parse("models: [{path: a, crop: 224}, b]\ncrop: 96x64\ndata: x").unwrap();
+        let recipe = parse("models: [{path: a, crop: 224}, b]\ncrop: 96x64\ndata: x").unwrap();
         let crop = |i: usize| recipe.models[i].images.or(&recipe.images).arguments().crop.unwrap();
         assert_eq!((crop(0).as_str(), crop(1).as_str()), ("224", "96x64"));
     }

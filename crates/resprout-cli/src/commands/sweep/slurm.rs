@@ -36,7 +36,9 @@ fn arguments(args: &SweepArgs) -> Result<Vec<String>> {
     }
     words.push(format!("--output {}", quoted(&absolute(&args.output)?)));
     words.push(format!("--jobs {}", args.jobs));
-    words.push(format!("--delta={} --kappa={} --dead={}", args.delta, args.kappa, args.dead));
+    for (option, value) in [("delta", args.delta), ("kappa", args.kappa), ("dead", args.dead)] {
+        words.extend(value.map(|value| format!("--{option}={value}")));
+    }
     words.extend(args.at_most_loss.map(|loss| format!("--at-most-loss={loss}")));
     words.extend(args.at_most_bytes.as_ref().map(|bytes| format!("--at-most-bytes={}", bytes.0)));
     words.extend(args.at_least_speedup.map(|factor| format!("--at-least-speedup={factor}")));

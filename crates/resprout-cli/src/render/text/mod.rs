@@ -17,6 +17,6 @@ pub use evaluation::{classified, demo, eval};
 pub use list::list;
 pub use network::{inspection, scored};
 pub use prune::report;
-pub use study::{comparison, comparison_in_markdown, study};
+pub use study::{comparison, comparison_in_markdown, study, train_study};
 pub use training::{run, train_bench};
 pub use warnings::warnings;

@@ -2,27 +2,18 @@
 
 use super::table::{self, table};
 use crate::render::cells::{self, Cells};
-use crate::render::numbers::percent;
-use crate::render::study_words;
+use crate::render::study_table::{self, StudyTable};
+use crate::render::{study_words, train_study_words};
 use crate::reports::compare::Compared;
 use resprout::study::Analysis;
-use resprout::study::curves::Curve;
+use resprout_train::study::TrainAnalysis;
 use std::path::Path;
 
 /// What a study has found.
 pub fn study(study: &Analysis, measured: usize, folder: &Path) {
-    for model in &study.models {
+    for (model, rows) in study.models.iter().zip(&study_table::of_study(study)) {
         outln!("{}\n  {}", model.name, study_words::dense(model));
-        let mut sparsities: Vec<f64> = model.curves.iter().flat_map(|c| c.points.iter().map(|p| p.sparsity)).collect();
-        sparsities.sort_by(f64::total_cmp);
-        sparsities.dedup();
-        let names: Vec<String> = sparsities.iter().map(|s| percent(*s)).collect();
-        let header: Vec<&str> = [model.metric.name()].into_iter().chain(names.iter().map(String::as_str)).collect();
-        let row = |curve: &Curve| {
-            let value = |s: &f64| curve.at(*s).map_or("-".into(), |point| format!("{:.2}", point.value * 100.0));
-            [vec![curve.configuration.name()], sparsities.iter().map(value).collect()].concat()
-        };
-        table(&header, &model.curves.iter().map(row).collect::<Vec<_>>());
+        text_table(rows);
         study_words::findings(model, &study.thresholds).iter().for_each(|finding| outln!("  {finding}"));
         if let Some(best) = study_words::recommendation(model, &study.constraints) {
             outln!("  {best}");
@@ -31,7 +22,31 @@ pub fn study(study: &Analysis, measured: usize, folder: &Path) {
     }
     study.failures.iter().for_each(|failure| outln!("  failed: {}", study_words::failure(failure)));
     study.notes.iter().for_each(|note| outln!("  note: {note}"));
-    outln!("{measured} cells measured now; {}: report.html, study.json, journal.jsonl, recipe.json, figures/", folder.display());
+    outln!("{measured} cells measured now; {}: {FILES}", folder.display());
+}
+
+/// What a study of training has found.
+pub fn train_study(study: &TrainAnalysis, measured: usize, folder: &Path) {
+    for (network, rows) in study.networks.iter().zip(&study_table::of_training(study)) {
+        outln!("{}\n  {}", network.name, train_study_words::network(network));
+        text_table(rows);
+        train_study_words::findings(network).iter().for_each(|finding| outln!("  {finding}"));
+        outln!();
+    }
+    study.failures.iter().for_each(|failure| outln!("  failed: {}", train_study_words::failure(failure)));
+    outln!("{measured} cells measured now; {}: {FILES}", folder.display());
+}
+
+/// The files of a study's folder.
+const FILES: &str = "report.html, study.json, journal.jsonl, recipe.json, table.csv, table.md, table.tex, figures/";
+
+fn text_table(rows: &StudyTable) {
+    let names = rows.header();
+    let header: Vec<&str> = [rows.metric].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let row = |(name, values): &(String, Vec<Option<study_table::Value>>)| {
+        [vec![name.clone()], values.iter().map(|value| study_table::words(value.as_ref(), "±")).collect()].concat()
+    };
+    table(&header, &rows.rows.iter().map(row).collect::<Vec<_>>());
 }
 
 /// Runs, studies and models side by side.
