@@ -11,7 +11,6 @@ use resprout::study::Journal;
 use resprout::study::journal;
 use resprout::study::schedule::{CellGroup, Done, Finished, RunOutcome, Share, schedule};
 use resprout::{Error, ErrorKind, Result, report};
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// The folder of a study in which cells that are not finished keep their run.
@@ -144,7 +143,6 @@ impl CellGroup for Training<'_> {
 
     fn measure(&self, todo: &[usize], progress: &dyn Progress, finished: &mut Finished<TrainResult>) -> Result<()> {
         for &index in todo {
-            let _lock = lock(&self.folder)?;
             let result = self.train(progress);
             let whole = result.is_ok();
             finished(index, result)?;
@@ -153,19 +151,6 @@ impl CellGroup for Training<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// Two sweeps in one folder must not write the same checkpoints.
-fn lock(folder: &Path) -> Result<File> {
-    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let path = folder.join("lock");
-    let file = File::create(&path).map_err(|e| Error::io(&path, e))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::new(ErrorKind::Io, format!("{}: another sweep trains this cell", folder.display())))
-        }
-        _ => Ok(file),
     }
 }
 
