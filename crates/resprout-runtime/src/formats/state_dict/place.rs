@@ -265,6 +265,10 @@ fn weight_norm(lengths: &Stored, directions: &Stored) -> Result<Vec<f32>> {
     };
     let mut squares = vec![0.0f64; g.len()];
     v.iter().enumerate().for_each(|(index, &value)| squares[target(index)] += f64::from(value) * f64::from(value));
+    if let Some(zero) = squares.iter().position(|square| *square == 0.0) {
+        let message = format!("direction {zero} is all zeros, so that weight_norm divides by zero, in PyTorch too");
+        return Err(Error::data(format!("{message}; remove weight_norm before filters are pruned")));
+    }
     let one = |(index, &value): (usize, &f32)| {
         let at = target(index);
         (f64::from(g[at]) * f64::from(value) / squares[at].sqrt()) as f32
@@ -304,5 +308,21 @@ pub(in crate::formats) fn add_bias(model: &mut Model, name: &str, shape: &[usize
             model.give_bias(layer, vec![0.0; length]).map(drop)
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_direction_of_zeros_is_refused() {
+        let bytes = [1.0f32, 2.0, 3.0, 4.0].map(f32::to_le_bytes).concat();
+        let pruned = [3.0f32, 4.0, 0.0, 0.0].map(f32::to_le_bytes).concat();
+        let stored = |shape: &[usize], bytes| Stored::contiguous(shape.to_vec(), "F32".into(), Number::F32, bytes);
+        let lengths = stored(&[2, 1], &bytes[..8]);
+        assert_eq!(weight_norm(&lengths, &stored(&[2, 2], &bytes)).unwrap()[2..], [1.2, 1.6]);
+        let error = weight_norm(&lengths, &stored(&[2, 2], &pruned)).unwrap_err().to_string();
+        assert!(error.contains("direction 1 is all zeros"), "{error}");
     }
 }

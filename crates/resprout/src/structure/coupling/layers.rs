@@ -83,7 +83,7 @@ impl<'m> CouplingBuilder<'m> {
         let (width, rank) = (group_in * groups, weight.shape.len());
         let x = self.input(layer, 1, width)?;
         (!x.is_empty() && outputs.is_multiple_of(groups)).then_some(())?;
-        let out = self.fresh(outputs, None);
+        let out = self.fresh(outputs, None)?;
         if groups > 1 && group_in == 1 {
             (0..outputs).for_each(|j| self.join(out[j], x[j / (outputs / groups)]));
             self.depthwise.push((index, x));
@@ -108,7 +108,7 @@ impl<'m> CouplingBuilder<'m> {
         let &[inputs, outputs, ..] = &shape[..] else { return None };
         (attributes.groups() == 1).then_some(())?;
         let x = self.input(layer, 1, inputs)?;
-        let out = self.fresh(outputs, None);
+        let out = self.fresh(outputs, None)?;
         self.cut(layer, name, 0, Role::Input, &x);
         self.cut(layer, name, 1, Role::Output, &out);
         self.bias(layer, &out)?;
@@ -150,7 +150,7 @@ impl<'m> CouplingBuilder<'m> {
         let &[rows, columns] = &self.model.params.f32(name)?.shape[..] else { return None };
         let (inputs, outputs) = if in_axis == 0 { (rows, columns) } else { (columns, rows) };
         let x = self.input(layer, axis, inputs)?;
-        let out = self.fresh(outputs, None);
+        let out = self.fresh(outputs, None)?;
         self.cut(layer, name, in_axis, Role::Input, &x);
         self.cut(layer, name, 1 - in_axis, Role::Output, &out);
         Some(out)
@@ -227,7 +227,7 @@ impl<'m> CouplingBuilder<'m> {
         let zero = layer.input(2).is_none_or(|name| self.constant(name).is_some_and(is_zero));
         let grows = before >= 0 && behind >= 0;
         (grows && zero && !attributes && matches!(mode, PadMode::Constant)).then_some(())?;
-        let (before, behind) = (self.fresh(before as usize, None), self.fresh(behind as usize, None));
+        let (before, behind) = (self.fresh(before as usize, None)?, self.fresh(behind as usize, None)?);
         let labels = [&before[..], &x.labels, &behind].concat();
         self.pads.push(PadUse { layer: index, axis, pads, before, behind });
         self.set(layer, Channels { labels, ..x })

@@ -131,6 +131,9 @@ impl Coupling {
     }
 }
 
+/// The most channels of all values together, those that belong together counted once each.
+const MOST_LABELS: usize = 1 << 24;
+
 /// The channels of a value.
 #[derive(Clone)]
 struct Channels {
@@ -180,19 +183,22 @@ impl<'m> CouplingBuilder<'m> {
         for input in &model.graph.inputs {
             if let Some(shape) = builder.shapes.get(input.name.as_str()).filter(|shape| shape.len() > 1) {
                 let (channels, rank) = (shape[1], shape.len());
-                let labels = builder.fresh(channels, Some("an input of the network"));
-                builder.values.insert(&input.name, Channels { labels, axis: 1, rank });
+                if let Some(labels) = builder.fresh(channels, Some("an input of the network")) {
+                    builder.values.insert(&input.name, Channels { labels, axis: 1, rank });
+                }
             }
         }
         builder
     }
 
-    /// New labels, frozen for a reason or free.
-    fn fresh(&mut self, count: usize, frozen: Option<&str>) -> Vec<usize> {
+    /// New labels, frozen for a reason or free. `None` if they are more than a network has: a few bytes of a file can ask for any
+    /// number.
+    fn fresh(&mut self, count: usize, frozen: Option<&str>) -> Option<Vec<usize>> {
         let first = self.parents.len();
-        self.parents.extend(first..first + count);
+        let end = first.checked_add(count).filter(|end| *end <= MOST_LABELS)?;
+        self.parents.extend(first..end);
         self.frozen.extend((0..count).map(|_| frozen.map(String::from)));
-        (first..first + count).collect()
+        Some((first..end).collect())
     }
 
     fn root(&mut self, mut label: usize) -> usize {
@@ -243,7 +249,7 @@ impl<'m> CouplingBuilder<'m> {
     /// layout, the labels are new and frozen.
     fn input(&mut self, layer: &'m Layer, axis: usize, width: usize) -> Option<Vec<usize>> {
         let Some(channels) = self.values.get(layer.input(0)?).cloned() else {
-            return Some(self.fresh(width, Some("channels that cannot be followed")));
+            return self.fresh(width, Some("channels that cannot be followed"));
         };
         if channels.axis == axis && channels.labels.len() == width {
             return Some(channels.labels);
@@ -252,7 +258,7 @@ impl<'m> CouplingBuilder<'m> {
             let root = self.root(label);
             self.frozen[root].is_some()
         });
-        stay.then(|| self.fresh(width, Some("channels that cannot be followed")))
+        if stay { self.fresh(width, Some("channels that cannot be followed")) } else { None }
     }
 
     fn cut(&mut self, layer: &Layer, param: &str, axis: usize, role: Role, units: &[usize]) {

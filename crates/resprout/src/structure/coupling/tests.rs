@@ -46,6 +46,19 @@ fn unsupported_operations_freeze_their_neighbours() {
     }
 }
 
+/// A few bytes of a file ask for more channels than fit into memory.
+#[test]
+fn channels_beyond_counting_stay() {
+    let mut builder = GraphBuilder::default();
+    builder.tensor("a.weight", &Tensor::new(vec![4, 2, 1, 1], vec![1.0; 8]));
+    let a = builder.node("Conv", "a", &["input", "a.weight"], &[]);
+    let pads = builder.integers("pads", &[0, 0, 0, 0, 0, 1 << 40, 0, 0]);
+    let padded = builder.node("Pad", "pad", &[&a, &pads], &[]);
+    let model = builder.finish("padded", [2, 4, 4], &padded, 3).unwrap();
+    let why = reason(&Coupling::new(&model, |_| None), "a.weight", Role::Output).unwrap();
+    assert!(why.contains("\"pad\""), "{why}");
+}
+
 #[test]
 fn layers_that_stay_freeze_what_they_read_and_write() {
     let coupling = Coupling::new(&chain("Relu"), |param| (param == "b.weight").then(|| "pinned".into()));
