@@ -132,7 +132,7 @@ impl Coupling {
 }
 
 /// The most channels of all values together, those that belong together counted once each.
-const MOST_LABELS: usize = 1 << 24;
+const MOST_LABELS: usize = 1 << 20;
 
 /// The channels of a value.
 #[derive(Clone)]
