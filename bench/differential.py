@@ -799,7 +799,8 @@ def golden(seeds, path):
             model, x, expected = case
             out[f"{seed:02}.model"], out[f"{seed:02}.input"] = np.frombuffer(model, np.uint8), x
             out.update({f"{seed:02}.output.{index}": value for index, value in enumerate(expected[""])})
-    save_file(out, path)
+    # It writes the numbers of a transposed array in their old order.
+    save_file({name: np.ascontiguousarray(value) for name, value in out.items()}, path)
     print(sum(key.endswith(".model") for key in out), "graphs")
 
 
