@@ -15,7 +15,7 @@ pub struct FolderLock {
 }
 
 impl FolderLock {
-    /// Makes the folder if it is not there, and locks it. File systems without locks let everybody in.
+    /// Makes the folder if it is not there, and locks it.
     ///
     /// # Errors
     /// Of kind `Io`, with the number of the process that has the lock.
@@ -25,7 +25,7 @@ impl FolderLock {
         // It is emptied only when it is locked: it may name its owner.
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = opened.map_err(|e| Error::io(&path, e))?;
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        if !claim(&file) {
             let mut owner = String::new();
             // Where a lock keeps others from reading, the owner stays unknown.
             let known = file.read_to_string(&mut owner).is_ok() && !owner.trim().is_empty();
@@ -37,6 +37,11 @@ impl FolderLock {
         named.map_err(|e| Error::io(&path, e))?;
         Ok(FolderLock { _file: file })
     }
+}
+
+/// Locks a file; whether no other process has. File systems without locks let everybody in.
+pub(crate) fn claim(file: &File) -> bool {
+    !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The frame of a study's page: sections with figures, and one table to sort and filter. It works from the disk.
 
-use super::figure::{Figure, escape, svg};
+use super::figure::{Drawing, Figure, escape, slug, svg};
 use resprout::formats::atomic;
 use resprout::{Error, Result};
 use std::collections::HashMap;
@@ -37,6 +37,9 @@ pub struct StudyPage<'a> {
 impl StudyPage<'_> {
     /// Writes `report.html`, and each figure as SVG, PDF and CSV into `figures/`.
     pub fn write(mut self, folder: &Path) -> Result<()> {
+        for Section { name, figures, .. } in &mut self.sections {
+            figures.iter_mut().for_each(|figure| figure.id = slug(&format!("{name} {}", figure.drawing.title)));
+        }
         tell_apart(self.sections.iter_mut().flat_map(|section| &mut section.figures));
         let pictures = folder.join("figures");
         std::fs::create_dir_all(&pictures).map_err(|e| Error::io(&pictures, e))?;
@@ -123,6 +126,11 @@ impl StudyPage<'_> {
              <div class=\"scroll\"><table id=\"points\"><thead><tr>{header}</tr></thead>\n<tbody>\n{body}</tbody></table></div></section>\n"
         )
     }
+}
+
+/// A figure that the page names by its section and title.
+pub fn unnamed(drawing: Drawing, columns: Vec<&'static str>, rows: Vec<Vec<String>>) -> Figure {
+    Figure { id: String::new(), drawing, columns, rows }
 }
 
 /// Numbers the figures of which there are several of one name.

@@ -2,12 +2,12 @@
 
 use super::figure::heatmap::{Heatmap, HeatmapCell, heatmap};
 use super::figure::lines::{Line, chart};
-use super::figure::{Drawing, Figure, bars::bars, ranges::ranges, short, slug};
-use super::study_frame::{Section, StudyPage};
+use super::figure::{Figure, bars::bars, ranges::ranges, short};
+use super::study_frame::{Section, StudyPage, unnamed};
 use super::{study_table, study_words};
 use resprout::Result;
 use resprout::study::analysis::{Analysis, ModelStudy};
-use resprout::study::curves::{Configuration, Curve, Point};
+use resprout::study::curves::{Configuration, Curve, Point, ascending};
 use std::path::Path;
 
 /// Writes `report.html`, tables, and each figure as SVG, PDF and CSV into `figures/`.
@@ -119,11 +119,7 @@ fn figures(model: &ModelStudy) -> Vec<Figure> {
     }
     all.extend(calibration_figures(model));
     all.extend(layer_figures(model));
-    all.into_iter().map(|figure| Figure { id: slug(&format!("{} {}", model.name, figure.drawing.title)), ..figure }).collect()
-}
-
-fn unnamed(drawing: Drawing, columns: Vec<&'static str>, rows: Vec<Vec<String>>) -> Figure {
-    Figure { id: String::new(), drawing, columns, rows }
+    all
 }
 
 fn curve_figure(model: &ModelStudy, title: String, curves: &[&Curve], name: fn(&Configuration) -> String) -> Figure {
@@ -156,9 +152,7 @@ fn curve_figure(model: &ModelStudy, title: String, curves: &[&Curve], name: fn(&
 
 /// The best allocation by repair and sparsity.
 fn winner_figure(model: &ModelStudy) -> Option<Figure> {
-    let mut sparsities: Vec<f64> = model.winners.iter().map(|winner| winner.sparsity).collect();
-    sparsities.sort_by(f64::total_cmp);
-    sparsities.dedup();
+    let sparsities = ascending(model.winners.iter().map(|winner| winner.sparsity));
     let (mut names, mut kinds): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     let row_name = |configuration: &Configuration| format!("{}{}", prefix(configuration, &model.curves), configuration.repair);
     for winner in &model.winners {

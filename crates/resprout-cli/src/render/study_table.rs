@@ -4,17 +4,11 @@ use super::figure::short;
 use super::numbers::percent;
 use resprout::Result;
 use resprout::formats::atomic;
-use resprout::study::Analysis;
+use resprout::study::analysis::{Analysis, ModelStudy};
+use resprout::study::curves::{Curve, OverSeeds, Point, ascending};
 use resprout_train::study::TrainAnalysis;
+use resprout_train::study::analysis::{NetworkStudy, TrainCurve};
 use std::path::Path;
-
-/// A value over seeds.
-pub struct Value {
-    pub value: f64,
-    pub interval: [f64; 2],
-    pub sd: Option<f64>,
-    pub seeds: usize,
-}
 
 /// The table of one model.
 pub struct StudyTable {
@@ -22,10 +16,20 @@ pub struct StudyTable {
     pub metric: &'static str,
     pub sparsities: Vec<f64>,
     /// A configuration's name, and its value at each of the sparsities.
-    pub rows: Vec<(String, Vec<Option<Value>>)>,
+    pub rows: Vec<(String, Vec<Option<OverSeeds>>)>,
 }
 
 impl StudyTable {
+    /// Of configurations, each with its sparsities and values.
+    fn new(model: &str, metric: &'static str, rows: Vec<(String, Vec<(f64, OverSeeds)>)>) -> StudyTable {
+        let sparsities = ascending(rows.iter().flat_map(|(_, points)| points.iter().map(|(sparsity, _)| *sparsity)));
+        let row = |(name, points): (String, Vec<(f64, OverSeeds)>)| {
+            let at = |s: &f64| points.iter().find(|(sparsity, _)| sparsity == s).map(|(_, value)| *value);
+            (name, sparsities.iter().map(at).collect())
+        };
+        StudyTable { model: model.into(), metric, rows: rows.into_iter().map(row).collect(), sparsities: sparsities.clone() }
+    }
+
     /// Sparsities in ascending order, in percent.
     pub fn header(&self) -> Vec<String> {
         self.sparsities.iter().map(|s| percent(*s)).collect()
@@ -33,42 +37,23 @@ impl StudyTable {
 }
 
 pub fn of_study(study: &Analysis) -> Vec<StudyTable> {
-    let of_model = |model: &resprout::study::analysis::ModelStudy| {
-        let mut sparsities: Vec<f64> = model.curves.iter().flat_map(|c| c.points.iter().map(|p| p.sparsity)).collect();
-        sparsities.sort_by(f64::total_cmp);
-        sparsities.dedup();
-        let rows = model.curves.iter().map(|curve| {
-            let value = |s: &f64| curve.at(*s).map(|p| Value { value: p.value, interval: p.interval, sd: p.sd, seeds: p.seeds });
-            (curve.configuration.name(), sparsities.iter().map(value).collect())
-        });
-        StudyTable {
-            model: model.name.clone(),
-            metric: model.metric.name(),
-            rows: rows.collect(),
-            sparsities: sparsities.clone(),
-        }
-    };
+    let value = |p: &Point| (p.sparsity, OverSeeds { value: p.value, interval: p.interval, sd: p.sd, seeds: p.seeds });
+    let row = |curve: &Curve| (curve.configuration.name(), curve.points.iter().map(value).collect());
+    let of_model = |model: &ModelStudy| StudyTable::new(&model.name, model.metric.name(), model.curves.iter().map(row).collect());
     study.models.iter().map(of_model).collect()
 }
 
 pub fn of_training(study: &TrainAnalysis) -> Vec<StudyTable> {
-    let of_network = |network: &resprout_train::study::analysis::NetworkStudy| {
-        let sparsities = network.sparsities();
-        let rows = network.curves.iter().map(|curve| {
-            let value = |s: &f64| {
-                let test = curve.at(*s)?.test;
-                Some(Value { value: test.value, interval: test.interval, sd: test.sd, seeds: test.seeds })
-            };
-            (curve.configuration.name(), sparsities.iter().map(value).collect())
-        });
-        StudyTable { model: network.name.clone(), metric: "top-1", rows: rows.collect(), sparsities: sparsities.clone() }
+    let row = |curve: &TrainCurve| {
+        (curve.configuration.name(), curve.points.iter().map(|point| (point.sparsity, point.test)).collect())
     };
+    let of_network = |network: &NetworkStudy| StudyTable::new(&network.name, "top-1", network.curves.iter().map(row).collect());
     study.networks.iter().map(of_network).collect()
 }
 
 /// A value in percent, with its deviation over seeds behind `sign`.
-pub fn words(value: Option<&Value>, sign: &str) -> String {
-    let words = |v: &Value| {
+pub fn words(value: Option<&OverSeeds>, sign: &str) -> String {
+    let words = |v: &OverSeeds| {
         let sd = v.sd.map_or(String::new(), |sd| format!(" {sign} {:.2}", sd * 100.0));
         format!("{:.2}{sd}", v.value * 100.0)
     };
@@ -148,7 +133,7 @@ mod tests {
 
     #[test]
     fn tables_are_escaped_and_have_deviations() {
-        let value = Value { value: 0.5, interval: [0.25, 0.75], sd: Some(0.125), seeds: 2 };
+        let value = OverSeeds { value: 0.5, interval: [0.25, 0.75], sd: Some(0.125), seeds: 2 };
         let rows = vec![("a_b · c|d, e".to_string(), vec![Some(value), None])];
         let table = StudyTable { model: "net".into(), metric: "top-1", sparsities: vec![0.9, 0.95], rows };
         assert!(latex(&table).contains("a\\_b $\\cdot$ c|d, e & 50.00 $\\pm$ 12.50 & - \\\\\n"));

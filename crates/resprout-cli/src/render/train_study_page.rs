@@ -2,8 +2,8 @@
 
 use super::figure::heatmap::{Heatmap, HeatmapCell, heatmap};
 use super::figure::lines::{Line, chart};
-use super::figure::{Drawing, Figure, short, slug};
-use super::study_frame::{Section, StudyPage};
+use super::figure::{Figure, short};
+use super::study_frame::{Section, StudyPage, unnamed};
 use super::{study_table, train_study_words};
 use resprout::Result;
 use resprout_train::study::TrainAnalysis;
@@ -89,11 +89,7 @@ fn figures(network: &NetworkStudy) -> Vec<Figure> {
     for &sparsity in &sparse {
         all.push(epochs_figure(network, sparsity));
     }
-    all.into_iter().map(|figure| Figure { id: slug(&format!("{} {}", network.name, figure.drawing.title)), ..figure }).collect()
-}
-
-fn figure(drawing: Drawing, columns: Vec<&'static str>, rows: Vec<Vec<String>>) -> Figure {
-    Figure { id: String::new(), drawing, columns, rows }
+    all
 }
 
 fn text(value: Option<f64>) -> String {
@@ -122,7 +118,7 @@ fn table_figure(network: &NetworkStudy, sparsities: &[f64]) -> Figure {
         curve.points.iter().map(row).collect::<Vec<_>>()
     });
     let rows = rows.collect();
-    figure(heatmap("Top-1 of each method, %", &map), vec!["name", "sparsity", "value", "sd", "seeds"], rows)
+    unnamed(heatmap("Top-1 of each method, %", &map), vec!["name", "sparsity", "value", "sd", "seeds"], rows)
 }
 
 /// Top-1 over sparsity.
@@ -153,7 +149,7 @@ fn sparsity_figure(network: &NetworkStudy, sparsities: &[f64]) -> Figure {
         lines.push(Line { name, points, band, reference: curve.dense });
     }
     let drawing = chart("Top-1 by sparsity", "sparsity, %", "top-1, %", &lines);
-    figure(drawing, vec!["name", "sparsity", "value", "low", "high"], rows)
+    unnamed(drawing, vec!["name", "sparsity", "value", "low", "high"], rows)
 }
 
 /// How training went at a sparsity, beside the dense run.
@@ -181,5 +177,5 @@ fn epochs_figure(network: &NetworkStudy, sparsity: f64) -> Figure {
     let which = if validated { "Validation" } else { "Training" };
     let title = format!("{which} accuracy by epoch at {} %", short(sparsity * 100.0));
     let drawing = chart(&title, "epoch", "accuracy, %", &lines);
-    figure(drawing, vec!["name", "epoch", "loss", "training", "validation", "sd"], rows)
+    unnamed(drawing, vec!["name", "epoch", "loss", "training", "validation", "sd"], rows)
 }

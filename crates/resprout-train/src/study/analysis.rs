@@ -1,8 +1,7 @@
 //! The analysis of a study of training: means over seeds, winners and collapsed layers.
 
 use super::{TrainCell, TrainFailure, TrainRecord};
-use resprout::eval::Estimate;
-use resprout::study::curves::{OverSeeds, mean};
+use resprout::study::curves::{OverSeeds, ascending, deviation, mean};
 use serde::{Deserialize, Serialize};
 
 /// The version of the JSON form, raised when a field changes its meaning or is removed.
@@ -172,11 +171,12 @@ impl NetworkStudy {
 
     /// The requested sparsities in ascending order, that of the dense networks first.
     pub fn sparsities(&self) -> Vec<f64> {
-        let mut all: Vec<f64> = self.curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.sparsity)).collect();
-        all.sort_by(f64::total_cmp);
-        all.dedup();
-        all
+        sparsities(&self.curves)
     }
+}
+
+fn sparsities(curves: &[TrainCurve]) -> Vec<f64> {
+    ascending(curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.sparsity)))
 }
 
 /// Records of equal keys, in the order of their first.
@@ -230,24 +230,17 @@ fn point(sparsity: f64, records: &[&TrainRecord]) -> Option<TrainPoint> {
 
 fn mean_epoch(index: usize, records: &[&TrainRecord]) -> Option<MeanEpoch> {
     let rows: Vec<_> = records.iter().filter_map(|record| record.result.epochs.get(index)).collect();
-    let of_accuracy: Vec<Estimate> = rows
-        .iter()
-        .map(|row| row.validation_accuracy.unwrap_or(row.train_accuracy))
-        .map(|value| Estimate { value, low: value, high: value })
-        .collect();
+    let accuracies: Vec<f64> = rows.iter().map(|row| row.validation_accuracy.unwrap_or(row.train_accuracy)).collect();
     Some(MeanEpoch {
         epoch: index + 1,
         loss: mean(&mut rows.iter().map(|row| row.loss))?,
         train_accuracy: mean(&mut rows.iter().map(|row| row.train_accuracy))?,
         validation_accuracy: mean(&mut rows.iter().filter_map(|row| row.validation_accuracy)),
-        sd: OverSeeds::of(&of_accuracy)?.sd,
+        sd: deviation(&accuracies),
     })
 }
 
 fn winners(curves: &[TrainCurve]) -> Vec<TrainWinner> {
-    let mut sparsities: Vec<f64> = curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.sparsity)).collect();
-    sparsities.sort_by(f64::total_cmp);
-    sparsities.dedup();
     let winner = |sparsity: f64| {
         let sparse = curves.iter().filter(|curve| !curve.dense);
         let mut points: Vec<_> = sparse.filter_map(|curve| Some((&curve.configuration, curve.at(sparsity)?.test))).collect();
@@ -263,7 +256,7 @@ fn winners(curves: &[TrainCurve]) -> Vec<TrainWinner> {
             clear: second.is_some_and(|(_, test)| apart(best, *test)),
         })
     };
-    sparsities.into_iter().filter_map(winner).collect()
+    sparsities(curves).into_iter().filter_map(winner).collect()
 }
 
 fn apart(best: OverSeeds, second: OverSeeds) -> bool {
@@ -275,6 +268,7 @@ fn apart(best: OverSeeds, second: OverSeeds) -> bool {
 mod tests {
     use super::super::{CollapsedLayer, EpochPoint, TrainResult};
     use super::*;
+    use resprout::eval::Estimate;
     use resprout::report::SparsityInfo;
 
     fn record(method: &str, sparsity: f64, seed: u64, hits: usize) -> TrainRecord {

@@ -117,8 +117,7 @@ impl OverSeeds {
     pub fn of(estimates: &[Estimate]) -> Option<OverSeeds> {
         let of = |part: fn(&Estimate) -> f64| mean(&mut estimates.iter().map(part));
         let value = of(|e| e.value)?;
-        let squares: f64 = estimates.iter().map(|e| (e.value - value).powi(2)).sum();
-        let sd = (estimates.len() > 1).then(|| (squares / (estimates.len() - 1) as f64).sqrt());
+        let sd = deviation(&estimates.iter().map(|e| e.value).collect::<Vec<_>>());
         Some(OverSeeds { value, interval: [of(|e| e.low)?, of(|e| e.high)?], sd, seeds: estimates.len() })
     }
 }
@@ -128,6 +127,23 @@ impl OverSeeds {
 pub fn mean(values: &mut dyn Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
     (count > 0.0).then_some(sum / count)
+}
+
+/// The standard deviation of several numbers.
+#[doc(hidden)]
+pub fn deviation(values: &[f64]) -> Option<f64> {
+    let mean = mean(&mut values.iter().copied())?;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())
+}
+
+/// The numbers in ascending order, equal ones once.
+#[doc(hidden)]
+pub fn ascending(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut all: Vec<f64> = values.collect();
+    all.sort_by(f64::total_cmp);
+    all.dedup();
+    all
 }
 
 /// The curves of one model's records, in the order of the records.

@@ -9,10 +9,11 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::sha256;
 use crate::formats::atomic;
+use crate::lock::claim;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -133,7 +134,7 @@ impl Journal {
             write(path, lines.lines.iter().map(|(_, _, line)| line.as_str()))?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(|e| Error::io(path, e))?;
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        if !claim(&file) {
             return Err(Error::new(ErrorKind::Io, format!("{}: another sweep is writing this journal", path.display())));
         }
         Ok(Journal { path: path.to_path_buf(), file: Mutex::new(file) })

@@ -185,10 +185,12 @@ fn thresholds(args: &SweepArgs) -> Result<Thresholds> {
         true => Ok(value),
         false => Err(Error::new(ErrorKind::Option, format!("{option} {value}: a number from 0 to {most} is needed"))),
     };
+    let given = |value: Option<f64>, most: f64, option: &str| value.map(|value| within(value, most, option)).transpose();
+    let Thresholds { delta, kappa, dead } = Thresholds::default();
     Ok(Thresholds {
-        delta: within(args.delta.unwrap_or(5.0), 100.0, "--delta")? / 100.0,
-        kappa: within(args.kappa.unwrap_or(0.1), 1.0, "--kappa")?,
-        dead: within(args.dead.unwrap_or(0.01), 1.0, "--dead")?,
+        delta: given(args.delta, 100.0, "--delta")?.map_or(delta, |points| points / 100.0),
+        kappa: given(args.kappa, 1.0, "--kappa")?.unwrap_or(kappa),
+        dead: given(args.dead, 1.0, "--dead")?.unwrap_or(dead),
     })
 }
 

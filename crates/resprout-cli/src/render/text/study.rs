@@ -6,6 +6,7 @@ use crate::render::study_table::{self, StudyTable};
 use crate::render::{study_words, train_study_words};
 use crate::reports::compare::Compared;
 use resprout::study::Analysis;
+use resprout::study::curves::OverSeeds;
 use resprout_train::study::TrainAnalysis;
 use std::path::Path;
 
@@ -43,7 +44,7 @@ const FILES: &str = "report.html, study.json, journal.jsonl, recipe.json, table.
 fn text_table(rows: &StudyTable) {
     let names = rows.header();
     let header: Vec<&str> = [rows.metric].into_iter().chain(names.iter().map(String::as_str)).collect();
-    let row = |(name, values): &(String, Vec<Option<study_table::Value>>)| {
+    let row = |(name, values): &(String, Vec<Option<OverSeeds>>)| {
         [vec![name.clone()], values.iter().map(|value| study_table::words(value.as_ref(), "±")).collect()].concat()
     };
     table(&header, &rows.rows.iter().map(row).collect::<Vec<_>>());
